@@ -1,0 +1,1 @@
+"""Attribute vocabularies, the one dataset schema, and how datasets are prepared and read."""

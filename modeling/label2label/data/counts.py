@@ -1,0 +1,112 @@
+"""Count the rows of a dataset by source, split, column and value."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from label2label.data.schema import GROUP_COLUMNS
+
+Counts = Counter[tuple[str, str, str, str]]
+"""Rows by (source, split, column, value). The column `image` counts all rows; an attribute's
+values are `true`, `false` and `null`; ages are counted by decade."""
+
+
+def count_row(counts: Counts, split: str, row: Mapping[str, Any]) -> None:
+    """Add one row to the counts.
+
+    Args:
+        counts: Changed in place.
+        split: The row's split.
+        row: Values by column name, as `schema.sample_to_row` gives them.
+    """
+    source = row["source"]
+    for column, value in row.items():
+        if column == "image":
+            value = ""
+        elif column == "age" and value is not None:
+            value = f"{value // 10 * 10:02d}-{value // 10 * 10 + 9:02d}"
+        elif column in ("identity", "source"):
+            continue
+        counts[source, split, column, _text(value)] += 1
+
+
+def _text(value: Any) -> str:
+    return {None: "null", True: "true", False: "false"}.get(value, str(value))
+
+
+def counts_to_json(counts: Counts) -> list[list[Any]]:
+    """Turn counts into what JSON can hold.
+
+    Args:
+        counts: Rows by source, split, column and value.
+
+    Returns:
+        `[source, split, column, value, rows]` lists, in the order in which they were first counted.
+    """
+    return [[*key, number] for key, number in counts.items()]
+
+
+def counts_from_json(entries: Iterable[list[Any]]) -> Counts:
+    """Undo `counts_to_json`.
+
+    Args:
+        entries: What it returned.
+
+    Returns:
+        The counts.
+    """
+    return Counter({(entry[0], entry[1], entry[2], entry[3]): entry[4] for entry in entries})
+
+
+def rows_per_split(counts: Counts) -> dict[str, int]:
+    """Rows of each split that has any.
+
+    Args:
+        counts: Rows by source, split, column and value.
+
+    Returns:
+        Number of rows by split name.
+    """
+    rows: Counter[str] = Counter()
+    for (_, split, column, _), number in counts.items():
+        if column == "image":
+            rows[split] += number
+    return dict(rows)
+
+
+def rows_per_source(counts: Counts) -> dict[tuple[str, str], int]:
+    """Rows of each source and split.
+
+    Args:
+        counts: Rows by source, split, column and value.
+
+    Returns:
+        Number of rows by (source, split).
+    """
+    return {
+        (source, split): number
+        for (source, split, column, _), number in counts.items()
+        if column == "image"
+    }
+
+
+def rows_per_value(counts: Counts) -> dict[str, dict[str, int]]:
+    """Rows of each value of each column, over all sources and splits.
+
+    Args:
+        counts: Rows by source, split, column and value.
+
+    Returns:
+        Number of rows by column and value, attributes first, then the group columns.
+    """
+    values: dict[str, dict[str, int]] = {}
+    for (_, _, column, value), number in counts.items():
+        if column != "image":
+            column_values = values.setdefault(column, {})
+            column_values[value] = column_values.get(value, 0) + number
+    return {
+        column: dict(sorted(column_values.items())) if column in GROUP_COLUMNS else column_values
+        for column, column_values in values.items()
+    }
