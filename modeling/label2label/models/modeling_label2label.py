@@ -1,0 +1,569 @@
+"""PyTorch Label2label: facial attributes as the words of a sentence (ECCV 2022), over any backbone."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import AutoBackbone
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_label2label import Label2LabelConfig
+from .modeling_mobilefacenet import MobileFaceNetBackbone, MobileFaceNetConfig
+
+IGNORED_LABEL = -100
+
+
+@dataclass
+class Label2LabelModelOutput(ModelOutput):
+    """
+    Args:
+        last_hidden_state (`torch.FloatTensor`):
+            What the classifier reads: `(batch, attributes, hidden_size)`, or `(batch, channels)`, the pooled
+            features, with the `"fc"` head.
+        query_logits (`torch.FloatTensor` of shape `(batch, attributes)`, *optional*):
+            The attribute query network's guess; `None` with the `"fc"` head.
+        masked_words (`torch.BoolTensor` of shape `(batch, attributes)`, *optional*):
+            Which words were masked; in training, with the `"label2label"` head.
+        attentions (`tuple[torch.FloatTensor]`, *optional*):
+            Self-attention of every decoder layer, queries' first: `(batch, heads, attributes, attributes)`.
+        cross_attentions (`tuple[torch.FloatTensor]`, *optional*):
+            Attention of every decoder layer to the image: `(batch, heads, attributes, height * width)`, of the
+            backbone's last feature map in row-major order.
+    """
+
+    last_hidden_state: torch.FloatTensor | None = None
+    query_logits: torch.FloatTensor | None = None
+    masked_words: torch.BoolTensor | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+    cross_attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+@dataclass
+class Label2LabelImageClassifierOutput(ModelOutput):
+    """
+    Args:
+        loss (`torch.FloatTensor`, *optional*, returned with `labels`):
+            Query loss plus `mlm_loss_weight` times the language model's, a scalar.
+        logits (`torch.FloatTensor` of shape `(batch, attributes)`):
+            The prediction; its sigmoid is the probability that the attribute is present.
+        query_logits (`torch.FloatTensor` of shape `(batch, attributes)`, *optional*):
+            The attribute query network's guess; `None` with the `"fc"` head.
+        attentions, cross_attentions (`tuple[torch.FloatTensor]`, *optional*):
+            See [`Label2LabelModelOutput`].
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    query_logits: torch.FloatTensor | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+    cross_attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+def sine_position_embedding(
+    height: int, width: int, hidden_size: int, temperature: float = 10000.0
+) -> torch.Tensor:
+    """
+    Sine embedding of the positions of a feature map: half of the channels for the row, half for the column.
+
+    Args:
+        height, width (`int`): The feature map's size.
+        hidden_size (`int`): Channels, a multiple of 4.
+        temperature (`float`): Ratio of the longest to the shortest wavelength.
+
+    Returns:
+        `torch.FloatTensor` of shape `(height * width, hidden_size)`, positions normalised to 0..2 pi.
+    """
+    frequencies = hidden_size // 4
+    wavelengths = temperature ** (torch.arange(frequencies, dtype=torch.float32) / frequencies)
+    embeddings = []
+    for size in (height, width):
+        positions = torch.arange(1, size + 1, dtype=torch.float32) / size * 2 * math.pi
+        angles = positions[:, None] / wavelengths  # (size, frequencies)
+        embeddings.append(torch.cat([angles.sin(), angles.cos()], dim=-1))
+    rows = embeddings[0][:, None].expand(-1, width, -1)
+    columns = embeddings[1][None].expand(height, -1, -1)
+    return torch.cat([rows, columns], dim=-1).flatten(0, 1)
+
+
+def masked_binary_cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    """
+    Binary cross-entropy over the labels that are known, normalised by the sum of their weights.
+
+    Args:
+        logits (`torch.FloatTensor` of shape `(batch, attributes)`).
+        labels (`torch.Tensor` of shape `(batch, attributes)`): 1, 0, soft in between, or -100 to ignore.
+        weights (`torch.FloatTensor` of shape `(batch, attributes)`, *optional*): Not negative; 1 by default.
+
+    Returns:
+        `torch.FloatTensor`: a scalar, 0 where every label is ignored.
+    """
+    known = labels >= 0
+    targets = labels.to(logits.dtype).clamp(min=0)
+    weights = known.to(logits.dtype) if weights is None else weights * known
+    losses = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return (losses * weights).sum() / weights.sum().clamp(min=torch.finfo(logits.dtype).tiny)
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scaled dot-product attention written out; returns the output and the attention weights."""
+    weights = torch.matmul(query, key.transpose(2, 3)) * scaling
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    dropped = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(dropped, value).transpose(1, 2).contiguous(), weights
+
+
+class Label2LabelAttention(nn.Module):
+    """Multi-head attention of queries over keys, through transformers' attention interface."""
+
+    def __init__(self, config: Label2LabelConfig):
+        super().__init__()
+        self.config = config
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.attention_dropout = config.dropout
+        self.is_causal = False
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,  # (batch, attributes, hidden)
+        key_value_states: torch.Tensor,  # (batch, tokens, hidden)
+        output_attentions: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        batch_size, num_queries, hidden_size = hidden_states.shape
+        query_shape = (batch_size, num_queries, -1, self.head_dim)
+        key_shape = (batch_size, key_value_states.shape[1], -1, self.head_dim)
+        query = self.q_proj(hidden_states).view(query_shape).transpose(1, 2)
+        key = self.k_proj(key_value_states).view(key_shape).transpose(1, 2)
+        value = self.v_proj(key_value_states).view(key_shape).transpose(1, 2)
+
+        # Fused kernels return no weights, so a call that asks for them takes the eager path.
+        attention: Callable = eager_attention_forward
+        if not output_attentions:
+            attention = ALL_ATTENTION_FUNCTIONS.get_interface(
+                self.config._attn_implementation, eager_attention_forward
+            )
+        output, weights = attention(
+            self,
+            query,
+            key,
+            value,
+            None,
+            dropout=self.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+        )
+        output = self.o_proj(output.reshape(batch_size, num_queries, hidden_size))
+        return output, weights if output_attentions else None
+
+
+class Label2LabelDecoderLayer(GradientCheckpointingLayer):
+    """Pre-norm transformer decoder layer: self-attention, cross-attention to the image tokens, feed-forward."""
+
+    def __init__(self, config: Label2LabelConfig):
+        super().__init__()
+        self.self_attention_norm = nn.LayerNorm(config.hidden_size)
+        self.self_attention = Label2LabelAttention(config)
+        self.cross_attention_norm = nn.LayerNorm(config.hidden_size)
+        self.cross_attention = Label2LabelAttention(config)
+        self.feed_forward_norm = nn.LayerNorm(config.hidden_size)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(config.hidden_size, config.intermediate_size),
+            ACT2FN[config.hidden_act],
+            nn.Dropout(config.dropout),
+            nn.Linear(config.intermediate_size, config.hidden_size),
+        )
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,  # (batch, attributes, hidden)
+        image_tokens: torch.Tensor,  # (batch, height * width, hidden)
+        output_attentions: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        normed = self.self_attention_norm(hidden_states)
+        output, self_weights = self.self_attention(normed, normed, output_attentions)
+        hidden_states = hidden_states + self.dropout(output)
+        normed = self.cross_attention_norm(hidden_states)
+        output, cross_weights = self.cross_attention(normed, image_tokens, output_attentions)
+        hidden_states = hidden_states + self.dropout(output)
+        output = self.feed_forward(self.feed_forward_norm(hidden_states))
+        return hidden_states + self.dropout(output), self_weights, cross_weights
+
+
+class Label2LabelDecoder(nn.Module):
+    """A stack of decoder layers and a last layer norm, shared in form by both networks of the head."""
+
+    def __init__(self, config: Label2LabelConfig, num_layers: int):
+        super().__init__()
+        self.layers = nn.ModuleList(Label2LabelDecoderLayer(config) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(config.hidden_size)
+
+    def forward(
+        self, hidden_states: torch.Tensor, image_tokens: torch.Tensor, output_attentions: bool
+    ) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
+        attentions, cross_attentions = [], []
+        for layer in self.layers:
+            hidden_states, self_weights, cross_weights = layer(
+                hidden_states, image_tokens, output_attentions
+            )
+            attentions.append(self_weights)
+            cross_attentions.append(cross_weights)
+        return self.norm(hidden_states), attentions, cross_attentions
+
+
+class GroupWiseLinear(nn.Module):
+    """One linear classifier an attribute: its own weight vector and bias, `(batch, A, hidden)` to `(batch, A)`."""
+
+    def __init__(self, num_attributes: int, hidden_size: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_attributes, hidden_size))
+        self.bias = nn.Parameter(torch.empty(num_attributes))
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return (hidden_states * self.weight).sum(dim=-1) + self.bias
+
+
+class LogitBatchNorm(nn.BatchNorm1d):
+    """BatchNorm over attributes that takes its running statistics for a batch of one, which has no variance."""
+
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        if self.training and logits.shape[0] == 1:
+            return nn.functional.batch_norm(
+                logits, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        return super().forward(logits)
+
+
+class AttributeQueryNetwork(nn.Module):
+    """Guesses each attribute from the image by one learnable query (AQN)."""
+
+    def __init__(self, config: Label2LabelConfig):
+        super().__init__()
+        self.query_embeddings = nn.Embedding(config.num_labels, config.hidden_size)
+        self.decoder = Label2LabelDecoder(config, config.num_query_layers)
+        self.classifier = GroupWiseLinear(config.num_labels, config.hidden_size)
+
+    def forward(self, image_tokens: torch.Tensor, output_attentions: bool = False):
+        queries = self.query_embeddings.weight.expand(image_tokens.shape[0], -1, -1)
+        hidden_states, *attentions = self.decoder(queries, image_tokens, output_attentions)
+        return self.classifier(hidden_states), hidden_states, *attentions
+
+
+class ImageConditionedMaskedLanguageModel(nn.Module):
+    """Recovers every attribute's true word from the sentence, some of it masked, and the image (IC-MLM)."""
+
+    def __init__(self, config: Label2LabelConfig):
+        super().__init__()
+        self.num_attributes = config.num_labels
+        self.mask_probability = config.mask_probability
+        # Rows 0..A-1 are the words "absent", rows A..2A-1 the words "present".
+        self.word_embeddings = nn.Embedding(2 * config.num_labels, config.hidden_size)
+        self.mask_embeddings = nn.Embedding(config.num_labels, config.hidden_size)
+        self.decoder = Label2LabelDecoder(config, config.num_mlm_layers)
+
+    def forward(
+        self,
+        words: torch.Tensor,  # (batch, attributes), true where present
+        image_tokens: torch.Tensor,
+        output_attentions: bool = False,
+    ):
+        attributes = torch.arange(self.num_attributes, device=words.device)
+        sentence = self.word_embeddings(attributes + self.num_attributes * words)
+        masked_words = None
+        if self.training:
+            masked_words = torch.rand(words.shape, device=words.device) < self.mask_probability
+            sentence = torch.where(
+                masked_words[..., None], self.mask_embeddings.weight, sentence
+            )  # (batch, attributes, hidden)
+        hidden_states, *attentions = self.decoder(sentence, image_tokens, output_attentions)
+        return hidden_states, masked_words, *attentions
+
+
+class Label2LabelPreTrainedModel(PreTrainedModel):
+    """Weight initialisation, loading and saving shared by the models of this file."""
+
+    config: Label2LabelConfig
+    config_class = Label2LabelConfig
+    base_model_prefix = "label2label"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ("Label2LabelDecoderLayer",)
+    _supports_sdpa = True
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """Saves weights, config and the code that loads them, reachable by every Auto class."""
+        self.config.auto_map = {
+            "AutoConfig": "configuration_label2label.Label2LabelConfig",
+            "AutoModel": "modeling_label2label.Label2LabelModel",
+            "AutoModelForImageClassification": "modeling_label2label.Label2LabelForImageClassification",
+        }
+        super().save_pretrained(save_directory, **kwargs)
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, GroupWiseLinear):
+            init.normal_(module.weight, std=self.config.initializer_range)
+            init.zeros_(module.bias)
+
+
+class Label2LabelModel(Label2LabelPreTrainedModel):
+    """Backbone, attribute query network and image-conditioned masked language model, without the last classifier."""
+
+    def __init__(self, config: Label2LabelConfig):
+        super().__init__(config)
+        backbone_config = config.backbone_config
+        self.backbone = (
+            MobileFaceNetBackbone(backbone_config)
+            if isinstance(backbone_config, MobileFaceNetConfig)
+            else AutoBackbone.from_config(backbone_config)
+        )
+        if config.head_type != "fc":
+            self.input_projection = nn.Linear(self.backbone.channels[-1], config.hidden_size)
+            self.query_network = AttributeQueryNetwork(config)
+        if config.head_type == "label2label":
+            self.masked_language_model = ImageConditionedMaskedLanguageModel(config)
+        self.post_init()
+
+    def encode_image(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """
+        Turns features into the tokens that both networks attend to (step 1).
+
+        Args:
+            feature_map (`torch.FloatTensor` of shape `(batch, channels, height, width)`).
+
+        Returns:
+            `torch.FloatTensor` of shape `(batch, height * width, hidden_size)`.
+        """
+        height, width = feature_map.shape[-2:]
+        tokens = self.input_projection(feature_map.flatten(2).transpose(1, 2))
+        positions = sine_position_embedding(height, width, self.config.hidden_size)
+        return tokens + positions.to(tokens)
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.FloatTensor,
+        known_labels: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        mixup_labels: torch.Tensor | None = None,
+        mixup_weight: float | torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        **kwargs,
+    ) -> Label2LabelModelOutput:
+        """
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(batch, channels, height, width)`):
+                Normalised faces.
+            known_labels (`torch.Tensor` of shape `(batch, attributes)`, *optional*):
+                Words given by the caller, 1 or 0, or -100 where unknown; they replace the pseudo-labels.
+            labels, mixup_labels (`torch.Tensor` of shape `(batch, attributes)`, *optional*), mixup_weight (`float`):
+                Labels of the two images of each mixup and the first one's weight in 0..1: the words are then mixed.
+            output_attentions (`bool`, *optional*):
+                Whether to return attentions.
+
+        Returns:
+            [`Label2LabelModelOutput`]
+        """
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
+        feature_map = self.backbone(pixel_values).feature_maps[-1]
+        if self.config.head_type == "fc":
+            return Label2LabelModelOutput(last_hidden_state=feature_map.mean(dim=(2, 3)))
+
+        image_tokens = self.encode_image(feature_map)
+        query_logits, hidden_states, attentions, cross_attentions = self.query_network(
+            image_tokens, output_attentions
+        )
+        masked_words = None
+        if self.config.head_type == "label2label":
+            words = query_logits > 0  # pseudo-labels (step 3)
+            if mixup_labels is not None:
+                words = mix_words(words, labels, mixup_labels, mixup_weight)
+            if known_labels is not None:
+                words = torch.where(known_labels >= 0, known_labels > 0, words)
+            hidden_states, masked_words, mlm_attentions, mlm_cross_attentions = (
+                self.masked_language_model(words, image_tokens, output_attentions)
+            )
+            attentions = attentions + mlm_attentions
+            cross_attentions = cross_attentions + mlm_cross_attentions
+        return Label2LabelModelOutput(
+            last_hidden_state=hidden_states,
+            query_logits=query_logits,
+            masked_words=masked_words,
+            attentions=tuple(attentions) if output_attentions else None,
+            cross_attentions=tuple(cross_attentions) if output_attentions else None,
+        )
+
+
+def mix_words(
+    words: torch.Tensor,
+    labels: torch.Tensor,
+    mixup_labels: torch.Tensor,
+    mixup_weight: float | torch.Tensor,
+) -> torch.Tensor:
+    """
+    Words of a mixed-up image, as the original code has them: the label of the image that weighs more where the
+    prediction agrees with it, else the other image's; the prediction itself where that label is not known.
+
+    Args:
+        words (`torch.BoolTensor` of shape `(batch, attributes)`): Pseudo-labels.
+        labels, mixup_labels (`torch.Tensor` of shape `(batch, attributes)`): 1, 0, soft, or -100.
+        mixup_weight (`float`): The first image's weight, in 0..1.
+
+    Returns:
+        `torch.BoolTensor` of shape `(batch, attributes)`.
+    """
+    swap = torch.as_tensor(mixup_weight, device=words.device) < 0.5
+    larger = torch.where(swap, mixup_labels, labels)
+    smaller = torch.where(swap, labels, mixup_labels)
+    agrees = (larger >= 0) & ((larger > 0.5) == words)
+    return torch.where(agrees | (smaller < 0), words, smaller > 0.5)
+
+
+class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
+    """Label2label for multi-label classification of facial attributes."""
+
+    def __init__(self, config: Label2LabelConfig):
+        super().__init__(config)
+        self.label2label = Label2LabelModel(config)
+        if config.head_type == "fc":
+            channels = self.label2label.backbone.channels[-1]
+            self.classifier = nn.Linear(channels, config.num_labels)
+        elif config.head_type == "label2label":
+            self.classifier = GroupWiseLinear(config.num_labels, config.hidden_size)
+            self.normalization = LogitBatchNorm(config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.FloatTensor,
+        labels: torch.Tensor | None = None,
+        known_labels: torch.Tensor | None = None,
+        mixup_labels: torch.Tensor | None = None,
+        mixup_weight: float | torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        **kwargs,
+    ) -> Label2LabelImageClassifierOutput:
+        """
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(batch, channels, height, width)`):
+                Normalised faces.
+            labels (`torch.Tensor` of shape `(batch, attributes)`, *optional*):
+                1, 0, soft in between, or -100 to ignore. With them a loss is returned.
+            known_labels (`torch.Tensor` of shape `(batch, attributes)`, *optional*):
+                Words given by the caller, 1 or 0, or -100 where unknown. They condition the other attributes.
+            mixup_labels (`torch.Tensor` of shape `(batch, attributes)`, *optional*):
+                In training, labels of the images that `pixel_values` were mixed up with.
+            mixup_weight (`float`, *optional*):
+                Weight of the first image, in 0..1; needed with `mixup_labels`.
+            output_attentions (`bool`, *optional*):
+                Whether to return attentions.
+
+        Returns:
+            [`Label2LabelImageClassifierOutput`]
+
+        Raises:
+            ValueError: If only one of `mixup_labels` and `mixup_weight` is given, or they come without `labels`, or
+                labels are not of shape `(batch, attributes)`.
+        """
+        self._check_labels(pixel_values, labels, known_labels, mixup_labels, mixup_weight)
+        outputs = self.label2label(
+            pixel_values,
+            known_labels=known_labels,
+            labels=labels,
+            mixup_labels=mixup_labels,
+            mixup_weight=mixup_weight,
+            output_attentions=output_attentions,
+        )
+        if self.config.head_type == "query2label":
+            logits = outputs.query_logits
+        else:
+            logits = self.classifier(outputs.last_hidden_state)
+        if self.config.head_type == "label2label":
+            logits = self.normalization(logits)
+
+        loss = None
+        if labels is not None:
+            loss = self.compute_loss(logits, labels, outputs)
+            if mixup_labels is not None:
+                mixed = self.compute_loss(logits, mixup_labels, outputs)
+                loss = mixup_weight * loss + (1 - mixup_weight) * mixed
+        return Label2LabelImageClassifierOutput(
+            loss=loss,
+            logits=logits,
+            query_logits=outputs.query_logits,
+            attentions=outputs.attentions,
+            cross_attentions=outputs.cross_attentions,
+        )
+
+    def compute_loss(
+        self, logits: torch.Tensor, labels: torch.Tensor, outputs: Label2LabelModelOutput
+    ) -> torch.Tensor:
+        """
+        Query loss plus `mlm_loss_weight` times the language model's (step 6), in float32.
+
+        Args:
+            logits (`torch.FloatTensor` of shape `(batch, attributes)`): The final ones.
+            labels (`torch.Tensor` of shape `(batch, attributes)`): 1, 0, soft in between, or -100 to ignore.
+            outputs ([`Label2LabelModelOutput`]): Query logits and masked words.
+
+        Returns:
+            `torch.FloatTensor`: a scalar.
+        """
+        limit = self.config.logit_clamp
+        logits = logits.float().clamp(-limit, limit)
+        if self.config.head_type != "label2label":
+            return masked_binary_cross_entropy(logits, labels)
+        query_logits = outputs.query_logits.float().clamp(-limit, limit)
+        weights = torch.ones_like(logits)
+        if outputs.masked_words is not None:
+            weights = weights.masked_fill(
+                ~outputs.masked_words, float(self.config.unmasked_loss_weight)
+            )
+        query_loss = masked_binary_cross_entropy(query_logits, labels)
+        mlm_loss = masked_binary_cross_entropy(logits, labels, weights)
+        return query_loss + self.config.mlm_loss_weight * mlm_loss
+
+    def _check_labels(self, pixel_values, labels, known_labels, mixup_labels, mixup_weight):
+        expected = (pixel_values.shape[0], self.config.num_labels)
+        named = {"labels": labels, "known_labels": known_labels, "mixup_labels": mixup_labels}
+        for name, value in named.items():
+            if value is not None and tuple(value.shape) != expected:
+                raise ValueError(f"{name} must be of shape {expected}, got {tuple(value.shape)}")
+        if (mixup_labels is None) != (mixup_weight is None) or (
+            mixup_labels is not None and labels is None
+        ):
+            raise ValueError("mixup needs labels, mixup_labels and mixup_weight together")
+
+
+__all__ = [
+    "Label2LabelForImageClassification",
+    "Label2LabelModel",
+    "Label2LabelPreTrainedModel",
+]
