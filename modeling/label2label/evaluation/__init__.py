@@ -1,0 +1,1 @@
+"""Metrics, groups and gaps, bootstrap intervals, plots and reports for multi-attribute models."""

@@ -1,0 +1,140 @@
+"""Figures of an evaluation, drawn from its JSON and saved as PNG and SVG."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+_BLUE, _ORANGE, _GRAY = "#2b6cb0", "#dd6b20", "#a0aec0"
+_STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.fonttype": "none",
+    # A fixed salt keeps the SVG the same from run to run, so that it can be committed.
+    "svg.hashsalt": "label2label",
+}
+
+
+def attribute_bars(result: Mapping[str, Any]) -> Figure:
+    """Accuracy of every attribute with its 95 % interval, beside the majority's accuracy.
+
+    Args:
+        result: of `score_predictions`.
+
+    Returns:
+        A figure with one bar an attribute, most accurate on top. Attributes without known labels
+        are left out.
+    """
+    rows = [(n, s) for n, s in result["per_attribute"].items() if s["accuracy"] is not None]
+    rows.sort(key=lambda row: row[1]["accuracy"])
+    accuracy = np.array([s["accuracy"] for _, s in rows])
+    interval = np.array([s["interval"] for _, s in rows]).reshape(-1, 2).T
+    y = np.arange(len(rows))
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(6.5, 1.2 + 0.2 * len(rows)), layout="constrained")
+        axes = figure.add_subplot()
+        axes.barh(y, accuracy, color=_BLUE, height=0.7, label="model (95 % interval)")
+        axes.errorbar(
+            accuracy,
+            y,
+            xerr=np.abs(interval - accuracy),
+            fmt="none",
+            ecolor="black",
+            elinewidth=0.8,
+        )
+        majority = [s["majority_accuracy"] for _, s in rows]
+        axes.plot(
+            majority, y, "|", color=_ORANGE, markersize=9, markeredgewidth=2, label="majority"
+        )
+        axes.set_yticks(y, [n.replace("_", " ") for n, _ in rows])
+        axes.set_xlim(max(0.0, min([*majority, *interval[0], 1.0]) - 0.05), 1)
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.set_xlabel("accuracy")
+        axes.grid(axis="x", color="white", linewidth=0.6)
+        figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    return figure
+
+
+def group_heat_map(scores: Mapping[str, Any], column: str) -> Figure:
+    """Accuracy of every attribute in every group; figures on fewer than 30 images are in gray.
+
+    Args:
+        scores: of one group column, as `group_scores` returns them.
+        column: its name, for the title.
+
+    Returns:
+        A figure with a row an attribute, the overall accuracy on top, and a column a group.
+    """
+    groups = list(scores["per_group"])
+    sizes = [scores["per_group"][g]["num_images"] for g in groups]
+    rows = {"all attributes": {g: scores["per_group"][g]["accuracy"] for g in groups}}
+    counts = {"all attributes": dict(zip(groups, sizes, strict=True))}
+    for name, attribute in scores["per_attribute"].items():
+        rows[name.replace("_", " ")] = attribute["accuracy"]
+        counts[name.replace("_", " ")] = attribute["num_images"]
+    values = np.array(
+        [[np.nan if row.get(g) is None else row[g] for g in groups] for row in rows.values()]
+    )
+    small = np.array([[count.get(g, 0) < 30 for g in groups] for count in counts.values()])
+    with rc_context(_STYLE):
+        size = (2.2 + 0.8 * len(groups), 1.3 + 0.22 * len(rows))
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.add_subplot()
+        shown = np.ma.masked_where(small | np.isnan(values), values)
+        image = axes.imshow(shown, cmap="Blues", vmin=0.5, vmax=1, aspect="auto")
+        for (row, group), value in np.ndenumerate(values):
+            if np.isfinite(value):
+                dark = value > 0.8 and not small[row, group]
+                color = "white" if dark else _GRAY if small[row, group] else "black"
+                axes.text(group, row, f"{value:.2f}", ha="center", va="center", color=color)
+        labels = [f"{g}\n({n:,})" for g, n in zip(groups, sizes, strict=True)]
+        axes.set_xticks(range(len(groups)), labels)
+        axes.set_yticks(range(len(rows)), rows)
+        axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+        axes.spines[:].set_visible(False)
+        axes.set_title(f"accuracy by {column} (images)")
+        figure.colorbar(image, ax=axes, shrink=0.6)
+    return figure
+
+
+def reliability_plot(result: Mapping[str, Any]) -> Figure:
+    """How often "present" is true at each predicted probability, over all attributes.
+
+    Args:
+        result: of `score_predictions`.
+
+    Returns:
+        A figure with the curve beside the diagonal, and the share of predictions in each bin.
+    """
+    curve = result["reliability"]
+    error = result["expected_calibration_error"]
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(4.2, 4.8), layout="constrained")
+        axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+        axes.plot([0, 1], [0, 1], color=_GRAY, linewidth=1, label="perfectly calibrated")
+        axes.plot(curve["predicted"], curve["observed"], "o-", color=_BLUE, label="model")
+        axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="observed share of “present”")
+        axes.legend(frameon=False, loc="upper left")
+        if error is not None:
+            axes.set_title(f"expected calibration error {error:.3f} (mean over attributes)")
+        share = np.array(curve["count"]) / max(1, sum(curve["count"]))
+        counts.bar(curve["predicted"], share, width=0.04, color=_BLUE)
+        counts.set(xlabel="predicted probability of “present”", ylabel="share")
+    return figure
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> None:
+    """Save a figure as NAME.png and NAME.svg.
+
+    Args:
+        figure: to save.
+        folder: existing folder to save it in.
+        name: file name without extension.
+    """
+    with rc_context(_STYLE):
+        figure.savefig(folder / f"{name}.png", dpi=160)
+        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})

@@ -1,0 +1,102 @@
+"""A model's probabilities over a labelled dataset, by as many processes as were launched."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from accelerate import Accelerator
+from datasets import Dataset, Image
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from label2label.data.vocabulary import IGNORE_INDEX, VOCABULARIES, Vocabulary, derive_labels
+from label2label.errors import UserError
+from label2label.evaluation.metrics import FloatArray, IntArray
+
+
+def read_labels(dataset: Dataset, attributes: Sequence[str]) -> IntArray:
+    """Labels of a model's attributes from a dataset's columns.
+
+    Args:
+        dataset: one bool column an attribute, null where unknown.
+        attributes: the model's, in order. One that the dataset names by its opposite (`Beard` =
+            not `No_Beard`) is derived; one that it does not have is unknown throughout.
+
+    Returns:
+        (images, attributes) integers: 1 present, 0 absent, -100 unknown.
+    """
+    columns = [n for n, f in dataset.features.items() if getattr(f, "dtype", None) == "bool"]
+    values = dataset.select_columns(columns)[:] if columns else {}
+    labels = np.full((len(dataset), len(columns)), IGNORE_INDEX)
+    for c, column in enumerate(columns):
+        labels[:, c] = [IGNORE_INDEX if v is None else int(v) for v in values[column]]
+    vocabulary = Vocabulary("model", tuple(attributes), VOCABULARIES["union"].opposites)
+    return derive_labels(labels, columns, vocabulary)
+
+
+def predict_dataset(
+    accelerator: Accelerator,
+    model: torch.nn.Module,
+    processor: Any,
+    dataset: Dataset,
+    batch_size: int = 64,
+) -> tuple[FloatArray, FloatArray | None]:
+    """Probabilities of every image, in the dataset's order, on every process.
+
+    Args:
+        accelerator: of the process; each predicts its share, and every image counts once.
+        model: a `Label2LabelForImageClassification`.
+        processor: its image processor.
+        dataset: with an `image` column.
+        batch_size: images a forward pass and process.
+
+    Returns:
+        Sigmoid of `logits` and of `query_logits` (None where the model has none), each
+        (images, attributes), 0 to 1.
+
+    Raises:
+        UserError: for an image that cannot be read.
+    """
+
+    def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        images = [_read_image(row["image"], row["row"]) for row in rows]
+        pixel_values = processor(images, return_tensors="pt").pixel_values
+        return {"pixel_values": pixel_values, "row": torch.tensor([row["row"] for row in rows])}
+
+    # Undecoded, so that an image which cannot be read is met in `collate`, where its row is known.
+    rows = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))
+    rows = rows.add_column("row", list(range(len(dataset))))
+    loader = accelerator.prepare(DataLoader(rows, batch_size=batch_size, collate_fn=collate))
+    model = accelerator.prepare_model(model, evaluation_mode=True).eval()
+    gathered: dict[str, list[np.ndarray]] = {"row": [], "logits": [], "query_logits": []}
+    progress = tqdm(loader, desc="evaluate", unit="batch", disable=not accelerator.is_main_process)
+    for batch in progress:
+        with torch.inference_mode():
+            outputs = model(pixel_values=batch["pixel_values"])
+        values = {"row": batch["row"], "logits": outputs.logits.float()}
+        if outputs.query_logits is not None:
+            values["query_logits"] = outputs.query_logits.float()
+        # The last batch is padded so that every process has its share; this drops the padding.
+        for name, value in accelerator.gather_for_metrics(values).items():
+            gathered[name].append(value.cpu().numpy())
+    order = np.concatenate(gathered["row"]).argsort()
+    if len(order) != len(dataset):
+        raise RuntimeError(f"{len(order)} predictions for {len(dataset)} images")
+
+    def probabilities(name: str) -> FloatArray:
+        logits = np.concatenate(gathered[name])[order].astype(np.float64)
+        return 1 / (1 + np.exp(-logits))
+
+    query_probabilities = probabilities("query_logits") if gathered["query_logits"] else None
+    return probabilities("logits"), query_probabilities
+
+
+def _read_image(example: dict[str, Any] | None, row: int) -> PIL.Image.Image:
+    try:
+        if example is None:
+            raise ValueError("it is null")
+        return Image().decode_example(example).convert("RGB")
+    except (OSError, ValueError, PIL.Image.DecompressionBombError) as error:
+        raise UserError(f"the image in row {row} of the split cannot be read: {error}") from error

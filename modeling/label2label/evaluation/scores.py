@@ -1,0 +1,192 @@
+"""Everything that an evaluation says about predictions, as one JSON-ready dictionary."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from label2label.data.vocabulary import IGNORE_INDEX
+from label2label.evaluation.bootstrap import LEVEL, bootstrap_intervals, clusters_of
+from label2label.evaluation.groups import (
+    age_bands,
+    group_scores,
+    intersection,
+    post_stratified_scores,
+)
+from label2label.evaluation.metrics import (
+    PER_ATTRIBUTE,
+    FloatArray,
+    IntArray,
+    accuracy_per_attribute,
+    majority_accuracy,
+    mean_accuracy,
+    overall_scores,
+    reliability_curve,
+)
+
+
+@dataclass
+class Predictions:
+    """What a model says about labelled images.
+
+    Args:
+        names: of the attributes, in the order of the arrays' columns.
+        probabilities: (images, attributes), 0 to 1: the model's prediction (IC-MLM's `logits`).
+        labels: (images, attributes), 1 present, 0 absent, -100 unknown and not counted.
+        query_probabilities: (images, attributes), the Attribute Query Network's (`query_logits`),
+            or None for a model without one.
+        identities: one person an image, None where unknown; or None where no image tells.
+        groups: column name to one group an image, None where unknown.
+        ages: in years, one an image, None where unknown; or None where no image tells.
+    """
+
+    names: Sequence[str]
+    probabilities: FloatArray
+    labels: IntArray
+    query_probabilities: FloatArray | None = None
+    identities: Sequence[str | None] | None = None
+    groups: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
+    ages: Sequence[int | None] | None = None
+
+
+def score_predictions(predictions: Predictions, resamples: int = 1000) -> dict[str, Any]:
+    """Score predictions overall, per attribute and by group, with 95 % bootstrap intervals.
+
+    Args:
+        predictions: of one model on one split.
+        resamples: of the bootstrap; people are resampled where known, else images.
+
+    Returns:
+        A dictionary for JSON, with None for every figure that is undefined:
+        `accuracy` (over images and attributes), `balanced_accuracy`, `f1`, `average_precision`,
+        `expected_calibration_error` (means over attributes), `query_accuracy` (the Attribute Query
+        Network's alone), `majority_accuracy`, `intervals`, `bootstrap`, `num_images`, `num_labels`,
+        `per_attribute`, `groups` (by column, and by all columns together where there are two or
+        more), `age_adjusted` (groups as if all had the same ages) and `reliability`.
+    """
+    probabilities, labels = predictions.probabilities, predictions.labels
+    identities = predictions.identities or [None] * len(labels)
+    clusters = clusters_of(identities)
+    intervals = _headline_intervals(predictions, clusters, resamples)
+    attribute_intervals = intervals.pop("per_attribute")
+    result: dict[str, Any] = {
+        **overall_scores(probabilities, labels),
+        "query_accuracy": None,
+        "majority_accuracy": majority_accuracy(labels),
+        "intervals": intervals,
+        "bootstrap": {
+            "level": LEVEL,
+            "resamples": resamples,
+            "unit": "image" if all(i is None for i in identities) else "identity",
+            "num_units": int(clusters.max()) + 1,
+        },
+        "num_images": len(labels),
+        "num_labels": int((labels != IGNORE_INDEX).sum()),
+        "per_attribute": _per_attribute(predictions, attribute_intervals),
+        "groups": _by_group(predictions, clusters, resamples),
+        "age_adjusted": _age_adjusted(predictions, clusters, resamples),
+        "reliability": reliability_curve(probabilities, labels),
+    }
+    if predictions.query_probabilities is not None:
+        result["query_accuracy"] = mean_accuracy(predictions.query_probabilities, labels)
+    return jsonable(result)
+
+
+def jsonable(value: Any) -> Any:
+    """Turn numpy scalars and arrays into plain Python, and what is not finite into None.
+
+    Args:
+        value: a nesting of dictionaries, lists, numpy values and plain ones.
+
+    Returns:
+        The same nesting, ready for `json.dumps(..., allow_nan=False)`.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, (np.ndarray, np.generic)):
+        return jsonable(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [jsonable(item) for item in value]
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    return value
+
+
+def _headline_intervals(
+    predictions: Predictions, clusters: IntArray, resamples: int
+) -> dict[str, Any]:
+    labels, query = predictions.labels, predictions.query_probabilities
+
+    def statistics(weights: FloatArray) -> dict[str, FloatArray]:
+        scores = overall_scores(predictions.probabilities, labels, weights)
+        if query is not None:
+            scores["query_accuracy"] = mean_accuracy(query, labels, weights)
+        per_attribute = accuracy_per_attribute(predictions.probabilities, labels, weights)
+        return scores | {"per_attribute": per_attribute}
+
+    return bootstrap_intervals(statistics, clusters, resamples)
+
+
+def _per_attribute(predictions: Predictions, intervals: FloatArray) -> dict[str, Any]:
+    probabilities, labels = predictions.probabilities, predictions.labels
+    scores = {name: metric(probabilities, labels) for name, metric in PER_ATTRIBUTE.items()}
+    if predictions.query_probabilities is not None:
+        scores["query_accuracy"] = accuracy_per_attribute(predictions.query_probabilities, labels)
+    return {
+        name: {score: values[a] for score, values in scores.items()}
+        | {
+            "interval": intervals[:, a],
+            "majority_accuracy": majority_accuracy(labels[:, [a]]),
+            "num_labels": int((labels[:, a] != IGNORE_INDEX).sum()),
+            "num_present": int((labels[:, a] == 1).sum()),
+        }
+        for a, name in enumerate(predictions.names)
+    }
+
+
+def _by_group(predictions: Predictions, clusters: IntArray, resamples: int) -> dict[str, Any]:
+    columns = dict(predictions.groups)
+    if len(columns) > 1:
+        columns[" x ".join(columns)] = intersection(list(columns.values()))
+    return {
+        column: group_scores(
+            predictions.probabilities,
+            predictions.labels,
+            groups,
+            predictions.names,
+            clusters,
+            resamples,
+        )
+        for column, groups in columns.items()
+    }
+
+
+def _age_adjusted(predictions: Predictions, clusters: IntArray, resamples: int) -> dict[str, Any]:
+    if predictions.ages is None:
+        return {}
+    bands = age_bands(predictions.ages)
+    adjusted = {}
+    for column, groups in predictions.groups.items():
+        if column == "age":
+            continue
+        attributes = {
+            name: post_stratified_scores(
+                predictions.probabilities[:, [a]],
+                predictions.labels[:, [a]],
+                groups,
+                bands,
+                clusters,
+                resamples,
+            )
+            for a, name in enumerate(predictions.names)
+        }
+        overall = post_stratified_scores(
+            predictions.probabilities, predictions.labels, groups, bands, clusters, resamples
+        )
+        adjusted[column] = {
+            "overall": overall,
+            "per_attribute": {name: scores for name, scores in attributes.items() if scores},
+        }
+    return adjusted
