@@ -10,13 +10,11 @@ number of images. The images are stored as they are, byte for byte.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from label2label.data.cards import DatasetDescription
-from label2label.data.images import ImageFolder, ImageZip, decode_image, open_images
-from label2label.data.preparation import prepare_dataset
-from label2label.data.program import dataset_parser, run_program
+from label2label.data.images import ImageFolder, ImageZip, ReadImage, open_images
+from label2label.data.program import dataset_parser, prepare, run_program
 from label2label.data.schema import GENDERS, SPLITS, Sample
 from label2label.data.vocabulary import get_vocabulary
 from label2label.errors import UserError
@@ -53,30 +51,6 @@ DESCRIPTION = DatasetDescription(
     license_link="https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
     tags=("celeba",),
 )
-
-
-@dataclass(frozen=True)
-class ReadImage:
-    """Reads and checks the image of a sample, without encoding it anew.
-
-    Args:
-        images: The raw images.
-    """
-
-    images: ImageFolder | ImageZip
-
-    def __call__(self, sample: Sample) -> list[tuple[Sample, bytes]]:
-        """Read one image.
-
-        Args:
-            sample: Its `key` names the image.
-
-        Returns:
-            The sample with its encoded image.
-        """
-        data = self.images.read(sample.key)
-        decode_image(data)
-        return [(sample, data)]
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, list[str]]]:
@@ -204,24 +178,13 @@ def zip_lines(
 
 def main() -> None:
     """Prepare CelebA as the command line says."""
-    parser = dataset_parser(__doc__.splitlines()[0])
-    parser.add_argument(
-        "--source", type=Path, required=True, metavar="DIR", help="folder of the official files"
-    )
-    arguments = parser.parse_args()
+    arguments = dataset_parser(__doc__, source="folder of the official files").parse_args()
     images = open_images(arguments.source, "img_align_celeba")
-    total, _ = read_header(read_lines(arguments.source / ATTRIBUTES), arguments.source / ATTRIBUTES)
-    prepare_dataset(
-        read_samples(arguments.source, images),
-        ReadImage(images),
-        get_vocabulary("celeba-40"),
-        DESCRIPTION,
-        arguments.output,
-        settings={"source": str(arguments.source.resolve())},
-        total=total,
-        workers=arguments.workers,
-        max_bad=arguments.max_bad,
-    )
+    attributes = arguments.source / ATTRIBUTES
+    total, _ = read_header(read_lines(attributes), attributes)
+    samples = read_samples(arguments.source, images)
+    vocabulary = get_vocabulary("celeba-40")
+    prepare(arguments, samples, ReadImage(images), vocabulary, DESCRIPTION, total=total)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from label2label import __version__
 from label2label.data.counts import Counts, rows_per_source, rows_per_split, rows_per_value
 from label2label.data.schema import GROUP_COLUMNS, SPLITS
 
@@ -120,7 +120,7 @@ def write_dataset_card(folder: Path, description: DatasetDescription, counts: Co
         terms=description.terms,
         process=description.process,
         program=description.program,
-        version=version("label2label"),
+        version=__version__,
         fields=_fields(counts),
         splits=_split_table(counts),
         attributes=_attribute_table(counts),

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import io
-import zipfile
-from functools import cached_property
-from pathlib import Path, PurePosixPath
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-from label2label.data.preparation import BadImageError
-from label2label.errors import UserError
 from PIL import Image, UnidentifiedImageError
+
+from label2label.data.schema import Sample
+from label2label.data.zip_index import ZipIndex
+from label2label.errors import UserError
+
+
+class BadImageError(Exception):
+    """An image that cannot be used; the text says why. It is skipped, counted and listed."""
 
 
 class ImageFolder:
@@ -26,11 +33,18 @@ class ImageFolder:
     def __contains__(self, name: str) -> bool:
         return (self.path / name).is_file()
 
+    def __iter__(self) -> Iterator[str]:
+        """Paths of the files below the folder, sorted within each folder."""
+        for folder, folders, files in os.walk(self.path):
+            folders.sort()
+            for file in sorted(files):
+                yield (Path(folder) / file).relative_to(self.path).as_posix()
+
     def read(self, name: str) -> bytes:
         """Read one file.
 
         Args:
-            name: Path below the folder.
+            name: Its path below the folder.
 
         Returns:
             Its bytes.
@@ -39,37 +53,32 @@ class ImageFolder:
 
 
 class ImageZip:
-    """Image files in a zip archive; it is opened once in every process that reads from it.
+    """Image files in a zip archive.
 
     Args:
         path: The archive.
         root: Folder inside the archive that names are relative to.
+
+    Raises:
+        UserError: If the archive is damaged.
     """
 
     def __init__(self, path: Path, root: str):
         self.path = path
-        self.root = root
-
-    def __reduce__(self) -> tuple:
-        return ImageZip, (self.path, self.root)
-
-    @cached_property
-    def _archive(self) -> zipfile.ZipFile:
-        try:
-            return zipfile.ZipFile(self.path)
-        except zipfile.BadZipFile as error:
-            raise UserError(
-                f"{self.path} is no zip archive or is truncated: get it again"
-            ) from error
+        self._index = ZipIndex(path, root)
 
     def __contains__(self, name: str) -> bool:
-        return f"{self.root}/{name}" in self._archive.NameToInfo
+        return name in self._index
+
+    def __iter__(self) -> Iterator[str]:
+        """Names of the files, sorted."""
+        return iter(self._index)
 
     def read(self, name: str) -> bytes:
         """Read one file.
 
         Args:
-            name: Path below the root.
+            name: Its path below the root.
 
         Returns:
             Its bytes.
@@ -78,34 +87,37 @@ class ImageZip:
             BadImageError: If its bytes are damaged.
         """
         try:
-            return self._archive.read(f"{self.root}/{name}")
-        except (zipfile.BadZipFile, EOFError) as error:
-            raise BadImageError(f"damaged in the archive: {error}") from error
+            return self._index.read(name)
+        except ValueError as error:
+            raise BadImageError(str(error)) from error
 
 
-def open_images(source: Path, name: str) -> ImageFolder | ImageZip:
+def open_images(source: Path, *names: str) -> ImageFolder | ImageZip:
     """Find the images of a dataset.
 
     Args:
         source: Folder of the download.
-        name: Name of the image folder, or of the zip archive without `.zip`.
+        names: Names that the image folder may have, or the zip archive without `.zip`.
 
     Returns:
-        The folder `source/name`, or else the archive `source/name.zip`.
+        The first folder `source/name` or archive `source/name.zip` that there is. A folder of the
+        same name inside it, as some mirrors pack it, is entered.
 
     Raises:
-        UserError: If there is neither.
+        UserError: If there is none.
     """
-    if (source / name).is_dir():
-        return ImageFolder(source / name)
-    archive = source / f"{name}.zip"
-    if archive.is_file():
-        return ImageZip(archive, PurePosixPath(name).name)
-    raise UserError(f"{source} has neither a folder {name}/ nor {name}.zip: is --source right?")
+    for name in names:
+        folder, archive = source / name, source / f"{name}.zip"
+        if folder.is_dir():
+            return ImageFolder(folder / name if (folder / name).is_dir() else folder)
+        if archive.is_file():
+            return ImageZip(archive, name)
+    wanted = " or ".join(f"{name}/ or {name}.zip" for name in names)
+    raise UserError(f"{source} does not hold {wanted}: give the dataset's folder as --source")
 
 
 def decode_image(data: bytes) -> np.ndarray:
-    """Decode an image whole, as a check that it can be used.
+    """Decode an image whole, which also tells whether it can be used.
 
     Args:
         data: The encoded image.
@@ -123,3 +135,44 @@ def decode_image(data: bytes) -> np.ndarray:
         raise BadImageError("not an image" if data else "empty file") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadImageError(f"cannot be decoded: {error}") from error
+
+
+def encode_image(image: np.ndarray) -> bytes:
+    """Encode an image that was cropped or drawn on.
+
+    Args:
+        image: (height, width, 3) uint8, RGB.
+
+    Returns:
+        JPEG bytes of quality 95.
+    """
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, format="JPEG", quality=95)
+    return stream.getvalue()
+
+
+@dataclass(frozen=True)
+class ReadImage:
+    """Reads and checks the image of a sample and keeps its bytes as they are.
+
+    Args:
+        images: The raw images, which a sample's key names.
+    """
+
+    images: ImageFolder | ImageZip
+
+    def __call__(self, sample: Sample) -> list[tuple[Sample, bytes]]:
+        """Read one image.
+
+        Args:
+            sample: Its key names the image.
+
+        Returns:
+            The sample with its encoded image.
+
+        Raises:
+            BadImageError: If the image cannot be used.
+        """
+        data = self.images.read(sample.key)
+        decode_image(data)
+        return [(sample, data)]

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+
 from label2label.errors import UserError
 
 IGNORE_INDEX = -100

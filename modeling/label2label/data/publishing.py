@@ -1,0 +1,72 @@
+"""Upload a prepared dataset to the Hub, where its terms allow it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from label2label.data.preparation import PREPARATION_FILE
+from label2label.errors import UserError
+
+RIGHT_OPTION = "--i-have-the-right-to-redistribute"
+
+
+def refuse_redistribution(name: str, terms: str) -> UserError:
+    """Error for a dataset whose terms forbid an upload.
+
+    Args:
+        name: Name of the dataset.
+        terms: What its terms say.
+
+    Returns:
+        The error to raise.
+    """
+    return UserError(
+        f"{name} may not be uploaded: {terms} Give {RIGHT_OPTION} if its owners allowed you to"
+    )
+
+
+def push_dataset(
+    folder: Path, repo_id: str, *, private: bool = True, right_to_redistribute: bool = False
+) -> str:
+    """Upload a dataset folder as a Hub dataset repository.
+
+    Args:
+        folder: A folder that `prepare_dataset` wrote.
+        repo_id: `owner/name` of the repository; it is created where it does not exist.
+        private: Whether a new repository is private.
+        right_to_redistribute: Whether the caller says to have the right that the terms withhold.
+
+    Returns:
+        Address of the repository.
+
+    Raises:
+        UserError: If the folder was not prepared by this package, its terms forbid redistribution
+            and the right is not claimed, or the upload fails.
+    """
+    import httpx
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    record_path = folder / PREPARATION_FILE
+    if not record_path.is_file():
+        raise UserError(f"{folder} holds no {PREPARATION_FILE}: prepare it with datasets_scripts/")
+    record = json.loads(record_path.read_text(encoding="utf-8"))
+    if not (record["redistributable"] or right_to_redistribute):
+        raise refuse_redistribution(record["title"], record["terms"])
+    api = HfApi()
+    try:
+        url = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=repo_id,
+            repo_type="dataset",
+            folder_path=folder,
+            commit_message=f"{record['title']}, prepared with label2label {record['label2label']}",
+        )
+    except (HfHubHTTPError, HFValidationError, httpx.HTTPError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"{folder} is prepared but could not be uploaded to {repo_id}: {first_line} (log in "
+            "with `hf auth login`, then run the same command again)"
+        ) from error
+    return str(url)
