@@ -1,0 +1,1 @@
+"""Attributes of the people in photos."""

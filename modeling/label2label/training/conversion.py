@@ -1,0 +1,212 @@
+"""Turn public MobileFaceNet checkpoints into a backbone folder that transformers loads.
+
+The layout read is that of foliamu/MobileFaceNet's state dicts: `conv1`, `dw_conv`, `features.N.conv`,
+`conv2`, `gdconv`, `conv3`, `bn`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..errors import UserError
+from ..faces.alignment import ARCFACE_TEMPLATE
+from ..models.configuration_mobilefacenet import MobileFaceNetConfig
+from ..models.modeling_mobilefacenet import MobileFaceNetModel
+
+# Public name of a layer's start -> ours; bottlenecks are named by `rename_bottleneck`.
+LAYER_NAMES = {
+    "conv1.0": "encoder.stem.0.convolution",
+    "conv1.1": "encoder.stem.0.normalization",
+    "conv1.2": "encoder.stem.0.activation",
+    "dw_conv.depthwise": "encoder.stem.1.convolution",
+    "dw_conv.bn1": "encoder.stem.1.normalization",
+    "dw_conv.pointwise": "encoder.stem.2.convolution",
+    "dw_conv.bn2": "encoder.stem.2.normalization",
+    "conv2.0": "encoder.features.convolution",
+    "conv2.1": "encoder.features.normalization",
+    "conv2.2": "encoder.features.activation",
+    "gdconv.depthwise": "global_depthwise.convolution",
+    "gdconv.bn": "global_depthwise.normalization",
+    "conv3": "embedding.convolution",
+    "bn": "embedding.normalization",
+}
+BOTTLENECK_NAMES = {
+    "0.0": "expand.convolution",
+    "0.1": "expand.normalization",
+    "0.2": "expand.activation",
+    "1.0": "depthwise.convolution",
+    "1.1": "depthwise.normalization",
+    "1.2": "depthwise.activation",
+    "2": "project.convolution",
+    "3": "project.normalization",
+}
+
+
+def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
+    """Read a PyTorch state dict without running any code that the file may carry.
+
+    Args:
+        path: file written by `torch.save(model.state_dict(), path)`, from any device.
+
+    Returns:
+        Tensors by name, on the CPU.
+
+    Raises:
+        UserError: the file is missing, truncated, no checkpoint, or holds more than tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} is not a file: give the path of a MobileFaceNet state dict (.pt)")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
+        raise UserError(
+            f"{path} cannot be read as a PyTorch state dict: it is truncated, holds more than "
+            "tensors, or is another kind of file"
+        ) from error
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
+    ):
+        raise UserError(f"{path} holds a {type(state).__name__}, not a dictionary of tensors by name")
+    return state
+
+
+def rename_parameter(name: str) -> str | None:
+    """Our name of a parameter of the public layout, or None where the layout has no such name."""
+    bottleneck = re.fullmatch(r"features\.(\d+)\.conv\.(\d(?:\.\d)?)\.(\w+)", name)
+    if bottleneck:
+        index, layer, parameter = bottleneck.groups()
+        stage, block = find_bottleneck(int(index))
+        if stage is None or layer not in BOTTLENECK_NAMES:
+            return None
+        return f"encoder.stages.{stage}.{block}.{BOTTLENECK_NAMES[layer]}.{parameter}"
+    layer, _, parameter = name.rpartition(".")
+    return f"{LAYER_NAMES[layer]}.{parameter}" if layer in LAYER_NAMES else None
+
+
+def find_bottleneck(index: int) -> tuple[int | None, int]:
+    """Stage, and place in it, of the public layout's bottleneck number `index`; None past the end."""
+    for stage, (_, _, repeats, _) in enumerate(MobileFaceNetConfig.stages):
+        if index < repeats:
+            return stage, index
+        index -= repeats
+    return None, index
+
+
+def infer_config(state: dict[str, torch.Tensor]) -> MobileFaceNetConfig:
+    """Architecture of a public state dict: width, stem and activation, told from its names and shapes.
+
+    Args:
+        state: tensors by their public names; `conv1.0.weight` must be among them.
+    """
+    prelu = "conv1.2.weight" in state
+    return MobileFaceNetConfig(
+        width_multiplier=state["conv1.0.weight"].shape[0] / MobileFaceNetConfig.stem_channels,
+        stem_pointwise="dw_conv.pointwise.weight" in state,
+        hidden_act="prelu" if prelu else "relu6",
+        # The public code clips at 6 everywhere but in the stem's separable convolution.
+        stem_hidden_act=None if prelu else "relu",
+        embedding_size=state["conv3.weight"].shape[0],
+    )
+
+
+def convert_checkpoint(path: str | Path) -> MobileFaceNetModel:
+    """Build our MobileFaceNet from a public checkpoint; its outputs are the checkpoint's own.
+
+    Args:
+        path: state dict of foliamu/MobileFaceNet, ReLU6 or PReLU, of any width.
+
+    Returns:
+        The face-embedding model, in evaluation mode; `MobileFaceNetBackbone` loads its folder too.
+
+    Raises:
+        UserError: the file cannot be read, or is not of this layout.
+    """
+    state = read_state_dict(path)
+    if "conv1.0.weight" not in state or "conv3.weight" not in state:
+        raise UserError(
+            f"{path} is not a MobileFaceNet checkpoint that this command knows: it has no "
+            "conv1.0.weight and conv3.weight (the layout is that of foliamu/MobileFaceNet)"
+        )
+    converted = {}
+    for name, tensor in state.items():
+        renamed = rename_parameter(name)
+        if renamed is None:
+            raise UserError(f"{path} has a parameter that MobileFaceNet does not: {name}")
+        converted[renamed] = tensor
+    # Our embedding convolution has no bias: the BatchNorm after it takes it over, as
+    # (W x + b - mean) = (W x - (mean - b)).
+    bias = converted.pop("embedding.convolution.bias", None)
+    if bias is not None and "embedding.normalization.running_mean" in converted:
+        converted["embedding.normalization.running_mean"] = (
+            converted["embedding.normalization.running_mean"] - bias
+        )
+    try:
+        model = MobileFaceNetModel(infer_config(state))
+        model.load_state_dict(converted)
+    except (RuntimeError, ValueError) as error:
+        problem = " ".join(str(error).split())
+        raise UserError(f"{path} does not fit MobileFaceNet: {problem[:300]}") from error
+    return model.eval()
+
+
+def save_backbone(model: MobileFaceNetModel, output: str | Path) -> None:
+    """Write a face encoder as a folder for AutoModel, AutoBackbone and AutoImageProcessor.
+
+    Args:
+        model: the encoder.
+        output: folder to make; where it exists, it must be empty or hold an earlier backbone.
+
+    Raises:
+        UserError: the folder holds something else, or cannot be written.
+    """
+    from ..models import Label2LabelImageProcessor
+
+    output = Path(output)
+    if output.exists() and not (output / "config.json").is_file():
+        if not output.is_dir() or any(output.iterdir()):
+            raise UserError(f"{output} exists and is no model folder: choose another output")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
+            folder = Path(scratch) / "backbone"
+            model.save_pretrained(folder)
+            Label2LabelImageProcessor(
+                alignment_template=[list(point) for point in ARCFACE_TEMPLATE]
+            ).save_pretrained(folder)
+            output.mkdir(exist_ok=True)
+            for file in folder.iterdir():
+                os.replace(file, output / file.name)
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error.strerror or error}") from error
+
+
+def convert_command(args: argparse.Namespace) -> int:
+    """Run `label2label convert CHECKPOINT OUT`.
+
+    Args:
+        args: `checkpoint` and `output`, paths.
+
+    Returns:
+        The process's exit code, 0.
+
+    Raises:
+        UserError: the checkpoint cannot be read or converted, or the folder not written.
+    """
+    model = convert_checkpoint(args.checkpoint)
+    save_backbone(model, args.output)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    print(
+        f"{args.output}: MobileFaceNet, {model.config.hidden_act}, width "
+        f"{model.config.width_multiplier:g}, {parameters:,} parameters"
+    )
+    return 0
