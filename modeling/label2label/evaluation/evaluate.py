@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -60,7 +61,7 @@ def evaluate_command(args: Namespace) -> int:
     }
     text = json.dumps(result, indent=1, allow_nan=False) + "\n"
     if getattr(args, "report", None):
-        print(f"report: {write_report(result, Path(args.report))}")
+        print(f"report: {write_report(result, Path(args.report))}", file=sys.stderr)
     if args.output:
         _write(Path(args.output), text)
         print(summary(result))
@@ -98,7 +99,8 @@ def evaluate_model(
         UserError: where the dataset lacks images, all of the model's attributes, or a group column.
     """
     accelerator = accelerator or Accelerator()
-    names = [model.config.id2label[a] for a in range(model.config.num_labels)]
+    config: Any = model.config
+    names = [config.id2label[index] for index in range(config.num_labels)]
     labels = read_labels(dataset, names)
     labelled = (labels != IGNORE_INDEX).any(axis=0)
     missing = [name for name, known in zip(names, labelled, strict=True) if not known]
@@ -134,8 +136,9 @@ def describe_model(model: PreTrainedModel) -> dict[str, Any]:
     Returns:
         `backbone` (its model type), `head` (its kind), `parameters` of `backbone`, `head`, `all`.
     """
-    everything = sum(p.numel() for p in model.parameters())
-    backbone = sum(p.numel() for p in model.base_model.backbone.parameters())
+    base_model: Any = model.base_model
+    everything = model.num_parameters()
+    backbone = sum(parameter.numel() for parameter in base_model.backbone.parameters())
     return {
         "backbone": model.config.backbone_config.model_type,
         "head": model.config.head_type,

@@ -1,0 +1,65 @@
+import datasets
+import numpy as np
+import pytest
+import torch
+from label2label.models import (
+    Label2LabelConfig,
+    Label2LabelForImageClassification,
+    Label2LabelImageProcessor,
+    MobileFaceNetConfig,
+)
+from PIL import Image
+
+ATTRIBUTES = ["Male", "Smiling", "Beard"]
+NUM_IMAGES = 67
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory):
+    """A tiny random model of three attributes, saved with its processor."""
+    torch.manual_seed(0)
+    backbone = MobileFaceNetConfig(stem_channels=8, stages=[[2, 8, 1, 2]], feature_channels=16)
+    config = Label2LabelConfig(
+        backbone_config=backbone,
+        hidden_size=16,
+        intermediate_size=16,
+        num_attention_heads=2,
+        id2label=dict(enumerate(ATTRIBUTES)),
+        label2id={name: index for index, name in enumerate(ATTRIBUTES)},
+    )
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    Label2LabelForImageClassification(config).save_pretrained(folder)
+    Label2LabelImageProcessor().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dataset_folder(tmp_path_factory):
+    """67 noise images; the second half are women of other races, Smiling is null in every third."""
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (NUM_IMAGES, 48, 48, 3), dtype=np.uint8)
+    rows = range(NUM_IMAGES)
+    dataset = datasets.Dataset.from_dict(
+        {
+            "image": [Image.fromarray(image) for image in pixels],
+            "Male": [i < 33 for i in rows],
+            "Smiling": [None if i % 3 == 0 else i % 2 == 0 for i in rows],
+            "No_Beard": [i % 5 > 0 for i in rows],
+            "identity": [str(i // 2) for i in rows],
+            "race": ["White" if i < 33 else "Asian" for i in rows],
+            "gender": [None if i == 0 else "Male" if i < 33 else "Female" for i in rows],
+            "age": [20 + i % 2 for i in rows],
+        },
+        features=datasets.Features(
+            {
+                "image": datasets.Image(),
+                **dict.fromkeys(["Male", "Smiling", "No_Beard"], datasets.Value("bool")),
+                **dict.fromkeys(["identity", "race", "gender"], datasets.Value("string")),
+                "age": datasets.Value("int32"),
+            }
+        ),
+    )
+    folder = tmp_path_factory.mktemp("datasets") / "noise"
+    (folder / "data").mkdir(parents=True)
+    dataset.to_parquet(folder / "data" / "test-00000-of-00001.parquet")
+    return folder
