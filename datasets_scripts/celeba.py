@@ -1,4 +1,4 @@
-"""CelebA, from its official files: `img_align_celeba` (zip or folder) and three text files.
+"""CelebA, from its official files: img_align_celeba (zip or folder) and three text files.
 
     python datasets_scripts/celeba.py --source CELEBA --output data/celeba
 

@@ -106,7 +106,9 @@ def rows_per_value(counts: Counts) -> dict[str, dict[str, int]]:
         if column != "image":
             column_values = values.setdefault(column, {})
             column_values[value] = column_values.get(value, 0) + number
-    return {
-        column: dict(sorted(column_values.items())) if column in GROUP_COLUMNS else column_values
-        for column, column_values in values.items()
-    }
+    for column in GROUP_COLUMNS:
+        if column in values:
+            # Shorter first puts the ages of a hundred and more after the others.
+            by_value = (lambda item: (len(item[0]), item)) if column == "age" else None
+            values[column] = dict(sorted(values[column].items(), key=by_value))
+    return values

@@ -29,10 +29,7 @@ def dataset_parser(docstring: str | None, source: str | None = None) -> argparse
     Returns:
         The parser, to which a program adds its own options.
     """
-    parser = argparse.ArgumentParser(
-        description=(docstring or "").partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = argparse.ArgumentParser(description=(docstring or "").partition("\n")[0])
     if source:
         parser.add_argument("--source", type=Path, required=True, metavar="DIR", help=source)
     parser.add_argument(
@@ -43,14 +40,15 @@ def dataset_parser(docstring: str | None, source: str | None = None) -> argparse
         type=positive_integer,
         default=os.cpu_count() or 1,
         metavar="N",
-        help="worker processes",
+        help="worker processes (default: one per core, here %(default)s)",
     )
     parser.add_argument(
         "--max-bad",
         type=non_negative_integer,
         default=10,
         metavar="N",
-        help="number of unusable images, skipped and listed in skipped.csv, that is accepted",
+        help="unusable images that are accepted: skipped, and listed in skipped.csv "
+        "(default: %(default)s)",
     )
     hub = parser.add_argument_group("upload to the Hub")
     hub.add_argument("--push-to-hub", metavar="ID", help="dataset repository to upload OUT to")

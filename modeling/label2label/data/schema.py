@@ -21,6 +21,9 @@ GROUP_COLUMNS = ("race", "gender", "age")
 GENDERS = {True: "Male", False: "Female"}
 """Value of the `gender` column for the attribute `Male`."""
 
+YOUNG_BELOW = 40
+"""Age in years below which a dataset that tells ages, and not youth, calls a person `Young`."""
+
 
 @dataclass(frozen=True)
 class Sample:
