@@ -1,0 +1,174 @@
+"""Verify pairs of LFW photos with the face-recognition backbone: detection, alignment, embedding.
+
+    label2label convert mobilefacenet_ms1m_relu6.pt runs/backbone
+    python benchmarks/lfw_verification.py lfw --model runs/backbone
+
+SOURCE holds `lfw_subset.zip` (`lfw/Person_Name/Person_Name_NNNN.jpg`) and `pairs.csv`
+(`image_a,image_b,same`). LFW's own protocol: ten folds, each judged by the cosine threshold that is
+best on the other nine. The embedding is the sum of those of the crop and of its mirror image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import os
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+from transformers import AutoModel
+
+from label2label.errors import UserError
+from label2label.faces.alignment import align_face
+from label2label.faces.detection import Face, FaceDetector
+from label2label.models import Label2LabelImageProcessor
+
+FOLDS = 10
+
+
+def choose_subject(faces: list[Face], size: tuple[int, int]) -> Face:
+    """The face nearest to the photo's centre, which is LFW's subject; the centre where none is found.
+
+    Args:
+        faces: the photo's faces.
+        size: the photo's width and height in pixels.
+    """
+    width, height = size
+    if not faces:
+        # LFW's photos are centred on a detected face that fills the middle 45 %.
+        return Face((0.28 * width, 0.28 * height, 0.72 * width, 0.72 * height), 0.0)
+
+    def distance(face: Face) -> float:
+        x0, y0, x1, y1 = face.box
+        return float(np.hypot((x0 + x1 - width) / 2, (y0 + y1 - height) / 2))
+
+    return min(faces, key=distance)
+
+
+def embed_photos(
+    photos: dict[str, Image.Image], model_path: str, batch_size: int = 32
+) -> tuple[dict[str, np.ndarray], int]:
+    """Unit-length embeddings of the subjects of photos.
+
+    Args:
+        photos: RGB photos by name.
+        model_path: folder or Hub id of a MobileFaceNet with its embedding.
+        batch_size: faces embedded at once.
+
+    Returns:
+        Embeddings (embedding_size,), float32, by name; and in how many photos no face was found.
+    """
+    model = AutoModel.from_pretrained(model_path).eval()
+    processor = Label2LabelImageProcessor.from_pretrained(model_path)
+    detector = FaceDetector()
+    crops, missed = [], 0
+    for photo in tqdm(photos.values(), desc="detect and align"):
+        faces = detector(np.asarray(photo))
+        missed += not faces
+        subject = choose_subject(faces, photo.size)
+        crops.append(align_face(np.asarray(photo), subject, processor.alignment_template))
+    embeddings = []
+    for start in tqdm(range(0, len(crops), batch_size), desc="embed"):
+        batch = crops[start : start + batch_size]
+        pixel_values = processor(batch, return_tensors="pt").pixel_values
+        with torch.inference_mode():
+            embedding = model(pixel_values).pooler_output
+            embedding = embedding + model(pixel_values.flip(-1)).pooler_output
+        embeddings.append(torch.nn.functional.normalize(embedding).numpy())
+    return dict(zip(photos, np.concatenate(embeddings), strict=True)), missed
+
+
+def verify_pairs(similarities: np.ndarray, same: np.ndarray) -> tuple[float, float, float]:
+    """Accuracy of telling same-person pairs by a threshold, chosen for each fold on the others.
+
+    Args:
+        similarities: cosine of each pair (pairs,), -1 to 1.
+        same: whether each pair is one person (pairs,), bool.
+
+    Returns:
+        Mean accuracy over the folds, its standard error, and the mean threshold.
+    """
+    folds = np.random.default_rng(0).permutation(len(same)) % FOLDS
+    accuracies, thresholds = [], []
+    for fold in range(FOLDS):
+        train, test = folds != fold, folds == fold
+        candidates = np.sort(similarities[train])
+        hits = (similarities[train] >= candidates[:, None]) == same[train]
+        threshold = candidates[hits.mean(axis=1).argmax()]
+        accuracies.append(((similarities[test] >= threshold) == same[test]).mean())
+        thresholds.append(threshold)
+    error = np.std(accuracies, ddof=1) / np.sqrt(FOLDS)
+    return float(np.mean(accuracies)), float(error), float(np.mean(thresholds))
+
+
+def verify_lfw(source: Path, model_path: str) -> dict:
+    """Verification accuracy of a face encoder on a folder of LFW pairs.
+
+    Args:
+        source: folder with `lfw_subset.zip` and `pairs.csv`.
+        model_path: folder or Hub id of a MobileFaceNet with its embedding.
+
+    Returns:
+        `accuracy`, its `standard_error`, `threshold`, `num_pairs`, `num_images`,
+        `num_images_without_face` and the `protocol` in words.
+
+    Raises:
+        UserError: the folder lacks a file.
+    """
+    for name in ("pairs.csv", "lfw_subset.zip"):
+        if not (source / name).is_file():
+            raise UserError(f"{source / name} is missing: SOURCE must hold it")
+    with open(source / "pairs.csv", newline="") as file:
+        pairs = list(csv.DictReader(file))
+    names = sorted({pair[side] for pair in pairs for side in ("image_a", "image_b")})
+    with zipfile.ZipFile(source / "lfw_subset.zip") as archive:
+        photos = {
+            name: Image.open(io.BytesIO(archive.read(f"lfw/{name}"))).convert("RGB")
+            for name in names
+        }
+    embeddings, missed = embed_photos(photos, model_path)
+    similarities = np.array(
+        [embeddings[pair["image_a"]] @ embeddings[pair["image_b"]] for pair in pairs]
+    )
+    same = np.array([pair["same"] == "1" for pair in pairs])
+    accuracy, error, threshold = verify_pairs(similarities, same)
+    return {
+        "accuracy": round(accuracy, 4),
+        "standard_error": round(error, 4),
+        "threshold": round(threshold, 4),
+        "num_pairs": len(pairs),
+        "num_images": len(names),
+        "num_images_without_face": missed,
+        "protocol": "10-fold threshold, cosine, sum of the crop's and its mirror image's embedding",
+    }
+
+
+def main() -> int:
+    """Print the figures as JSON, and write them where asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", type=Path, help="folder with lfw_subset.zip and pairs.csv")
+    parser.add_argument("--model", default="runs/backbone", help="converted backbone's folder")
+    parser.add_argument("--output", type=Path, default=Path("results/lfw_verification.json"))
+    args = parser.parse_args()
+    try:
+        figures = json.dumps(verify_lfw(args.source, args.model), indent=2)
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        partial = args.output.with_suffix(".partial")
+        partial.write_text(figures + "\n")
+        os.replace(partial, args.output)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(figures)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
