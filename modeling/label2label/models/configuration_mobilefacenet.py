@@ -29,7 +29,10 @@ class MobileFaceNetConfig(BackboneConfigMixin, PreTrainedConfig):
         width_multiplier (`float`, *optional*, defaults to 1.0):
             Scales every channel count but the embedding's, rounded to a multiple of 8.
         hidden_act (`str`, *optional*, defaults to `"prelu"`):
-            `"prelu"`, with a slope a channel as in the paper, or `"relu6"`.
+            `"prelu"`, with a slope a channel as in the paper, `"relu6"` or `"relu"`.
+        stem_hidden_act (`str`, *optional*):
+            Activation of the stem's depthwise and pointwise convolutions where it differs from `hidden_act`, as in
+            some public checkpoints.
         out_features (`list[str]`, *optional*):
             Feature maps that the backbone returns, of `"stem"`, `"stage1"`, ..., `"features"`; the last by default.
         out_indices (`list[int]`, *optional*):
@@ -53,6 +56,7 @@ class MobileFaceNetConfig(BackboneConfigMixin, PreTrainedConfig):
     embedding_size: int = 128
     width_multiplier: float | int = 1.0
     hidden_act: str = "prelu"
+    stem_hidden_act: str | None = None
 
     def __post_init__(self, **kwargs):
         self.stages = [list(stage) for stage in self.stages]
@@ -64,8 +68,11 @@ class MobileFaceNetConfig(BackboneConfigMixin, PreTrainedConfig):
 
     def validate_architecture(self):
         """Raises ValueError where activation, stages or width cannot be built."""
-        if self.hidden_act not in ("prelu", "relu6"):
-            raise ValueError(f"hidden_act must be 'prelu' or 'relu6', got {self.hidden_act!r}")
+        for activation in (self.hidden_act, self.stem_hidden_act or self.hidden_act):
+            if activation not in ("prelu", "relu6", "relu"):
+                raise ValueError(
+                    f"an activation must be 'prelu', 'relu6' or 'relu', got {activation!r}"
+                )
         for stage in self.stages:
             if len(stage) != 4 or min(stage) < 1:
                 raise ValueError(

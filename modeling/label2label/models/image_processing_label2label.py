@@ -50,11 +50,11 @@ class Label2LabelImageProcessor(PilBackend):
     do_normalize = True
     # Means over CelebA's training images, mapped through this processor's own resize and crop.
     alignment_template = [
-        [43.5, 57.5],
-        [68.5, 57.5],
-        [56.0, 72.5],
-        [45.5, 83.5],
-        [67.0, 83.5],
+        [43.72, 58.60],
+        [68.00, 58.15],
+        [55.91, 73.23],
+        [45.95, 84.16],
+        [66.84, 83.69],
     ]
 
     def process_image(

@@ -522,6 +522,23 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
             cross_attentions=outputs.cross_attentions,
         )
 
+    @torch.no_grad()
+    def set_prior(self, frequencies: torch.Tensor) -> None:
+        """
+        Starts every attribute's logits at its log-odds, so that training need not first learn which attributes are
+        rare (arXiv:1708.02002, section 4.1).
+
+        Args:
+            frequencies (`torch.FloatTensor` of shape `(attributes,)`): Share of images that have it, 0..1.
+        """
+        log_odds = torch.logit(frequencies, eps=0.01)
+        if self.config.head_type == "fc":
+            self.classifier.bias.copy_(log_odds)
+        else:
+            self.label2label.query_network.classifier.bias.copy_(log_odds)
+        if self.config.head_type == "label2label":
+            self.normalization.bias.copy_(log_odds)
+
     def compute_loss(
         self, logits: torch.Tensor, labels: torch.Tensor, outputs: Label2LabelModelOutput
     ) -> torch.Tensor:

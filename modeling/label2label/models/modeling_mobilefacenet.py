@@ -5,6 +5,7 @@ import math
 import torch
 from torch import nn
 from transformers import initialization as init
+from transformers.activations import ACT2FN
 from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
@@ -48,10 +49,12 @@ class MobileFaceNetConvLayer(nn.Module):
             bias=False,
         )
         self.normalization = nn.BatchNorm2d(out_channels)
-        if activation == "prelu":
-            self.activation = nn.PReLU(out_channels)
+        if activation is None:
+            self.activation = nn.Identity()
         else:
-            self.activation = nn.ReLU6() if activation == "relu6" else nn.Identity()
+            self.activation = (
+                nn.PReLU(out_channels) if activation == "prelu" else ACT2FN[activation]
+            )
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.activation(self.normalization(self.convolution(hidden_states)))
@@ -90,16 +93,17 @@ class MobileFaceNetEncoder(nn.Module):
         channels = scale_channels(config.stem_channels, width)
         self.num_channels = config.num_channels
         self.num_features = [channels]
+        stem_activation = config.stem_hidden_act or activation
         stem = [
             MobileFaceNetConvLayer(
                 config.num_channels, channels, kernel_size=3, stride=2, activation=activation
             ),
             MobileFaceNetConvLayer(
-                channels, channels, kernel_size=3, groups=channels, activation=activation
+                channels, channels, kernel_size=3, groups=channels, activation=stem_activation
             ),
         ]
         if config.stem_pointwise:
-            stem.append(MobileFaceNetConvLayer(channels, channels, activation=activation))
+            stem.append(MobileFaceNetConvLayer(channels, channels, activation=stem_activation))
         self.stem = nn.Sequential(*stem)
 
         self.stages = nn.ModuleList()

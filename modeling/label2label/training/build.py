@@ -1,0 +1,58 @@
+"""A model from a recipe: the head's config over a pretrained or a new backbone."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import AutoBackbone, AutoConfig
+
+from label2label.errors import UserError
+from label2label.models import Label2LabelConfig, Label2LabelForImageClassification
+from label2label.training.recipe import Recipe
+
+
+def build_model(recipe: Recipe, attributes: Sequence[str]) -> Label2LabelForImageClassification:
+    """
+    Builds the model that a recipe trains.
+
+    Args:
+        recipe: Gives `backbone`, `backbone_config` and `model`.
+        attributes: Names of the attributes, in order.
+
+    Returns:
+        The model, on the CPU, the backbone's weights loaded where the recipe names some.
+
+    Raises:
+        UserError: If the backbone cannot be loaded or the config is not valid.
+    """
+    known = {field.name for field in dataclasses.fields(Label2LabelConfig)}
+    if unknown := sorted(set(recipe.model) - known):
+        raise UserError(f"model: unknown key {', '.join(unknown)}")
+    backbone = _load_backbone(recipe.backbone) if recipe.backbone else None
+    try:
+        config = Label2LabelConfig(
+            backbone_config=recipe.backbone_config if backbone is None else backbone.config,
+            id2label=dict(enumerate(attributes)),
+            label2id={name: i for i, name in enumerate(attributes)},
+            **recipe.model,
+        )
+    except (TypeError, ValueError, KeyError) as error:
+        raise UserError(f"model: {' '.join(str(error).split())}") from error
+    model = Label2LabelForImageClassification(config)
+    if backbone is not None:
+        model.label2label.backbone.load_state_dict(backbone.state_dict())
+    return model
+
+
+def _load_backbone(name: str) -> Any:
+    try:
+        # AutoBackbone.from_pretrained takes Hub ids only, so the class comes from the config.
+        backbone_class = type(AutoBackbone.from_config(AutoConfig.from_pretrained(name)))
+        return backbone_class.from_pretrained(name, dtype=torch.float32)
+    except Exception as error:  # the Hub's client raises its transport's errors as they are
+        first = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"{name}: cannot be loaded as a backbone ({first}); "
+            "make one with `label2label convert CHECKPOINT OUT`"
+        ) from error

@@ -1,0 +1,61 @@
+"""States that an interrupted run resumes from: written whole or not at all."""
+
+import os
+import shutil
+from pathlib import Path
+
+from accelerate import Accelerator
+from safetensors import SafetensorError
+
+from label2label.errors import UserError
+
+
+def latest_state(folder: Path) -> Path | None:
+    """
+    Finds the newest complete state.
+
+    Args:
+        folder: `OUTPUT/state` of a run.
+
+    Returns:
+        `folder/step-N` of the highest N, or `None`.
+    """
+    return max(folder.glob("step-*"), default=None)
+
+
+def save_state(accelerator: Accelerator, folder: Path, step: int) -> None:
+    """
+    Writes model, optimizer, schedule, average and progress under a temporary name, then renames it and drops the
+    state before. All processes call it.
+
+    Args:
+        accelerator: With everything to save prepared or registered.
+        folder: `OUTPUT/state` of a run.
+        step: Optimizer steps done.
+
+    Raises:
+        UserError: If the disk is full or cannot be written; the state before stays.
+    """
+    path = folder / f"step-{step:08d}"
+    temporary = folder / f".{path.name}"
+    try:
+        with accelerator.main_process_first():
+            if accelerator.is_main_process:
+                shutil.rmtree(temporary, ignore_errors=True)
+                temporary.mkdir(parents=True)
+        accelerator.save_state(str(temporary))
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process and not path.exists():
+            os.replace(temporary, path)
+    # torch.save wraps a failed write in a RuntimeError
+    except (OSError, SafetensorError, RuntimeError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        kept = latest_state(folder)
+        rest = f"resume from {kept} with --resume" if kept else "nothing was saved before"
+        raise UserError(f"{path}: could not write the state ({error}); {rest}") from error
+    if accelerator.is_main_process:
+        shutil.rmtree(temporary, ignore_errors=True)
+        for other in folder.glob("step-*"):
+            if other != path:
+                shutil.rmtree(other)
+    accelerator.wait_for_everyone()

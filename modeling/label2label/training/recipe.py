@@ -1,0 +1,163 @@
+"""A training recipe: what a run does, in one flat YAML file."""
+
+import dataclasses
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub.dataclasses import strict
+
+from label2label.errors import UserError
+
+
+@strict
+@dataclasses.dataclass
+class Recipe:
+    """
+    Everything that decides a training run. Every field may stand in the YAML file, none has to.
+
+    Data:
+        data: Folder that a script of `datasets_scripts/` wrote, or a Hub dataset id.
+        vocabulary: Attributes to learn, see `label2label.data.vocabulary`.
+
+    Model:
+        backbone: Folder or Hub id of a pretrained backbone; `None` starts from random weights.
+        backbone_config: The backbone's config where `backbone` is `None`; MobileFaceNet by default.
+        model: Fields of `Label2LabelConfig`: head, widths, layers, dropout, masking.
+
+    Augmentation (see `label2label.data.augmentation`):
+        flip, shift, scale, rotation, color, grayscale, blur, erasing
+        mixup: Probability, 0..1, that a batch is mixed up with itself, words included.
+        mixup_alpha: Parameter of the Beta distribution of mixup weights.
+        label_smoothing: Share, 0..1, by which labels are drawn to one half.
+
+    Optimisation:
+        epochs, batch_size: Passes over the data; images a step and process.
+        optimizer: `"adamw"` or `"sgd"` (momentum 0.9).
+        backbone_learning_rate, head_learning_rate: Peaks of the schedule.
+        weight_decay: Of matrices and kernels; norms, biases and slopes have none.
+        warmup: Share of all steps, 0..1, over which the rates rise; then they follow a cosine to 0.
+        max_gradient_norm: Gradients are clipped to this norm; 0 for never.
+        gradient_accumulation: Batches a step.
+        ema: Decay of the exponential moving average that is validated and saved; 0 for none.
+        mixed_precision: `"no"`, `"bf16"` or `"fp16"`.
+        channels_last: Whether images and kernels lie channels last, which is faster on most devices.
+        workers: Processes that prepare images.
+        seed: Of everything random.
+        checkpoint_every: Steps between states to resume from, beside one an epoch; 0 for none.
+    """
+
+    data: str = "data/celeba"
+    vocabulary: str = "celeba-40"
+
+    backbone: str | None = None
+    backbone_config: dict[str, Any] | None = None
+    model: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    flip: float | int = 0.5
+    shift: float | int = 0.06
+    scale: float | int = 0.1
+    rotation: float | int = 0
+    color: float | int = 0
+    grayscale: float | int = 0
+    blur: float | int = 0
+    erasing: float | int = 0
+    mixup: float | int = 0
+    mixup_alpha: float | int = 0.5
+    label_smoothing: float | int = 0
+
+    epochs: int = 10
+    batch_size: int = 64
+    optimizer: str = "adamw"
+    backbone_learning_rate: float | int = 0.0005
+    head_learning_rate: float | int = 0.001
+    weight_decay: float | int = 0.05
+    warmup: float | int = 0.05
+    max_gradient_norm: float | int = 1.0
+    gradient_accumulation: int = 1
+    ema: float | int = 0.995
+    mixed_precision: str = "no"
+    channels_last: bool = False
+    workers: int = 1
+    seed: int = 0
+    checkpoint_every: int = 0
+
+    def __post_init__(self):
+        shares = ("flip", "shift", "scale", "color", "grayscale", "blur", "erasing", "mixup")
+        shares += ("label_smoothing", "warmup", "ema")
+        for name in shares:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in 0..1, got {getattr(self, name)}")
+        for name in ("epochs", "batch_size", "gradient_accumulation", "mixup_alpha"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name, choices in {
+            "optimizer": ("adamw", "sgd"),
+            "mixed_precision": ("no", "bf16", "fp16"),
+        }.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
+                )
+
+
+def load_recipe(config: str | Path | None, overrides: list[str] | None = None) -> Recipe:
+    """
+    Reads a recipe.
+
+    Args:
+        config: A YAML file, the name of a recipe that ships with the package, or `None` for the defaults.
+        overrides: `key=value` each, the value in YAML; they win over the file. `model.hidden_size=64` reaches into
+            a mapping.
+
+    Returns:
+        The recipe, checked.
+
+    Raises:
+        UserError: If the file is missing or no YAML mapping, a key is unknown or a value of the wrong type.
+    """
+    values = _read(config) if config is not None else {}
+    for override in overrides or []:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise UserError(f"--set takes key=value, got {override!r}")
+        target = values
+        *parents, leaf = key.split(".")
+        for parent in parents:
+            target = target.setdefault(parent, {})
+            if not isinstance(target, dict):
+                raise UserError(f"--set {override}: {parent!r} is no mapping")
+        try:
+            target[leaf] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {override}: the value is no YAML") from error
+    known = {field.name for field in dataclasses.fields(Recipe)}
+    where = config if config is not None else "--set"
+    if unknown := sorted(map(str, set(values) - known)):
+        raise UserError(f"{where}: unknown key {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+    try:
+        return Recipe(**values)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: {' '.join(str(error).split())}") from error
+
+
+def _read(config: str | Path) -> dict[str, Any]:
+    bundled = resources.files("label2label.training") / "recipes" / f"{config}.yaml"
+    path = Path(config)
+    if not path.exists() and "/" not in str(config) and bundled.is_file():
+        text = bundled.read_text(encoding="utf-8")
+    else:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{config}: cannot read the recipe: {error}") from error
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{config}: not valid YAML: {' '.join(str(error).split())}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UserError(f"{config}: a recipe is a mapping of keys to values")
+    return values
