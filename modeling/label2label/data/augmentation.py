@@ -10,7 +10,8 @@ import numpy as np
 @dataclass(frozen=True)
 class Augmentation:
     """
-    How much a training face may change. All zero leaves the centre crop that the image processor takes.
+    How much a training face may change. All zero leaves the centre crop that the image processor
+    takes.
 
     Args:
         flip: Probability, 0..1, of a horizontal mirror image.
@@ -20,7 +21,8 @@ class Augmentation:
         color: Largest relative change, 0..1, of brightness, contrast and saturation each.
         grayscale: Probability, 0..1, of dropping colour.
         blur: Probability, 0..1, of a slight Gaussian blur (sigma up to 1.5 pixels).
-        erasing: Probability, 0..1, of covering a rectangle of 2 to 15 % of the crop with noise (arXiv:1708.04896).
+        erasing: Probability, 0..1, of covering a rectangle of 2 to 15 % of the crop with noise
+            (arXiv:1708.04896).
     """
 
     flip: float = 0.0

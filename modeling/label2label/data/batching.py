@@ -29,10 +29,11 @@ def load_split(path: str | Path, split: str) -> datasets.Dataset:
     Raises:
         UserError: If the folder or the split is missing, cannot be read, or has no images.
     """
-    if Path(path).is_absolute() or str(path).startswith(".") or Path(path).exists():
-        if not any(Path(path).glob(f"data/{split}-*.parquet")):
-            what = f"no split {split!r}" if Path(path).is_dir() else "no such folder"
-            raise UserError(f"{path}: {what}; prepare a dataset with datasets_scripts/ first")
+    folder = Path(path)
+    is_hub_id = str(path).count("/") == 1 and not folder.is_absolute() and not folder.exists()
+    if not is_hub_id and not any(folder.glob(f"data/{split}-*.parquet")):
+        what = f"no split {split!r}" if folder.is_dir() else "no such folder"
+        raise UserError(f"{path}: {what}; prepare a dataset with datasets_scripts/ first")
     try:
         dataset = datasets.load_dataset(str(path), split=split)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
@@ -81,9 +82,9 @@ class AttributeDataset(Dataset):
     """
     Faces and labels of one split, as tensors.
 
-    Its items are `{"pixel_values": float32 (3, size, size), "labels": int64 (attributes)}`. With an augmentation,
-    an item's randomness depends on `seed`, `epoch` and its index alone, so that it is the same in any worker,
-    process or resumed run.
+    Its items are `{"pixel_values": float32 (3, size, size), "labels": int64 (attributes)}`. With an
+    augmentation, an item's randomness depends on `seed`, `epoch` and its index alone, so that it is
+    the same in any worker, process or resumed run.
 
     Args:
         dataset: A split in the one dataset schema.

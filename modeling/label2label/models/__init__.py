@@ -1,4 +1,5 @@
-"""What a Hub model repository carries. Importing it registers the models with transformers' Auto classes."""
+"""What a Hub model repository carries. Importing it registers the models with transformers' Auto
+classes."""
 
 from transformers import (
     AutoBackbone,

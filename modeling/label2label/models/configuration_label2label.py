@@ -12,15 +12,18 @@ from .configuration_mobilefacenet import MobileFaceNetConfig
 @strict
 class Label2LabelConfig(PreTrainedConfig):
     r"""
-    Configuration of Label2label (ECCV 2022) over any transformers backbone. Attributes are named by `id2label`.
+    Configuration of Label2label (ECCV 2022) over any transformers backbone. Attributes are named by
+    `id2label`.
 
     Args:
         backbone_config (`dict` or `PreTrainedConfig`, *optional*):
-            The image encoder: `MobileFaceNetConfig()` by default, or any config that `AutoBackbone` knows, such as
+            The image encoder: `MobileFaceNetConfig()` by default, or any config that `AutoBackbone`
+                knows, such as
             `ResNetConfig`. Its last feature map is what the head attends to.
         head_type (`str`, *optional*, defaults to `"label2label"`):
-            `"fc"`, a linear layer on pooled features; `"query2label"`, the attribute query network alone; or
-            `"label2label"`, the query network and the image-conditioned masked language model.
+            `"fc"`, a linear layer on pooled features; `"query2label"`, the attribute query network
+            alone; or `"label2label"`, the query network and the image-conditioned masked language
+            model.
         hidden_size (`int`, *optional*, defaults to 128):
             Width of queries, words and image tokens; a multiple of 4 and of `num_attention_heads`.
         intermediate_size (`int`, *optional*, defaults to 256):
@@ -38,8 +41,8 @@ class Label2LabelConfig(PreTrainedConfig):
         mask_probability (`float`, *optional*, defaults to 0.1):
             Probability, in 0..1, that a word is masked in training.
         unmasked_loss_weight (`float`, *optional*, defaults to 1.0):
-            Weight of words that were not masked in the language model's loss (`mask_ratio` in the original code);
-            masked ones weigh 1.
+            Weight of words that were not masked in the language model's loss (`mask_ratio` in the
+            original code); masked ones weigh 1.
         mlm_loss_weight (`float`, *optional*, defaults to 1.0):
             Weight (lambda) of the language model's loss beside the query network's.
         logit_clamp (`float`, *optional*, defaults to 10.0):
@@ -84,7 +87,7 @@ class Label2LabelConfig(PreTrainedConfig):
 
     @property
     def sub_configs(self) -> dict[str, type[PreTrainedConfig]]:
-        """The backbone's config class under its field's name, as transformers asks of composite configs."""
+        """The backbone's config class by its field, as transformers asks of composite configs."""
         return {"backbone_config": type(self.backbone_config)}
 
     def validate_architecture(self):

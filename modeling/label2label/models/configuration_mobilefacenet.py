@@ -8,18 +8,21 @@ from transformers.configuration_utils import PreTrainedConfig
 @strict
 class MobileFaceNetConfig(BackboneConfigMixin, PreTrainedConfig):
     r"""
-    Configuration of MobileFaceNet (arXiv:1804.07573, Table 1). The defaults are the paper's network.
+    Configuration of MobileFaceNet (arXiv:1804.07573, Table 1). The defaults are the paper's
+    network.
 
     Args:
         num_channels (`int`, *optional*, defaults to 3):
             Channels of the input image.
         image_size (`int`, *optional*, defaults to 112):
-            Height and width, in pixels, that the embedding model takes: its global depthwise convolution covers the
+            Height and width, in pixels, that the embedding model takes: its global depthwise
+                convolution covers the
             whole feature map. The backbone's feature map may have any size.
         stem_channels (`int`, *optional*, defaults to 64):
             Channels of the stem's two convolutions.
         stem_pointwise (`bool`, *optional*, defaults to `False`):
-            Whether a pointwise convolution follows the stem's depthwise one, as some public checkpoints have it.
+            Whether a pointwise convolution follows the stem's depthwise one, as some public
+            checkpoints have it.
         stages (`list[list[int]]`, *optional*):
             One `(expansion, channels, repeats, stride)` a stage of bottlenecks.
         feature_channels (`int`, *optional*, defaults to 512):
@@ -31,10 +34,11 @@ class MobileFaceNetConfig(BackboneConfigMixin, PreTrainedConfig):
         hidden_act (`str`, *optional*, defaults to `"prelu"`):
             `"prelu"`, with a slope a channel as in the paper, `"relu6"` or `"relu"`.
         stem_hidden_act (`str`, *optional*):
-            Activation of the stem's depthwise and pointwise convolutions where it differs from `hidden_act`, as in
-            some public checkpoints.
+            Activation of the stem's depthwise and pointwise convolutions where it differs from
+            `hidden_act`, as in some public checkpoints.
         out_features (`list[str]`, *optional*):
-            Feature maps that the backbone returns, of `"stem"`, `"stage1"`, ..., `"features"`; the last by default.
+            Feature maps that the backbone returns, of `"stem"`, `"stage1"`, ..., `"features"`; the
+            last by default.
         out_indices (`list[int]`, *optional*):
             The same by index.
     """
@@ -62,7 +66,8 @@ class MobileFaceNetConfig(BackboneConfigMixin, PreTrainedConfig):
         self.stages = [list(stage) for stage in self.stages]
         self.stage_names = ["stem", *(f"stage{i + 1}" for i in range(len(self.stages))), "features"]
         self.set_output_features_output_indices(
-            out_features=kwargs.pop("out_features", None), out_indices=kwargs.pop("out_indices", None)
+            out_features=kwargs.pop("out_features", None),
+            out_indices=kwargs.pop("out_indices", None),
         )
         super().__post_init__(**kwargs)
 
@@ -76,7 +81,7 @@ class MobileFaceNetConfig(BackboneConfigMixin, PreTrainedConfig):
         for stage in self.stages:
             if len(stage) != 4 or min(stage) < 1:
                 raise ValueError(
-                    f"each stage is (expansion, channels, repeats, stride), all positive; got {stage}"
+                    f"a stage is (expansion, channels, repeats, stride), all positive; got {stage}"
                 )
         if self.width_multiplier <= 0:
             raise ValueError(f"width_multiplier must be positive, got {self.width_multiplier}")

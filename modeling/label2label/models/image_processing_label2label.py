@@ -1,5 +1,7 @@
 """Image processor of Label2label and of MobileFaceNet."""
 
+from typing import ClassVar
+
 import numpy as np
 from PIL import Image, ImageOps
 from transformers.image_processing_backends import PilBackend
@@ -22,17 +24,18 @@ class Label2LabelImageProcessorKwargs(ImagesKwargs, total=False):
 
 class Label2LabelImageProcessor(PilBackend):
     r"""
-    Turns faces into normalised pixels: any PIL, numpy or torch image to RGB, its shortest edge to 112 pixels, the
-    centre 112x112, mean and standard deviation of ImageNet.
+    Turns faces into normalised pixels: any PIL, numpy or torch image to RGB, its shortest edge to
+    112 pixels, the centre 112x112, mean and standard deviation of ImageNet.
 
-    It is transformers' PIL backend whether or not torchvision is installed, so that the numbers are the same on every
-    machine. EXIF orientation is applied; gray, palette, CMYK and 16-bit images become 8-bit RGB; transparency is
-    laid over white. Arrays are uint8 in 0..255, uint16 in 0..65535, or floats and booleans in 0..1.
+    It is transformers' PIL backend whether or not torchvision is installed, so that the numbers are
+    the same on every machine. EXIF orientation is applied; gray, palette, CMYK and 16-bit images
+    become 8-bit RGB; transparency is laid over white. Arrays are uint8 in 0..255, uint16 in
+    0..65535, or floats and booleans in 0..1.
 
     Args:
         alignment_template (`list[list[float]]`, *optional*):
-            Where a face's five landmarks lie in the crop that the model was trained on, as (x, y) pixels: the
-            viewer's left eye and right eye, nose tip, left and right mouth corner.
+            Where a face's five landmarks lie in the crop that the model was trained on, as (x, y)
+            pixels: the viewer's left eye and right eye, nose tip, left and right mouth corner.
     """
 
     valid_kwargs = Label2LabelImageProcessorKwargs
@@ -40,16 +43,16 @@ class Label2LabelImageProcessor(PilBackend):
     resample = PILImageResampling.BILINEAR
     image_mean = IMAGENET_DEFAULT_MEAN
     image_std = IMAGENET_DEFAULT_STD
-    size = {"shortest_edge": 112}
+    size: ClassVar = {"shortest_edge": 112}
     default_to_square = False
-    crop_size = {"height": 112, "width": 112}
+    crop_size: ClassVar = {"height": 112, "width": 112}
     do_convert_rgb = True
     do_resize = True
     do_center_crop = True
     do_rescale = True
     do_normalize = True
     # Means over CelebA's training images, mapped through this processor's own resize and crop.
-    alignment_template = [
+    alignment_template: ClassVar = [
         [43.72, 58.60],
         [68.00, 58.15],
         [55.91, 73.23],
@@ -68,16 +71,19 @@ class Label2LabelImageProcessor(PilBackend):
         Converts one image to 8-bit RGB.
 
         Args:
-            image (`PIL.Image.Image`, `np.ndarray` or `torch.Tensor`): `(height, width)`, or with 1, 3 or 4 channels
-                first or last.
-            do_convert_rgb (`bool`, *optional*): Kept for transformers' interface; the output is always RGB.
-            input_data_format (`str`, *optional*): `"channels_first"` or `"channels_last"`; inferred by default.
+            image (`PIL.Image.Image`, `np.ndarray` or `torch.Tensor`): `(height, width)`, or with 1,
+                3 or 4 channels first or last.
+            do_convert_rgb (`bool`, *optional*): Kept for transformers' interface; the output is
+                always RGB.
+            input_data_format (`str`, *optional*): `"channels_first"` or `"channels_last"`; inferred
+                by default.
 
         Returns:
             `np.ndarray` of shape `(3, height, width)`, uint8.
 
         Raises:
-            ValueError: If the image is empty or its values are out of the range that its type allows.
+            ValueError: If the image is empty or its values are out of the range that its type
+                allows.
         """
         if not isinstance(image, Image.Image):
             image = _image_from_array(np.asarray(image), input_data_format)

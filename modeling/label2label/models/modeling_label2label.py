@@ -1,23 +1,19 @@
-"""PyTorch Label2label: facial attributes as the words of a sentence (ECCV 2022), over any backbone."""
+"""PyTorch Label2label: facial attributes as the words of a sentence (ECCV 2022), over any
+backbone."""
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from transformers import AutoBackbone
 from transformers import initialization as init
-from transformers.activations import ACT2FN
-from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_label2label import Label2LabelConfig
+from .modeling_label2label_decoder import Label2LabelDecoder, sine_position_embedding
 from .modeling_mobilefacenet import MobileFaceNetBackbone, MobileFaceNetConfig
-
-IGNORED_LABEL = -100
 
 
 @dataclass
@@ -25,16 +21,19 @@ class Label2LabelModelOutput(ModelOutput):
     """
     Args:
         last_hidden_state (`torch.FloatTensor`):
-            What the classifier reads: `(batch, attributes, hidden_size)`, or `(batch, channels)`, the pooled
+            What the classifier reads: `(batch, attributes, hidden_size)`, or `(batch, channels)`,
+                the pooled
             features, with the `"fc"` head.
         query_logits (`torch.FloatTensor` of shape `(batch, attributes)`, *optional*):
             The attribute query network's guess; `None` with the `"fc"` head.
         masked_words (`torch.BoolTensor` of shape `(batch, attributes)`, *optional*):
             Which words were masked; in training, with the `"label2label"` head.
         attentions (`tuple[torch.FloatTensor]`, *optional*):
-            Self-attention of every decoder layer, queries' first: `(batch, heads, attributes, attributes)`.
+            Self-attention of every decoder layer, queries' first: `(batch, heads, attributes,
+            attributes)`.
         cross_attentions (`tuple[torch.FloatTensor]`, *optional*):
-            Attention of every decoder layer to the image: `(batch, heads, attributes, height * width)`, of the
+            Attention of every decoder layer to the image: `(batch, heads, attributes, height *
+                width)`, of the
             backbone's last feature map in row-major order.
     """
 
@@ -66,32 +65,6 @@ class Label2LabelImageClassifierOutput(ModelOutput):
     cross_attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
-def sine_position_embedding(
-    height: int, width: int, hidden_size: int, temperature: float = 10000.0
-) -> torch.Tensor:
-    """
-    Sine embedding of the positions of a feature map: half of the channels for the row, half for the column.
-
-    Args:
-        height, width (`int`): The feature map's size.
-        hidden_size (`int`): Channels, a multiple of 4.
-        temperature (`float`): Ratio of the longest to the shortest wavelength.
-
-    Returns:
-        `torch.FloatTensor` of shape `(height * width, hidden_size)`, positions normalised to 0..2 pi.
-    """
-    frequencies = hidden_size // 4
-    wavelengths = temperature ** (torch.arange(frequencies, dtype=torch.float32) / frequencies)
-    embeddings = []
-    for size in (height, width):
-        positions = torch.arange(1, size + 1, dtype=torch.float32) / size * 2 * math.pi
-        angles = positions[:, None] / wavelengths  # (size, frequencies)
-        embeddings.append(torch.cat([angles.sin(), angles.cos()], dim=-1))
-    rows = embeddings[0][:, None].expand(-1, width, -1)
-    columns = embeddings[1][None].expand(height, -1, -1)
-    return torch.cat([rows, columns], dim=-1).flatten(0, 1)
-
-
 def masked_binary_cross_entropy(
     logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None
 ) -> torch.Tensor:
@@ -100,8 +73,9 @@ def masked_binary_cross_entropy(
 
     Args:
         logits (`torch.FloatTensor` of shape `(batch, attributes)`).
-        labels (`torch.Tensor` of shape `(batch, attributes)`): 1, 0, soft in between, or -100 to ignore.
-        weights (`torch.FloatTensor` of shape `(batch, attributes)`, *optional*): Not negative; 1 by default.
+        labels (`torch.Tensor` of shape `(batch, attributes)`): 1, 0, soft in between, or -100 to
+        ignore. weights (`torch.FloatTensor` of shape `(batch, attributes)`, *optional*): Not
+        negative; 1 by default.
 
     Returns:
         `torch.FloatTensor`: a scalar, 0 where every label is ignored.
@@ -113,129 +87,8 @@ def masked_binary_cross_entropy(
     return (losses * weights).sum() / weights.sum().clamp(min=torch.finfo(logits.dtype).tiny)
 
 
-def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scaled dot-product attention written out; returns the output and the attention weights."""
-    weights = torch.matmul(query, key.transpose(2, 3)) * scaling
-    if attention_mask is not None:
-        weights = weights + attention_mask
-    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
-    dropped = nn.functional.dropout(weights, p=dropout, training=module.training)
-    return torch.matmul(dropped, value).transpose(1, 2).contiguous(), weights
-
-
-class Label2LabelAttention(nn.Module):
-    """Multi-head attention of queries over keys, through transformers' attention interface."""
-
-    def __init__(self, config: Label2LabelConfig):
-        super().__init__()
-        self.config = config
-        self.head_dim = config.hidden_size // config.num_attention_heads
-        self.scaling = self.head_dim**-0.5
-        self.attention_dropout = config.dropout
-        self.is_causal = False
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,  # (batch, attributes, hidden)
-        key_value_states: torch.Tensor,  # (batch, tokens, hidden)
-        output_attentions: bool = False,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        batch_size, num_queries, hidden_size = hidden_states.shape
-        query_shape = (batch_size, num_queries, -1, self.head_dim)
-        key_shape = (batch_size, key_value_states.shape[1], -1, self.head_dim)
-        query = self.q_proj(hidden_states).view(query_shape).transpose(1, 2)
-        key = self.k_proj(key_value_states).view(key_shape).transpose(1, 2)
-        value = self.v_proj(key_value_states).view(key_shape).transpose(1, 2)
-
-        # Fused kernels return no weights, so a call that asks for them takes the eager path.
-        attention: Callable = eager_attention_forward
-        if not output_attentions:
-            attention = ALL_ATTENTION_FUNCTIONS.get_interface(
-                self.config._attn_implementation, eager_attention_forward
-            )
-        output, weights = attention(
-            self,
-            query,
-            key,
-            value,
-            None,
-            dropout=self.attention_dropout if self.training else 0.0,
-            scaling=self.scaling,
-        )
-        output = self.o_proj(output.reshape(batch_size, num_queries, hidden_size))
-        return output, weights if output_attentions else None
-
-
-class Label2LabelDecoderLayer(GradientCheckpointingLayer):
-    """Pre-norm transformer decoder layer: self-attention, cross-attention to the image tokens, feed-forward."""
-
-    def __init__(self, config: Label2LabelConfig):
-        super().__init__()
-        self.self_attention_norm = nn.LayerNorm(config.hidden_size)
-        self.self_attention = Label2LabelAttention(config)
-        self.cross_attention_norm = nn.LayerNorm(config.hidden_size)
-        self.cross_attention = Label2LabelAttention(config)
-        self.feed_forward_norm = nn.LayerNorm(config.hidden_size)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(config.hidden_size, config.intermediate_size),
-            ACT2FN[config.hidden_act],
-            nn.Dropout(config.dropout),
-            nn.Linear(config.intermediate_size, config.hidden_size),
-        )
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,  # (batch, attributes, hidden)
-        image_tokens: torch.Tensor,  # (batch, height * width, hidden)
-        output_attentions: bool = False,
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        normed = self.self_attention_norm(hidden_states)
-        output, self_weights = self.self_attention(normed, normed, output_attentions)
-        hidden_states = hidden_states + self.dropout(output)
-        normed = self.cross_attention_norm(hidden_states)
-        output, cross_weights = self.cross_attention(normed, image_tokens, output_attentions)
-        hidden_states = hidden_states + self.dropout(output)
-        output = self.feed_forward(self.feed_forward_norm(hidden_states))
-        return hidden_states + self.dropout(output), self_weights, cross_weights
-
-
-class Label2LabelDecoder(nn.Module):
-    """A stack of decoder layers and a last layer norm, shared in form by both networks of the head."""
-
-    def __init__(self, config: Label2LabelConfig, num_layers: int):
-        super().__init__()
-        self.layers = nn.ModuleList(Label2LabelDecoderLayer(config) for _ in range(num_layers))
-        self.norm = nn.LayerNorm(config.hidden_size)
-
-    def forward(
-        self, hidden_states: torch.Tensor, image_tokens: torch.Tensor, output_attentions: bool
-    ) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
-        attentions, cross_attentions = [], []
-        for layer in self.layers:
-            hidden_states, self_weights, cross_weights = layer(
-                hidden_states, image_tokens, output_attentions
-            )
-            attentions.append(self_weights)
-            cross_attentions.append(cross_weights)
-        return self.norm(hidden_states), attentions, cross_attentions
-
-
 class GroupWiseLinear(nn.Module):
-    """One linear classifier an attribute: its own weight vector and bias, `(batch, A, hidden)` to `(batch, A)`."""
+    """One weight vector and bias an attribute: `(batch, A, hidden)` to `(batch, A)`."""
 
     def __init__(self, num_attributes: int, hidden_size: int):
         super().__init__()
@@ -247,7 +100,7 @@ class GroupWiseLinear(nn.Module):
 
 
 class LogitBatchNorm(nn.BatchNorm1d):
-    """BatchNorm over attributes that takes its running statistics for a batch of one, which has no variance."""
+    """BatchNorm over attributes; a batch of one, which has no variance, takes running statistics."""
 
     def forward(self, logits: torch.Tensor) -> torch.Tensor:
         if self.training and logits.shape[0] == 1:
@@ -273,7 +126,7 @@ class AttributeQueryNetwork(nn.Module):
 
 
 class ImageConditionedMaskedLanguageModel(nn.Module):
-    """Recovers every attribute's true word from the sentence, some of it masked, and the image (IC-MLM)."""
+    """Recovers every word from the sentence, some of it masked, and the image (IC-MLM)."""
 
     def __init__(self, config: Label2LabelConfig):
         super().__init__()
@@ -332,7 +185,7 @@ class Label2LabelPreTrainedModel(PreTrainedModel):
 
 
 class Label2LabelModel(Label2LabelPreTrainedModel):
-    """Backbone, attribute query network and image-conditioned masked language model, without the last classifier."""
+    """Backbone, query network and masked language model, without the last classifier."""
 
     def __init__(self, config: Label2LabelConfig):
         super().__init__(config)
@@ -380,9 +233,12 @@ class Label2LabelModel(Label2LabelPreTrainedModel):
             pixel_values (`torch.FloatTensor` of shape `(batch, channels, height, width)`):
                 Normalised faces.
             known_labels (`torch.Tensor` of shape `(batch, attributes)`, *optional*):
-                Words given by the caller, 1 or 0, or -100 where unknown; they replace the pseudo-labels.
-            labels, mixup_labels (`torch.Tensor` of shape `(batch, attributes)`, *optional*), mixup_weight (`float`):
-                Labels of the two images of each mixup and the first one's weight in 0..1: the words are then mixed.
+                Words given by the caller, 1 or 0, or -100 where unknown; they replace the
+                pseudo-labels.
+            labels, mixup_labels (`torch.Tensor` of shape `(batch, attributes)`, *optional*),
+            mixup_weight (`float`):
+                Labels of the two images of each mixup and the first one's weight in 0..1: the words
+                are then mixed.
             output_attentions (`bool`, *optional*):
                 Whether to return attentions.
 
@@ -427,8 +283,9 @@ def mix_words(
     mixup_weight: float | torch.Tensor,
 ) -> torch.Tensor:
     """
-    Words of a mixed-up image, as the original code has them: the label of the image that weighs more where the
-    prediction agrees with it, else the other image's; the prediction itself where that label is not known.
+    Words of a mixed-up image, as the original code has them: the label of the image that weighs
+    more where the prediction agrees with it, else the other image's; the prediction itself where
+    that label is not known.
 
     Args:
         words (`torch.BoolTensor` of shape `(batch, attributes)`): Pseudo-labels.
@@ -477,7 +334,8 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
             labels (`torch.Tensor` of shape `(batch, attributes)`, *optional*):
                 1, 0, soft in between, or -100 to ignore. With them a loss is returned.
             known_labels (`torch.Tensor` of shape `(batch, attributes)`, *optional*):
-                Words given by the caller, 1 or 0, or -100 where unknown. They condition the other attributes.
+                Words given by the caller, 1 or 0, or -100 where unknown. They condition the other
+                attributes.
             mixup_labels (`torch.Tensor` of shape `(batch, attributes)`, *optional*):
                 In training, labels of the images that `pixel_values` were mixed up with.
             mixup_weight (`float`, *optional*):
@@ -489,8 +347,8 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
             [`Label2LabelImageClassifierOutput`]
 
         Raises:
-            ValueError: If only one of `mixup_labels` and `mixup_weight` is given, or they come without `labels`, or
-                labels are not of shape `(batch, attributes)`.
+            ValueError: If only one of `mixup_labels` and `mixup_weight` is given, or they come
+                without `labels`, or labels are not of shape `(batch, attributes)`.
         """
         self._check_labels(pixel_values, labels, known_labels, mixup_labels, mixup_weight)
         outputs = self.label2label(
@@ -525,11 +383,12 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
     @torch.no_grad()
     def set_prior(self, frequencies: torch.Tensor) -> None:
         """
-        Starts every attribute's logits at its log-odds, so that training need not first learn which attributes are
-        rare (arXiv:1708.02002, section 4.1).
+        Starts every attribute's logits at its log-odds, so that training need not first learn which
+        attributes are rare (arXiv:1708.02002, section 4.1).
 
         Args:
-            frequencies (`torch.FloatTensor` of shape `(attributes,)`): Share of images that have it, 0..1.
+            frequencies (`torch.FloatTensor` of shape `(attributes,)`): Share of images that have
+            it, 0..1.
         """
         log_odds = torch.logit(frequencies, eps=0.01)
         if self.config.head_type == "fc":
@@ -547,8 +406,8 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
 
         Args:
             logits (`torch.FloatTensor` of shape `(batch, attributes)`): The final ones.
-            labels (`torch.Tensor` of shape `(batch, attributes)`): 1, 0, soft in between, or -100 to ignore.
-            outputs ([`Label2LabelModelOutput`]): Query logits and masked words.
+            labels (`torch.Tensor` of shape `(batch, attributes)`): 1, 0, soft in between, or -100
+            to ignore. outputs ([`Label2LabelModelOutput`]): Query logits and masked words.
 
         Returns:
             `torch.FloatTensor`: a scalar.

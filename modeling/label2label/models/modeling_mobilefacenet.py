@@ -26,7 +26,7 @@ def scale_channels(channels: int, width_multiplier: float) -> int:
 
 
 class MobileFaceNetConvLayer(nn.Module):
-    """Convolution without bias, BatchNorm, and an activation unless `activation` is `None` (linear)."""
+    """Convolution without bias, BatchNorm, and an activation; linear where it is `None`."""
 
     def __init__(
         self,
@@ -62,14 +62,17 @@ class MobileFaceNetConvLayer(nn.Module):
 
 class MobileFaceNetBottleneck(GradientCheckpointingLayer):
     """
-    Inverted residual bottleneck (section 3.3): expand by a pointwise convolution, filter by a depthwise one, project
-    linearly; the input is added where shapes agree.
+    Inverted residual bottleneck (section 3.3): expand by a pointwise convolution, filter by a
+    depthwise one, project linearly; the input is added where shapes agree.
 
-    Under gradient checkpointing its BatchNorms see every batch twice, as any checkpointed BatchNorm does: the
-    gradients are the same, and the running statistics follow the batches at about twice their momentum.
+    Under gradient checkpointing its BatchNorms see every batch twice, as any checkpointed BatchNorm
+    does: the gradients are the same, and the running statistics follow the batches at about twice
+    their momentum.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, expansion: int, stride: int, activation: str):
+    def __init__(
+        self, in_channels: int, out_channels: int, expansion: int, stride: int, activation: str
+    ):
         super().__init__()
         channels = in_channels * expansion
         self.has_residual = stride == 1 and in_channels == out_channels
@@ -85,7 +88,7 @@ class MobileFaceNetBottleneck(GradientCheckpointingLayer):
 
 
 class MobileFaceNetEncoder(nn.Module):
-    """The convolutions that turn an image into feature maps: stem, stages of bottlenecks, last pointwise layer."""
+    """From image to feature maps: stem, stages of bottlenecks, last pointwise layer."""
 
     def __init__(self, config: MobileFaceNetConfig):
         super().__init__()
@@ -134,14 +137,15 @@ class MobileFaceNetEncoder(nn.Module):
             pixel_values (`torch.FloatTensor` of shape `(batch, channels, height, width)`).
 
         Returns:
-            `tuple[torch.FloatTensor]`: the feature map after each of `config.stage_names`, at strides 2 to 16.
+            `tuple[torch.FloatTensor]`: the feature map after each of `config.stage_names`, at
+            strides 2 to 16.
 
         Raises:
             ValueError: If the image does not have `config.num_channels` channels.
         """
         if pixel_values.shape[1] != self.num_channels:
             raise ValueError(
-                f"pixel_values have {pixel_values.shape[1]} channels, the model takes {self.num_channels}"
+                f"the model takes {self.num_channels} channels, got {pixel_values.shape[1]}"
             )
         feature_maps = [self.stem(pixel_values)]
         for stage in self.stages:
@@ -181,7 +185,8 @@ class MobileFaceNetPreTrainedModel(PreTrainedModel):
 
 class MobileFaceNetModel(MobileFaceNetPreTrainedModel):
     """
-    MobileFaceNet with its face embedding: the global depthwise convolution and the linear projection of section 3.2.
+    MobileFaceNet with its face embedding: the global depthwise convolution and the linear
+    projection of section 3.2.
     """
 
     def __init__(self, config: MobileFaceNetConfig):
@@ -213,8 +218,9 @@ class MobileFaceNetModel(MobileFaceNetPreTrainedModel):
                 Whether to return the feature map of every stage.
 
         Returns:
-            `BaseModelOutputWithPoolingAndNoAttention`: `last_hidden_state` of shape `(batch, feature_channels, height,
-            width)` and `pooler_output`, the embedding, of shape `(batch, embedding_size)`, not normalised to length 1.
+            `BaseModelOutputWithPoolingAndNoAttention`: `last_hidden_state` of shape `(batch,
+            feature_channels, height, width)` and `pooler_output`, the embedding, of shape `(batch,
+            embedding_size)`, not normalised to length 1.
 
         Raises:
             ValueError: If the image is not of the size that the global convolution covers.
@@ -223,7 +229,7 @@ class MobileFaceNetModel(MobileFaceNetPreTrainedModel):
         kernel_size = self.global_depthwise.convolution.kernel_size
         if tuple(feature_maps[-1].shape[-2:]) != kernel_size:
             raise ValueError(
-                f"the embedding needs images of {self.config.image_size}x{self.config.image_size} pixels, got "
+                f"the embedding needs images of side {self.config.image_size}, got "
                 f"{pixel_values.shape[-2]}x{pixel_values.shape[-1]}"
             )
         embedding = self.embedding(self.global_depthwise(feature_maps[-1])).flatten(1)
@@ -237,7 +243,7 @@ class MobileFaceNetModel(MobileFaceNetPreTrainedModel):
 
 
 class MobileFaceNetBackbone(BackboneMixin, MobileFaceNetPreTrainedModel):
-    """MobileFaceNet's feature maps, for `AutoBackbone` and for Label2label. The input may have any size."""
+    """MobileFaceNet's feature maps, of images of any size, for `AutoBackbone` and Label2label."""
 
     has_attentions = False
     _keys_to_ignore_on_load_unexpected = (r"global_depthwise\.", r"embedding\.")

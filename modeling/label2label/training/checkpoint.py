@@ -25,8 +25,8 @@ def latest_state(folder: Path) -> Path | None:
 
 def save_state(accelerator: Accelerator, folder: Path, step: int) -> None:
     """
-    Writes model, optimizer, schedule, average and progress under a temporary name, then renames it and drops the
-    state before. All processes call it.
+    Writes model, optimizer, schedule, average and progress under a temporary name, then renames it
+    and drops the state before. All processes call it.
 
     Args:
         accelerator: With everything to save prepared or registered.

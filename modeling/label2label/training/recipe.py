@@ -42,7 +42,8 @@ class Recipe:
         gradient_accumulation: Batches a step.
         ema: Decay of the exponential moving average that is validated and saved; 0 for none.
         mixed_precision: `"no"`, `"bf16"` or `"fp16"`.
-        channels_last: Whether images and kernels lie channels last, which is faster on most devices.
+        channels_last: Whether images and kernels lie channels last, which is faster on most
+            devices.
         workers: Processes that prepare images.
         seed: Of everything random.
         checkpoint_every: Steps between states to resume from, beside one an epoch; 0 for none.
@@ -107,15 +108,17 @@ def load_recipe(config: str | Path | None, overrides: list[str] | None = None) -
     Reads a recipe.
 
     Args:
-        config: A YAML file, the name of a recipe that ships with the package, or `None` for the defaults.
-        overrides: `key=value` each, the value in YAML; they win over the file. `model.hidden_size=64` reaches into
-            a mapping.
+        config: A YAML file, the name of a recipe that ships with the package, or `None` for the
+            defaults.
+        overrides: `key=value` each, the value in YAML; they win over the file.
+            `model.hidden_size=64` reaches into a mapping.
 
     Returns:
         The recipe, checked.
 
     Raises:
-        UserError: If the file is missing or no YAML mapping, a key is unknown or a value of the wrong type.
+        UserError: If the file is missing or no YAML mapping, a key is unknown or a value of the
+            wrong type.
     """
     values = _read(config) if config is not None else {}
     for override in overrides or []:
@@ -135,7 +138,9 @@ def load_recipe(config: str | Path | None, overrides: list[str] | None = None) -
     known = {field.name for field in dataclasses.fields(Recipe)}
     where = config if config is not None else "--set"
     if unknown := sorted(map(str, set(values) - known)):
-        raise UserError(f"{where}: unknown key {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        raise UserError(
+            f"{where}: unknown key {', '.join(unknown)}; known: {', '.join(sorted(known))}"
+        )
     try:
         return Recipe(**values)
     except (TypeError, ValueError) as error:

@@ -56,9 +56,9 @@ class Trainer:
     """
     Trains one recipe.
 
-    `output` receives `best/`, the averaged model of the best validation accuracy, and `last/`, that of the last epoch,
-    both as folders that `from_pretrained` loads; `state/`, to resume from; `history.json`, `recipe.yaml` and
-    TensorBoard's `logs/`.
+    `output` receives `best/`, the averaged model of the best validation accuracy, and `last/`, that
+    of the last epoch, both as folders that `from_pretrained` loads; `state/`, to resume from;
+    `history.json`, `recipe.yaml` and TensorBoard's `logs/`.
 
     Args:
         recipe: What to do.
@@ -185,7 +185,7 @@ class Trainer:
         """
         self._start_output()
         progress, recipe = self.progress, self.recipe
-        for progress.epoch in range(progress.epoch, recipe.epochs):
+        while progress.epoch < recipe.epochs:
             losses, started = [], time.monotonic()
             for batch in self._batches():
                 losses.append(self._step(batch))
@@ -228,10 +228,9 @@ class Trainer:
 
     def _step(self, batch: dict[str, torch.Tensor]) -> float:
         recipe, progress, accelerator = self.recipe, self.progress, self.accelerator
-        # Randomness is a function of seed, step and process: a resumed run draws what it would have.
+        # Randomness is a function of seed, batch and process: resuming changes no draw.
         position = progress.epoch * self.batches_per_epoch + progress.step_in_epoch
-        key = (recipe.seed, position, accelerator.process_index)
-        rng = np.random.default_rng(key)
+        rng = np.random.default_rng((recipe.seed, position, accelerator.process_index))
         torch.manual_seed(int(rng.integers(2**62)))
 
         inputs = mix_batch(smooth_labels(batch, recipe.label_smoothing), recipe, rng)
@@ -291,8 +290,8 @@ class Trainer:
         Scores the averaged model on the validation split.
 
         Returns:
-            `accuracy` of the final logits and `query_accuracy` of the query network's (the same where the head has
-            none), over all labels that are known.
+            `accuracy` of the final logits and `query_accuracy` of the query network's (the same
+            where the head has none), over all labels that are known.
         """
         model = self.averaged_model.eval()
         hits = np.zeros(2)
@@ -418,7 +417,8 @@ def mix_batch(
         rng: Source of the choice, the weight and the permutation.
 
     Returns:
-        The model's arguments: the batch, or the mixed images with `mixup_labels` and `mixup_weight`.
+        The model's arguments: the batch, or the mixed images with `mixup_labels` and
+        `mixup_weight`.
     """
     if rng.random() >= recipe.mixup:
         return batch
@@ -474,7 +474,8 @@ def train_command(args: argparse.Namespace) -> int:
             f"stopped and saved at step {result['step']}; go on with --resume"
         )
         return 130
+    best = trainer.output / "best"
     trainer.accelerator.print(
-        f"best validation accuracy {result['best_accuracy']:.4f}; model in {trainer.output / 'best'}"
+        f"best validation accuracy {result['best_accuracy']:.4f}; model in {best}"
     )
     return 0
