@@ -76,7 +76,9 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     if not isinstance(state, dict) or not all(
         isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
     ):
-        raise UserError(f"{path} holds a {type(state).__name__}, not a dictionary of tensors by name")
+        raise UserError(
+            f"{path} holds a {type(state).__name__}, not a dictionary of tensors by name"
+        )
     return state
 
 

@@ -1,0 +1,171 @@
+"""The `label2label` command. What a command needs is imported when it runs, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from label2label import __version__
+from label2label.errors import UserError
+
+
+def run_predict(args: argparse.Namespace) -> int:
+    """Attributes of every face in photos."""
+    from label2label.prediction.command import predict_command
+
+    return predict_command(args)
+
+
+def run_train(args: argparse.Namespace) -> int:
+    """Train by a recipe."""
+    from label2label.training.train import train_command
+
+    return train_command(args)
+
+
+def run_evaluate(args: argparse.Namespace) -> int:
+    """Accuracy of a model on a prepared dataset."""
+    from label2label.checkpoints import default_checkpoint
+    from label2label.evaluation.evaluate import evaluate_command
+
+    args.model = args.model or str(default_checkpoint())
+    return evaluate_command(args)
+
+
+def run_convert(args: argparse.Namespace) -> int:
+    """Turn a public MobileFaceNet checkpoint into a backbone folder."""
+    from label2label.training.conversion import convert_command
+
+    return convert_command(args)
+
+
+def probability(text: str) -> float:
+    """Parse a number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def positive_integer(text: str) -> int:
+    """Parse a whole number above 0."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
+    return value
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; each sets `run`, the function that carries it out."""
+    parser = argparse.ArgumentParser(
+        prog="label2label", description="Facial attributes as a sentence, from a light model."
+    )
+    parser.add_argument("--version", action="version", version=f"label2label {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    predict = commands.add_parser("predict", help="attributes of every face in photos")
+    predict.set_defaults(run=run_predict)
+    predict.add_argument("images", nargs="+", metavar="IMAGE|FOLDER", help="photos and folders")
+    predict.add_argument("--model", help="folder or Hub id (default: the model that ships)")
+    predict.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    predict.add_argument(
+        "--no-align",
+        dest="align",
+        action="store_false",
+        help="take each whole image as one face's crop, without looking for faces",
+    )
+    predict.add_argument(
+        "--threshold",
+        type=probability,
+        default=0.5,
+        metavar="T",
+        help="probability from which the table says yes (default: %(default)s); JSON has them all",
+    )
+    predict.add_argument(
+        "--batch-size", type=positive_integer, default=32, metavar="N", help="faces at once"
+    )
+
+    train = commands.add_parser("train", help="train a model by a recipe")
+    train.set_defaults(run=run_train)
+    train.add_argument("--config", metavar="FILE", help="YAML recipe, or the name of a bundled one")
+    train.add_argument("--data", metavar="DIR", help="prepared dataset, instead of the recipe's")
+    train.add_argument("--output", required=True, metavar="DIR", help="folder of the run")
+    train.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    train.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one key of the recipe; may be repeated",
+    )
+
+    evaluate = commands.add_parser("evaluate", help="accuracy of a model on a prepared dataset")
+    evaluate.set_defaults(run=run_evaluate)
+    evaluate.add_argument("--model", help="folder or Hub id (default: the model that ships)")
+    evaluate.add_argument("--data", required=True, metavar="DIR", help="prepared dataset or Hub id")
+    evaluate.add_argument("--split", default="test", help="default: %(default)s")
+    evaluate.add_argument(
+        "--group",
+        action="append",
+        default=[],
+        metavar="COLUMN",
+        help="also by the groups of this column, such as race; may be repeated",
+    )
+    evaluate.add_argument("--output", metavar="FILE.json", help="write the figures here")
+    evaluate.add_argument("--report", metavar="DIR", help="write a report with plots here")
+    evaluate.add_argument(
+        "--bootstrap", type=positive_integer, metavar="N", help="resamples of the intervals"
+    )
+    evaluate.add_argument(
+        "--batch-size", type=positive_integer, default=64, metavar="N", help="images at once"
+    )
+
+    convert = commands.add_parser(
+        "convert", help="turn a public MobileFaceNet checkpoint into a backbone folder"
+    )
+    convert.set_defaults(run=run_convert)
+    convert.add_argument("checkpoint", metavar="CHECKPOINT", help="PyTorch state dict (.pt)")
+    convert.add_argument("output", metavar="OUT", help="folder to write")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: what follows the program's name; the process's own by default.
+
+    Returns:
+        The exit code: 0; 1 where a photo could not be read; 2 for a mistake that the user can
+        mend, said in one line on standard error; 130 when interrupted.
+    """
+    args = build_parser().parse_args(arguments)
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    try:
+        return args.run(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("label2label"):
+            raise  # a fault of ours, which no installation mends
+        print(
+            f"error: {args.command} needs {error.name}, which is not installed: "
+            "pip install 'label2label[train]'",
+            file=sys.stderr,
+        )
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Who reads the output has read enough; Python must not complain when it flushes the rest.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""`label2label predict`: photos and folders in, a table or JSON out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from tqdm import tqdm
+from transformers.utils import logging
+
+from label2label.prediction.photos import find_photos
+from label2label.prediction.predictor import AttributePredictor
+from label2label.prediction.table import format_entry
+
+PROGRESS_FROM = 10  # photos
+
+
+def predict_command(args: argparse.Namespace) -> int:
+    """Run `label2label predict`. Each photo's result is written as soon as it is known.
+
+    Args:
+        args: `images` (files and folders), `model` (folder, Hub id or None), `json`, `align`,
+            `threshold` (0 to 1), `batch_size`.
+
+    Returns:
+        The exit code: 1 where a photo could not be read, else 0.
+
+    Raises:
+        UserError: the model or the face detector cannot be loaded.
+    """
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # what keeps a model from working is said in one line
+    photos = find_photos(args.images)
+    predictor = AttributePredictor.from_pretrained(
+        args.model, align=args.align, batch_size=args.batch_size
+    )
+    # A bar only for a wait worth watching, and in the way of nothing that is piped on.
+    hidden = len(photos) < PROGRESS_FROM or not sys.stderr.isatty()
+    with tqdm(total=len(photos), unit="photo", disable=hidden) as bar:
+        entries = advance(predictor.predict_photos(photos), bar)
+        return write_json(entries) if args.json else write_table(entries, args.threshold)
+
+
+def advance(entries: Iterator[dict[str, Any]], bar: tqdm) -> Iterator[dict[str, Any]]:
+    """Pass entries on, moving a progress bar."""
+    for entry in entries:
+        yield entry
+        bar.update()
+
+
+def write_table(entries: Iterator[dict[str, Any]], threshold: float) -> int:
+    """Print entries for people; exit code 1 where one has an error."""
+    width = shutil.get_terminal_size().columns
+    failed = 0
+    for entry in entries:
+        text = format_entry(entry, threshold, width)
+        tqdm.write(text, file=sys.stderr if "error" in entry else sys.stdout)
+        failed |= "error" in entry
+    return int(failed)
+
+
+def write_json(entries: Iterator[dict[str, Any]]) -> int:
+    """Print entries as one JSON array, whole also when interrupted; exit code as `write_table`."""
+    failed = 0
+    separator = ""
+    print("[", end="")
+    try:
+        for entry in entries:
+            print(f"{separator}\n{json.dumps(entry)}", end="")
+            separator = ","
+            failed |= "error" in entry
+    finally:
+        print("\n]", flush=True)
+    return int(failed)

@@ -1,0 +1,137 @@
+"""Find photos in folders and read them, with one clear line for each that cannot be read."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from label2label.errors import UserError
+
+# Photo formats only: Pillow hands some others (EPS) to programs that it starts.
+PHOTO_FORMATS = (
+    "JPEG",
+    "MPO",
+    "PNG",
+    "WEBP",
+    "BMP",
+    "GIF",
+    "TIFF",
+    "JPEG2000",
+    "PPM",
+    "AVIF",
+    "HEIF",
+)
+PHOTO_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .bmp .gif .tif .tiff .jp2 .j2k "
+    ".ppm .pgm .pbm .pnm .avif .heic .heif".split()
+)
+MIN_SIDE = 16  # pixels; nothing smaller shows a face
+
+
+def find_photos(paths: Iterable[str | Path]) -> list[Path]:
+    """Files to read: each file given, and every photo under each folder given.
+
+    Args:
+        paths: files, taken whatever their suffix, and folders, searched recursively for photos by
+            suffix; what is hidden (a leading dot) is left out.
+
+    Returns:
+        Paths in the order given, sorted within a folder. A path that does not exist stays in, and
+        so does a folder without photos: reading it says what is wrong.
+    """
+    photos: list[Path] = []
+    for path in map(Path, paths):
+        found = []
+        for folder, folders, files in os.walk(path):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            found += [
+                Path(folder, name)
+                for name in sorted(files)
+                if Path(name).suffix.lower() in PHOTO_SUFFIXES and not name.startswith(".")
+            ]
+        photos += found or [path]
+    return photos
+
+
+def read_photo(path: str | Path) -> np.ndarray:
+    """Read a photo as 8-bit RGB, turned upright as its EXIF orientation says.
+
+    Args:
+        path: an image file; of an animation the first frame is read.
+
+    Returns:
+        uint8 array (height, width, 3), 0 to 255.
+
+    Raises:
+        UserError: the file is missing, a folder, empty, no image, damaged, too large to be safe or
+            too small to show a face. The text does not repeat the path.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UserError("no photos in this folder")
+    if not path.exists():
+        raise UserError("no such file")
+    if not path.is_file():
+        raise UserError("not a regular file")
+    try:
+        if path.stat().st_size == 0:
+            raise UserError("the file is empty")
+        Image.init()
+        formats = [name for name in PHOTO_FORMATS if name in Image.OPEN]
+        with warnings.catch_warnings():
+            # Of damaged metadata, and of photos above half of what Pillow calls a bomb.
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=formats) as image:
+                return np.asarray(convert_to_rgb(image))
+    except UserError:
+        raise
+    except PermissionError as error:
+        raise UserError("no permission to read this file") from error
+    except UnidentifiedImageError as error:
+        raise UserError("not an image, or of a format that cannot be read") from error
+    except Image.DecompressionBombError as error:
+        raise UserError(
+            "too many pixels to decode safely (a decompression bomb?): make it smaller"
+        ) from error
+    except MemoryError as error:
+        raise UserError("not enough memory to decode this image") from error
+    except Exception as error:  # Pillow's decoders raise errors of many kinds on damaged files
+        raise UserError(f"damaged or truncated image ({first_line(error)})") from error
+
+
+def convert_to_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow image as 8-bit RGB, upright; transparency is laid over white.
+
+    It does what `Label2LabelImageProcessor` does, for callers that load no transformers.
+
+    Args:
+        image: of any mode, 16-bit gray and CMYK included.
+
+    Raises:
+        UserError: a side is shorter than 16 pixels.
+    """
+    if min(image.size) < MIN_SIDE:
+        width, height = image.size
+        raise UserError(
+            f"{width}x{height} pixels are too few to show a face: at least {MIN_SIDE}x{MIN_SIDE}"
+        )
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # Pillow's own conversion from 16 bits would clip at 255
+        values = np.asarray(image)
+        scale = 257 if values.max() > 255 or image.mode.startswith("I;16") else 1
+        image = Image.fromarray((values // scale).clip(0, 255).astype(np.uint8))
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def first_line(error: BaseException) -> str:
+    """An exception's text up to its first line's end, or its type where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
