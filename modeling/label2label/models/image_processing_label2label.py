@@ -1,6 +1,6 @@
 """Image processor of Label2label and of MobileFaceNet."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -16,7 +16,7 @@ from transformers.image_utils import (
 from transformers.processing_utils import ImagesKwargs
 
 
-class Label2LabelImageProcessorKwargs(ImagesKwargs, total=False):
+class Label2LabelImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
     """Adds `alignment_template` to what every image processor takes."""
 
     alignment_template: list[list[float]] | None
@@ -65,7 +65,7 @@ class Label2LabelImageProcessor(PilBackend):
         image: ImageInput,
         do_convert_rgb: bool | None = None,
         input_data_format: str | ChannelDimension | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> np.ndarray:
         """
         Converts one image to 8-bit RGB.

@@ -2,6 +2,7 @@
 backbone."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -37,11 +38,11 @@ class Label2LabelModelOutput(ModelOutput):
             backbone's last feature map in row-major order.
     """
 
-    last_hidden_state: torch.FloatTensor | None = None
-    query_logits: torch.FloatTensor | None = None
-    masked_words: torch.BoolTensor | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
-    cross_attentions: tuple[torch.FloatTensor, ...] | None = None
+    last_hidden_state: torch.Tensor | None = None
+    query_logits: torch.Tensor | None = None
+    masked_words: torch.Tensor | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    cross_attentions: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
@@ -58,11 +59,11 @@ class Label2LabelImageClassifierOutput(ModelOutput):
             See [`Label2LabelModelOutput`].
     """
 
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    query_logits: torch.FloatTensor | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
-    cross_attentions: tuple[torch.FloatTensor, ...] | None = None
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    query_logits: torch.Tensor | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    cross_attentions: tuple[torch.Tensor, ...] | None = None
 
 
 def masked_binary_cross_entropy(
@@ -88,7 +89,7 @@ def masked_binary_cross_entropy(
 
 
 class GroupWiseLinear(nn.Module):
-    """One weight vector and bias an attribute: `(batch, A, hidden)` to `(batch, A)`."""
+    """A weight vector and bias an attribute: `(batch, A, hidden)` to `(batch, A)`."""
 
     def __init__(self, num_attributes: int, hidden_size: int):
         super().__init__()
@@ -100,7 +101,7 @@ class GroupWiseLinear(nn.Module):
 
 
 class LogitBatchNorm(nn.BatchNorm1d):
-    """BatchNorm over attributes; a batch of one, which has no variance, takes running statistics."""
+    """BatchNorm over attributes; a batch of one, without variance, takes running statistics."""
 
     def forward(self, logits: torch.Tensor) -> torch.Tensor:
         if self.training and logits.shape[0] == 1:
@@ -119,10 +120,14 @@ class AttributeQueryNetwork(nn.Module):
         self.decoder = Label2LabelDecoder(config, config.num_query_layers)
         self.classifier = GroupWiseLinear(config.num_labels, config.hidden_size)
 
-    def forward(self, image_tokens: torch.Tensor, output_attentions: bool = False):
+    def forward(
+        self, image_tokens: torch.Tensor, output_attentions: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
         queries = self.query_embeddings.weight.expand(image_tokens.shape[0], -1, -1)
-        hidden_states, *attentions = self.decoder(queries, image_tokens, output_attentions)
-        return self.classifier(hidden_states), hidden_states, *attentions
+        hidden_states, attentions, cross_attentions = self.decoder(
+            queries, image_tokens, output_attentions
+        )
+        return self.classifier(hidden_states), hidden_states, attentions, cross_attentions
 
 
 class ImageConditionedMaskedLanguageModel(nn.Module):
@@ -142,7 +147,7 @@ class ImageConditionedMaskedLanguageModel(nn.Module):
         words: torch.Tensor,  # (batch, attributes), true where present
         image_tokens: torch.Tensor,
         output_attentions: bool = False,
-    ):
+    ) -> tuple[torch.Tensor, torch.Tensor | None, list[torch.Tensor], list[torch.Tensor]]:
         attributes = torch.arange(self.num_attributes, device=words.device)
         sentence = self.word_embeddings(attributes + self.num_attributes * words)
         masked_words = None
@@ -151,8 +156,10 @@ class ImageConditionedMaskedLanguageModel(nn.Module):
             sentence = torch.where(
                 masked_words[..., None], self.mask_embeddings.weight, sentence
             )  # (batch, attributes, hidden)
-        hidden_states, *attentions = self.decoder(sentence, image_tokens, output_attentions)
-        return hidden_states, masked_words, *attentions
+        hidden_states, attentions, cross_attentions = self.decoder(
+            sentence, image_tokens, output_attentions
+        )
+        return hidden_states, masked_words, attentions, cross_attentions
 
 
 class Label2LabelPreTrainedModel(PreTrainedModel):
@@ -169,10 +176,11 @@ class Label2LabelPreTrainedModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory, **kwargs):
         """Saves weights, config and the code that loads them, reachable by every Auto class."""
+        module = "modeling_label2label"
         self.config.auto_map = {
             "AutoConfig": "configuration_label2label.Label2LabelConfig",
-            "AutoModel": "modeling_label2label.Label2LabelModel",
-            "AutoModelForImageClassification": "modeling_label2label.Label2LabelForImageClassification",
+            "AutoModel": f"{module}.Label2LabelModel",
+            "AutoModelForImageClassification": f"{module}.Label2LabelForImageClassification",
         }
         super().save_pretrained(save_directory, **kwargs)
 
@@ -222,11 +230,9 @@ class Label2LabelModel(Label2LabelPreTrainedModel):
         self,
         pixel_values: torch.FloatTensor,
         known_labels: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        mixup_labels: torch.Tensor | None = None,
-        mixup_weight: float | torch.Tensor | None = None,
+        mixup: tuple[torch.Tensor, torch.Tensor, float | torch.Tensor] | None = None,
         output_attentions: bool | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> Label2LabelModelOutput:
         """
         Args:
@@ -235,10 +241,9 @@ class Label2LabelModel(Label2LabelPreTrainedModel):
             known_labels (`torch.Tensor` of shape `(batch, attributes)`, *optional*):
                 Words given by the caller, 1 or 0, or -100 where unknown; they replace the
                 pseudo-labels.
-            labels, mixup_labels (`torch.Tensor` of shape `(batch, attributes)`, *optional*),
-            mixup_weight (`float`):
-                Labels of the two images of each mixup and the first one's weight in 0..1: the words
-                are then mixed.
+            mixup (`tuple`, *optional*):
+                In training: labels of the two images of each mixup, both of shape `(batch,
+                attributes)`, and the first one's weight in 0..1. The words are then mixed too.
             output_attentions (`bool`, *optional*):
                 Whether to return attentions.
 
@@ -258,8 +263,8 @@ class Label2LabelModel(Label2LabelPreTrainedModel):
         masked_words = None
         if self.config.head_type == "label2label":
             words = query_logits > 0  # pseudo-labels (step 3)
-            if mixup_labels is not None:
-                words = mix_words(words, labels, mixup_labels, mixup_weight)
+            if mixup is not None:
+                words = mix_words(words, *mixup)
             if known_labels is not None:
                 words = torch.where(known_labels >= 0, known_labels > 0, words)
             hidden_states, masked_words, mlm_attentions, mlm_cross_attentions = (
@@ -308,6 +313,7 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
     def __init__(self, config: Label2LabelConfig):
         super().__init__(config)
         self.label2label = Label2LabelModel(config)
+        self.classifier: nn.Linear | GroupWiseLinear
         if config.head_type == "fc":
             channels = self.label2label.backbone.channels[-1]
             self.classifier = nn.Linear(channels, config.num_labels)
@@ -325,7 +331,7 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
         mixup_labels: torch.Tensor | None = None,
         mixup_weight: float | torch.Tensor | None = None,
         output_attentions: bool | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> Label2LabelImageClassifierOutput:
         """
         Args:
@@ -350,13 +356,20 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
             ValueError: If only one of `mixup_labels` and `mixup_weight` is given, or they come
                 without `labels`, or labels are not of shape `(batch, attributes)`.
         """
-        self._check_labels(pixel_values, labels, known_labels, mixup_labels, mixup_weight)
+        expected = (pixel_values.shape[0], self.config.num_labels)
+        for value in (labels, known_labels, mixup_labels):
+            if value is not None and tuple(value.shape) != expected:
+                raise ValueError(f"labels must be of shape {expected}, got {tuple(value.shape)}")
+        mixup = None
+        if mixup_labels is not None or mixup_weight is not None:
+            if labels is None or mixup_labels is None or mixup_weight is None:
+                raise ValueError("mixup needs labels, mixup_labels and mixup_weight together")
+            mixup = (labels, mixup_labels, mixup_weight)
+
         outputs = self.label2label(
             pixel_values,
             known_labels=known_labels,
-            labels=labels,
-            mixup_labels=mixup_labels,
-            mixup_weight=mixup_weight,
+            mixup=mixup,
             output_attentions=output_attentions,
         )
         if self.config.head_type == "query2label":
@@ -369,9 +382,10 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
         loss = None
         if labels is not None:
             loss = self.compute_loss(logits, labels, outputs)
-            if mixup_labels is not None:
-                mixed = self.compute_loss(logits, mixup_labels, outputs)
-                loss = mixup_weight * loss + (1 - mixup_weight) * mixed
+            if mixup is not None:
+                _, other_labels, weight = mixup
+                other_loss = self.compute_loss(logits, other_labels, outputs)
+                loss = weight * loss + (1 - weight) * other_loss
         return Label2LabelImageClassifierOutput(
             loss=loss,
             logits=logits,
@@ -414,7 +428,7 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
         """
         limit = self.config.logit_clamp
         logits = logits.float().clamp(-limit, limit)
-        if self.config.head_type != "label2label":
+        if self.config.head_type != "label2label" or outputs.query_logits is None:
             return masked_binary_cross_entropy(logits, labels)
         query_logits = outputs.query_logits.float().clamp(-limit, limit)
         weights = torch.ones_like(logits)
@@ -425,17 +439,6 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
         query_loss = masked_binary_cross_entropy(query_logits, labels)
         mlm_loss = masked_binary_cross_entropy(logits, labels, weights)
         return query_loss + self.config.mlm_loss_weight * mlm_loss
-
-    def _check_labels(self, pixel_values, labels, known_labels, mixup_labels, mixup_weight):
-        expected = (pixel_values.shape[0], self.config.num_labels)
-        named = {"labels": labels, "known_labels": known_labels, "mixup_labels": mixup_labels}
-        for name, value in named.items():
-            if value is not None and tuple(value.shape) != expected:
-                raise ValueError(f"{name} must be of shape {expected}, got {tuple(value.shape)}")
-        if (mixup_labels is None) != (mixup_weight is None) or (
-            mixup_labels is not None and labels is None
-        ):
-            raise ValueError("mixup needs labels, mixup_labels and mixup_weight together")
 
 
 __all__ = [

@@ -1,6 +1,7 @@
 """PyTorch MobileFaceNet: a light face encoder (arXiv:1804.07573)."""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -49,6 +50,7 @@ class MobileFaceNetConvLayer(nn.Module):
             bias=False,
         )
         self.normalization = nn.BatchNorm2d(out_channels)
+        self.activation: nn.Module
         if activation is None:
             self.activation = nn.Identity()
         else:
@@ -208,7 +210,7 @@ class MobileFaceNetModel(MobileFaceNetPreTrainedModel):
         self,
         pixel_values: torch.FloatTensor,
         output_hidden_states: bool | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> BaseModelOutputWithPoolingAndNoAttention:
         """
         Args:
@@ -260,7 +262,7 @@ class MobileFaceNetBackbone(BackboneMixin, MobileFaceNetPreTrainedModel):
         self,
         pixel_values: torch.FloatTensor,
         output_hidden_states: bool | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> BackboneOutput:
         """
         Args:
