@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from label2label.data.schema import GROUP_COLUMNS
@@ -58,6 +60,19 @@ def counts_from_json(entries: Iterable[list[Any]]) -> Counts:
         The counts.
     """
     return Counter({(entry[0], entry[1], entry[2], entry[3]): entry[4] for entry in entries})
+
+
+def write_counts(path: Path, counts: Counts) -> None:
+    """Write counts as a CSV file: the report of a dataset by source, split, column and value.
+
+    Args:
+        path: The file.
+        counts: Rows by source, split, column and value.
+    """
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["source", "split", "column", "value", "rows"])
+        writer.writerows(counts_to_json(counts))
 
 
 def rows_per_split(counts: Counts) -> dict[str, int]:

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,13 @@ from label2label.data.chunks import (
     split_into_chunks,
     write_text_atomically,
 )
-from label2label.data.counts import Counts, counts_from_json, counts_to_json, rows_per_split
+from label2label.data.counts import (
+    Counts,
+    counts_from_json,
+    counts_to_json,
+    rows_per_split,
+    write_counts,
+)
 from label2label.data.schema import SPLITS, Sample, dataset_schema
 from label2label.data.shards import join_parts
 from label2label.data.vocabulary import Vocabulary
@@ -41,6 +48,7 @@ from label2label.data.workers import map_in_order
 from label2label.errors import UserError
 
 PREPARATION_FILE = "preparation.json"
+COUNTS_FILE = "counts.csv"
 SKIPPED_FILE = "skipped.csv"
 
 
@@ -79,15 +87,13 @@ def prepare_dataset(
             row is left, or a worker process dies. `output` is then as it was.
     """
     output = Path(os.path.abspath(output))
-    record: dict[str, Any] = {
-        "title": description.title,
-        "terms": description.terms,
-        "redistributable": description.redistributable,
-        "program": description.program,
+    record = {
+        "description": asdict(description),
         "label2label": __version__,
         "vocabulary": vocabulary.name,
         "settings": dict(settings or {}),
     }
+    record = json.loads(json.dumps(record))  # tuples become lists, as in the record on disk
     finished = _finished_counts(output, record, samples)
     if finished is not None:
         print(f"{output} already holds this dataset")
@@ -106,6 +112,7 @@ def prepare_dataset(
         dataset = _join_chunks(work, len(digests), schema)
         record |= {"samples": digest_chunks(digests), "counts": counts_to_json(counts)}
         write_text_atomically(dataset / PREPARATION_FILE, json.dumps(record))
+        write_counts(dataset / COUNTS_FILE, counts)
         write_dataset_card(dataset, description, counts)
         if output.exists():
             output.rmdir()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from label2label.data.preparation import PREPARATION_FILE
+from label2label.data.parquet import read_record
 from label2label.errors import UserError
 
 RIGHT_OPTION = "--i-have-the-right-to-redistribute"
@@ -48,12 +47,11 @@ def push_dataset(
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    record_path = folder / PREPARATION_FILE
-    if not record_path.is_file():
-        raise UserError(f"{folder} holds no {PREPARATION_FILE}: prepare it with datasets_scripts/")
-    record = json.loads(record_path.read_text(encoding="utf-8"))
-    if not (record["redistributable"] or right_to_redistribute):
-        raise refuse_redistribution(record["title"], record["terms"])
+    record = read_record(folder)
+    description = record["description"]
+    title = description["title"]
+    if not (description["redistributable"] or right_to_redistribute):
+        raise refuse_redistribution(title, description["terms"])
     api = HfApi()
     try:
         url = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
@@ -61,7 +59,7 @@ def push_dataset(
             repo_id=repo_id,
             repo_type="dataset",
             folder_path=folder,
-            commit_message=f"{record['title']}, prepared with label2label {record['label2label']}",
+            commit_message=f"{title}, prepared with label2label {record['label2label']}",
         )
     except (HfHubHTTPError, HFValidationError, httpx.HTTPError) as error:
         first_line = str(error).strip().splitlines()[0]

@@ -1,0 +1,475 @@
+"""K-FACE, the Korean face images of AI Hub: frontal views whose light resembles a reference's.
+
+    python datasets_scripts/kface.py --source KFACE --reference data/celeba --output data/kface
+
+Images lie at `{High|Middle|Low}_Resolution/{ID}/{S}/{L}/{E}/{C}.jpg`. They are kept in two steps:
+by the codes in their path (a frontal camera, a bright light), then, with --reference, by the
+measured brightness and left-right balance of the face crop, which must lie where 95 % of the
+reference dataset's do.
+
+The meaning of the codes, below, comes from public users of the set and was not checked against the
+set itself. `--codes FILE.yaml` overrides any entry:
+
+    cameras: [C6, C7, C8]
+    expressions:
+      E02: {Smiling: true}
+
+Attributes that the path does not tell are null unless `--labels FILE.csv` tells them: a column `id`
+(a person) or `image` (a path below the resolution's folder), then columns named like attributes,
+with 1, 0 or nothing for unknown; `gender` (Male, Female) and `age` are read too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+from label2label.data.cards import DatasetDescription
+from label2label.data.counts import rows_per_split
+from label2label.data.images import BadImageError, decode_image, encode_image
+from label2label.data.lighting import LightingRange, measure_reference
+from label2label.data.program import dataset_parser, prepare, run_program
+from label2label.data.schema import GENDERS, Sample
+from label2label.data.splits import split_by_hash
+from label2label.data.vocabulary import derive_row, get_vocabulary
+from label2label.errors import UserError
+from label2label.faces.detection import FaceDetector
+
+Labels = Mapping[str, bool | None]
+
+ANNOTATED = ("S001", "L1")
+"""Accessory and light of the folders that hold a text file of boxes per image."""
+FACE_LINE = 8
+# CelebA's crop, in heights of the detected face: measured on its images with YuNet.
+CROP_SIDE = 1.5
+CROP_RISE = 0.135
+MAX_CROP_PIXELS = 224
+
+
+@dataclass(frozen=True)
+class Codes:
+    """What the codes of a path mean, and which are kept.
+
+    Args:
+        cameras: Cameras that are kept; C7 is the frontal one, C6 and C8 are next to it.
+        lights: Lights that are kept. L1 is the brightest, all lamps on at 1000 lux; the next ones
+            are dimmer, later ones come from one side.
+        accessories: Labels that each accessory tells.
+        expressions: Labels that each expression tells: neutral, smile, frown.
+    """
+
+    cameras: tuple[str, ...] = ("C7",)
+    lights: tuple[str, ...] = ("L1", "L2", "L3")
+    accessories: Mapping[str, Labels] = field(
+        default_factory=lambda: {
+            "S001": {"Eyeglasses": False, "Wearing_Hat": False},
+            "S002": {"Eyeglasses": True, "Wearing_Hat": False},
+            "S003": {"Eyeglasses": True, "Wearing_Hat": False},
+            "S004": {"Eyeglasses": True, "Wearing_Hat": False},
+            "S005": {"Eyeglasses": False, "Wearing_Hat": True},
+            "S006": {"Eyeglasses": True, "Wearing_Hat": True},
+        }
+    )
+    expressions: Mapping[str, Labels] = field(
+        default_factory=lambda: {
+            "E01": {"Smiling": False},
+            "E02": {"Smiling": True},
+            "E03": {"Smiling": False},
+        }
+    )
+
+
+DESCRIPTION = DatasetDescription(
+    title="K-FACE",
+    summary="Frontal Korean faces under even light, in the dataset schema of label2label.",
+    origin=(
+        "K-FACE (Choi et al., K-FACE: A Large-Scale KIST Face Database in Consideration with "
+        "Unconstrained Environments, arXiv:2103.02211), from AI Hub, <https://aihub.or.kr>."
+    ),
+    terms=(
+        "AI Hub's terms of use: the data are for those who applied for them and may not be given "
+        "to others or taken abroad without permission."
+    ),
+    process=(
+        "Images were kept by camera ({cameras}) and light ({lights}) codes{lighting}. Faces were "
+        "cropped to a square that frames them as CelebA does, by the set's own boxes or else by a "
+        "face detector, at no more than {pixels} pixels, JPEG quality 95. Eyeglasses, hat and "
+        "smile follow from the path's codes, whose meaning comes from public users of the set and "
+        "was not checked against it; other attributes are null{labels}. Splits are 70 % train, "
+        "10 % validation and 20 % test of the people, by a hash of their number."
+    ),
+    biases=(
+        "Adults from Korea in one studio: few hair colours, styles and backgrounds, the same "
+        "glasses and hats on everyone. A model can take the props or the studio for the attribute."
+    ),
+    program="datasets_scripts/kface.py",
+    license_name="aihub",
+    license_link="https://aihub.or.kr",
+    tags=("k-face",),
+)
+
+
+def read_codes(path: Path | None) -> Codes:
+    """Read the user's changes to the code table.
+
+    Args:
+        path: A YAML file with some of the fields of `Codes`, or None.
+
+    Returns:
+        The table; accessories and expressions that the file does not name stay as they are.
+
+    Raises:
+        UserError: If the file is not such a mapping or names an attribute that does not exist.
+    """
+    codes = Codes()
+    if path is None:
+        return codes
+    try:
+        changes = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(changes, dict) or not set(changes) <= set(Codes.__dataclass_fields__):
+        raise UserError(f"{path}: the keys must be among {', '.join(Codes.__dataclass_fields__)}")
+    for key in ("cameras", "lights"):
+        if key in changes:
+            if not isinstance(changes[key], list):
+                raise UserError(f"{path}: {key} must be a list of codes")
+            codes = replace(codes, **{key: tuple(map(str, changes[key]))})
+    for key in ("accessories", "expressions"):
+        for code, labels in (changes.get(key) or {}).items():
+            check_labels(labels, f"{path}: {key}, {code}")
+            codes = replace(codes, **{key: {**getattr(codes, key), code: labels}})
+    return codes
+
+
+def check_labels(labels: Any, where: str) -> None:
+    """Check labels that a user wrote.
+
+    Args:
+        labels: What should be a mapping of attributes to true, false or null.
+        where: Where they were written, for the error message.
+
+    Raises:
+        UserError: If they are something else.
+    """
+    attributes = get_vocabulary("korean-11").attributes
+    if not isinstance(labels, dict) or not set(labels) <= set(attributes):
+        raise UserError(f"{where}: expected attributes among {', '.join(attributes)}")
+    if not all(value is None or isinstance(value, bool) for value in labels.values()):
+        raise UserError(f"{where}: the values must be true, false or null")
+
+
+def read_labels(path: Path | None) -> dict[str, dict[str, Any]]:
+    """Read the user's labels.
+
+    Args:
+        path: The CSV file, or None.
+
+    Returns:
+        Known labels, `gender` and `age`, by person or image.
+
+    Raises:
+        UserError: If a column or a value is not one of those described above.
+    """
+    if path is None:
+        return {}
+    known = {*get_vocabulary("union").attributes, "gender", "age"}
+    labels: dict[str, dict[str, Any]] = {}
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        lines = csv.DictReader(file)
+        key, *columns = lines.fieldnames or [""]
+        if key not in ("id", "image") or not set(columns) <= known:
+            raise UserError(
+                f"{path}, line 1: the first column must be id or image, the others attributes, "
+                "gender or age"
+            )
+        for line in lines:
+            where = f"{path}, line {lines.line_num}"
+            labels[line[key]] = {
+                column: read_value(column, line[column].strip(), where)
+                for column in columns
+                if line[column] and line[column].strip()
+            }
+    return labels
+
+
+def read_value(column: str, text: str, where: str) -> bool | str | int:
+    """Read one value of the user's labels.
+
+    Args:
+        column: Its column.
+        text: The value.
+        where: File and line, for the error message.
+
+    Returns:
+        A bool for an attribute, an int for `age`, a value of `GENDERS` for `gender`.
+
+    Raises:
+        UserError: If the value is out of range.
+    """
+    if column == "age" and text.isdecimal():
+        return int(text)
+    if column == "gender" and text in GENDERS.values():
+        return text
+    if column not in ("age", "gender") and text in ("0", "1"):
+        return text == "1"
+    raise UserError(f"{where}: {text!r} is no value of {column}")
+
+
+@dataclass
+class ImageTree:
+    """Walks the set's folders.
+
+    Args:
+        root: Folder of one resolution, which holds the people's folders.
+        codes: What the codes mean, and which are kept.
+        labels: The user's labels, by person or image.
+        found: Number of images; counted while walking.
+        kept: Number of those whose codes are kept; counted while walking.
+    """
+
+    root: Path
+    codes: Codes
+    labels: Mapping[str, Mapping[str, Any]]
+    found: int = 0
+    kept: int = 0
+
+    def walk(self) -> Iterator[Sample]:
+        """Find the images whose codes are kept.
+
+        Yields:
+            A sample per image, sorted by path.
+
+        Raises:
+            UserError: If a folder's code is not in the table.
+        """
+        self.found = self.kept = 0
+        for person in list_folders(self.root):
+            for accessory in list_folders(self.root / person):
+                for light in list_folders(self.root / person / accessory):
+                    for expression in list_folders(self.root / person / accessory / light):
+                        yield from self._walk_images(person, accessory, light, expression)
+        if not self.kept:
+            raise UserError(
+                f"{self.root}: none of its {self.found:,} images has a camera of "
+                f"{', '.join(self.codes.cameras)} and a light of {', '.join(self.codes.lights)}"
+            )
+
+    def _walk_images(
+        self, person: str, accessory: str, light: str, expression: str
+    ) -> Iterator[Sample]:
+        folder = f"{person}/{accessory}/{light}/{expression}"
+        for code, table in ((accessory, "accessories"), (expression, "expressions")):
+            if code not in getattr(self.codes, table):
+                raise UserError(f"{self.root / folder}: {code} is unknown; add it with --codes")
+        for file in sorted(os.listdir(self.root / folder)):
+            if not file.lower().endswith(".jpg"):
+                continue
+            self.found += 1
+            if light in self.codes.lights and Path(file).stem in self.codes.cameras:
+                self.kept += 1
+                yield self._describe(f"{folder}/{file}", person, accessory, expression)
+
+    def _describe(self, key: str, person: str, accessory: str, expression: str) -> Sample:
+        told = {**self.labels.get(person, {}), **self.labels.get(key, {})}
+        attributes = {
+            **self.codes.accessories[accessory],
+            **self.codes.expressions[expression],
+            **told,
+        }
+        return Sample(
+            key=key,
+            split=split_by_hash(person),
+            attributes=derive_row(attributes, get_vocabulary("korean-11")),
+            identity=person,
+            source="kface",
+            race="East Asian",
+            gender=told.get("gender"),
+            age=told.get("age"),
+        )
+
+
+def list_folders(path: Path) -> list[str]:
+    """Names of the folders in a folder.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        Sorted names.
+    """
+    return sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
+
+
+@dataclass
+class ReadFace:
+    """Reads an image, crops its face, and drops it where its light is not the reference's.
+
+    Args:
+        root: Folder of one resolution.
+        lighting: Range of the reference, or None to keep all.
+    """
+
+    root: Path
+    lighting: LightingRange | None
+
+    @cached_property
+    def _detector(self) -> FaceDetector:
+        cv2.setNumThreads(1)  # the workers share the cores already
+        return FaceDetector()
+
+    def __call__(self, sample: Sample) -> list[tuple[Sample, bytes]]:
+        """Read one image.
+
+        Args:
+            sample: Its key names the image.
+
+        Returns:
+            The sample with its encoded crop, or nothing where the light differs.
+
+        Raises:
+            BadImageError: If the image cannot be decoded or shows no face.
+        """
+        path = self.root / sample.key
+        photo = decode_image(path.read_bytes())
+        crop = crop_face(photo, self._find_face(path, photo))
+        if self.lighting is not None and crop not in self.lighting:
+            return []
+        return [(sample, encode_image(crop))]
+
+    def _find_face(self, path: Path, photo: np.ndarray) -> tuple[float, float, float, float]:
+        _, accessory, light, _, _ = path.parts[-5:]
+        annotation = path.with_suffix(".txt")
+        if (accessory, light) == ANNOTATED and annotation.is_file():
+            return read_face_box(annotation)
+        faces = self._detector(photo)
+        if not faces:
+            raise BadImageError("no face was found")
+        return max((face.box for face in faces), key=lambda box: box[3] - box[1])
+
+
+def read_face_box(path: Path) -> tuple[float, float, float, float]:
+    """Read the face's box from an image's text file.
+
+    Args:
+        path: A file whose line 8 holds left, top, width and height, separated by tabs.
+
+    Returns:
+        (x0, y0, x1, y1) in pixels.
+
+    Raises:
+        BadImageError: If it does not.
+    """
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    numbers = (
+        re.findall(r"-?\d+(?:\.\d+)?", lines[FACE_LINE - 1]) if len(lines) >= FACE_LINE else []
+    )
+    if len(numbers) != 4 or float(numbers[2]) <= 0 or float(numbers[3]) <= 0:
+        raise BadImageError(f"{path.name}, line {FACE_LINE}: expected left, top, width and height")
+    left, top, width, height = map(float, numbers)
+    return left, top, left + width, top + height
+
+
+def crop_face(photo: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
+    """Crop a square that frames the face as CelebA does.
+
+    Args:
+        photo: (height, width, 3) uint8, RGB.
+        box: (x0, y0, x1, y1) of the face in pixels.
+
+    Returns:
+        Square crop, uint8, RGB, of at most `MAX_CROP_PIXELS`; beyond the photo's edge its edge
+        pixels repeat.
+    """
+    x0, y0, x1, y1 = box
+    side = CROP_SIDE * (y1 - y0)
+    left = (x0 + x1 - side) / 2
+    top = (y0 + y1 - side) / 2 - CROP_RISE * (y1 - y0)
+    pixels = max(1, min(MAX_CROP_PIXELS, round(side)))
+    to_photo = np.array([[side / pixels, 0, left], [0, side / pixels, top]])
+    reduction = side / pixels
+    if reduction > 1:  # sampling alone would alias
+        photo = cv2.GaussianBlur(photo, (0, 0), reduction / 2)
+    return cv2.warpAffine(
+        photo,
+        to_photo,
+        (pixels, pixels),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+
+
+def describe(arguments: argparse.Namespace, codes: Codes) -> DatasetDescription:
+    """Say in the card how the images were chosen.
+
+    Args:
+        arguments: The command line.
+        codes: What the codes mean, and which were kept.
+
+    Returns:
+        The description.
+    """
+    return replace(
+        DESCRIPTION,
+        process=DESCRIPTION.process.format(
+            cameras=", ".join(codes.cameras),
+            lights=", ".join(codes.lights),
+            lighting=(
+                ", then by brightness and left-right balance within the central 95 % of a "
+                "reference dataset's"
+                if arguments.reference
+                else "; their light was not measured"
+            ),
+            labels=" but for those of a list of the user's" if arguments.labels else "",
+            pixels=MAX_CROP_PIXELS,
+        ),
+    )
+
+
+def main() -> None:
+    """Prepare K-FACE as the command line says."""
+    parser = dataset_parser(__doc__, source="folder that holds High_Resolution and the like")
+    parser.add_argument(
+        "--resolution",
+        choices=("High", "Middle", "Low"),
+        default="High",
+        help="which of the set's resolutions (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--reference", type=Path, metavar="DIR", help="prepared dataset whose light is the measure"
+    )
+    parser.add_argument("--codes", type=Path, metavar="YAML", help="changes to the code table")
+    parser.add_argument("--labels", type=Path, metavar="CSV", help="labels by person or image")
+    arguments = parser.parse_args()
+    root = arguments.source / f"{arguments.resolution}_Resolution"
+    if not root.is_dir():
+        raise UserError(f"{arguments.source} does not hold {root.name}/: is --source right?")
+    codes = read_codes(arguments.codes)
+    lighting = measure_reference(arguments.reference) if arguments.reference else None
+    tree = ImageTree(root, codes, read_labels(arguments.labels))
+    counts = prepare(
+        arguments,
+        tree.walk(),
+        ReadFace(root, lighting),
+        get_vocabulary("korean-11"),
+        describe(arguments, codes),
+        settings={"lighting": [*lighting.brightness, *lighting.balance] if lighting else None},
+    )
+    print(f"step 1, by code: {tree.kept:,} of {tree.found:,} images kept")
+    if lighting:
+        rows = sum(rows_per_split(counts).values())
+        print(f"step 2, by brightness and balance: {rows:,} of {tree.kept:,} images kept")
+
+
+if __name__ == "__main__":
+    run_program(main)
