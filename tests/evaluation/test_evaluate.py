@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from conftest import NUM_IMAGES
 from label2label.errors import UserError
-from label2label.evaluation.evaluate import evaluate_command, load_model, load_split
+from label2label.evaluation.evaluate import evaluate_command
+from label2label.evaluation.loading import load_split
 from label2label.evaluation.predict import read_labels
+from label2label.prediction.loading import load_model
 
 
 @pytest.fixture(scope="session")
@@ -116,7 +118,7 @@ def test_two_processes_count_every_image_once(result, model_folder, dataset_fold
         ({"split": "train"}, "no split 'train': it has test"),
         ({"group": ["religion"]}, "no group column 'religion'"),
         ({"data": "/no/such/folder"}, "does not exist"),
-        ({"model": "/no/such/folder"}, "cannot load a label2label model"),
+        ({"model": "/no/such/folder"}, "/no/such/folder does not exist: --model"),
     ],
 )
 def test_what_is_missing_is_named(model_folder, dataset_folder, options, message):

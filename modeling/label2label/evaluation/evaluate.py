@@ -16,10 +16,11 @@ from transformers import PreTrainedModel
 from label2label.data.vocabulary import IGNORE_INDEX
 from label2label.errors import UserError
 from label2label.evaluation.groups import age_bands
-from label2label.evaluation.loading import load_model, load_split
+from label2label.evaluation.loading import load_split
 from label2label.evaluation.predict import predict_dataset, read_labels
 from label2label.evaluation.report import markdown_table, write_report
 from label2label.evaluation.scores import Predictions, score_predictions
+from label2label.prediction.loading import load_model
 
 _LIBRARIES = ("label2label", "torch", "transformers", "datasets", "accelerate", "numpy")
 

@@ -1,13 +1,10 @@
-"""Load what an evaluation needs, with one clear line for everything that can be wrong with it."""
+"""Load a prepared dataset's split, with one clear line for everything that can be wrong with it."""
 
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset, get_dataset_split_names, load_dataset
-from transformers import PreTrainedModel
 
 from label2label.errors import UserError
-from label2label.models import Label2LabelForImageClassification, Label2LabelImageProcessor
 
 
 def load_split(data: str, split: str) -> Dataset:
@@ -38,23 +35,3 @@ def load_split(data: str, split: str) -> Dataset:
         raise UserError(
             f"{data} is no prepared dataset ({reason}): make one with a script of datasets_scripts/"
         ) from error
-
-
-def load_model(name: str) -> tuple[PreTrainedModel, Any]:
-    """Load a model and its image processor.
-
-    Args:
-        name: a folder or a Hub id.
-
-    Returns:
-        The model, in evaluation mode, and its processor.
-
-    Raises:
-        UserError: where either cannot be loaded.
-    """
-    try:
-        model = Label2LabelForImageClassification.from_pretrained(name)
-        return model.eval(), Label2LabelImageProcessor.from_pretrained(name)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"cannot load a label2label model from {name}: {reason}") from error

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 _BLUE, _ORANGE, _GRAY = "#2b6cb0", "#dd6b20", "#a0aec0"
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
+    "axes.titlesize": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "svg.fonttype": "none",
@@ -48,7 +49,7 @@ def attribute_bars(result: Mapping[str, Any]) -> Figure:
         )
         majority = [s["majority_accuracy"] for _, s in rows]
         axes.plot(
-            majority, y, "|", color=_ORANGE, markersize=9, markeredgewidth=2, label="majority"
+            majority, y, "|", color=_ORANGE, markersize=9, markeredgewidth=2, label="always the majority"
         )
         axes.set_yticks(y, [n.replace("_", " ") for n, _ in rows])
         axes.set_xlim(max(0.0, min([*majority, *interval[0], 1.0]) - 0.05), 1)
@@ -88,10 +89,10 @@ def group_heat_map(scores: Mapping[str, Any], column: str) -> Figure:
         image = axes.imshow(shown, cmap="Blues", vmin=0.5, vmax=1, aspect="auto")
         for (row, group), value in np.ndenumerate(values):
             if np.isfinite(value):
-                dark = value > 0.8 and not small[row, group]
+                dark = value > 0.75 and not small[row, group]
                 color = "white" if dark else _GRAY if small[row, group] else "black"
                 axes.text(group, row, f"{value:.2f}", ha="center", va="center", color=color)
-        labels = [f"{g}\n({n:,})" for g, n in zip(groups, sizes, strict=True)]
+        labels = ["{}\n({:,})".format(g.replace(", ", "\n"), n) for g, n in zip(groups, sizes, strict=True)]
         axes.set_xticks(range(len(groups)), labels)
         axes.set_yticks(range(len(rows)), rows)
         axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
@@ -120,7 +121,7 @@ def reliability_plot(result: Mapping[str, Any]) -> Figure:
         axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="observed share of “present”")
         axes.legend(frameon=False, loc="upper left")
         if error is not None:
-            axes.set_title(f"expected calibration error {error:.3f} (mean over attributes)")
+            axes.set_title(f"expected calibration error {error:.3f}\n(mean over attributes)")
         share = np.array(curve["count"]) / max(1, sum(curve["count"]))
         counts.bar(curve["predicted"], share, width=0.04, color=_BLUE)
         counts.set(xlabel="predicted probability of “present”", ylabel="share")
