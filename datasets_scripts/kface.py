@@ -26,7 +26,7 @@ import csv
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -131,9 +131,9 @@ def read_codes(path: Path | None) -> Codes:
     Raises:
         UserError: If the file is not such a mapping or names an attribute that does not exist.
     """
-    codes = Codes()
     if path is None:
-        return codes
+        return Codes()
+    table: dict[str, Any] = asdict(Codes())
     try:
         changes = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
@@ -144,12 +144,12 @@ def read_codes(path: Path | None) -> Codes:
         if key in changes:
             if not isinstance(changes[key], list):
                 raise UserError(f"{path}: {key} must be a list of codes")
-            codes = replace(codes, **{key: tuple(map(str, changes[key]))})
+            table[key] = tuple(map(str, changes[key]))
     for key in ("accessories", "expressions"):
         for code, labels in (changes.get(key) or {}).items():
             check_labels(labels, f"{path}: {key}, {code}")
-            codes = replace(codes, **{key: {**getattr(codes, key), code: labels}})
-    return codes
+            table[key][code] = labels
+    return Codes(**table)
 
 
 def check_labels(labels: Any, where: str) -> None:

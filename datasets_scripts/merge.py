@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,11 +22,12 @@ from label2label.data.cards import DatasetDescription
 from label2label.data.duplicates import find_near_duplicates, perceptual_hash
 from label2label.data.images import BadImageError, decode_image
 from label2label.data.parquet import (
-    RowLocation,
+    StoredSample,
     list_row_groups,
     read_image_at,
     read_record,
     read_row_group,
+    read_stored_samples,
 )
 from label2label.data.program import dataset_parser, positive_integer, prepare, run_program
 from label2label.data.schema import SPLITS, Sample
@@ -36,17 +37,6 @@ from label2label.errors import UserError
 from tqdm import tqdm
 
 Number = TypeVar("Number", int, float)
-
-
-@dataclass(frozen=True)
-class StoredSample(Sample):
-    """A sample whose image lies in a prepared dataset.
-
-    Args:
-        location: Where its image lies.
-    """
-
-    location: RowLocation | None = None
 
 
 @dataclass
@@ -247,18 +237,15 @@ def repeat_rows(
     return repeats
 
 
-def read_samples(
-    inputs: Iterable[Path], vocabulary: Vocabulary, repeats: np.ndarray
-) -> Iterator[StoredSample]:
+def read_samples(inputs: Iterable[Path], repeats: np.ndarray) -> Iterator[StoredSample]:
     """Read the rows that are to be written, without their images.
 
     Args:
         inputs: Folders of the prepared datasets.
-        vocabulary: The vocabulary wanted.
         repeats: (rows,) how often each row is written.
 
     Yields:
-        A sample per row to write.
+        A sample per row to write; people and images are named `source/name`.
 
     Raises:
         UserError: If a person is in two splits.
@@ -266,27 +253,13 @@ def read_samples(
     remaining = iter(repeats.tolist())
     split_of_person: dict[str, str] = {}
     for dataset in inputs:
-        known = get_vocabulary(read_record(dataset)["vocabulary"]).attributes
-        columns = ["image.path", "identity", "source", "race", "gender", "age", *known]
-        for split, shard, index in list_row_groups(dataset):
-            for number, row in enumerate(read_row_group(shard, index, columns)):
-                source, identity = row["source"], row["identity"]
-                person = identity and qualify(source, identity)
-                if person and split_of_person.setdefault(person, split) != split:
-                    raise UserError(f"{dataset}: {person} is in another split of another input")
-                sample = StoredSample(
-                    key=qualify(source, row["image"]["path"]),
-                    split=split,
-                    attributes={name: row[name] for name in known},
-                    identity=person,
-                    source=source,
-                    race=row["race"],
-                    gender=row["gender"],
-                    age=row["age"],
-                    location=RowLocation(shard, index, number),
-                )
-                for _ in range(next(remaining)):
-                    yield sample
+        for sample in read_stored_samples(dataset):
+            person = sample.identity and qualify(sample.source, sample.identity)
+            if person and split_of_person.setdefault(person, sample.split) != sample.split:
+                raise UserError(f"{dataset}: {person} is in another split of another input")
+            key = qualify(sample.source, sample.key)
+            for _ in range(next(remaining)):
+                yield replace(sample, key=key, identity=person)
 
 
 def read_image(sample: Sample) -> list[tuple[Sample, bytes]]:
@@ -299,7 +272,6 @@ def read_image(sample: Sample) -> list[tuple[Sample, bytes]]:
         The sample with its encoded image.
     """
     assert isinstance(sample, StoredSample)
-    assert sample.location is not None
     return [(sample, read_image_at(sample.location))]
 
 
@@ -430,7 +402,7 @@ def main() -> None:
             report += f" At most {caps[source]:,} training rows of {source} were written."
     prepare(
         arguments,
-        read_samples(inputs, vocabulary, repeats),
+        read_samples(inputs, repeats),
         read_image,
         vocabulary,
         describe(records, vocabulary, report),

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from label2label.data.preparation import PREPARATION_FILE
-from label2label.data.schema import SPLITS
+from label2label.data.schema import SPLITS, Sample
+from label2label.data.vocabulary import get_vocabulary
 from label2label.errors import UserError
 
 
@@ -31,6 +32,17 @@ class RowLocation:
     shard: str
     row_group: int
     row: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredSample(Sample):
+    """A sample whose image lies in a prepared dataset.
+
+    Args:
+        location: Where it lies.
+    """
+
+    location: RowLocation
 
 
 def read_record(dataset: Path) -> dict[str, Any]:
@@ -88,6 +100,35 @@ def read_row_group(shard: str, index: int, columns: Sequence[str]) -> list[dict[
     """
     with pq.ParquetFile(shard) as file:
         return file.read_row_group(index, columns=list(columns)).to_pylist()
+
+
+def read_stored_samples(dataset: Path) -> Iterator[StoredSample]:
+    """Read the rows of a prepared dataset, without their images.
+
+    Args:
+        dataset: Its folder.
+
+    Yields:
+        The rows; the splits in the order of `SPLITS`.
+
+    Raises:
+        UserError: If the folder holds no dataset that this package prepared.
+    """
+    attributes = get_vocabulary(read_record(dataset)["vocabulary"]).attributes
+    columns = ["image.path", "identity", "source", "race", "gender", "age", *attributes]
+    for split, shard, index in list_row_groups(dataset):
+        for number, row in enumerate(read_row_group(shard, index, columns)):
+            yield StoredSample(
+                key=row["image"]["path"],
+                split=split,
+                attributes={name: row[name] for name in attributes},
+                identity=row["identity"],
+                source=row["source"],
+                race=row["race"],
+                gender=row["gender"],
+                age=row["age"],
+                location=RowLocation(shard, index, number),
+            )
 
 
 def read_images(dataset: Path, split: str, limit: int) -> Iterator[bytes]:
