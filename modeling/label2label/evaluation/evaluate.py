@@ -1,5 +1,6 @@
 """`label2label evaluate`: a model and a labelled dataset in, a JSON file and a report out."""
 
+import hashlib
 import json
 import os
 import sys
@@ -55,7 +56,11 @@ def evaluate_command(args: Namespace) -> int:
     if not accelerator.is_main_process:
         return 0
     result = {
-        "model": {"name": _short_name(args.model), **describe_model(model)},
+        "model": {
+            "name": _short_name(args.model),
+            "weights_sha256": _weights_digest(Path(args.model)),
+            **describe_model(model),
+        },
         "dataset": {"name": _short_name(args.data), "split": args.split},
         **result,
         "versions": {library: version(library) for library in _LIBRARIES},
@@ -208,6 +213,11 @@ def _groups(dataset: Dataset, column: str) -> list[str | None]:
 def _short_name(reference: str | os.PathLike) -> str:
     path = Path(reference)
     return path.resolve().name if path.exists() else str(reference)
+
+
+def _weights_digest(folder: Path) -> str | None:
+    weights = folder / "model.safetensors"
+    return hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None
 
 
 def _write(path: Path, text: str) -> None:

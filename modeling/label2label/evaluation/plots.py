@@ -49,7 +49,13 @@ def attribute_bars(result: Mapping[str, Any]) -> Figure:
         )
         majority = [s["majority_accuracy"] for _, s in rows]
         axes.plot(
-            majority, y, "|", color=_ORANGE, markersize=9, markeredgewidth=2, label="always the majority"
+            majority,
+            y,
+            "|",
+            color=_ORANGE,
+            markersize=9,
+            markeredgewidth=2,
+            label="always the majority",
         )
         axes.set_yticks(y, [n.replace("_", " ") for n, _ in rows])
         axes.set_xlim(max(0.0, min([*majority, *interval[0], 1.0]) - 0.05), 1)
@@ -92,7 +98,10 @@ def group_heat_map(scores: Mapping[str, Any], column: str) -> Figure:
                 dark = value > 0.75 and not small[row, group]
                 color = "white" if dark else _GRAY if small[row, group] else "black"
                 axes.text(group, row, f"{value:.2f}", ha="center", va="center", color=color)
-        labels = ["{}\n({:,})".format(g.replace(", ", "\n"), n) for g, n in zip(groups, sizes, strict=True)]
+        labels = [
+            "{}\n({:,})".format(g.replace(", ", "\n"), n)
+            for g, n in zip(groups, sizes, strict=True)
+        ]
         axes.set_xticks(range(len(groups)), labels)
         axes.set_yticks(range(len(rows)), rows)
         axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)

@@ -1,0 +1,1 @@
+"""Leave PyTorch behind, and measure what a model weighs and costs."""

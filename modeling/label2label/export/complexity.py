@@ -1,0 +1,108 @@
+"""Parameters and FLOPs of a model, by part, beside those of the original Label2label.
+
+`python -m label2label.export.complexity --output results/model_size.json` measures the model that
+ships.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import ResNetConfig
+
+from label2label.checkpoints import default_checkpoint
+from label2label.errors import UserError
+from label2label.models import Label2LabelConfig, Label2LabelForImageClassification
+
+
+def measure_complexity(config: Label2LabelConfig, image_size: int | None = None) -> dict[str, Any]:
+    """Count a model's parameters and the FLOPs of one image, without its weights.
+
+    Args:
+        config: of the model.
+        image_size: height and width of the image in pixels; the backbone's by default.
+
+    Returns:
+        `image_size`, `parameters` and `flops` (2 x multiply-add, of convolutions and matrix
+        products), each of `backbone`, `head` and `all`.
+    """
+    backbone_config: Any = config.backbone_config
+    image_size = image_size or backbone_config.image_size
+    with torch.device("meta"):
+        model = Label2LabelForImageClassification._from_config(config, attn_implementation="eager")
+        image = torch.empty(1, 3, image_size, image_size)
+    backbone = model.eval().requires_grad_(False).label2label.backbone
+    return {
+        "image_size": image_size,
+        "parameters": _parts(_count_parameters(backbone), _count_parameters(model)),
+        "flops": _parts(_count_flops(backbone, image), _count_flops(model, image)),
+    }
+
+
+def original_label2label() -> Label2LabelConfig:
+    """Label2label as its authors released it for 40 attributes (ECCV 2022): ResNet-50, hidden 2048.
+
+    Returns:
+        Its configuration in this project's terms; its images are 250x250.
+    """
+    return Label2LabelConfig(
+        backbone_config=ResNetConfig(out_features=["stage4"]),
+        hidden_size=2048,
+        intermediate_size=2048,
+        num_attention_heads=4,
+        num_query_layers=1,
+        num_mlm_layers=2,
+        num_labels=40,
+    )
+
+
+def _parts(backbone: int, everything: int) -> dict[str, int]:
+    return {"backbone": backbone, "head": everything - backbone, "all": everything}
+
+
+def _count_parameters(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _count_flops(module: torch.nn.Module, image: torch.Tensor) -> int:
+    with FlopCounterMode(display=False) as counter:
+        module(image)
+    return counter.get_total_flops()
+
+
+def main() -> int:
+    """Measure a model folder and the original, and write both as JSON.
+
+    Returns:
+        The exit status: 0, or 2 where the folder cannot be read.
+    """
+    parser = argparse.ArgumentParser(description="Parameters, FLOPs and file size of a model.")
+    parser.add_argument("--model", default=default_checkpoint(), metavar="DIR")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE.json")
+    args = parser.parse_args()
+    try:
+        sizes = {
+            "model": {
+                "name": Path(args.model).resolve().name,
+                **measure_complexity(Label2LabelConfig.from_pretrained(args.model)),
+                "file_bytes": (Path(args.model) / "model.safetensors").stat().st_size,
+            },
+            "original_label2label": measure_complexity(original_label2label(), image_size=250),
+        }
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        draft = args.output.with_name(f".{args.output.name}.part")
+        draft.write_text(json.dumps(sizes, indent=1) + "\n", encoding="utf-8")
+        os.replace(draft, args.output)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""The model card's prose and the figures of others; our own figures come from JSON."""
+
+SUMMARY = """# Label2label: facial attributes in {size}
+
+Tells {attributes} facial attributes (CelebA's) of an aligned face. Attributes are treated as the
+words of a sentence: an Attribute Query Network (AQN) guesses each of them from the image, and an
+image-conditioned masked language model (IC-MLM) corrects the sentence as a whole. The backbone is
+MobileFaceNet, and the head is lighter than the backbone. Attributes that you already know can be
+given, and condition the others."""
+
+USE = """## Use
+
+```python
+from transformers import pipeline
+{source}
+classify = pipeline("image-classification", model={model}, trust_remote_code=True)
+print(classify("aligned_face.jpg", top_k=5))  # probabilities, one an attribute
+```
+
+or, for logits and attributes that you know:
+
+```python
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+{source}
+processor = AutoImageProcessor.from_pretrained({model}, trust_remote_code=True)
+model = AutoModelForImageClassification.from_pretrained({model}, trust_remote_code=True)
+inputs = processor(Image.open("aligned_face.jpg"), return_tensors="pt")
+probabilities = model(**inputs).logits.sigmoid()[0]
+print({{model.config.id2label[i]: float(p) for i, p in enumerate(probabilities) if p > 0.5}})
+```
+
+For any photo, with faces found and aligned as the model expects:
+
+```bash
+label2label predict photo.jpg
+```
+
+A photo that is not an aligned face crop (the template is in `preprocessor_config.json`) gives poor
+answers when it goes to the model as it is, as the widget on this page does."""
+
+COMPARISON = """## Beside the papers' figures
+
+These figures are not comparable one to one, and we claim no rank:
+
+- **Data.** Ours are 8,790 images, all of CelebA's official *training* part, at half its resolution
+  (89x109), split anew into 7,143 training, 605 validation and 1,042 test images that share no
+  person. Slim-CNN, SwinFace and FaceXFormer train on the official 162,770 images, over 20 times as
+  many, and test on the official test part. The MobileFaceNet-based Label2label paper gives neither
+  its split nor its data pipeline.
+- **Protocol.** Accuracy is the mean over images and attributes, as the Label2label papers define
+  it; ours comes from one forward pass, without test-time augmentation.
+- **Size.** The MobileFaceNet-based Label2label paper counts its backbone alone; its head is as in
+  the original, at least 126 M parameters. Ours is the whole model."""
+
+PUBLISHED = (
+    ("MobileFaceNet-based Label2label (2024)", "backbone 1.0 M", "0.8810", "CelebA"),
+    ("the same paper, ResNet-50", "backbone 40.29 M", "0.8813", "CelebA"),
+    ("Slim-CNN (arXiv:1907.02157)", "", "0.9124", "CelebA, official test part"),
+    ("SwinFace", "", "0.9138", "CelebA, official test part"),
+    ("FaceXFormer (arXiv:2403.12960)", "", "0.9183", "CelebA, official test part"),
+)
+
+LIMITS = """## Limits, and what not to use it for
+
+- **Do not** use it to identify people, to infer ethnicity, religion, health, sexual orientation or
+  gender identity, to watch people, or in decisions about a person (hiring, credit, insurance,
+  policing, access). The attribute names are CelebA's: `Male` is an annotator's reading of a photo,
+  not a person's gender, and `Attractive`, `Chubby`, `Big_Nose` or `Young` are opinions.
+- **The labels are noisy.** An audit of CelebA (arXiv:2210.07356) found only 12 of the 40 attributes
+  labelled with at least 95 % consistency, so part of every error here is the label's, and no model
+  should be expected to reach 1.
+- **CelebA is not everyone.** It shows celebrities, most of them white and young adults, posed and
+  well lit. On children, old people, other ethnicities, other light, poses or cameras expect worse
+  answers: measure on your own people with `label2label evaluate --group` first.
+- **Rare attributes** (`Bald`, `Mustache`, `Gray_Hair`, ...) have few positive test images: their
+  intervals are wide and their accuracy is near the majority's. Probabilities are calibrated on
+  faces such as the test split's only.
+- Images much smaller than 112x112 pixels, faces turned away and faces that are mostly covered were
+  not tested."""
+
+TRAINING = """## Training
+
+- **Data**: the training split above. CelebA (Liu et al., ICCV 2015) is for non-commercial research
+  only and is not redistributed here: no image or label of it is part of this repository.
+- **Start**: a public MobileFaceNet trained for face recognition on MS-Celeb-1M
+  (foamliu/MobileFaceNet, Apache-2.0), converted by `label2label convert`. MS-Celeb-1M was withdrawn
+  by its publisher; it was collected from the web without the consent of the people in it.
+- **Recipe**: `label2label train --config celeba` (`training/recipes/celeba.yaml`): AdamW with
+  warm-up and cosine decay, a lower learning rate for the backbone than for the head, flips, shifts,
+  colour and erasing, mixup of images and words, an exponential moving average of the weights, and
+  masked words with probability 0.1, as in Label2Label. The epoch with the best validation accuracy
+  is kept."""
+
+LICENSE = """## Licence and terms
+
+The **code** is Apache-2.0. The **weights** are derived from CelebA, whose agreement allows
+non-commercial research only: use them for that, and for nothing else. To use the architecture
+commercially, train it on data that you may use so: the code and the recipe are free for that."""
+
+CITATION = """## Citation
+
+The model follows three papers:
+
+```bibtex
+@inproceedings{li2022label2label,
+  title     = {Label2Label: A Language Modeling Framework for Multi-Attribute Learning},
+  author    = {Li, Wanhua and Cao, Zhexuan and Feng, Jianjiang and Zhou, Jie and Lu, Jiwen},
+  booktitle = {European Conference on Computer Vision (ECCV)},
+  year      = {2022}
+}
+
+@article{chen2018mobilefacenets,
+  title   = {MobileFaceNets: Efficient CNNs for Accurate Real-Time Face Verification on Mobile
+             Devices},
+  author  = {Chen, Sheng and Liu, Yang and Gao, Xiang and Han, Zhen},
+  journal = {arXiv preprint arXiv:1804.07573},
+  year    = {2018}
+}
+
+@misc{mobilefacenetlabel2label2024,
+  title       = {MobileFaceNet-based Label2label: compression and racial-bias mitigation},
+  institution = {Sungkyunkwan University},
+  year        = {2024}
+}
+```"""
+
+_MATPLOTLIB = "https://raw.githubusercontent.com/matplotlib/matplotlib/v3.9.0/lib/matplotlib/"
+_SCIKIT_IMAGE = "https://raw.githubusercontent.com/scikit-image/scikit-image/v0.24.0/skimage/"
+
+WIDGET = [
+    {
+        "src": _MATPLOTLIB + "mpl-data/sample_data/grace_hopper.jpg",
+        "example_title": "Grace Hopper (public domain, U.S. Navy)",
+    },
+    {
+        "src": _SCIKIT_IMAGE + "data/astronaut.png",
+        "example_title": "Eileen Collins (public domain, NASA)",
+    },
+]

@@ -1,0 +1,45 @@
+import json
+import sys
+
+import pytest
+from label2label.export.complexity import main, measure_complexity, original_label2label
+from label2label.models import Label2LabelConfig, Label2LabelForImageClassification
+
+
+def test_counts_of_a_model_that_was_built_agree():
+    config = Label2LabelConfig(num_labels=40)
+    measured = measure_complexity(config)["parameters"]
+    assert measured["all"] == Label2LabelForImageClassification(config).num_parameters()
+    assert measured["all"] == measured["backbone"] + measured["head"]
+
+
+def test_flops_are_two_a_multiply_add():
+    # The linear head on pooled 512-channel features: 40 x 512 multiply-adds.
+    config = Label2LabelConfig(num_labels=40, head_type="fc")
+    assert measure_complexity(config)["flops"]["head"] == 2 * 40 * 512
+
+
+def test_the_default_model_keeps_the_ceilings_of_the_whole_model():
+    measured = measure_complexity(Label2LabelConfig(num_labels=40))
+    assert measured["parameters"]["all"] < 2e6
+    assert measured["flops"]["all"] < 0.6e9
+
+
+def test_the_original_weighs_what_its_released_code_does():
+    # 150.0 M parameters and 22.0 GFLOPs at 250x250, measured from the released code.
+    measured = measure_complexity(original_label2label(), image_size=250)
+    assert measured["parameters"]["all"] == pytest.approx(150.0e6, rel=0.03)
+    assert measured["flops"]["all"] == pytest.approx(22.0e9, rel=0.03)
+
+
+@pytest.mark.slow
+def test_the_command_writes_both_models(tmp_path, monkeypatch):
+    Label2LabelForImageClassification(Label2LabelConfig(num_labels=2)).save_pretrained(tmp_path)
+    output = tmp_path / "size.json"
+    monkeypatch.setattr(
+        sys, "argv", ["complexity", "--model", str(tmp_path), "--output", str(output)]
+    )
+    assert main() == 0
+    sizes = json.loads(output.read_text())
+    assert sizes["model"]["file_bytes"] == (tmp_path / "model.safetensors").stat().st_size
+    assert sizes["original_label2label"]["image_size"] == 250

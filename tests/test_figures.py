@@ -1,0 +1,37 @@
+"""The figures that README.md and the model card show are those of results/*.json."""
+
+import re
+from pathlib import Path
+
+import pytest
+from label2label.checkpoints import default_checkpoint
+from label2label.hub.card_text import PUBLISHED
+from label2label.hub.figures import stale_figures, unmarked
+from label2label.hub.model_card import model_card
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results"
+# Figures of the papers that README.md may show unmarked; ours must all be marked.
+OTHERS = {row[2] for row in PUBLISHED} | {"0.8552", "0.8820"}
+MEASURED = re.compile(r"(?<![\w.])0\.\d{3,}(?![\w.])")
+
+
+def test_readme_shows_what_was_measured():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "<!--=" in text
+    stale = list(stale_figures(text, RESULTS))
+    assert not stale, "run `python -m label2label.hub.figures README.md`"
+
+
+def test_every_measured_figure_of_the_readme_names_its_source():
+    text = unmarked((ROOT / "README.md").read_text(encoding="utf-8"))
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    assert set(MEASURED.findall(prose)) <= OTHERS
+
+
+@pytest.mark.parametrize("card", [ROOT / "model_card.md", Path(default_checkpoint()) / "README.md"])
+def test_the_model_card_is_current(card):
+    current = str(model_card(Path(default_checkpoint()), RESULTS))
+    assert card.read_text(encoding="utf-8") == current, (
+        f"run `python -m label2label.hub.model_card --output {card}`"
+    )
