@@ -60,6 +60,12 @@ class Label2LabelImageProcessor(PilBackend):
         [66.84, 83.69],
     ]
 
+    def _prepare_images_structure(self, images: ImageInput, expected_ndims: int = 3) -> ImageInput:
+        # transformers takes gray arrays only with an axis of channels.
+        images = list(images) if isinstance(images, list | tuple) else [images]
+        images = [x[..., None] if getattr(x, "ndim", 3) == 2 else x for x in images]
+        return super()._prepare_images_structure(images, expected_ndims=expected_ndims)
+
     def process_image(
         self,
         image: ImageInput,

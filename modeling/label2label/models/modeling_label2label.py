@@ -198,9 +198,10 @@ class Label2LabelModel(Label2LabelPreTrainedModel):
     def __init__(self, config: Label2LabelConfig):
         super().__init__(config)
         backbone_config = config.backbone_config
+        # Not by isinstance: with trust_remote_code, config and model each import their own copy.
         self.backbone = (
             MobileFaceNetBackbone(backbone_config)
-            if isinstance(backbone_config, MobileFaceNetConfig)
+            if backbone_config.model_type == MobileFaceNetConfig.model_type
             else AutoBackbone.from_config(backbone_config)
         )
         if config.head_type != "fc":

@@ -165,6 +165,7 @@ class MobileFaceNetPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
+    _supports_sdpa = True  # it has no attention: whatever the model around it is set to suits
     _no_split_modules = ("MobileFaceNetBottleneck",)
 
     def save_pretrained(self, save_directory, **kwargs):

@@ -1,0 +1,257 @@
+"""Label2label's heads, words, losses, and everything that a transformers model must stand."""
+
+import pytest
+import torch
+from torch import nn
+from transformers import ResNetConfig
+
+from label2label.models.modeling_label2label import (
+    ImageConditionedMaskedLanguageModel,
+    masked_binary_cross_entropy,
+    mix_words,
+)
+from label2label.models.modeling_label2label_decoder import sine_position_embedding
+
+HEADS = ["fc", "query2label", "label2label"]
+
+
+@pytest.mark.parametrize("head_type", HEADS)
+def test_each_head_returns_logits_and_a_loss(make_model, images, labels, head_type):
+    output = make_model(head_type=head_type)(images, labels=labels)
+    assert output.logits.shape == labels.shape
+    assert output.loss.ndim == 0
+    assert torch.isfinite(output.loss)
+    if head_type == "fc":
+        assert output.query_logits is None
+    elif head_type == "query2label":
+        assert torch.equal(output.query_logits, output.logits)
+    else:
+        assert not torch.equal(output.query_logits, output.logits)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("head_type", HEADS)
+def test_batch_of_one_keeps_its_batch_axis(make_model, images, labels, head_type, training):
+    model = make_model(head_type=head_type).train(training)
+    output = model(images[:1], labels=labels[:1])
+    assert output.logits.shape == (1, labels.shape[1])
+    output.loss.backward()
+
+
+def test_batch_of_one_predicts_what_a_larger_batch_does(make_model, images):
+    model = make_model()
+    assert torch.allclose(model(images[:1]).logits[0], model(images).logits[0], atol=1e-5)
+
+
+def test_resnet_of_transformers_is_a_backbone(make_model, images):
+    backbone = ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"
+    )
+    model = make_model(backbone_config=backbone)
+    assert model(images).logits.shape == (4, 5)
+    again = type(model.config).from_dict(model.config.to_dict())
+    assert again.backbone_config.hidden_sizes == [8, 16]
+
+
+def test_ignored_labels_do_not_count(make_model, images, labels):
+    model = make_model()
+    labels[:, 2] = -100  # a column that nothing is known of
+    labels[1] = -100  # an image that nothing is known of
+    expected = model(images, labels=labels).loss
+    logits, query_logits = model(images).logits, model(images).query_logits
+    known = labels >= 0
+    by_hand = sum(
+        nn.functional.binary_cross_entropy_with_logits(scores[known], labels[known].float())
+        for scores in (query_logits, logits)
+    )
+    assert expected.item() == pytest.approx(by_hand.item(), rel=1e-5)
+
+
+def test_all_labels_ignored_gives_a_loss_of_zero_with_a_gradient(make_model, images, labels):
+    model = make_model().train()
+    loss = model(images, labels=torch.full_like(labels, -100)).loss
+    loss.backward()
+    assert loss.item() == 0
+    assert model.classifier.weight.grad.abs().sum() == 0
+
+
+def test_loss_weights_masked_and_unmasked_words():
+    logits, labels = torch.tensor([[0.0, 2.0]]), torch.tensor([[1, 1]])
+    losses = nn.functional.softplus(-logits)[0]
+    weighted = masked_binary_cross_entropy(logits, labels, torch.tensor([[1.0, 0.25]]))
+    assert weighted.item() == pytest.approx(((losses[0] + 0.25 * losses[1]) / 1.25).item())
+
+
+def test_soft_labels_are_targets_as_they_are():
+    loss = masked_binary_cross_entropy(torch.zeros(1, 1), torch.tensor([[0.3]]))
+    assert loss.item() == pytest.approx(0.6931, abs=1e-4)
+
+
+def test_logits_are_clamped_in_the_loss_only(make_model, images, labels):
+    model = make_model(head_type="fc")
+    with torch.no_grad():
+        model.classifier.bias.fill_(1000.0)
+    output = model(images, labels=torch.zeros_like(labels))
+    assert output.logits.min() > 900
+    assert output.loss.item() == pytest.approx(10.0, abs=1e-3)
+
+
+def test_known_labels_replace_the_pseudo_labels(make_model, images):
+    model = make_model()
+    pseudo = (model(images).query_logits > 0).long()
+    assert torch.equal(model(images, known_labels=pseudo).logits, model(images).logits)
+    unknown = torch.full_like(pseudo, -100)
+    assert torch.equal(model(images, known_labels=unknown).logits, model(images).logits)
+    flipped = unknown.clone()
+    flipped[:, 0] = 1 - pseudo[:, 0]
+    others = model(images, known_labels=flipped).logits[:, 1:]
+    assert not torch.allclose(others, model(images).logits[:, 1:])
+
+
+@pytest.mark.parametrize("name", ["labels", "known_labels"])
+def test_labels_of_another_shape_are_refused(make_model, images, name):
+    with pytest.raises(ValueError, match=r"\(4, 5\), got \(4, 3\)"):
+        make_model()(images, **{name: torch.zeros(4, 3)})
+
+
+@pytest.mark.parametrize("probability", [0.0, 1.0, 0.3])
+def test_words_are_masked_in_training_only(make_model, probability):
+    config = make_model(mask_probability=probability).config
+    network = ImageConditionedMaskedLanguageModel(config)
+    words = torch.zeros(400, config.num_labels, dtype=torch.bool)
+    tokens = torch.zeros(400, 4, config.hidden_size)
+    torch.manual_seed(0)
+    _, masked, *_ = network.train()(words, tokens)
+    assert masked.float().mean().item() == pytest.approx(probability, abs=0.05)
+    assert network.eval()(words, tokens)[1] is None
+
+
+def test_a_fully_masked_sentence_says_nothing_about_its_words(make_model, images):
+    model = make_model(mask_probability=1.0, dropout=0.0).train()
+    model.normalization.eval()  # its running statistics would move between the two calls
+    model.label2label.backbone.eval()
+    ones = torch.ones(4, 5, dtype=torch.long)
+    present = model(images, known_labels=ones).logits
+    assert torch.equal(present, model(images, known_labels=0 * ones).logits)
+
+
+def test_mixed_words_follow_the_larger_image_where_the_prediction_agrees():
+    words = torch.tensor([[True, True, False, True, True]])
+    labels = torch.tensor([[1, 0, 0, -100, 0]])
+    other = torch.tensor([[0, 1, 1, 0, -100]])
+    # larger agrees; disagrees -> other; agrees; larger unknown -> other; other unknown -> prediction
+    expected = torch.tensor([[True, True, False, False, True]])
+    assert torch.equal(mix_words(words, labels, other, 0.7), expected)
+    assert torch.equal(mix_words(words, other, labels, 0.3), expected)
+
+
+def test_mixup_loss_is_the_mix_of_both_losses(make_model, images, labels):
+    model = make_model(head_type="query2label")
+    first = model(images, labels=labels).loss
+    second = model(images, labels=1 - labels).loss
+    mixed = model(images, labels=labels, mixup_labels=1 - labels, mixup_weight=0.25).loss
+    assert mixed.item() == pytest.approx((0.25 * first + 0.75 * second).item(), rel=1e-5)
+
+
+def test_mixup_needs_all_its_arguments(make_model, images, labels):
+    with pytest.raises(ValueError, match="mixup needs"):
+        make_model()(images, labels=labels, mixup_labels=labels)
+
+
+def test_attentions_on_request(make_model, images):
+    model = make_model(num_query_layers=1, num_mlm_layers=2)
+    output = model(images, output_attentions=True)
+    assert [tuple(a.shape) for a in output.cross_attentions] == [(4, 2, 5, 9)] * 3
+    assert [tuple(a.shape) for a in output.attentions] == [(4, 2, 5, 5)] * 3
+    assert torch.allclose(output.cross_attentions[0].sum(-1), torch.ones(4, 2, 5), atol=1e-5)
+    assert model(images).cross_attentions is None
+
+
+def test_sdpa_and_eager_attention_agree(make_model, images):
+    logits = []
+    for implementation in ("sdpa", "eager"):
+        model = make_model()
+        model.set_attn_implementation(implementation)
+        assert model.config._attn_implementation == implementation
+        logits.append(model(images).logits)
+    assert torch.allclose(*logits, atol=1e-5)
+
+
+def test_position_embedding_tells_every_position_apart():
+    embedding = sine_position_embedding(7, 5, 16)
+    assert embedding.shape == (35, 16)
+    distances = torch.cdist(embedding, embedding) + torch.eye(35)
+    assert distances.min() > 0.05
+
+
+def test_weights_are_initialised_as_the_config_says(make_model):
+    model = make_model(initializer_range=0.05, hidden_size=128, num_labels=40)
+    head = model.label2label
+    for weight in (
+        model.classifier.weight,
+        head.query_network.query_embeddings.weight,
+        head.masked_language_model.word_embeddings.weight,
+        head.input_projection.weight,
+    ):
+        assert weight.std().item() == pytest.approx(0.05, rel=0.1)
+    assert model.classifier.bias.abs().sum() == 0
+
+
+def test_prior_starts_probabilities_at_the_attributes_frequencies(make_model, images):
+    model = make_model()
+    frequencies = torch.tensor([0.02, 0.2, 0.5, 0.8, 0.98])
+    model.set_prior(frequencies)
+    output = model(images)
+    for logits in (output.logits, output.query_logits):
+        assert torch.allclose(logits.sigmoid().mean(0), frequencies, atol=0.15)
+
+
+def test_gradient_checkpointing_changes_no_gradient(make_model, images, labels):
+    gradients = []
+    for checkpointing in (False, True):
+        model = make_model(dropout=0.0, mask_probability=0.0).train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        model(images, labels=labels).loss.backward()
+        gradients.append(model.label2label.query_network.query_embeddings.weight.grad)
+    assert torch.allclose(*gradients, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_trains_and_stays_close(make_model, images, labels, dtype):
+    model = make_model()
+    expected = model(images, labels=labels)
+    with torch.autocast("cpu", dtype):
+        output = model(images, labels=labels)
+    assert output.loss.dtype == torch.float32
+    assert torch.allclose(output.logits.float(), expected.logits, atol=0.1)
+    output.loss.backward()
+    assert torch.isfinite(model.label2label.input_projection.weight.grad).all()
+
+
+@pytest.mark.slow
+def test_torch_compile_computes_the_same(make_model, images):
+    model = make_model()
+    compiled = torch.compile(model, fullgraph=True)
+    with torch.no_grad():
+        assert torch.allclose(compiled(images).logits, model(images).logits, atol=1e-4)
+
+
+def test_torch_export_computes_the_same_for_any_batch(make_model, images):
+    model = make_model()
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(
+        model, (), {"pixel_values": images}, dynamic_shapes={"pixel_values": {0: batch}}
+    )
+    for inputs in (images, images[:3]):
+        exported = program.module()(pixel_values=inputs).logits
+        assert torch.allclose(exported, model(inputs).logits, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"head_type": "gru"}, {"hidden_size": 18}, {"num_attention_heads": 3}, {"dropout": 1.5}],
+)
+def test_a_config_that_cannot_be_built_is_refused(make_model, wrong):
+    with pytest.raises(Exception, match="head_type|hidden_size|dropout"):
+        make_model(**wrong)
