@@ -6,8 +6,8 @@ that the model was trained on.
     python benchmarks/alignment_template.py celeba_dataset
     python benchmarks/alignment_template.py img_align_celeba.zip
 
-A dataset folder is one that `datasets_scripts/` wrote; its train split is read. Of a zip, the images
-that a `list_eval_partition.txt` beside it puts into train, or all where there is none.
+A dataset folder is one that `datasets_scripts/` wrote; its train split is read. Of a zip, the
+images that a `list_eval_partition.txt` beside it puts into train, or all where there is none.
 """
 
 from __future__ import annotations
@@ -22,16 +22,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-from tqdm import tqdm
-
 from label2label.errors import UserError
 from label2label.faces.detection import FaceDetector
 from label2label.models import Label2LabelImageProcessor
+from PIL import Image
+from tqdm import tqdm
 
 
 def read_zip(path: Path, count: int) -> Iterator[Image.Image]:
-    """Yield `count` random images of a zip, of its train split where a partition file is beside it."""
+    """Yield `count` random images of a zip, of its train split if a partition file is there."""
     partition_file = path.parent / "list_eval_partition.txt"
     train = None
     if partition_file.is_file():

@@ -21,20 +21,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
-from tqdm import tqdm
-from transformers import AutoModel
-
 from label2label.errors import UserError
 from label2label.faces.alignment import align_face
 from label2label.faces.detection import Face, FaceDetector
 from label2label.models import Label2LabelImageProcessor
+from PIL import Image
+from tqdm import tqdm
+from transformers import AutoModel
 
 FOLDS = 10
 
 
 def choose_subject(faces: list[Face], size: tuple[int, int]) -> Face:
-    """The face nearest to the photo's centre, which is LFW's subject; the centre where none is found.
+    """The face nearest to the photo's centre, LFW's subject; the centre where none is found.
 
     Args:
         faces: the photo's faces.

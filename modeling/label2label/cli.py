@@ -1,4 +1,4 @@
-"""The `label2label` command. What a command needs is imported when it runs, so that `--help` is quick."""
+"""The `label2label` command. What it runs is imported when it runs: `--help` is quick."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from .detection import Face
+from label2label.faces.detection import Face
 
 # The five points that face-recognition models are trained with, in a 112x112 crop (InsightFace).
 ARCFACE_TEMPLATE = (
@@ -114,7 +114,7 @@ def align_face(
 def _shrink_around_crop(
     photo: np.ndarray, to_crop: np.ndarray, size: int, scale: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The part of the photo under the crop, scaled down, and the (3, 3) matrix back to the photo."""
+    """The part of the photo under the crop, scaled down, and the (3, 3) matrix back from it."""
     height, width = photo.shape[:2]
     corners = np.array([[0, 0, 1], [size, 0, 1], [0, size, 1], [size, size, 1]], dtype=np.float64)
     corners = (corners @ np.linalg.inv(to_crop).T)[:, :2]

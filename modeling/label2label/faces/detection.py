@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..errors import UserError
+from label2label.errors import UserError
 
 DETECTOR_VARIABLE = "LABEL2LABEL_FACE_DETECTOR"
 DETECTOR_REPOSITORY = "opencv/face_detection_yunet"
@@ -62,7 +62,6 @@ class FaceDetector:
     """
 
     def __init__(self, score_threshold: float = 0.7) -> None:
-        self.yunet = None
         path = find_detector_file()
         if path is None:
             warnings.warn(
@@ -71,12 +70,14 @@ class FaceDetector:
                 "the file's path",
                 stacklevel=2,
             )
-            self.cascade = cv2.CascadeClassifier(
-                str(Path(cv2.data.haarcascades) / "haarcascade_frontalface_alt2.xml")
+            cascades = Path(cv2.__file__).parent / "data"
+            self._cascade = cv2.CascadeClassifier(
+                str(cascades / "haarcascade_frontalface_alt2.xml")
             )
+            self._find = self._find_by_cascade
             return
         try:
-            self.yunet = cv2.FaceDetectorYN.create(
+            self._yunet = cv2.FaceDetectorYN.create(
                 str(path), "", (CLOSE_UP_SIDE, CLOSE_UP_SIDE), score_threshold=score_threshold
             )
         except cv2.error as error:
@@ -84,6 +85,7 @@ class FaceDetector:
                 f"{path} is no YuNet model that OpenCV {cv2.__version__} can read: "
                 f"set {DETECTOR_VARIABLE} to a whole {DETECTOR_FILE}"
             ) from error
+        self._find = self._find_by_yunet
 
     def __call__(self, photo: np.ndarray) -> list[Face]:
         """Find the faces of one photo.
@@ -108,11 +110,10 @@ class FaceDetector:
         interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
         canvas = cv2.resize(bgr, (columns, rows), interpolation=interpolation)
         border = round(margin * max(columns, rows))
-        canvas = cv2.copyMakeBorder(canvas, *[border] * 4, cv2.BORDER_CONSTANT)
+        canvas = cv2.copyMakeBorder(canvas, border, border, border, border, cv2.BORDER_CONSTANT)
         to_photo = np.array([width / columns, height / rows])
-        find = self._find_by_cascade if self.yunet is None else self._find_by_yunet
         faces = []
-        for corners, score, landmarks in find(canvas):
+        for corners, score, landmarks in self._find(canvas):
             corners = ((corners - border) * to_photo).clip(0, [width, height])
             (x0, y0), (x1, y1) = corners.tolist()
             if x1 <= x0 or y1 <= y0:
@@ -123,8 +124,8 @@ class FaceDetector:
         return faces
 
     def _find_by_yunet(self, canvas: np.ndarray) -> list[Found]:
-        self.yunet.setInputSize(canvas.shape[1::-1])
-        _, rows = self.yunet.detect(canvas)
+        self._yunet.setInputSize(canvas.shape[1::-1])
+        _, rows = self._yunet.detect(canvas)
         found: list[Found] = []
         for row in [] if rows is None else rows.astype(np.float64):
             corners = np.array([row[:2], row[:2] + row[2:4]])
@@ -134,7 +135,7 @@ class FaceDetector:
 
     def _find_by_cascade(self, canvas: np.ndarray) -> list[Found]:
         gray = cv2.cvtColor(canvas, cv2.COLOR_BGR2GRAY)
-        boxes, _, weights = self.cascade.detectMultiScale3(
+        boxes, _, weights = self._cascade.detectMultiScale3(
             gray, scaleFactor=1.1, minNeighbors=5, minSize=(24, 24), outputRejectLevels=True
         )
         found: list[Found] = []

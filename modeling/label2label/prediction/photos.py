@@ -26,9 +26,9 @@ PHOTO_FORMATS = (
     "AVIF",
     "HEIF",
 )
-PHOTO_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .bmp .gif .tif .tiff .jp2 .j2k "
-    ".ppm .pgm .pbm .pnm .avif .heic .heif".split()
+PHOTO_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".gif"),
+    *(".tif", ".tiff", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif"),
 )
 MIN_SIDE = 16  # pixels; nothing smaller shows a face
 

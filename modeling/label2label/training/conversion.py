@@ -1,7 +1,7 @@
 """Turn public MobileFaceNet checkpoints into a backbone folder that transformers loads.
 
-The layout read is that of foliamu/MobileFaceNet's state dicts: `conv1`, `dw_conv`, `features.N.conv`,
-`conv2`, `gdconv`, `conv3`, `bn`.
+The layout read is that of foliamu/MobileFaceNet's state dicts: `conv1`, `dw_conv`,
+`features.N.conv`, `conv2`, `gdconv`, `conv3`, `bn`.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ import argparse
 import os
 import pickle
 import re
-import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
-from ..errors import UserError
-from ..faces.alignment import ARCFACE_TEMPLATE
-from ..models.configuration_mobilefacenet import MobileFaceNetConfig
-from ..models.modeling_mobilefacenet import MobileFaceNetModel
+from label2label.errors import UserError
+from label2label.faces.alignment import ARCFACE_TEMPLATE
+from label2label.models import (
+    Label2LabelImageProcessor,
+    MobileFaceNetConfig,
+    MobileFaceNetModel,
+)
 
 # Public name of a layer's start -> ours; bottlenecks are named by `rename_bottleneck`.
 LAYER_NAMES = {
@@ -96,7 +97,7 @@ def rename_parameter(name: str) -> str | None:
 
 
 def find_bottleneck(index: int) -> tuple[int | None, int]:
-    """Stage, and place in it, of the public layout's bottleneck number `index`; None past the end."""
+    """Stage, and place in it, of the layout's bottleneck number `index`; None past the end."""
     for stage, (_, _, repeats, _) in enumerate(MobileFaceNetConfig.stages):
         if index < repeats:
             return stage, index
@@ -105,19 +106,31 @@ def find_bottleneck(index: int) -> tuple[int | None, int]:
 
 
 def infer_config(state: dict[str, torch.Tensor]) -> MobileFaceNetConfig:
-    """Architecture of a public state dict: width, stem and activation, told from its names and shapes.
+    """Architecture of a public state dict: widths, stem and activation, from names and shapes.
 
     Args:
-        state: tensors by their public names; `conv1.0.weight` must be among them.
+        state: tensors by their public names.
+
+    Raises:
+        KeyError: a layer that tells a width is missing.
     """
-    prelu = "conv1.2.weight" in state
+    channels = stem_channels = state["conv1.0.weight"].shape[0]
+    stages, index = [], 0
+    for _, _, repeats, stride in MobileFaceNetConfig.stages:
+        expanded = state[f"features.{index}.conv.0.0.weight"].shape[0]
+        out_channels = state[f"features.{index}.conv.3.weight"].shape[0]
+        stages.append([expanded // channels, out_channels, repeats, stride])
+        channels = out_channels
+        index += repeats
     return MobileFaceNetConfig(
-        width_multiplier=state["conv1.0.weight"].shape[0] / MobileFaceNetConfig.stem_channels,
+        stem_channels=stem_channels,
         stem_pointwise="dw_conv.pointwise.weight" in state,
-        hidden_act="prelu" if prelu else "relu6",
-        # The public code clips at 6 everywhere but in the stem's separable convolution.
-        stem_hidden_act=None if prelu else "relu",
+        # The stem's separable convolution does not clip at 6, unlike all the other layers.
+        stem_hidden_act="relu",
+        stages=stages,
+        feature_channels=state["conv2.0.weight"].shape[0],
         embedding_size=state["conv3.weight"].shape[0],
+        hidden_act="prelu" if "conv1.2.weight" in state else "relu6",
     )
 
 
@@ -125,7 +138,7 @@ def convert_checkpoint(path: str | Path) -> MobileFaceNetModel:
     """Build our MobileFaceNet from a public checkpoint; its outputs are the checkpoint's own.
 
     Args:
-        path: state dict of foliamu/MobileFaceNet, ReLU6 or PReLU, of any width.
+        path: state dict of foliamu/MobileFaceNet, ReLU6 or PReLU, of any widths.
 
     Returns:
         The face-embedding model, in evaluation mode; `MobileFaceNetBackbone` loads its folder too.
@@ -134,11 +147,15 @@ def convert_checkpoint(path: str | Path) -> MobileFaceNetModel:
         UserError: the file cannot be read, or is not of this layout.
     """
     state = read_state_dict(path)
-    if "conv1.0.weight" not in state or "conv3.weight" not in state:
+    try:
+        config = infer_config(state)
+    except KeyError as error:
         raise UserError(
-            f"{path} is not a MobileFaceNet checkpoint that this command knows: it has no "
-            "conv1.0.weight and conv3.weight (the layout is that of foliamu/MobileFaceNet)"
-        )
+            f"{path} is no MobileFaceNet checkpoint that this command knows: it has no "
+            f"{error.args[0]} (the layout is that of foliamu/MobileFaceNet)"
+        ) from error
+    except (IndexError, ZeroDivisionError) as error:
+        raise UserError(f"{path} does not fit MobileFaceNet: a layer has no channels") from error
     converted = {}
     for name, tensor in state.items():
         renamed = rename_parameter(name)
@@ -153,7 +170,7 @@ def convert_checkpoint(path: str | Path) -> MobileFaceNetModel:
             converted["embedding.normalization.running_mean"] - bias
         )
     try:
-        model = MobileFaceNetModel(infer_config(state))
+        model = MobileFaceNetModel(config)
         model.load_state_dict(converted)
     except (RuntimeError, ValueError) as error:
         problem = " ".join(str(error).split())
@@ -171,12 +188,10 @@ def save_backbone(model: MobileFaceNetModel, output: str | Path) -> None:
     Raises:
         UserError: the folder holds something else, or cannot be written.
     """
-    from ..models import Label2LabelImageProcessor
-
     output = Path(output)
-    if output.exists() and not (output / "config.json").is_file():
-        if not output.is_dir() or any(output.iterdir()):
-            raise UserError(f"{output} exists and is no model folder: choose another output")
+    empty = output.is_dir() and not any(output.iterdir())
+    if output.exists() and not empty and not (output / "config.json").is_file():
+        raise UserError(f"{output} exists and is no model folder: choose another output")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
@@ -208,7 +223,7 @@ def convert_command(args: argparse.Namespace) -> int:
     save_backbone(model, args.output)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(
-        f"{args.output}: MobileFaceNet, {model.config.hidden_act}, width "
-        f"{model.config.width_multiplier:g}, {parameters:,} parameters"
+        f"{args.output}: MobileFaceNet, {model.config.hidden_act}, "
+        f"{parameters:,} parameters, embedding of {model.config.embedding_size}"
     )
     return 0

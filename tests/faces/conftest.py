@@ -1,0 +1,30 @@
+"""Detectors and a photo for the tests of faces."""
+
+import numpy as np
+import pytest
+from label2label.faces import detection
+from PIL import Image
+
+
+@pytest.fixture
+def yunet(shared, monkeypatch):
+    """The YuNet detector, from the folder of real images and weights."""
+    monkeypatch.setenv(
+        detection.DETECTOR_VARIABLE, str(shared / "weights" / detection.DETECTOR_FILE)
+    )
+    return detection.FaceDetector()
+
+
+@pytest.fixture
+def cascade(monkeypatch):
+    """The detector that there is without network and file."""
+    monkeypatch.setattr(detection, "find_detector_file", lambda: None)
+    with pytest.warns(UserWarning, match="Haar cascade"):
+        return detection.FaceDetector()
+
+
+@pytest.fixture(scope="session")
+def portrait():
+    """A public-domain portrait, uint8 RGB (600, 512, 3), with one face."""
+    cbook = pytest.importorskip("matplotlib.cbook")
+    return np.asarray(Image.open(cbook.get_sample_data("grace_hopper.jpg")).convert("RGB"))

@@ -1,0 +1,248 @@
+"""`label2label convert`: the public checkpoint's own graph and ours give the same numbers."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from label2label.cli import main
+from label2label.faces.alignment import ARCFACE_TEMPLATE
+from PIL import Image
+from torch import nn
+from transformers import AutoBackbone, AutoConfig, AutoImageProcessor, AutoModel
+
+STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
+
+
+def conv_bn(inputs, outputs, kernel=1, stride=1, groups=1, prelu=False):
+    """Convolution, BatchNorm and activation, under the public names 0, 1 and 2."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.PReLU(outputs) if prelu else nn.ReLU6(),
+    )
+
+
+class PublicBottleneck(nn.Module):
+    def __init__(self, inputs, outputs, stride, expansion, prelu):
+        super().__init__()
+        hidden = inputs * expansion
+        self.residual = stride == 1 and inputs == outputs
+        self.conv = nn.Sequential(
+            conv_bn(inputs, hidden, prelu=prelu),
+            conv_bn(hidden, hidden, 3, stride, groups=hidden, prelu=prelu),
+            nn.Conv2d(hidden, outputs, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+
+    def forward(self, x):
+        return x + self.conv(x) if self.residual else self.conv(x)
+
+
+class PublicMobileFaceNet(nn.Module):
+    """The checkpoint's own graph: its layers, under its names."""
+
+    def __init__(self, stages=STAGES, stem=64, features=512, embedding=128, prelu=False):
+        super().__init__()
+        self.conv1 = conv_bn(3, stem, 3, stride=2, prelu=prelu)
+        self.dw_conv = nn.Module()
+        self.dw_conv.depthwise = nn.Conv2d(stem, stem, 3, padding=1, groups=stem, bias=False)
+        self.dw_conv.bn1 = nn.BatchNorm2d(stem)
+        self.dw_conv.pointwise = nn.Conv2d(stem, stem, 1, bias=False)
+        self.dw_conv.bn2 = nn.BatchNorm2d(stem)
+        blocks, channels = [], stem
+        for expansion, outputs, repeats, stride in stages:
+            for i in range(repeats):
+                blocks.append(
+                    PublicBottleneck(channels, outputs, 1 if i else stride, expansion, prelu)
+                )
+                channels = outputs
+        self.features = nn.Sequential(*blocks)
+        self.conv2 = conv_bn(channels, features, prelu=prelu)
+        self.gdconv = nn.Module()
+        self.gdconv.depthwise = nn.Conv2d(features, features, 7, groups=features, bias=False)
+        self.gdconv.bn = nn.BatchNorm2d(features)
+        self.conv3 = nn.Conv2d(features, embedding, 1)
+        self.bn = nn.BatchNorm2d(embedding)
+
+    def forward(self, x):
+        x = self.conv1(x)
+        x = self.dw_conv.bn1(self.dw_conv.depthwise(x)).relu()
+        x = self.dw_conv.bn2(self.dw_conv.pointwise(x)).relu()
+        feature_map = self.conv2(self.features(x))
+        x = self.gdconv.bn(self.gdconv.depthwise(feature_map))
+        return feature_map, self.bn(self.conv3(x)).flatten(1)
+
+
+@pytest.fixture
+def public_model():
+    """A narrow public graph whose weights and statistics are all random."""
+    torch.manual_seed(0)
+    stages = [(2, 8, 5, 2), (4, 16, 1, 2), (2, 16, 6, 1), (4, 16, 1, 2), (2, 16, 2, 1)]
+    model = PublicMobileFaceNet(stages, stem=8, features=32, embedding=12, prelu=True)
+    return randomise(model)
+
+
+def randomise(model):
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 2)
+            nn.init.normal_(module.bias)
+        elif isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)  # so that images stay apart to the last layer
+    return model.eval()
+
+
+@torch.no_grad()
+def assert_parity(public_model, folder, pixel_values, tolerance=1e-5):
+    feature_map, embedding = public_model(pixel_values)
+    output = AutoModel.from_pretrained(folder).eval()(pixel_values)
+    # AutoBackbone.from_pretrained asks the Hub for every name, so it cannot read a folder.
+    backbone_class = type(AutoBackbone.from_config(AutoConfig.from_pretrained(folder)))
+    (backbone_map,) = backbone_class.from_pretrained(folder).eval()(pixel_values).feature_maps
+    assert torch.allclose(output.pooler_output, embedding, rtol=0, atol=tolerance)
+    assert torch.allclose(output.last_hidden_state, feature_map, rtol=0, atol=tolerance)
+    assert torch.allclose(backbone_map, feature_map, rtol=0, atol=tolerance)
+    # A folder that loaded random weights, or a graph of constants, would not vary by image.
+    assert embedding.std(dim=0).min() > 10 * tolerance
+
+
+def test_public_checkpoint_gives_the_numbers_of_its_own_graph(shared, tmp_path):
+    checkpoint = shared / "weights" / "mobilefacenet_ms1m_relu6.pt"
+    public_model = PublicMobileFaceNet()
+    public_model.load_state_dict(
+        torch.load(checkpoint, map_location="cpu", weights_only=True), strict=True
+    )
+    public_model.eval()
+    assert main(["convert", str(checkpoint), str(tmp_path / "backbone")]) == 0
+    photo = Image.open(pytest.importorskip("matplotlib.cbook").get_sample_data("grace_hopper.jpg"))
+    crops = [photo.crop((150 + d, 100, 380 + d, 330)) for d in (0, 20, 40, 60)]
+    processor = AutoImageProcessor.from_pretrained(tmp_path / "backbone")
+    pixel_values = processor(crops, return_tensors="pt").pixel_values
+    assert_parity(public_model, tmp_path / "backbone", pixel_values)
+    # The stem's second block is ReLU, not ReLU6: these faces tell them apart.
+    stem = public_model.dw_conv.bn1(
+        public_model.dw_conv.depthwise(public_model.conv1(pixel_values))
+    )
+    assert stem.max() > 6
+
+
+def test_widths_and_activation_are_told_from_the_checkpoint(public_model, tmp_path):
+    torch.save(public_model.state_dict(), tmp_path / "narrow.pt")
+    assert main(["convert", str(tmp_path / "narrow.pt"), str(tmp_path / "backbone")]) == 0
+    pixel_values = torch.randn(8, 3, 112, 112)
+    with torch.no_grad():
+        scale = float(public_model(pixel_values)[0].abs().max())
+    assert_parity(public_model, tmp_path / "backbone", pixel_values, 1e-6 * max(10.0, scale))
+
+
+def test_relu6_checkpoint_without_slopes_converts(tmp_path):
+    torch.manual_seed(0)
+    public_model = randomise(PublicMobileFaceNet())
+    torch.save(public_model.state_dict(), tmp_path / "relu6.pt")
+    assert main(["convert", str(tmp_path / "relu6.pt"), str(tmp_path / "backbone")]) == 0
+    model = AutoModel.from_pretrained(tmp_path / "backbone")
+    assert model.config.hidden_act == "relu6"
+    assert model.config.stem_pointwise
+
+
+def test_folder_has_the_processor_of_the_recognition_crop(public_model, tmp_path):
+    torch.save(public_model.state_dict(), tmp_path / "narrow.pt")
+    main(["convert", str(tmp_path / "narrow.pt"), str(tmp_path / "backbone")])
+    processor = AutoImageProcessor.from_pretrained(tmp_path / "backbone")
+    assert np.allclose(processor.alignment_template, ARCFACE_TEMPLATE)
+    # No leftover of the folder it was put together in.
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["backbone", "narrow.pt"]
+
+
+def write_missing(path, state):
+    pass
+
+
+def write_empty(path, state):
+    path.touch()
+
+
+def write_text(path, state):
+    path.write_text("not a checkpoint\n" * 50)
+
+
+def write_truncated(path, state):
+    torch.save(state, path)
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def write_folder(path, state):
+    path.mkdir()
+
+
+def write_other_model(path, state):
+    torch.save({"weight": torch.zeros(2, 2)}, path)
+
+
+def write_tensor(path, state):
+    torch.save(torch.zeros(3), path)
+
+
+def write_pickled_model(path, state):
+    torch.save(nn.Linear(2, 2), path)
+
+
+def write_extra_parameter(path, state):
+    torch.save({**state, "features.99.conv.3.weight": torch.zeros(2)}, path)
+
+
+def write_missing_parameter(path, state):
+    torch.save({k: v for k, v in state.items() if k != "gdconv.bn.weight"}, path)
+
+
+def write_missing_block(path, state):
+    torch.save({k: v for k, v in state.items() if not k.startswith("features.6.")}, path)
+
+
+def write_wrong_shape(path, state):
+    torch.save({**state, "features.3.conv.3.weight": torch.zeros(7)}, path)
+
+
+def write_width_zero(path, state):
+    torch.save({**state, "conv1.0.weight": torch.zeros(0, 3, 3, 3)}, path)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        write_missing,
+        write_empty,
+        write_text,
+        write_truncated,
+        write_folder,
+        write_other_model,
+        write_tensor,
+        write_pickled_model,
+        write_extra_parameter,
+        write_missing_parameter,
+        write_missing_block,
+        write_wrong_shape,
+        write_width_zero,
+    ],
+)
+def test_bad_checkpoint_ends_in_one_line_and_writes_nothing(write, public_model, tmp_path, capsys):
+    checkpoint = tmp_path / "bad.pt"
+    write(checkpoint, public_model.state_dict())
+    assert main(["convert", str(checkpoint), str(tmp_path / "out" / "backbone")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert "bad.pt" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_output_that_holds_something_else_is_left_alone(public_model, tmp_path, capsys):
+    torch.save(public_model.state_dict(), tmp_path / "narrow.pt")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    assert main(["convert", str(tmp_path / "narrow.pt"), str(tmp_path / "out")]) == 2
+    assert "no model folder" in capsys.readouterr().err
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["notes.txt"]
