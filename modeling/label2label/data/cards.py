@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
 
 from label2label import __version__
 from label2label.data.counts import Counts, rows_per_source, rows_per_split, rows_per_value
-from label2label.data.schema import GROUP_COLUMNS, SPLITS
+from label2label.data.schema import GROUP_COLUMNS, SPLITS, dataset_features
+from label2label.data.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from datasets.splits import SplitDict
 
 _TEMPLATE = """---
 {{ card_data }}
@@ -79,17 +85,33 @@ class DatasetDescription:
     tags: tuple[str, ...] = field(default_factory=tuple)
 
 
-def write_dataset_card(folder: Path, description: DatasetDescription, counts: Counts) -> None:
+def write_dataset_card(
+    folder: Path,
+    description: DatasetDescription,
+    vocabulary: Vocabulary,
+    counts: Counts,
+    fingerprint: str,
+) -> None:
     """Write `README.md`, the dataset card that the Hub shows and from which it reads the splits.
 
     Args:
-        folder: The dataset folder.
+        folder: The dataset folder, with its shards.
         description: What the card says beside the counts.
+        vocabulary: Names the attribute columns.
         counts: Rows by source, split, column and value.
+        fingerprint: Digest of how the dataset was made.
     """
+    from datasets import DatasetInfo
+    from datasets.info import DatasetInfosDict
     from huggingface_hub import DatasetCard, DatasetCardData
 
-    rows = rows_per_split(counts)
+    splits = _measure_splits(folder)
+    info = DatasetInfo(
+        features=dataset_features(vocabulary),
+        splits=splits,
+        download_size=sum(path.stat().st_size for path in (folder / "data").iterdir()),
+        dataset_size=sum(split.num_bytes for split in splits.values()),
+    )
     card_data = DatasetCardData(
         language="en",
         license=description.license,
@@ -98,19 +120,21 @@ def write_dataset_card(folder: Path, description: DatasetDescription, counts: Co
         pretty_name=description.title,
         task_categories=["image-classification"],
         task_ids=["multi-label-image-classification"],
-        size_categories=[_size_category(sum(rows.values()))],
+        size_categories=[_size_category(splits.total_num_examples)],
         tags=["facial-attributes", *description.tags],
         configs=[
             {
                 "config_name": "default",
+                # datasets keeps what it loaded under the folder's name and the card's metadata: in
+                # a folder that was prepared anew it would find the rows of before.
+                "description": f"made by {description.program} ({fingerprint[:16]})",
                 "data_files": [
-                    {"split": split, "path": f"data/{split}-*.parquet"}
-                    for split in SPLITS
-                    if split in rows
+                    {"split": split, "path": f"data/{split}-*.parquet"} for split in splits
                 ],
             }
         ],
     )
+    DatasetInfosDict(default=info).to_dataset_card_data(card_data)
     card = DatasetCard.from_template(
         card_data,
         template_str=_TEMPLATE,
@@ -128,6 +152,22 @@ def write_dataset_card(folder: Path, description: DatasetDescription, counts: Co
         biases=description.biases,
     )
     card.save(folder / "README.md")
+
+
+def _measure_splits(folder: Path) -> SplitDict:
+    from datasets.splits import SplitDict, SplitInfo
+
+    splits = SplitDict()
+    for split in SPLITS:
+        shards = [pq.read_metadata(path) for path in (folder / "data").glob(f"{split}-*.parquet")]
+        if shards:
+            size = sum(
+                shard.row_group(index).total_byte_size
+                for shard in shards
+                for index in range(shard.num_row_groups)
+            )
+            splits.add(SplitInfo(split, size, sum(shard.num_rows for shard in shards)))
+    return splits
 
 
 def _size_category(rows: int) -> str:

@@ -8,6 +8,7 @@ working folder beside the output, which takes the output's name as the last step
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -111,9 +112,11 @@ def prepare_dataset(
             raise UserError("no usable image was found: nothing was written")
         dataset = _join_chunks(work, len(digests), schema)
         record |= {"samples": digest_chunks(digests), "counts": counts_to_json(counts)}
-        write_text_atomically(dataset / PREPARATION_FILE, json.dumps(record))
+        text = json.dumps(record)
+        write_text_atomically(dataset / PREPARATION_FILE, text)
         write_counts(dataset / COUNTS_FILE, counts)
-        write_dataset_card(dataset, description, counts)
+        fingerprint = hashlib.sha256(text.encode()).hexdigest()
+        write_dataset_card(dataset, description, vocabulary, counts, fingerprint)
         if output.exists():
             output.rmdir()
         os.replace(dataset, output)

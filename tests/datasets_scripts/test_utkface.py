@@ -1,0 +1,72 @@
+"""UTKFace: labels from real file names, and names that tell nothing."""
+
+import shutil
+from pathlib import Path
+
+import datasets
+import pytest
+from conftest import Run, draw_jpeg, read_zip
+
+
+def test_real_names_become_labels(shared: Path, tmp_path: Path, run: Run):
+    images = read_zip(shared / "data/utkface/crop_part1.zip", step=60)
+    folder = tmp_path / "source/UTKFace"
+    folder.mkdir(parents=True)
+    for name, data in images.items():
+        (folder / name).write_bytes(data)
+    assert run("utkface", "--source", tmp_path / "source", "--output", tmp_path / "out") == 0
+    dataset = datasets.load_dataset(str(tmp_path / "out"))
+    rows = datasets.concatenate_datasets(list(dataset.values()))
+    assert len(rows) == len(images) > 100
+    assert len(dataset["train"]) == pytest.approx(0.7 * len(rows), rel=0.15)
+    for row in rows.cast_column("image", datasets.Image(decode=False)):
+        age, gender, race, _ = row["image"]["path"].split("_")
+        assert row["image"]["bytes"] == images[row["image"]["path"]]
+        assert row["age"] == int(age)
+        assert row["Young"] is (int(age) < 40)
+        assert row["Male"] is (gender == "0")
+        assert row["gender"] == {"0": "Male", "1": "Female"}[gender]
+        assert row["race"] == ["White", "Black", "Asian", "Indian", "Others"][int(race)]
+        assert row["Smiling"] is None
+
+
+def test_malformed_names_are_counted_and_left_out(
+    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+):
+    folder = tmp_path / "source/crop_part1"
+    folder.mkdir(parents=True)
+    malformed = ["61_1_20170109142408075.jpg", "25_2_1_1.jpg", "25_0_7_1.jpg", "x_0_1_1.jpg"]
+    for seed, name in enumerate([*malformed, "39_0_2_1.jpg", "40_1_3_2.jpg"]):
+        (folder / name).write_bytes(draw_jpeg(seed))
+    assert run("utkface", "--source", tmp_path / "source", "--output", tmp_path / "out") == 0
+    error = capsys.readouterr().err
+    assert "4 file names are malformed" in error
+    assert all(name in error for name in malformed)
+    rows = datasets.concatenate_datasets(
+        list(datasets.load_dataset(str(tmp_path / "out")).values())
+    )
+    assert {row["age"]: row["Young"] for row in rows} == {39: True, 40: False}
+
+
+def test_young_cut_is_an_option_and_a_new_preparation_is_not_mistaken_for_the_old(
+    tmp_path: Path, run: Run
+):
+    folder = tmp_path / "source/crop_part1"
+    folder.mkdir(parents=True)
+    (folder / "30_0_2_1.jpg").write_bytes(draw_jpeg(0))
+    folders = ("--source", tmp_path / "source", "--output", tmp_path / "out")
+    for cut, young in ((30, False), (31, True)):
+        assert run("utkface", *folders, "--young-below", cut) == 0
+        (rows,) = datasets.load_dataset(str(tmp_path / "out")).values()
+        assert rows[0]["Young"] is young
+        assert f"below the age of {cut}" in (tmp_path / "out/README.md").read_text()
+        shutil.rmtree(tmp_path / "out")
+
+
+def test_folder_without_such_names_is_refused(
+    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "source/crop_part1").mkdir(parents=True)
+    (tmp_path / "source/crop_part1/portrait.jpg").write_bytes(draw_jpeg(0))
+    assert run("utkface", "--source", tmp_path / "source", "--output", tmp_path / "out") == 2
+    assert "AGE_GENDER_RACE_TIME" in capsys.readouterr().err
