@@ -46,6 +46,7 @@ def test_batches_add_up_to_the_whole(predictions, tmp_path):
     assert metric.compute()["accuracy"] == pytest.approx(float(whole))
 
 
+@pytest.mark.slow
 def test_two_processes_add_up_to_the_whole(predictions, tmp_path):
     probabilities, labels = predictions
     np.savez(tmp_path / "predictions.npz", probabilities=probabilities, labels=labels)

@@ -17,7 +17,7 @@ classify = pipeline("image-classification", model={model}, trust_remote_code=Tru
 print(classify("aligned_face.jpg", top_k=5))  # probabilities, one an attribute
 ```
 
-or, for logits and attributes that you know:
+or, for every attribute (the model also takes `known_labels`: 1, 0, or -100 where unknown):
 
 ```python
 from PIL import Image
@@ -74,10 +74,9 @@ LIMITS = """## Limits, and what not to use it for
   well lit. On children, old people, other ethnicities, other light, poses or cameras expect worse
   answers: measure on your own people with `label2label evaluate --group` first.
 - **Rare attributes** (`Bald`, `Mustache`, `Gray_Hair`, ...) have few positive test images: their
-  intervals are wide and their accuracy is near the majority's. Probabilities are calibrated on
-  faces such as the test split's only.
-- Images much smaller than 112x112 pixels, faces turned away and faces that are mostly covered were
-  not tested."""
+  intervals are wide and their accuracy is near the majority's.
+- Calibration was measured on the test split only. Faces much smaller than CelebA's crops, turned
+  away or mostly covered were not tested."""
 
 TRAINING = """## Training
 

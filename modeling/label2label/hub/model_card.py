@@ -75,7 +75,7 @@ def model_card(model: Path, results: Path, repo_id: str | None = None) -> ModelC
         _results_section(test, evaluations.get("celeba_validation"), size, verification),
         _comparison_section(test),
         _attribute_section(test),
-        *(_group_section(e) for e in evaluations.values() if e["groups"]),
+        *(_group_section(e) for e in evaluations.values() if _is_test_by_group(e)),
         LIMITS,
         TRAINING,
         LICENSE,
@@ -178,7 +178,10 @@ def _results_section(
 
 
 def _size_table(size: Mapping[str, Any]) -> str:
-    names = {"model": "this model", "original_label2label": "original Label2label, built here"}
+    names = {
+        "model": "this model",
+        "original_label2label": "original Label2label, built here (as released: 150.0 M, 22.0)",
+    }
     rows = []
     for key, name in names.items():
         parameters, flops = size[key]["parameters"], size[key]["flops"]
@@ -259,6 +262,10 @@ def _group_section(evaluation: Mapping[str, Any]) -> str:
                 f"{_number(adjusted['gap'])} {_interval(adjusted['gap_interval'])}."
             )
     return "\n\n".join(parts)
+
+
+def _is_test_by_group(evaluation: Mapping[str, Any]) -> bool:
+    return bool(evaluation["groups"]) and evaluation["dataset"]["split"] == "test"
 
 
 def _title(evaluation: Mapping[str, Any]) -> str:

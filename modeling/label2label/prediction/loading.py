@@ -10,7 +10,7 @@ from transformers import PreTrainedConfig
 
 from label2label.errors import UserError
 from label2label.models import Label2LabelForImageClassification, Label2LabelImageProcessor
-from label2label.prediction.photos import first_line
+from label2label.prediction.photos import join_lines
 
 
 def load_model(
@@ -52,7 +52,7 @@ def load_model(
     except UserError:
         raise
     except Exception as error:  # config, weights and Hub each raise errors of their own kinds
-        raise UserError(f"cannot load the model {name}: {first_line(error)}") from error
+        raise UserError(f"cannot load the model {name}: {join_lines(error)}") from error
     model, info = loaded
     for problem, title in (
         ("missing_keys", "lack"),

@@ -101,7 +101,7 @@ def read_photo(path: str | Path) -> np.ndarray:
     except MemoryError as error:
         raise UserError("not enough memory to decode this image") from error
     except Exception as error:  # Pillow's decoders raise errors of many kinds on damaged files
-        raise UserError(f"damaged or truncated image ({first_line(error)})") from error
+        raise UserError(f"damaged or truncated image ({join_lines(error)})") from error
 
 
 def convert_to_rgb(image: Image.Image) -> Image.Image:
@@ -131,7 +131,6 @@ def convert_to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def first_line(error: BaseException) -> str:
-    """An exception's text up to its first line's end, or its type where it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def join_lines(error: BaseException) -> str:
+    """An exception's text as one line of at most 300 characters; its type where it has none."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

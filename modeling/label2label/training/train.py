@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -154,7 +154,7 @@ class Trainer:
     def averaged_model(self) -> Label2LabelForImageClassification:
         """The model to validate and save: the moving average where the recipe has one."""
         if self.average is not None and self.average.n_averaged > 0:
-            return self.average.module
+            return cast(Label2LabelForImageClassification, self.average.module)
         return self.accelerator.unwrap_model(self.model)
 
     def resume(self) -> None:

@@ -1,0 +1,90 @@
+"""MobileFaceNet configuration."""
+
+from huggingface_hub.dataclasses import strict
+from transformers.backbone_utils import BackboneConfigMixin
+from transformers.configuration_utils import PreTrainedConfig
+
+
+@strict
+class MobileFaceNetConfig(BackboneConfigMixin, PreTrainedConfig):
+    r"""
+    Configuration of MobileFaceNet (arXiv:1804.07573, Table 1). The defaults are the paper's
+    network.
+
+    Args:
+        num_channels (`int`, *optional*, defaults to 3):
+            Channels of the input image.
+        image_size (`int`, *optional*, defaults to 112):
+            Height and width, in pixels, that the embedding model takes: its global depthwise
+                convolution covers the
+            whole feature map. The backbone's feature map may have any size.
+        stem_channels (`int`, *optional*, defaults to 64):
+            Channels of the stem's two convolutions.
+        stem_pointwise (`bool`, *optional*, defaults to `False`):
+            Whether a pointwise convolution follows the stem's depthwise one, as some public
+            checkpoints have it.
+        stages (`list[list[int]]`, *optional*):
+            One `(expansion, channels, repeats, stride)` a stage of bottlenecks.
+        feature_channels (`int`, *optional*, defaults to 512):
+            Channels of the last feature map.
+        embedding_size (`int`, *optional*, defaults to 128):
+            Size of the face embedding.
+        width_multiplier (`float`, *optional*, defaults to 1.0):
+            Scales every channel count but the embedding's, rounded to a multiple of 8.
+        hidden_act (`str`, *optional*, defaults to `"prelu"`):
+            `"prelu"`, with a slope a channel as in the paper, `"relu6"` or `"relu"`.
+        stem_hidden_act (`str`, *optional*):
+            Activation of the stem's depthwise and pointwise convolutions where it differs from
+            `hidden_act`, as in some public checkpoints.
+        out_features (`list[str]`, *optional*):
+            Feature maps that the backbone returns, of `"stem"`, `"stage1"`, ..., `"features"`; the
+            last by default.
+        out_indices (`list[int]`, *optional*):
+            The same by index.
+    """
+
+    model_type = "mobilefacenet"
+
+    num_channels: int = 3
+    image_size: int = 112
+    stem_channels: int = 64
+    stem_pointwise: bool = False
+    stages: list[list[int]] | tuple[tuple[int, ...], ...] = (
+        (2, 64, 5, 2),
+        (4, 128, 1, 2),
+        (2, 128, 6, 1),
+        (4, 128, 1, 2),
+        (2, 128, 2, 1),
+    )
+    feature_channels: int = 512
+    embedding_size: int = 128
+    width_multiplier: float | int = 1.0
+    hidden_act: str = "prelu"
+    stem_hidden_act: str | None = None
+
+    def __post_init__(self, **kwargs):
+        self.stages = [list(stage) for stage in self.stages]
+        self.stage_names = ["stem", *(f"stage{i + 1}" for i in range(len(self.stages))), "features"]
+        self.set_output_features_output_indices(
+            out_features=kwargs.pop("out_features", None),
+            out_indices=kwargs.pop("out_indices", None),
+        )
+        super().__post_init__(**kwargs)
+
+    def validate_architecture(self):
+        """Raises ValueError where activation, stages or width cannot be built."""
+        for activation in (self.hidden_act, self.stem_hidden_act or self.hidden_act):
+            if activation not in ("prelu", "relu6", "relu"):
+                raise ValueError(
+                    f"an activation must be 'prelu', 'relu6' or 'relu', got {activation!r}"
+                )
+        for stage in self.stages:
+            if len(stage) != 4 or min(stage) < 1:
+                raise ValueError(
+                    f"a stage is (expansion, channels, repeats, stride), all positive; got {stage}"
+                )
+        if self.width_multiplier <= 0:
+            raise ValueError(f"width_multiplier must be positive, got {self.width_multiplier}")
+
+
+__all__ = ["MobileFaceNetConfig"]

@@ -1,0 +1,200 @@
+"""Merge: vocabularies, duplicates, weights and caps, on sources prepared by the programs."""
+
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import datasets
+import pytest
+from conftest import Run, draw_jpeg
+from label2label.data.cards import DatasetDescription
+from label2label.data.images import decode_image
+from label2label.data.preparation import prepare_dataset
+from label2label.data.schema import Sample
+from label2label.data.vocabulary import get_vocabulary
+
+
+def describe(title: str, redistributable: bool = False) -> DatasetDescription:
+    return DatasetDescription(
+        title=title,
+        summary="A test's.",
+        origin=f"Origin of {title}.",
+        terms=f"Terms of {title}.",
+        process="Drawn.",
+        biases=f"Biases of {title}.",
+        program="test",
+        redistributable=redistributable,
+        tags=(title,),
+    )
+
+
+def prepare(folder: Path, samples: list[Sample], images: dict[str, bytes], vocabulary: str) -> Path:
+    prepare_dataset(
+        samples,
+        lambda sample: [(sample, images[sample.key])],
+        get_vocabulary(vocabulary),
+        describe(samples[0].source),
+        folder,
+    )
+    return folder
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> Path:
+    """30 rows of the 40 attributes: 20 train, 4 validation, 6 test; two rows a person."""
+    samples = [
+        Sample(
+            key=f"{index}.jpg",
+            split="train" if index < 20 else "validation" if index < 24 else "test",
+            attributes={"No_Beard": index % 2 == 0, "Smiling": True, "Male": None},
+            identity=str(index // 2),
+            source="first",
+            gender="Male",
+        )
+        for index in range(30)
+    ]
+    images = {f"{index}.jpg": draw_jpeg(index) for index in range(30)}
+    return prepare(tmp_path / "first", samples, images, "celeba-40")
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> Path:
+    """10 rows of the 11 attributes. Train: 2 new ones; 1 that is first's test image 25, smaller;
+    1 that is first's train image 0, byte for byte. Validation: 1 that is first's test image 26,
+    byte for byte. Test: 5, of which one is first's train image 1, re-encoded."""
+
+    def encode(seed: int, scale: float = 1.0, quality: int = 95) -> bytes:
+        image = cv2.cvtColor(decode_image(draw_jpeg(seed)), cv2.COLOR_RGB2BGR)
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+    images = {
+        "new-0": draw_jpeg(100),
+        "new-1": draw_jpeg(101),
+        "small-25": encode(25, scale=0.7),
+        "same-0": draw_jpeg(0),
+        "same-26": draw_jpeg(26),
+        "coarse-1": encode(1, quality=50),
+        **{f"new-{index}": draw_jpeg(100 + index) for index in range(2, 6)},
+    }
+    splits = ["train"] * 4 + ["validation"] + ["test"] * 5
+    samples = [
+        Sample(
+            key=key,
+            split=split,
+            attributes={"Wearing_Mask": True, "Beard": True},
+            identity=str(100 + index),
+            source="second",
+            race="Asian",
+        )
+        for index, (key, split) in enumerate(zip(images, splits, strict=True))
+    ]
+    return prepare(tmp_path / "second", samples, images, "korean-11")
+
+
+def load(folder: Path) -> dict[str, list[dict]]:
+    dataset = datasets.load_dataset(str(folder)).cast_column("image", datasets.Image(decode=False))
+    return {split: rows.to_list() for split, rows in dataset.items()}
+
+
+def names(rows: list[dict]) -> set[str]:
+    return {row["image"]["path"] for row in rows}
+
+
+def test_duplicates_stay_in_the_later_split(first: Path, second: Path, tmp_path: Path, run: Run):
+    assert run("merge", first, second, "--output", tmp_path / "out") == 0
+    splits = load(tmp_path / "out")
+    left_out = {"first/1.jpg", "second/same-0", "second/small-25", "second/same-26"}
+    everything = set.union(*map(names, splits.values()))
+    assert len(everything) == sum(map(len, splits.values())) == 36
+    assert not everything & left_out
+    assert {"second/coarse-1", "first/25.jpg", "first/26.jpg"} <= names(splits["test"])
+    assert "first/0.jpg" in names(splits["train"])
+    assert "validation" in splits
+
+
+def test_vocabulary_derives_and_leaves_the_rest_null(
+    first: Path, second: Path, tmp_path: Path, run: Run
+):
+    for name in ("union", "celeba-40", "korean-11"):
+        output = tmp_path / name
+        assert run("merge", first, second, "--vocabulary", name, "--output", output) == 0
+        rows = [row for split in load(output).values() for row in split]
+        attributes = get_vocabulary(name).attributes
+        groups = ["identity", "source", "race", "gender", "age"]
+        assert list(rows[0]) == ["image", *attributes, *groups]
+        for row in rows:
+            of_first = row["source"] == "first"
+            beard = int(row["image"]["path"][6:-4]) % 2 == 1 if of_first else True
+            assert row.get("Beard", beard) is beard
+            assert row.get("No_Beard", not beard) is not beard
+            assert row["Smiling"] is (True if of_first else None)
+            assert row.get("Wearing_Mask") is (
+                True if not of_first and "Wearing_Mask" in attributes else None
+            )
+            assert row["race"] == (None if of_first else "Asian")
+            assert row["identity"].startswith(row["source"] + "/")
+
+
+def test_weights_and_caps_act_on_training_rows(first: Path, second: Path, tmp_path: Path, run: Run):
+    options = ("--weight", "second=3", "--cap", "first=7", "--output", tmp_path / "out")
+    assert run("merge", first, second, *options) == 0
+    splits = load(tmp_path / "out")
+    assert Counter(row["source"] for row in splits["train"]) == {"first": 7, "second": 6}
+    assert Counter(row["source"] for row in splits["test"]) == {"first": 6, "second": 5}
+
+
+def test_fractional_weight_keeps_about_that_share(first: Path, tmp_path: Path, run: Run):
+    assert run("merge", first, "--weight", "first=0.5", "--output", tmp_path / "out") == 0
+    rows = load(tmp_path / "out")["train"]
+    assert 5 <= len(rows) <= 15
+    assert len(names(rows)) == len(rows)
+
+
+def test_report_and_card_count_by_source_split_attribute_and_group(
+    first: Path, second: Path, tmp_path: Path, run: Run
+):
+    assert run("merge", first, second, "--output", tmp_path / "out") == 0
+    report = (tmp_path / "out/counts.csv").read_text().splitlines()
+    assert "first,test,image,,6" in report
+    assert "second,test,Wearing_Mask,true,5" in report
+    assert "first,test,Wearing_Mask,null,6" in report
+    assert "second,train,race,Asian,2" in report
+    card = (tmp_path / "out/README.md").read_text()
+    for text in (
+        "Terms of first.",
+        "Terms of second.",
+        "Biases of first.",
+        "2 whose near-duplicate",
+    ):
+        assert text in card
+
+
+def test_bad_inputs_are_refused(
+    first: Path, second: Path, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+):
+    output = ("--output", tmp_path / "out")
+    for arguments, message in (
+        ((first, first), "give each dataset only once"),
+        ((first, tmp_path), "holds no prepared dataset"),
+        ((first, second, "--weight", "third=2"), "no source is called third"),
+        ((first, second, "--weight", "first=-1"), "is not like SOURCE=NUMBER"),
+        ((first, second, "--cap", "first"), "is not like SOURCE=NUMBER"),
+        ((first, second, "--output", first), "already holds something else"),
+    ):
+        assert run("merge", *output, *arguments) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+
+def test_person_in_two_splits_is_refused(
+    first: Path, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+):
+    other = prepare(
+        tmp_path / "other",
+        [Sample(key="new.jpg", split="test", identity="0", source="first")],
+        {"new.jpg": draw_jpeg(500)},
+        "celeba-40",
+    )
+    assert run("merge", first, other, "--output", tmp_path / "out") == 2
+    assert "first/0 is in another split" in capsys.readouterr().err

@@ -1,0 +1,137 @@
+"""`label2label predict`: tables, JSON and exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from label2label.cli import main
+from PIL import Image
+
+
+@pytest.fixture
+def photos(portrait, tmp_path):
+    """A folder of a portrait, a picture without a face, and files that cannot be read."""
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    portrait.save(folder / "portrait.png")
+    portrait.save(folder / "more" / "again.jpg", quality=95)
+    Image.new("RGB", (200, 200), "gray").save(folder / "wall.png")
+    return folder
+
+
+@pytest.fixture
+def predict(model_folder, capsys):
+    """Runs the command; returns its exit code, standard output and standard error."""
+
+    def run(*arguments):
+        code = main(["predict", "--model", str(model_folder), *map(str, arguments)])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_json_is_the_documented_structure(predict, photos):
+    code, out, _ = predict("--json", photos)
+    assert code == 0
+    entries = json.loads(out)
+    assert [entry["image"] for entry in entries] == [
+        str(photos / name) for name in ("portrait.png", "wall.png", "more/again.jpg")
+    ]
+    assert [len(entry["faces"]) for entry in entries] == [1, 0, 1]
+    for entry in entries:
+        assert list(entry) == ["image", "faces"]
+        for face in entry["faces"]:
+            assert list(face) == ["box", "score", "attributes"]
+            assert len(face["box"]) == 4
+            assert len(face["attributes"]) == 5
+
+
+def test_unreadable_file_is_an_entry_and_exit_code_1(predict, photos):
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing more")
+    code, out, err = predict("--json", photos, photos / "gone.jpg")
+    assert code == 1
+    errors = {e["image"]: e["error"] for e in json.loads(out) if "error" in e}
+    assert list(errors) == [str(photos / "broken.jpg"), str(photos / "gone.jpg")]
+    assert sum("faces" in entry for entry in json.loads(out)) == 3
+    assert "Traceback" not in err
+
+
+def test_table_names_faces_attributes_and_photos_without_a_face(predict, photos):
+    code, out, err = predict(photos)
+    assert code == 0
+    assert f"{photos / 'portrait.png'}: 1 face" in out
+    assert f"{photos / 'wall.png'}: no face found" in out
+    assert out.count("Wearing Hat") == 2
+    assert "error" not in err
+
+
+def test_table_says_errors_on_standard_error(predict, tmp_path):
+    code, out, err = predict(tmp_path / "gone.jpg")
+    assert code == 1
+    assert out == ""
+    assert f"{tmp_path / 'gone.jpg'}: error: no such file\n" in err
+
+
+def test_threshold_zero_says_yes_to_all(predict, photos):
+    _, out, _ = predict("--threshold", "0", photos / "portrait.png")
+    assert "no  (none)" in out
+    assert "yes (none)" not in out
+
+
+def test_no_align_takes_the_image_as_it_is(predict, photos):
+    code, out, _ = predict("--no-align", "--json", photos / "wall.png")
+    assert code == 0
+    (entry,) = json.loads(out)
+    assert entry["faces"][0]["box"] == [0.0, 0.0, 200.0, 200.0]
+
+
+def test_nothing_to_predict_is_still_json(predict, tmp_path):
+    code, out, _ = predict("--json", tmp_path)
+    assert code == 1
+    assert json.loads(out) == [{"image": str(tmp_path), "error": "no photos in this folder"}]
+
+
+def test_interrupted_json_is_whole_and_exits_130(predict, photos, monkeypatch):
+    from label2label.prediction import predictor
+
+    read = predictor.read_photo
+
+    def interrupt(path):
+        if path.name == "wall.png":
+            raise KeyboardInterrupt
+        return read(path)
+
+    monkeypatch.setattr(predictor, "read_photo", interrupt)
+    code, out, _ = predict("--json", "--batch-size", "1", photos)
+    assert code == 130
+    assert [entry["image"] for entry in json.loads(out)] == [str(photos / "portrait.png")]
+
+
+def test_missing_model_is_one_line_and_exit_code_2(capsys, photos, tmp_path):
+    assert main(["predict", "--model", str(tmp_path / "none"), str(photos)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == (
+        f"error: {tmp_path / 'none'} does not exist: --model takes a model's folder or a Hub id\n"
+    )
+
+
+def test_real_process_offline_prints_only_json_and_one_warning(model_folder, photos, tmp_path):
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+    environment.pop("LABEL2LABEL_FACE_DETECTOR", None)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "label2label", "predict", "--json"),
+            *("--model", str(model_folder), str(photos / "portrait.png")),
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)[0]["faces"]) == 1
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("warning: cannot get face_detection_yunet")

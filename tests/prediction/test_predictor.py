@@ -1,0 +1,257 @@
+"""Photos in, the attributes of every face out, in order, however they are batched."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from label2label.errors import UserError
+from label2label.faces import detection
+from label2label.models import Label2LabelForImageClassification, Label2LabelImageProcessor
+from label2label.prediction.loading import load_model
+from label2label.prediction.predictor import AttributePredictor
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+
+@pytest.fixture
+def predictor(model_folder):
+    with pytest.warns(UserWarning, match="Haar"):
+        return AttributePredictor.from_pretrained(model_folder, batch_size=3)
+
+
+@pytest.fixture
+def crop_predictor(model_folder):
+    return AttributePredictor.from_pretrained(model_folder, align=False, batch_size=3)
+
+
+def test_face_has_box_score_and_every_attribute(predictor, portrait):
+    (face,) = predictor(portrait)
+    assert list(face) == ["box", "score", "attributes"]
+    x0, y0, x1, y1 = face["box"]
+    assert 0 <= x0 < 268 < x1 <= 512
+    assert 0 <= y0 < 230 < y1 <= 600
+    assert list(face["attributes"]) == list(predictor.model.config.id2label.values())
+    assert all(0 <= p <= 1 for p in face["attributes"].values())
+    json.dumps(face)
+
+
+def test_attributes_are_those_of_the_aligned_crop(predictor, portrait):
+    from label2label.faces.alignment import align_face
+
+    (face,) = predictor(portrait)
+    pixels = np.asarray(portrait)
+    (found,) = predictor.detector(pixels)
+    crop = align_face(pixels, found, predictor.processor.alignment_template)
+    with torch.inference_mode():
+        pixel_values = predictor.processor(crop, return_tensors="pt").pixel_values
+        expected = predictor.model(pixel_values).logits.sigmoid()[0]
+    assert np.allclose(list(face["attributes"].values()), expected, atol=1e-4)
+
+
+def test_several_faces_in_one_photo_are_told_apart(predictor, portrait):
+    pair = Image.new("RGB", (1024, 600))
+    pair.paste(portrait, (0, 0))
+    pair.paste(portrait.convert("L").convert("RGB"), (512, 0))
+    left, right = predictor(pair)
+    assert left["box"][2] < 512 < right["box"][0]
+    assert left["attributes"] != right["attributes"]
+
+
+def test_photo_without_a_face_has_an_empty_list(predictor):
+    assert predictor(Image.new("RGB", (300, 200), "gray")) == []
+
+
+def test_entries_keep_their_order_and_their_faces_whatever_the_batches(
+    model_folder, predictor, portrait, tmp_path
+):
+    paths = []
+    for i in range(5):
+        portrait.rotate(2 * i - 4).save(tmp_path / f"{i}.png")
+        paths += [tmp_path / f"{i}.png", tmp_path / f"missing-{i}.png"]
+    Image.new("RGB", (300, 200)).save(tmp_path / "blank.png")
+    paths.insert(4, tmp_path / "blank.png")
+    entries = list(predictor.predict_photos(paths))
+    assert [entry["image"] for entry in entries] == [str(path) for path in paths]
+    for path, entry in zip(paths, entries, strict=True):
+        if "missing" in path.name:
+            assert entry == {"image": str(path), "error": "no such file"}
+        elif path.name == "blank.png":
+            assert entry["faces"] == []
+        else:
+            (alone,) = predictor(path)
+            (batched,) = entry["faces"]
+            assert batched["box"] == alone["box"]
+            assert batched["attributes"] == pytest.approx(alone["attributes"], abs=2e-4)
+
+
+def test_photos_are_read_only_as_results_are_taken(crop_predictor, portrait):
+    taken = []
+
+    def photos():
+        for i in range(100):
+            taken.append(i)
+            yield portrait
+
+    next(crop_predictor.predict_photos(photos()))
+    assert len(taken) == 3  # one batch
+
+
+def test_without_alignment_the_whole_image_is_the_crop(crop_predictor, portrait):
+    (face,) = crop_predictor(portrait)
+    assert face["box"] == [0.0, 0.0, 512.0, 600.0]
+    assert face["score"] == 1.0
+    with torch.inference_mode():
+        pixel_values = crop_predictor.processor(portrait, return_tensors="pt").pixel_values
+        expected = crop_predictor.model(pixel_values).logits.sigmoid()[0]
+    assert np.allclose(list(face["attributes"].values()), expected, atol=1e-4)
+
+
+def test_one_unreadable_photo_is_an_error_that_names_it(crop_predictor, tmp_path):
+    with pytest.raises(UserError, match=r"gone\.jpg: no such file"):
+        crop_predictor(tmp_path / "gone.jpg")
+
+
+def test_yunet_finds_the_portrait_too(shared, monkeypatch, model_folder, portrait):
+    path = str(shared / "weights" / detection.DETECTOR_FILE)
+    monkeypatch.setattr(detection, "find_detector_file", lambda: path)
+    (face,) = AttributePredictor.from_pretrained(model_folder)(portrait)
+    assert np.allclose(face["box"], (183, 120, 353, 333), atol=12)
+
+
+@pytest.fixture
+def broken(model_folder, tmp_path):
+    """A copy of the model's folder, to be broken."""
+    for file in model_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    return tmp_path
+
+
+def edit_config(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+def remove_config(folder):
+    (folder / "config.json").unlink()
+    return "no config.json"
+
+
+def remove_weights(folder):
+    (folder / "model.safetensors").unlink()
+    return "model.safetensors"
+
+
+def remove_processor(folder):
+    (folder / "preprocessor_config.json").unlink()
+    return "preprocessor"
+
+
+def spoil_config(folder):
+    (folder / "config.json").write_text('{"model_type": ')
+    return "config.json"
+
+
+def spoil_processor(folder):
+    (folder / "preprocessor_config.json").write_text("[]")
+    return "cannot load"
+
+
+def truncate_weights(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:5000])
+    return "cannot load"
+
+
+def empty_weights(folder):
+    (folder / "model.safetensors").write_bytes(b"")
+    return "cannot load"
+
+
+def drop_a_weight(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights.pop(sorted(weights)[0])
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return "weights do not match its config.json: they lack"
+
+
+def add_a_weight(folder):
+    weights = load_file(folder / "model.safetensors")
+    save_file({**weights, "extra": torch.zeros(1)}, folder / "model.safetensors", {"format": "pt"})
+    return "beyond the config, extra"
+
+
+def widen_config(folder):
+    edit_config(folder, hidden_size=32)
+    return "cannot load"
+
+
+def add_an_attribute(folder):
+    names = dict(enumerate(["Smiling", "Male", "Wearing_Hat", "No_Beard", "Young", "Bald"]))
+    edit_config(folder, id2label=names, label2id={name: i for i, name in names.items()})
+    return "cannot load"
+
+
+def change_head(folder):
+    edit_config(folder, head_type="query2label")
+    return "do not match"
+
+
+def name_an_unknown_head(folder):
+    edit_config(folder, head_type="oracle")
+    return "head_type"
+
+
+def name_another_model(folder):
+    edit_config(folder, model_type="resnet")
+    return "'resnet', not 'label2label'"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        remove_config,
+        remove_weights,
+        remove_processor,
+        spoil_config,
+        spoil_processor,
+        truncate_weights,
+        empty_weights,
+        drop_a_weight,
+        add_a_weight,
+        widen_config,
+        add_an_attribute,
+        change_head,
+        name_an_unknown_head,
+        name_another_model,
+    ],
+)
+def test_model_folder_that_does_not_fit_is_one_clear_line(spoil, broken):
+    load_model(broken)
+    expected = spoil(broken)
+    with pytest.raises(UserError) as error:
+        load_model(broken)
+    assert expected in str(error.value)
+    assert str(broken) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./relative", "one-word", "a/b/c"])
+def test_name_that_is_neither_folder_nor_hub_id_does_not_reach_for_the_hub(name):
+    with pytest.raises(UserError, match="does not exist: --model takes"):
+        load_model(name)
+
+
+def test_file_in_place_of_a_model_folder_is_named(model_folder):
+    with pytest.raises(UserError, match="is a file"):
+        load_model(model_folder / "config.json")
+
+
+def test_loaded_model_is_the_saved_one(model_folder):
+    model, processor = load_model(model_folder)
+    assert isinstance(model, Label2LabelForImageClassification)
+    assert isinstance(processor, Label2LabelImageProcessor)
+    assert not model.training
+    saved = load_file(model_folder / "model.safetensors")
+    state = model.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in saved.items())

@@ -1,0 +1,128 @@
+"""The command answers quickly, and ends in one line where the user can mend something."""
+
+import resource
+import subprocess
+import sys
+
+import pytest
+from label2label import __version__
+from label2label.cli import build_parser, main
+from label2label.errors import UserError
+
+HEAVY = ("torch", "transformers", "datasets", "cv2", "numpy", "matplotlib", "PIL")
+
+
+def run_python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    code = (
+        "import sys, runpy\n"
+        "sys.argv = ['label2label', '--help']\n"
+        "try: runpy.run_module('label2label', run_name='__main__')\n"
+        "except SystemExit as stop: assert stop.code == 0\n"
+        f"print('heavy:', [m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    run_python(code)  # so that the next one finds compiled files
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    out = run_python(code).stdout
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert "heavy: []" in out
+    for command in ("predict", "train", "evaluate", "convert"):
+        assert command in out
+    # Processor time: on a busy machine the clock on the wall measures the others.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+
+
+def test_module_runs_without_heavy_imports():
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "label2label", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"label2label {__version__}\n"
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "label2label.cli" in imported
+    assert not imported & set(HEAVY)
+
+
+@pytest.mark.parametrize("command", ["predict", "train", "evaluate", "convert"])
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert f"label2label {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["fly"],
+        ["predict"],
+        ["predict", "a.jpg", "--threshold", "2"],
+        ["predict", "a.jpg", "--threshold", "nan"],
+        ["predict", "a.jpg", "--batch-size", "0"],
+        ["train"],
+        ["evaluate"],
+        ["convert", "a.pt"],
+    ],
+)
+def test_wrong_arguments_exit_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_commands_get_the_arguments_that_they_read():
+    parser = build_parser()
+    args = parser.parse_args(["train", "--output", "o", "--set", "epochs=2", "--set", "seed=1"])
+    assert (args.config, args.data, args.resume) == (None, None, False)
+    assert args.set == ["epochs=2", "seed=1"]
+    args = parser.parse_args(
+        ["evaluate", "--data", "d", "--group", "race", "--group", "gender", "--output", "f.json"]
+    )
+    assert (args.split, args.batch_size, args.model) == ("test", 64, None)
+    assert args.group == ["race", "gender"]
+    args = parser.parse_args(["predict", "a.jpg", "b"])
+    assert (args.images, args.align, args.json, args.threshold) == (
+        ["a.jpg", "b"],
+        True,
+        False,
+        0.5,
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (UserError("the disk is full: free some space"), 2, "error: the disk is full"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (ModuleNotFoundError("no", name="accelerate"), 2, "error: convert needs accelerate"),
+    ],
+)
+def test_command_that_cannot_go_on_ends_in_one_line(error, code, text, monkeypatch, capsys):
+    from label2label.training import conversion
+
+    def fail(args):
+        raise error
+
+    monkeypatch.setattr(conversion, "convert_command", fail)
+    assert main(["convert", "a.pt", "out"]) == code
+    err = capsys.readouterr().err
+    assert err.startswith(text)
+    assert err.count("\n") == 1
+
+
+def test_fault_of_ours_is_not_hidden(monkeypatch):
+    from label2label.training import conversion
+
+    def fail(args):
+        raise ModuleNotFoundError("no", name="label2label.lost")
+
+    monkeypatch.setattr(conversion, "convert_command", fail)
+    with pytest.raises(ModuleNotFoundError):
+        main(["convert", "a.pt", "out"])

@@ -1,0 +1,66 @@
+"""Recipes: what is read, what is refused."""
+
+import pytest
+
+from label2label.errors import UserError
+from label2label.training.recipe import Recipe, load_recipe
+
+
+def test_the_bundled_recipe_is_valid():
+    recipe = load_recipe("celeba")
+    assert recipe.model["head_type"] == "label2label"
+    assert recipe.epochs > 1
+
+
+def test_no_file_gives_the_defaults():
+    assert load_recipe(None) == Recipe()
+
+
+def test_overrides_win_over_the_file_and_reach_into_mappings(recipe_file):
+    recipe = load_recipe(
+        recipe_file, ["epochs=7", "model.hidden_size=32", "mixed_precision='no'", "backbone=null"]
+    )
+    assert (recipe.epochs, recipe.model["hidden_size"], recipe.backbone) == (7, 32, None)
+    assert recipe.model["num_attention_heads"] == 2
+    assert recipe.batch_size == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch: 3", "unknown key epoch"),
+        ("epochs: many", "epochs"),
+        ("epochs: 0", "epochs must be positive"),
+        ("flip: 1.5", "flip must be in 0..1"),
+        ("optimizer: adagrad", "optimizer must be one of adamw, sgd"),
+        ("channels_last: 3", "channels_last"),
+        ("- a list", "a mapping of keys"),
+        ("epochs: [", "not valid YAML"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_in_one_line(tmp_path, text, message):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as refused:
+        load_recipe(path)
+    assert "\n" not in str(refused.value)
+    assert str(path) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("epochs", "takes key=value"),
+        ("epoch=3", "unknown key epoch"),
+        ("epochs.x=3", "'epochs' is no mapping"),
+        ("epochs=[", "no YAML"),
+    ],
+)
+def test_a_wrong_override_is_refused(recipe_file, override, message):
+    with pytest.raises(UserError, match=message):
+        load_recipe(recipe_file, [override])
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(UserError, match=r"nowhere\.yaml: cannot read"):
+        load_recipe("nowhere.yaml")

@@ -1,0 +1,228 @@
+"""The loop: it learns, it stops and goes on without a trace, and it fails in one line."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from label2label import Label2LabelForImageClassification, Label2LabelImageProcessor
+from label2label.cli import main
+from label2label.data.vocabulary import CELEBA_ATTRIBUTES
+from label2label.errors import UserError
+from label2label.training import checkpoint
+from label2label.training.recipe import Recipe
+from label2label.training.train import (
+    Trainer,
+    attribute_frequencies,
+    parameter_groups,
+    smooth_labels,
+)
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    return Label2LabelForImageClassification.from_pretrained(folder).state_dict()
+
+
+def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+def test_it_learns_what_can_be_seen_and_ignores_what_is_not_known(recipe_values, tmp_path):
+    recipe = Recipe(
+        **{**recipe_values, "epochs": 12, "mixup": 0.0, "erasing": 0.0, "head_learning_rate": 0.01}
+    )
+    result = Trainer(recipe, tmp_path).train()
+    assert result["finished"]
+    assert result["best_accuracy"] > 0.9
+    losses = [entry["train_loss"] for entry in result["history"]]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_outputs_load_like_any_model(recipe_values, tmp_path):
+    Trainer(Recipe(**recipe_values), tmp_path).train()
+    model = Label2LabelForImageClassification.from_pretrained(tmp_path / "best")
+    assert list(model.config.id2label.values()) == list(CELEBA_ATTRIBUTES)
+    Label2LabelImageProcessor.from_pretrained(tmp_path / "best")
+    assert [e["epoch"] for e in json.loads((tmp_path / "history.json").read_text())] == [1, 2]
+    assert list((tmp_path / "logs").glob("events.*"))
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("stop_after", [1, 5, 8])
+def test_interrupted_at_any_step_it_ends_with_the_same_weights(
+    recipe_values, tmp_path, stop_after, monkeypatch
+):
+    recipe = Recipe(**recipe_values, gradient_accumulation=2)
+    Trainer(recipe, tmp_path / "whole").train()
+
+    first = Trainer(recipe, tmp_path / "parts")
+    step, done = first._step, []
+
+    def step_then_interrupt(batch):
+        loss = step(batch)
+        done.append(loss)
+        first.interrupted = len(done) == stop_after
+        return loss
+
+    monkeypatch.setattr(first, "_step", step_then_interrupt)
+    assert not first.train()["finished"]
+    second = Trainer(recipe, tmp_path / "parts")
+    second.resume()
+    assert second.train()["finished"]
+    assert_same(weights(tmp_path / "whole/last"), weights(tmp_path / "parts/last"))
+    assert (
+        second.progress.history[-1]["accuracy"]
+        == json.loads((tmp_path / "whole/history.json").read_text())[-1]["accuracy"]
+    )
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_the_command_goes_on(recipe_file, tmp_path):
+    def command(output, *more):
+        return [
+            *(sys.executable, "-m", "label2label", "train", "--config", str(recipe_file)),
+            *("--output", str(output), "--set", "epochs=3", *more),
+        ]
+
+    running = subprocess.Popen(
+        [*command(tmp_path / "parts"), "--set", "epochs=200", "--set", "workers=1"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 240
+    while not list(tmp_path.glob("parts/history.json")) and time.monotonic() < deadline:
+        assert running.poll() is None, running.stderr.read()
+        time.sleep(0.2)
+    os.killpg(running.pid, signal.SIGINT)
+    output, errors = running.communicate(timeout=120)
+    assert running.returncode == 130, errors
+    assert "stopped and saved at step" in output
+    assert "Traceback" not in errors
+    assert list(tmp_path.glob("parts/state/step-*"))
+
+    again = subprocess.run(command(tmp_path / "parts"), capture_output=True, text=True)
+    assert again.returncode == 2
+    assert "--resume" in again.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_train_together_and_resume(recipe_file, tmp_path):
+    def launch(*more):
+        return subprocess.run(
+            [
+                *(sys.executable, "-m", "accelerate.commands.launch", "--cpu"),
+                *("--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"),
+                *("--dynamo_backend", "no", "--main_process_port", "0", "-m", "label2label"),
+                *("train", "--config", str(recipe_file), "--output", str(tmp_path / "run"), *more),
+            ],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+    done = launch()
+    assert done.returncode == 0, done.stderr
+    history = json.loads((tmp_path / "run/history.json").read_text())
+    # 40 images, 8 a batch on each of two processes: 2 steps an epoch
+    assert [entry["step"] for entry in history] == [2, 4]
+    assert weights(tmp_path / "run/best")
+    more = launch("--set", "epochs=3", "--resume")
+    assert more.returncode == 0, more.stderr
+    assert len(json.loads((tmp_path / "run/history.json").read_text())) == 3
+
+
+def test_a_full_disk_ends_in_one_line_and_keeps_the_state_before(
+    recipe_values, tmp_path, monkeypatch, capsys
+):
+    trainer = Trainer(Recipe(**recipe_values), tmp_path)
+    checkpoint.save_state(trainer.accelerator, tmp_path / "state", 1)
+
+    def fail(path):
+        (tmp_path / "state/.step-00000002/model.safetensors").write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(trainer.accelerator, "save_state", fail)
+    with pytest.raises(UserError, match=r"No space left on device.*resume from .*step-00000001"):
+        checkpoint.save_state(trainer.accelerator, tmp_path / "state", 2)
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["step-00000001"]
+
+
+def test_a_model_that_cannot_be_written_keeps_the_one_before(recipe_values, tmp_path, monkeypatch):
+    trainer = Trainer(Recipe(**recipe_values), tmp_path)
+    trainer._save_model("best")
+    before = weights(tmp_path / "best")
+    monkeypatch.setattr(
+        trainer.processor,
+        "save_pretrained",
+        lambda path: (_ for _ in ()).throw(OSError(28, "No space left on device")),
+    )
+    with pytest.raises(UserError, match="No space left on device"):
+        trainer._save_model("best")
+    assert_same(before, weights(tmp_path / "best"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": "nowhere/at/all"}, "no such folder"),
+        ({"backbone": "nowhere/at/all", "backbone_config": None}, "label2label convert"),
+        ({"batch_size": 64}, "do not fill one batch"),
+        ({"vocabulary": "esperanto"}, "unknown vocabulary"),
+        ({"vocabulary": "korean-11"}, "no column 'Wearing_Mask'"),
+        ({"model": {"hidden": 3}}, "unknown key hidden"),
+        ({"model": {"hidden_size": 18}}, "hidden_size must be a multiple"),
+        ({"backbone_config": {"model_type": "nothing"}}, "nothing"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_in_one_line(recipe_values, tmp_path, change, message):
+    recipe = Recipe(**{**recipe_values, **change})
+    with pytest.raises(UserError, match=message) as refused:
+        Trainer(recipe, tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_command_prints_one_line_and_exits_with_2(recipe_file, tmp_path, capsys):
+    arguments = ["train", "--config", str(recipe_file), "--output", str(tmp_path / "run")]
+    assert main([*arguments, "--resume"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "no state to resume from" in error
+
+
+def test_norms_biases_and_slopes_do_not_decay(recipe_values, tmp_path):
+    trainer = Trainer(Recipe(**recipe_values), tmp_path)
+    groups = parameter_groups(trainer.model, trainer.recipe)
+    for group in groups:
+        for parameter in group["params"]:
+            assert (parameter.ndim > 1) == (group["weight_decay"] > 0)
+    assert sum(len(g["params"]) for g in groups) == len(list(trainer.model.parameters()))
+    assert {g["lr"] for g in groups} == {0.0005, 0.001, 0.01}
+
+
+def test_labels_are_smoothed_where_they_are_known():
+    labels = torch.tensor([[1, 0, -100]])
+    smooth = smooth_labels({"labels": labels}, 0.1)["labels"]
+    assert torch.allclose(smooth, torch.tensor([[0.95, 0.05, -100.0]]))
+    assert torch.equal(smooth_labels({"labels": labels}, 0.0)["labels"], labels)
+
+
+def test_frequencies_count_known_labels_only():
+    labels = torch.tensor([[1, -100, -100], [0, 1, -100], [0, 1, -100]]).numpy()
+    frequencies = attribute_frequencies(labels)
+    assert torch.allclose(frequencies, torch.tensor([1 / 3, 1.0, 0.5]))
+
+
+@pytest.mark.parametrize("change", [{"optimizer": "sgd"}, {"ema": 0.0}, {"channels_last": True}])
+def test_every_switch_trains(recipe_values, tmp_path, change):
+    recipe = dataclasses.replace(Recipe(**recipe_values), epochs=1, **change)
+    assert Trainer(recipe, tmp_path).train()["step"] == 5
