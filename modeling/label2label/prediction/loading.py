@@ -37,8 +37,10 @@ def load_model(
             raise UserError(f"{name} is a file: --model takes a model's folder or a Hub id")
         if name.count("/") != 1 or name.startswith((".", "/", "~")):
             raise UserError(f"{name} does not exist: --model takes a model's folder or a Hub id")
-    elif not (Path(name) / "config.json").is_file():
-        raise UserError(f"{name} has no config.json: it is no model folder")
+    else:
+        for file in ("config.json", "preprocessor_config.json"):
+            if not (Path(name) / file).is_file():
+                raise UserError(f"{name} has no {file}: it is no whole model folder")
     try:
         config, _ = PreTrainedConfig.get_config_dict(name)
         if config.get("model_type") != "label2label":
