@@ -330,7 +330,7 @@ def source_option(parse: Callable[[str], Number]) -> Callable[[str], tuple[str, 
         source, _, number = text.rpartition("=")
         try:
             return source, parse(number)
-        except ValueError as error:
+        except (ValueError, argparse.ArgumentTypeError) as error:
             raise argparse.ArgumentTypeError(f"{text!r} is not like SOURCE=NUMBER") from error
 
     return parse_pair

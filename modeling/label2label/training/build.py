@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoBackbone, AutoConfig
 
 from label2label.errors import UserError
@@ -37,7 +38,7 @@ def build_model(recipe: Recipe, attributes: Sequence[str]) -> Label2LabelForImag
             label2id={name: i for i, name in enumerate(attributes)},
             **recipe.model,
         )
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, StrictDataclassError) as error:
         raise UserError(f"model: {' '.join(str(error).split())}") from error
     model = Label2LabelForImageClassification(config)
     if backbone is not None:

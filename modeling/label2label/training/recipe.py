@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
 
 from label2label.errors import UserError
 
@@ -143,7 +144,7 @@ def load_recipe(config: str | Path | None, overrides: list[str] | None = None) -
         )
     try:
         return Recipe(**values)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, StrictDataclassError) as error:
         raise UserError(f"{where}: {' '.join(str(error).split())}") from error
 
 

@@ -189,6 +189,8 @@ class Trainer:
             losses, started = [], time.monotonic()
             for batch in self._batches():
                 losses.append(self._step(batch))
+                if not self.accelerator.sync_gradients:
+                    continue  # half a step cannot be saved
                 if self._stop_requested():
                     save_state(self.accelerator, self.output / "state", progress.step)
                     return self._result(finished=False)
