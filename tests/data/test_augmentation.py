@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from label2label import Label2LabelImageProcessor
 from label2label.data.augmentation import Augmentation
 

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from label2label import Label2LabelConfig, Label2LabelForImageClassification, MobileFaceNetConfig
 
 NUM_ATTRIBUTES = 5

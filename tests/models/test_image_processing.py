@@ -5,9 +5,8 @@ import io
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
 from label2label import Label2LabelImageProcessor
+from PIL import Image
 
 MEAN = np.array([0.485, 0.456, 0.406])
 STD = np.array([0.229, 0.224, 0.225])

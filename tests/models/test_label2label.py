@@ -2,15 +2,14 @@
 
 import pytest
 import torch
-from torch import nn
-from transformers import ResNetConfig
-
 from label2label.models.modeling_label2label import (
     ImageConditionedMaskedLanguageModel,
     masked_binary_cross_entropy,
     mix_words,
 )
 from label2label.models.modeling_label2label_decoder import sine_position_embedding
+from torch import nn
+from transformers import ResNetConfig
 
 HEADS = ["fc", "query2label", "label2label"]
 
@@ -139,7 +138,7 @@ def test_mixed_words_follow_the_larger_image_where_the_prediction_agrees():
     words = torch.tensor([[True, True, False, True, True]])
     labels = torch.tensor([[1, 0, 0, -100, 0]])
     other = torch.tensor([[0, 1, 1, 0, -100]])
-    # larger agrees; disagrees -> other; agrees; larger unknown -> other; other unknown -> prediction
+    # larger agrees; disagrees: other; agrees; larger unknown: other; other unknown: prediction
     expected = torch.tensor([[True, True, False, False, True]])
     assert torch.equal(mix_words(words, labels, other, 0.7), expected)
     assert torch.equal(mix_words(words, other, labels, 0.3), expected)
@@ -253,5 +252,5 @@ def test_torch_export_computes_the_same_for_any_batch(make_model, images):
     [{"head_type": "gru"}, {"hidden_size": 18}, {"num_attention_heads": 3}, {"dropout": 1.5}],
 )
 def test_a_config_that_cannot_be_built_is_refused(make_model, wrong):
-    with pytest.raises(Exception, match="head_type|hidden_size|dropout"):
+    with pytest.raises(Exception, match=r"head_type|hidden_size|dropout"):
         make_model(**wrong)

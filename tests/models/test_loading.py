@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from label2label import Label2LabelForImageClassification, Label2LabelImageProcessor
 from PIL import Image
 from transformers import (
     AutoConfig,
@@ -16,8 +17,6 @@ from transformers import (
     AutoModelForImageClassification,
     pipeline,
 )
-
-from label2label import Label2LabelForImageClassification, Label2LabelImageProcessor
 
 
 @pytest.fixture

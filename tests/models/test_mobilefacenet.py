@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from transformers import AutoBackbone, AutoConfig, AutoModel
-
 from label2label import MobileFaceNetBackbone, MobileFaceNetConfig, MobileFaceNetModel
+from transformers import AutoBackbone, AutoConfig, AutoModel
 
 
 def count(module: torch.nn.Module) -> int:
@@ -85,7 +84,7 @@ def test_weights_are_initialised_as_the_model_says(tiny_backbone_config):
     [{"hidden_act": "swish"}, {"stages": [[2, 64, 5]]}, {"width_multiplier": 0}],
 )
 def test_a_config_that_cannot_be_built_is_refused(wrong):
-    with pytest.raises(Exception, match="activation|expansion|width_multiplier"):
+    with pytest.raises(Exception, match=r"activation|expansion|width_multiplier"):
         MobileFaceNetConfig(**wrong)
 
 

@@ -4,9 +4,8 @@ import datasets
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
-
 from label2label.data.vocabulary import CELEBA_ATTRIBUTES
+from PIL import Image
 
 NUM_TRAIN, NUM_VALIDATION = 40, 9
 

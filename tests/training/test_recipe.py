@@ -1,7 +1,6 @@
 """Recipes: what is read, what is refused."""
 
 import pytest
-
 from label2label.errors import UserError
 from label2label.training.recipe import Recipe, load_recipe
 

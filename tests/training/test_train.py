@@ -10,7 +10,6 @@ import time
 
 import pytest
 import torch
-
 from label2label import Label2LabelForImageClassification, Label2LabelImageProcessor
 from label2label.cli import main
 from label2label.data.vocabulary import CELEBA_ATTRIBUTES
