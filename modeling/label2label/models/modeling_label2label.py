@@ -197,7 +197,7 @@ class Label2LabelModel(Label2LabelPreTrainedModel):
 
     def __init__(self, config: Label2LabelConfig):
         super().__init__(config)
-        backbone_config = config.backbone_config
+        backbone_config: Any = config.backbone_config
         # Not by isinstance: with trust_remote_code, config and model each import their own copy.
         self.backbone = (
             MobileFaceNetBackbone(backbone_config)
