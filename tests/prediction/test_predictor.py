@@ -119,6 +119,18 @@ def test_yunet_finds_the_portrait_too(shared, monkeypatch, model_folder, portrai
     assert np.allclose(face["box"], (183, 120, 353, 333), atol=12)
 
 
+@pytest.mark.parametrize("detector", ["cascade", "yunet"])
+def test_shipped_model_finds_the_hat_and_the_glasses(detector, request, monkeypatch, portrait):
+    if detector == "yunet":
+        path = str(request.getfixturevalue("shared") / "weights" / detection.DETECTOR_FILE)
+        monkeypatch.setattr(detection, "find_detector_file", lambda: path)
+    (face,) = AttributePredictor.from_pretrained()(portrait)
+    for name in ("Wearing_Hat", "Eyeglasses", "No_Beard"):
+        assert face["attributes"][name] > 0.7, name
+    for name in ("Bald", "Young", "Goatee", "Blond_Hair"):
+        assert face["attributes"][name] < 0.3, name
+
+
 @pytest.fixture
 def broken(model_folder, tmp_path):
     """A copy of the model's folder, to be broken."""
