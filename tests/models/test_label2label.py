@@ -120,18 +120,36 @@ def test_words_are_masked_in_training_only(make_model, probability):
     words = torch.zeros(400, config.num_labels, dtype=torch.bool)
     tokens = torch.zeros(400, 4, config.hidden_size)
     torch.manual_seed(0)
-    _, masked, *_ = network.train()(words, tokens)
+    _, masked, *_ = network.train()(words, None, tokens)
     assert masked.float().mean().item() == pytest.approx(probability, abs=0.05)
-    assert network.eval()(words, tokens)[1] is None
+    assert network.eval()(words, None, tokens)[1] is None
 
 
-def test_a_fully_masked_sentence_says_nothing_about_its_words(make_model, images):
+def test_a_fully_masked_sentence_says_nothing_about_its_words(make_model):
+    config = make_model(mask_probability=1.0, dropout=0.0).config
+    network = ImageConditionedMaskedLanguageModel(config).train()
+    words = torch.ones(4, config.num_labels, dtype=torch.bool)
+    tokens = torch.randn(4, 4, config.hidden_size)
+    assert torch.equal(network(words, None, tokens)[0], network(~words, None, tokens)[0])
+
+
+def test_known_words_are_never_masked_nor_asked_for(make_model, images, labels):
     model = make_model(mask_probability=1.0, dropout=0.0).train()
-    model.normalization.eval()  # its running statistics would move between the two calls
-    model.label2label.backbone.eval()
-    ones = torch.ones(4, 5, dtype=torch.long)
-    present = model(images, known_labels=ones).logits
-    assert torch.equal(present, model(images, known_labels=0 * ones).logits)
+    known = torch.full((4, 5), -100)
+    known[:, 2] = 1
+    outputs = model.label2label(images, known_labels=known)
+    assert outputs.masked_words.tolist() == [[True, True, False, True, True]] * 4
+    logits = torch.zeros(4, 5, requires_grad=True)
+    model.compute_loss(logits, labels.zero_(), outputs, known).backward()
+    assert (logits.grad[:, 2] == 0).all()
+    assert (logits.grad[:, [0, 1, 3, 4]] > 0).all()
+
+
+def test_the_temperature_divides_the_logits(make_model, images):
+    model = make_model()
+    logits = model(images).logits
+    model.config.temperature = 2.0
+    assert torch.allclose(model(images).logits, logits / 2)
 
 
 def test_mixed_words_follow_the_larger_image_where_the_prediction_agrees():

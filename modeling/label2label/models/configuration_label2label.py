@@ -47,6 +47,9 @@ class Label2LabelConfig(PreTrainedConfig):
             Weight (lambda) of the language model's loss beside the query network's.
         logit_clamp (`float`, *optional*, defaults to 10.0):
             Logits are clamped to plus or minus this inside the loss.
+        temperature (`float`, *optional*, defaults to 1.0):
+            The logits are divided by it, so that their sigmoid is a calibrated probability
+            (arXiv:1706.04599); fitted after training.
         initializer_range (`float`, *optional*, defaults to 0.02):
             Standard deviation of linear layers and embeddings at initialisation.
     """
@@ -66,6 +69,7 @@ class Label2LabelConfig(PreTrainedConfig):
     unmasked_loss_weight: float | int = 1.0
     mlm_loss_weight: float | int = 1.0
     logit_clamp: float | int = 10.0
+    temperature: float | int = 1.0
     initializer_range: float = 0.02
     problem_type: str | None = "multi_label_classification"
 
@@ -104,6 +108,8 @@ class Label2LabelConfig(PreTrainedConfig):
         for name in ("dropout", "mask_probability"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in 0..1, got {getattr(self, name)}")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature must be positive, got {self.temperature}")
 
 
 __all__ = ["Label2LabelConfig"]

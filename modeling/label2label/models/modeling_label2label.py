@@ -140,11 +140,14 @@ class ImageConditionedMaskedLanguageModel(nn.Module):
         # Rows 0..A-1 are the words "absent", rows A..2A-1 the words "present".
         self.word_embeddings = nn.Embedding(2 * config.num_labels, config.hidden_size)
         self.mask_embeddings = nn.Embedding(config.num_labels, config.hidden_size)
+        # Added to words that the caller knows: they are surer than the query network's guesses.
+        self.known_embedding = nn.Parameter(torch.zeros(config.num_labels, config.hidden_size))
         self.decoder = Label2LabelDecoder(config, config.num_mlm_layers)
 
     def forward(
         self,
         words: torch.Tensor,  # (batch, attributes), true where present
+        known_words: torch.Tensor | None,  # (batch, attributes), true where the caller gave it
         image_tokens: torch.Tensor,
         output_attentions: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None, list[torch.Tensor], list[torch.Tensor]]:
@@ -153,9 +156,13 @@ class ImageConditionedMaskedLanguageModel(nn.Module):
         masked_words = None
         if self.training:
             masked_words = torch.rand(words.shape, device=words.device) < self.mask_probability
+            if known_words is not None:
+                masked_words &= ~known_words
             sentence = torch.where(
                 masked_words[..., None], self.mask_embeddings.weight, sentence
             )  # (batch, attributes, hidden)
+        if known_words is not None:
+            sentence = sentence + known_words[..., None] * self.known_embedding
         hidden_states, attentions, cross_attentions = self.decoder(
             sentence, image_tokens, output_attentions
         )
@@ -190,6 +197,8 @@ class Label2LabelPreTrainedModel(PreTrainedModel):
         if isinstance(module, GroupWiseLinear):
             init.normal_(module.weight, std=self.config.initializer_range)
             init.zeros_(module.bias)
+        elif isinstance(module, ImageConditionedMaskedLanguageModel):
+            init.zeros_(module.known_embedding)
 
 
 class Label2LabelModel(Label2LabelPreTrainedModel):
@@ -266,10 +275,12 @@ class Label2LabelModel(Label2LabelPreTrainedModel):
             words = query_logits > 0  # pseudo-labels (step 3)
             if mixup is not None:
                 words = mix_words(words, *mixup)
+            known_words = None
             if known_labels is not None:
-                words = torch.where(known_labels >= 0, known_labels > 0, words)
+                known_words = known_labels >= 0
+                words = torch.where(known_words, known_labels > 0, words)
             hidden_states, masked_words, mlm_attentions, mlm_cross_attentions = (
-                self.masked_language_model(words, image_tokens, output_attentions)
+                self.masked_language_model(words, known_words, image_tokens, output_attentions)
             )
             attentions = attentions + mlm_attentions
             cross_attentions = cross_attentions + mlm_cross_attentions
@@ -379,13 +390,14 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
             logits = self.classifier(outputs.last_hidden_state)
         if self.config.head_type == "label2label":
             logits = self.normalization(logits)
+        logits = logits / self.config.temperature
 
         loss = None
         if labels is not None:
-            loss = self.compute_loss(logits, labels, outputs)
+            loss = self.compute_loss(logits, labels, outputs, known_labels)
             if mixup is not None:
                 _, other_labels, weight = mixup
-                other_loss = self.compute_loss(logits, other_labels, outputs)
+                other_loss = self.compute_loss(logits, other_labels, outputs, known_labels)
                 loss = weight * loss + (1 - weight) * other_loss
         return Label2LabelImageClassifierOutput(
             loss=loss,
@@ -414,7 +426,11 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
             self.normalization.bias.copy_(log_odds)
 
     def compute_loss(
-        self, logits: torch.Tensor, labels: torch.Tensor, outputs: Label2LabelModelOutput
+        self,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        outputs: Label2LabelModelOutput,
+        known_labels: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """
         Query loss plus `mlm_loss_weight` times the language model's (step 6), in float32.
@@ -422,7 +438,10 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
         Args:
             logits (`torch.FloatTensor` of shape `(batch, attributes)`): The final ones.
             labels (`torch.Tensor` of shape `(batch, attributes)`): 1, 0, soft in between, or -100
-            to ignore. outputs ([`Label2LabelModelOutput`]): Query logits and masked words.
+                to ignore.
+            outputs ([`Label2LabelModelOutput`]): Query logits and masked words.
+            known_labels (`torch.Tensor` of shape `(batch, attributes)`, *optional*): Words that
+                were given; the language model, which reads them, is not asked for them.
 
         Returns:
             `torch.FloatTensor`: a scalar.
@@ -437,6 +456,8 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
             weights = weights.masked_fill(
                 ~outputs.masked_words, float(self.config.unmasked_loss_weight)
             )
+        if known_labels is not None:
+            weights = weights.masked_fill(known_labels >= 0, 0.0)
         query_loss = masked_binary_cross_entropy(query_logits, labels)
         mlm_loss = masked_binary_cross_entropy(logits, labels, weights)
         return query_loss + self.config.mlm_loss_weight * mlm_loss
