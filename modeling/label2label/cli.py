@@ -69,7 +69,9 @@ def build_parser() -> argparse.ArgumentParser:
     predict = commands.add_parser("predict", help="attributes of every face in photos")
     predict.set_defaults(run=run_predict)
     predict.add_argument("images", nargs="+", metavar="IMAGE|FOLDER", help="photos and folders")
-    predict.add_argument("--model", help="folder or Hub id (default: the model that ships)")
+    predict.add_argument(
+        "--model", help="folder, Hub id or exported ONNX file (default: the model that ships)"
+    )
     predict.add_argument("--json", action="store_true", help="print JSON instead of a table")
     predict.add_argument(
         "--no-align",

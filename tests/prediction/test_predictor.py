@@ -31,7 +31,7 @@ def test_face_has_box_score_and_every_attribute(predictor, portrait):
     x0, y0, x1, y1 = face["box"]
     assert 0 <= x0 < 268 < x1 <= 512
     assert 0 <= y0 < 230 < y1 <= 600
-    assert list(face["attributes"]) == list(predictor.model.config.id2label.values())
+    assert list(face["attributes"]) == list(predictor.backend.model.config.id2label.values())
     assert all(0 <= p <= 1 for p in face["attributes"].values())
     json.dumps(face)
 
@@ -42,10 +42,10 @@ def test_attributes_are_those_of_the_aligned_crop(predictor, portrait):
     (face,) = predictor(portrait)
     pixels = np.asarray(portrait)
     (found,) = predictor.detector(pixels)
-    crop = align_face(pixels, found, predictor.processor.alignment_template)
+    crop = align_face(pixels, found, predictor.backend.processor.alignment_template)
     with torch.inference_mode():
-        pixel_values = predictor.processor(crop, return_tensors="pt").pixel_values
-        expected = predictor.model(pixel_values).logits.sigmoid()[0]
+        pixel_values = predictor.backend.processor(crop, return_tensors="pt").pixel_values
+        expected = predictor.backend.model(pixel_values).logits.sigmoid()[0]
     assert np.allclose(list(face["attributes"].values()), expected, atol=1e-4)
 
 
@@ -102,8 +102,8 @@ def test_without_alignment_the_whole_image_is_the_crop(crop_predictor, portrait)
     assert face["box"] == [0.0, 0.0, 512.0, 600.0]
     assert face["score"] == 1.0
     with torch.inference_mode():
-        pixel_values = crop_predictor.processor(portrait, return_tensors="pt").pixel_values
-        expected = crop_predictor.model(pixel_values).logits.sigmoid()[0]
+        pixel_values = crop_predictor.backend.processor(portrait, return_tensors="pt").pixel_values
+        expected = crop_predictor.backend.model(pixel_values).logits.sigmoid()[0]
     assert np.allclose(list(face["attributes"].values()), expected, atol=1e-4)
 
 

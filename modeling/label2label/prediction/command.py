@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from tqdm import tqdm
-from transformers.utils import logging
 
 from label2label.prediction.photos import find_photos
 from label2label.prediction.predictor import AttributePredictor
@@ -23,8 +22,8 @@ def predict_command(args: argparse.Namespace) -> int:
     """Run `label2label predict`. Each photo's result is written as soon as it is known.
 
     Args:
-        args: `images` (files and folders), `model` (folder, Hub id or None), `json`, `align`,
-            `threshold` (0 to 1), `batch_size`.
+        args: `images` (files and folders), `model` (folder, Hub id, ONNX file or None), `json`,
+            `align`, `threshold` (0 to 1), `batch_size`.
 
     Returns:
         The exit code: 1 where a photo could not be read, else 0.
@@ -32,8 +31,6 @@ def predict_command(args: argparse.Namespace) -> int:
     Raises:
         UserError: the model or the face detector cannot be loaded.
     """
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()  # what keeps a model from working is said in one line
     photos = find_photos(args.images)
     predictor = AttributePredictor.from_pretrained(
         args.model, align=args.align, batch_size=args.batch_size

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from label2label.errors import UserError
 from label2label.faces.alignment import align_face
 from label2label.faces.detection import Face, FaceDetector
-from label2label.models import Label2LabelForImageClassification, Label2LabelImageProcessor
-from label2label.prediction.loading import load_model
+from label2label.prediction.backend import Backend, load_backend
 from label2label.prediction.photos import convert_to_rgb, read_photo
 
 Photo = str | os.PathLike[str] | Image.Image
@@ -24,15 +22,14 @@ Photo = str | os.PathLike[str] | Image.Image
 class AttributePredictor:
     """Finds the faces of a photo, aligns them to the model's crop and predicts their attributes.
 
-        from label2label import AttributePredictor
+        from label2label.prediction.predictor import AttributePredictor
 
-        predictor = AttributePredictor.from_pretrained()
+        predictor = AttributePredictor.from_pretrained()  # or from_pretrained("model.onnx")
         for face in predictor("photo.jpg"):
             print(face["box"], face["attributes"]["Smiling"])
 
     Args:
-        model: the attribute model.
-        processor: its image processor, whose `alignment_template` places the faces.
+        backend: the attribute model, in PyTorch or ONNX Runtime.
         align: whether to find and align faces; if not, each image is one face's crop.
         batch_size: faces predicted at once; those of several photos share a batch.
 
@@ -42,13 +39,11 @@ class AttributePredictor:
 
     def __init__(
         self,
-        model: Label2LabelForImageClassification,
-        processor: Label2LabelImageProcessor,
+        backend: Backend,
         align: bool = True,
         batch_size: int = 32,
     ) -> None:
-        self.model = model.eval()
-        self.processor = processor
+        self.backend = backend
         self.detector = FaceDetector() if align else None
         self.batch_size = batch_size
 
@@ -56,10 +51,11 @@ class AttributePredictor:
     def from_pretrained(
         cls, name: str | os.PathLike[str] | None = None, align: bool = True, batch_size: int = 32
     ) -> AttributePredictor:
-        """Load a model, on a GPU where there is one.
+        """Load a model: in PyTorch, on a GPU where there is one, or in ONNX Runtime.
 
         Args:
-            name: a folder or a Hub id; by default the checkpoint that ships with the package.
+            name: a folder, a Hub id or an exported ONNX file; by default the checkpoint that ships
+                with the package.
             align: whether to find and align faces; if not, each image is one face's crop.
             batch_size: faces predicted at once.
 
@@ -69,14 +65,7 @@ class AttributePredictor:
         Raises:
             UserError: the model, or the face detector's file, cannot be loaded.
         """
-        if name is None:
-            from label2label.checkpoints import default_checkpoint
-
-            name = default_checkpoint()
-        model, processor = load_model(name)
-        if torch.cuda.is_available():
-            model.to("cuda")
-        return cls(model, processor, align=align, batch_size=batch_size)
+        return cls(load_backend(name), align=align, batch_size=batch_size)
 
     def __call__(self, photo: Photo) -> list[dict[str, Any]]:
         """Attributes of every face in one photo.
@@ -106,7 +95,7 @@ class AttributePredictor:
             One dictionary a photo, in order: `image`, its path (None for a PIL image), and `faces`
             as `__call__` returns them, or `error`, one line, where it cannot be read.
         """
-        waiting: list[tuple[dict[str, Any], list[torch.Tensor]]] = []
+        waiting: list[tuple[dict[str, Any], list[np.ndarray]]] = []
         for photo in photos:
             waiting.append(self._find_faces(photo))
             if sum(len(crops) for _, crops in waiting) >= self.batch_size:
@@ -117,8 +106,8 @@ class AttributePredictor:
                 yield waiting.pop(0)[0]
         yield from self._predict_crops(waiting)
 
-    def _find_faces(self, photo: Photo) -> tuple[dict[str, Any], list[torch.Tensor]]:
-        """The entry of one photo, its faces still without attributes, and their pixel values."""
+    def _find_faces(self, photo: Photo) -> tuple[dict[str, Any], list[np.ndarray]]:
+        """The entry of one photo, its faces still without attributes, and their crops."""
         path = None if isinstance(photo, Image.Image) else os.fspath(photo)
         try:
             if isinstance(photo, Image.Image):
@@ -132,8 +121,11 @@ class AttributePredictor:
             faces, crops = [Face((0.0, 0.0, float(width), float(height)), 1.0)], [pixels]
         else:
             faces = self.detector(pixels)
-            template, size = self.processor.alignment_template, self.processor.crop_size["height"]
-            crops = [align_face(pixels, face, template, size) for face in faces]
+            asked = self.backend.preprocessing
+            crops = [
+                align_face(pixels, face, asked.alignment_template, asked.crop_size)
+                for face in faces
+            ]
         entry = {
             "image": path,
             "faces": [
@@ -142,24 +134,24 @@ class AttributePredictor:
             ],
         }
         # Not kept as they are: without alignment they are whole photos.
-        return entry, [self.processor(crop, return_tensors="pt").pixel_values for crop in crops]
+        return entry, [self.backend.crop(crop) for crop in crops]
 
     def _predict_crops(
-        self, waiting: list[tuple[dict[str, Any], list[torch.Tensor]]]
+        self, waiting: list[tuple[dict[str, Any], list[np.ndarray]]]
     ) -> Iterator[dict[str, Any]]:
         """Fill in the attributes of waiting entries and yield them."""
         crops = [crop for _, crops in waiting for crop in crops]
-        names = [self.model.config.id2label[i] for i in range(self.model.config.num_labels)]
         probabilities: list[list[float]] = []
         for start in range(0, len(crops), self.batch_size):
-            pixel_values = torch.cat(crops[start : start + self.batch_size])
-            with torch.inference_mode():
-                logits = self.model(pixel_values.to(self.model.device)).logits
-            probabilities += logits.float().sigmoid().cpu().tolist()
+            batch = np.stack(crops[start : start + self.batch_size])
+            probabilities += self.backend.predict(batch).tolist()
         values = iter(probabilities)
         for entry, _ in waiting:
             for face in entry.get("faces", []):
                 face["attributes"] = {
-                    name: round(p, 4) for name, p in zip(names, next(values), strict=True)
+                    name: round(p, 4)
+                    for name, p in zip(
+                        self.backend.preprocessing.attributes, next(values), strict=True
+                    )
                 }
             yield entry
