@@ -278,7 +278,7 @@ class Label2LabelModel(Label2LabelPreTrainedModel):
             known_words = None
             if known_labels is not None:
                 known_words = known_labels >= 0
-                words = torch.where(known_words, known_labels > 0, words)
+                words = (known_labels > 0) | (words & ~known_words)
             hidden_states, masked_words, mlm_attentions, mlm_cross_attentions = (
                 self.masked_language_model(words, known_words, image_tokens, output_attentions)
             )
