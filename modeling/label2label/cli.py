@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from label2label import __version__
 from label2label.errors import UserError
 
+# Optional dependencies of each command (pyproject.toml); the others need [train].
+EXTRAS = {"predict": "export", "export": "export", "benchmark": "export"}
+
 
 def run_predict(args: argparse.Namespace) -> int:
     """Attributes of every face in photos."""
@@ -40,6 +43,13 @@ def run_convert(args: argparse.Namespace) -> int:
     from label2label.training.conversion import convert_command
 
     return convert_command(args)
+
+
+def run_export(args: argparse.Namespace) -> int:
+    """Write a model as ONNX files."""
+    from label2label.export.command import export_command
+
+    return export_command(args)
 
 
 def probability(text: str) -> float:
@@ -131,6 +141,25 @@ def build_parser() -> argparse.ArgumentParser:
     convert.set_defaults(run=run_convert)
     convert.add_argument("checkpoint", metavar="CHECKPOINT", help="PyTorch state dict (.pt)")
     convert.add_argument("output", metavar="OUT", help="folder to write")
+
+    export = commands.add_parser("export", help="write a model as ONNX, and INT8")
+    export.set_defaults(run=run_export)
+    export.add_argument("--model", help="folder or Hub id (default: the model that ships)")
+    export.add_argument("--output", required=True, metavar="DIR", help="folder to write")
+    export.add_argument("--int8", action="store_true", help="quantise as well")
+    export.add_argument(
+        "--calibration", metavar="DIR", help="prepared dataset, or folder of face crops, for --int8"
+    )
+    export.add_argument(
+        "--uint8-input",
+        action="store_true",
+        help="take uint8 pixels (batch, height, width, 3) instead of normalised floats",
+    )
+    export.add_argument(
+        "--known-labels", action="store_true", help="take a second input, words that are known"
+    )
+    export.add_argument("--backbone-only", action="store_true", help="leave the head out")
+    export.add_argument("--opset", type=int, default=20, help="ONNX opset (default: %(default)s)")
     return parser
 
 
@@ -156,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise  # a fault of ours, which no installation mends
         print(
             f"error: {args.command} needs {error.name}, which is not installed: "
-            "pip install 'label2label[train]'",
+            f"pip install 'label2label[{EXTRAS.get(args.command, 'train')}]'",
             file=sys.stderr,
         )
         return 2

@@ -53,6 +53,15 @@ class OnnxBackend:
         """Resize an image and take its centre: uint8 RGB (crop_size, crop_size, 3)."""
         return self.preprocessing.crop(pixels)
 
+    def prepare(self, crops: np.ndarray) -> dict[str, np.ndarray]:
+        """The session's inputs, by name, for uint8 RGB crops (batch, crop_size, crop_size, 3)."""
+        pixels = crops if self._takes_uint8 else self.preprocessing.normalize(crops)
+        inputs = {"pixel_values": pixels}
+        if self._takes_known_labels:
+            shape = (len(crops), len(self.preprocessing.attributes))
+            inputs["known_labels"] = np.full(shape, UNKNOWN, np.int64)
+        return inputs
+
     def predict(self, crops: np.ndarray) -> np.ndarray:
         """Probabilities of a batch of crops.
 
@@ -62,10 +71,4 @@ class OnnxBackend:
         Returns:
             float32 (batch, attributes), 0 to 1.
         """
-        inputs = {
-            "pixel_values": crops if self._takes_uint8 else self.preprocessing.normalize(crops)
-        }
-        if self._takes_known_labels:
-            shape = (len(crops), len(self.preprocessing.attributes))
-            inputs["known_labels"] = np.full(shape, UNKNOWN, np.int64)
-        return self.session.run(["probabilities"], inputs)[0]
+        return self.session.run(["probabilities"], self.prepare(crops))[0]

@@ -112,6 +112,6 @@ class Preprocessing:
             float32 (batch, 3, height, width), of mean 0 and standard deviation 1 where the images
             are like ImageNet's.
         """
-        mean, std = np.float32(self.image_mean), np.float32(self.image_std)
+        mean, std = (np.array(x, dtype=np.float32) for x in (self.image_mean, self.image_std))
         scaled = (crops.astype(np.float32) / 255 - mean) / std
         return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))

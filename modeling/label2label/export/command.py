@@ -1,0 +1,89 @@
+"""`label2label export`: a model folder in, ONNX files out."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from label2label.errors import UserError
+from label2label.export.onnx_export import export_onnx
+from label2label.prediction.torch_backend import TorchBackend
+
+FLOAT_FILE = "model.onnx"
+INT8_FILE = "model_int8.onnx"
+BACKBONE_FILE = "backbone.onnx"
+
+
+def export_command(args: argparse.Namespace) -> int:
+    """Run `label2label export`. Files appear when all of them are whole.
+
+    Args:
+        args: `model` (folder, Hub id or None), `output` (folder), `int8`, `calibration` (folder),
+            `uint8_input`, `known_labels`, `backbone_only`, `opset`.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        UserError: the model, the opset, the calibration faces or the output folder will not do.
+    """
+    if args.int8 and not args.calibration:
+        raise UserError("--int8 needs --calibration, a folder of a few hundred faces")
+    if args.calibration and not args.int8:
+        raise UserError("--calibration is for --int8: give both")
+    if args.int8 and args.backbone_only:
+        raise UserError("--int8 is measured by probabilities, which --backbone-only leaves out")
+    output = Path(args.output)
+    check_output(output)
+    if args.model is None:
+        from label2label.checkpoints import default_checkpoint
+
+        args.model = default_checkpoint()
+    backend = TorchBackend.from_pretrained(args.model)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as draft:
+        path = Path(draft, BACKBONE_FILE if args.backbone_only else FLOAT_FILE)
+        export_onnx(
+            backend.model,
+            backend.preprocessing,
+            path,
+            opset=args.opset,
+            uint8_input=args.uint8_input,
+            known_labels=args.known_labels,
+            backbone_only=args.backbone_only,
+        )
+        if args.int8:
+            from label2label.export.calibration import load_calibration
+            from label2label.export.int8 import quantize_onnx
+
+            crops = load_calibration(Path(args.calibration), backend.preprocessing)
+            report = quantize_onnx(path, Path(draft, INT8_FILE), crops)
+            print(
+                f"INT8 changes a probability by {report['change']:.4f} on average; "
+                f"{len(report['float_layers'])} layers stay in float"
+            )
+        output.mkdir(exist_ok=True)
+        for file in sorted(Path(draft).iterdir()):
+            size = file.stat().st_size
+            print(f"{file.replace(output / file.name)}: {size / 1e6:.2f} MB")
+    return 0
+
+
+def check_output(output: Path) -> None:
+    """Refuse to write among files that are no earlier export.
+
+    Args:
+        output: the folder to write.
+
+    Raises:
+        UserError: it is a file, or a folder with other content.
+    """
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output {output} is a file: give a folder")
+    ours = {FLOAT_FILE, INT8_FILE, BACKBONE_FILE}
+    others = (
+        sorted(x.name for x in output.iterdir() if x.name not in ours) if output.exists() else []
+    )
+    if others:
+        raise UserError(f"--output {output} holds other files ({others[0]}): give a new folder")

@@ -1,0 +1,163 @@
+"""A model as an ONNX file that says by itself what it takes and what it tells."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import nn
+
+from label2label.errors import UserError
+from label2label.export.folding import fold_batch_norms
+from label2label.models import Label2LabelForImageClassification
+from label2label.prediction.photos import join_lines
+from label2label.prediction.preprocessing import Preprocessing
+
+# torch translates to 18; from 23 on, its translation of attention runs in few runtimes.
+OPSETS = range(18, 23)
+DEFAULT_OPSET = 20
+
+
+class ProbabilityModel(nn.Module):
+    """From one input of the file to probabilities.
+
+    Args:
+        model: folded, in evaluation mode.
+        preprocessing: mean and standard deviation, for pixels that are uint8.
+        uint8_input: whether the pixels are uint8 (batch, height, width, 3), and not normalised
+            float32 (batch, 3, height, width).
+    """
+
+    image_mean: torch.Tensor
+    image_std: torch.Tensor
+
+    def __init__(
+        self,
+        model: Label2LabelForImageClassification,
+        preprocessing: Preprocessing,
+        uint8_input: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.uint8_input = uint8_input
+        self.register_buffer("image_mean", 255 * torch.tensor(preprocessing.image_mean))
+        self.register_buffer("image_std", 255 * torch.tensor(preprocessing.image_std))
+
+    def normalize(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Pixels of either kind as normalised float32 (batch, 3, height, width)."""
+        if not self.uint8_input:
+            return pixel_values
+        return ((pixel_values.float() - self.image_mean) / self.image_std).permute(0, 3, 1, 2)
+
+    def forward(
+        self, pixel_values: torch.Tensor, known_labels: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Probabilities (batch, attributes); labels of (batch, attributes) are 1, 0 or -100."""
+        pixels: Any = self.normalize(pixel_values)
+        return self.model(pixels, known_labels=known_labels).logits.sigmoid()
+
+
+class FeatureModel(ProbabilityModel):
+    """From one input of the file to the backbone's last feature map."""
+
+    def forward(
+        self, pixel_values: torch.Tensor, known_labels: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Features (batch, channels, height, width)."""
+        pixels = self.normalize(pixel_values)
+        return self.model.label2label.backbone(pixels).feature_maps[-1]
+
+
+def export_onnx(
+    model: Label2LabelForImageClassification,
+    preprocessing: Preprocessing,
+    path: Path,
+    *,
+    opset: int = DEFAULT_OPSET,
+    uint8_input: bool = False,
+    known_labels: bool = False,
+    backbone_only: bool = False,
+) -> None:
+    """Write a model as an ONNX file with a dynamic batch and BatchNorm folded.
+
+    Its input `pixel_values` is float32 (batch, 3, height, width), normalised, or uint8 (batch,
+    height, width, 3), 0 to 255; `known_labels`, by option, is int64 (batch, attributes) of 1, 0 or
+    -100. Its output is `probabilities` (batch, attributes), or `features` (batch, channels, height,
+    width). Its metadata is the preprocessing, `Preprocessing.to_metadata`.
+
+    Args:
+        model: in evaluation mode; it is left as it is.
+        preprocessing: what the file should say of itself.
+        path: of the file.
+        opset: one of `OPSETS`.
+        uint8_input: take pixels as they are, so that a device needs no preprocessing code.
+        known_labels: take words that the caller knows.
+        backbone_only: leave the head out.
+
+    Raises:
+        UserError: the opset is not supported, the model's head takes no known labels, or the model
+            cannot be translated.
+    """
+    config: Any = model.config
+    if opset not in OPSETS:
+        raise UserError(f"opset {opset} is not supported: take {OPSETS[0]} to {OPSETS[-1]}")
+    if known_labels and (backbone_only or config.head_type != "label2label"):
+        raise UserError("known labels condition the label2label head: this export has none")
+    kind = FeatureModel if backbone_only else ProbabilityModel
+    wrapper = kind(fold_batch_norms(model), preprocessing, uint8_input).eval()
+    size = preprocessing.crop_size
+    shape = (2, size, size, 3) if uint8_input else (2, 3, size, size)
+    pixels = torch.zeros(shape, dtype=torch.uint8 if uint8_input else torch.float32)
+    inputs: dict[str, torch.Tensor] = {"pixel_values": pixels}
+    if known_labels:
+        inputs["known_labels"] = torch.full((2, config.num_labels), -100)
+    batch = torch.export.Dim("batch")
+    try:
+        with quiet():
+            program: Any = torch.onnx.export(
+                wrapper,
+                kwargs=inputs,
+                dynamo=True,
+                opset_version=opset,
+                input_names=list(inputs),
+                output_names=["features" if backbone_only else "probabilities"],
+                dynamic_shapes={name: {0: batch} for name in inputs},
+                verbose=False,
+            )
+    except Exception as error:  # torch.export and onnxscript raise errors of many kinds
+        raise UserError(f"this model cannot be translated to ONNX: {join_lines(error)}") from error
+    translated = without_debug_information(program.model_proto)
+    if (found := translated.opset_import[0].version) != opset:
+        raise UserError(f"this model cannot be translated to opset {opset}: torch gives {found}")
+    onnx.helper.set_model_props(translated, preprocessing.to_metadata())
+    onnx.save(translated, path)
+
+
+def without_debug_information(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without the paths and stack traces that torch leaves in every node."""
+    graph = model.graph
+    for item in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
+        item.doc_string = ""
+        item.ClearField("metadata_props")
+    for tensor in graph.initializer:
+        tensor.ClearField("metadata_props")
+    return model
+
+
+@contextlib.contextmanager
+def quiet():
+    """Keep the exporter's progress off the terminal; its errors are exceptions."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(previous)
