@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from label2label.data.cards import DatasetDescription
-from label2label.data.images import ImageFolder, ImageZip, ReadImage, open_images
-from label2label.data.program import dataset_parser, prepare, run_program
+from label2label.data.preparation.cards import DatasetDescription
+from label2label.data.preparation.program import dataset_parser, prepare, run_program
+from label2label.data.preparation.sources import RawImages, ReadImage, open_images
 from label2label.data.schema import GENDERS, SPLITS, Sample
 from label2label.data.vocabulary import get_vocabulary
 from label2label.errors import UserError
@@ -76,7 +76,7 @@ def read_lines(path: Path) -> Iterator[tuple[str, list[str]]]:
         raise UserError(f"{path} is not a text file: {error}") from error
 
 
-def read_samples(source: Path, images: ImageFolder | ImageZip) -> Iterator[Sample]:
+def read_samples(source: Path, images: RawImages) -> Iterator[Sample]:
     """Read and check CelebA's annotations.
 
     Args:

@@ -13,11 +13,11 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from label2label.data.cards import DatasetDescription
-from label2label.data.images import ImageFolder, ImageZip, ReadImage, open_images
-from label2label.data.program import dataset_parser, prepare, run_program
+from label2label.data.preparation.cards import DatasetDescription
+from label2label.data.preparation.program import dataset_parser, prepare, run_program
+from label2label.data.preparation.sources import ImageFolder, RawImages, ReadImage, open_images
+from label2label.data.preparation.splits import split_by_hash
 from label2label.data.schema import GENDERS, YOUNG_BELOW, Sample
-from label2label.data.splits import split_by_hash
 from label2label.data.vocabulary import get_vocabulary
 from label2label.errors import UserError
 
@@ -71,9 +71,7 @@ DESCRIPTION = DatasetDescription(
 )
 
 
-def read_samples(
-    source: Path, images: ImageFolder | ImageZip, service_test: bool
-) -> Iterator[Sample]:
+def read_samples(source: Path, images: RawImages, service_test: bool) -> Iterator[Sample]:
     """Read and check the label files.
 
     Args:

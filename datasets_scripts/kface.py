@@ -34,13 +34,13 @@ from typing import Any
 import cv2
 import numpy as np
 import yaml
-from label2label.data.cards import DatasetDescription
-from label2label.data.counts import rows_per_split
-from label2label.data.images import BadImageError, decode_image, encode_image
-from label2label.data.lighting import LightingRange, measure_reference
-from label2label.data.program import dataset_parser, prepare, run_program
+from label2label.data.preparation.cards import DatasetDescription
+from label2label.data.preparation.counts import rows_per_split
+from label2label.data.preparation.images import BadImageError, decode_image, encode_image
+from label2label.data.preparation.lighting import LightingRange, measure_reference
+from label2label.data.preparation.program import dataset_parser, prepare, run_program
+from label2label.data.preparation.splits import split_by_hash
 from label2label.data.schema import GENDERS, Sample
-from label2label.data.splits import split_by_hash
 from label2label.data.vocabulary import derive_row, get_vocabulary
 from label2label.errors import UserError
 from label2label.faces.detection import FaceDetector

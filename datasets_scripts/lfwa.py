@@ -19,11 +19,11 @@ from typing import Any
 
 import h5py
 import numpy as np
-from label2label.data.cards import DatasetDescription
-from label2label.data.images import ImageFolder, ImageZip, ReadImage, open_images
-from label2label.data.program import dataset_parser, prepare, run_program
+from label2label.data.preparation.cards import DatasetDescription
+from label2label.data.preparation.program import dataset_parser, prepare, run_program
+from label2label.data.preparation.sources import RawImages, ReadImage, open_images
+from label2label.data.preparation.splits import split_by_hash
 from label2label.data.schema import GENDERS, Sample
-from label2label.data.splits import split_by_hash
 from label2label.data.vocabulary import CELEBA_ATTRIBUTES, get_vocabulary
 from label2label.errors import UserError
 from scipy.io import loadmat
@@ -193,7 +193,7 @@ def read_official_splits(path: Path, images: int) -> list[str]:
     return splits
 
 
-def read_samples(source: Path, images: ImageFolder | ImageZip, official: bool) -> Iterator[Sample]:
+def read_samples(source: Path, images: RawImages, official: bool) -> Iterator[Sample]:
     """Read the annotation and the splits.
 
     Args:

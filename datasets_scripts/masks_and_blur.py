@@ -20,13 +20,18 @@ from typing import Any
 import cv2
 import numpy as np
 from label2label.data.blur import BLUR_KINDS, draw_blur
-from label2label.data.cards import DatasetDescription
-from label2label.data.images import decode_image, encode_image
 from label2label.data.masks import HIDDEN_BY_MASK, MASK_KINDS, draw_mask
-from label2label.data.parquet import StoredSample, read_image_at, read_record, read_stored_samples
-from label2label.data.program import dataset_parser, prepare, run_program
+from label2label.data.preparation.cards import DatasetDescription
+from label2label.data.preparation.images import decode_image, encode_image
+from label2label.data.preparation.program import dataset_parser, prepare, run_program
+from label2label.data.preparation.reading import (
+    StoredSample,
+    read_image_at,
+    read_record,
+    read_stored_samples,
+)
+from label2label.data.preparation.splits import hash_fraction
 from label2label.data.schema import Sample
-from label2label.data.splits import hash_fraction
 from label2label.data.vocabulary import get_vocabulary
 from label2label.errors import UserError
 from label2label.faces.detection import (

@@ -18,10 +18,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from label2label.data.cards import DatasetDescription
-from label2label.data.duplicates import find_near_duplicates, perceptual_hash
-from label2label.data.images import BadImageError, decode_image
-from label2label.data.parquet import (
+from label2label.data.preparation.cards import DatasetDescription
+from label2label.data.preparation.duplicates import find_near_duplicates, perceptual_hash
+from label2label.data.preparation.images import BadImageError, decode_image
+from label2label.data.preparation.program import (
+    dataset_parser,
+    positive_integer,
+    prepare,
+    run_program,
+)
+from label2label.data.preparation.reading import (
     StoredSample,
     list_row_groups,
     read_image_at,
@@ -29,10 +35,9 @@ from label2label.data.parquet import (
     read_row_group,
     read_stored_samples,
 )
-from label2label.data.program import dataset_parser, positive_integer, prepare, run_program
+from label2label.data.preparation.workers import map_in_order
 from label2label.data.schema import SPLITS, Sample
 from label2label.data.vocabulary import VOCABULARIES, Vocabulary, get_vocabulary
-from label2label.data.workers import map_in_order
 from label2label.errors import UserError
 from tqdm import tqdm
 

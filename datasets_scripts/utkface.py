@@ -12,11 +12,16 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from label2label.data.cards import DatasetDescription
-from label2label.data.images import ImageFolder, ImageZip, ReadImage, open_images
-from label2label.data.program import dataset_parser, positive_integer, prepare, run_program
+from label2label.data.preparation.cards import DatasetDescription
+from label2label.data.preparation.program import (
+    dataset_parser,
+    positive_integer,
+    prepare,
+    run_program,
+)
+from label2label.data.preparation.sources import RawImages, ReadImage, open_images
+from label2label.data.preparation.splits import split_by_hash
 from label2label.data.schema import GENDERS, YOUNG_BELOW, Sample
-from label2label.data.splits import split_by_hash
 from label2label.data.vocabulary import get_vocabulary
 from label2label.errors import UserError
 
@@ -62,7 +67,7 @@ class NameReader:
     young_below: int
     malformed: list[str] = field(default_factory=list)
 
-    def read(self, images: ImageFolder | ImageZip) -> Iterator[Sample]:
+    def read(self, images: RawImages) -> Iterator[Sample]:
         """Read the names of all images.
 
         Args:

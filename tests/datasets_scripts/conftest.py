@@ -10,7 +10,7 @@ from types import ModuleType
 import cv2
 import numpy as np
 import pytest
-from label2label.data.program import run_program
+from label2label.data.preparation.program import run_program
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., int]

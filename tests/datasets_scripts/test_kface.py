@@ -7,7 +7,7 @@ import datasets
 import numpy as np
 import pytest
 from conftest import Run, draw_jpeg, load_program, read_zip
-from label2label.data.images import decode_image
+from label2label.data.preparation.images import decode_image
 
 BOX = (90, 60, 160, 190)  # where the face is in the photos drawn below and, about, in LFW's
 

@@ -7,9 +7,9 @@ import cv2
 import datasets
 import pytest
 from conftest import Run, draw_jpeg
-from label2label.data.cards import DatasetDescription
-from label2label.data.images import decode_image
-from label2label.data.preparation import prepare_dataset
+from label2label.data.preparation.cards import DatasetDescription
+from label2label.data.preparation.images import decode_image
+from label2label.data.preparation.writing import prepare_dataset
 from label2label.data.schema import Sample
 from label2label.data.vocabulary import get_vocabulary
 

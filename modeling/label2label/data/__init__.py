@@ -1,1 +1,1 @@
-"""Attribute vocabularies, the one dataset schema, and how datasets are prepared and read."""
+"""Attribute vocabularies, the one dataset schema, what may be drawn on faces, and batches."""

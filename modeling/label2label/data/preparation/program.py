@@ -9,11 +9,15 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from label2label.data.cards import DatasetDescription
-from label2label.data.chunks import ReadSample
-from label2label.data.counts import Counts
-from label2label.data.preparation import prepare_dataset
-from label2label.data.publishing import RIGHT_OPTION, push_dataset, refuse_redistribution
+from label2label.data.preparation.cards import DatasetDescription
+from label2label.data.preparation.chunks import ReadSample
+from label2label.data.preparation.counts import Counts
+from label2label.data.preparation.publishing import (
+    RIGHT_OPTION,
+    push_dataset,
+    refuse_redistribution,
+)
+from label2label.data.preparation.writing import prepare_dataset
 from label2label.data.schema import Sample
 from label2label.data.vocabulary import Vocabulary
 from label2label.errors import UserError

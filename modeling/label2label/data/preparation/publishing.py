@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from label2label.data.parquet import read_record
+from label2label.data.preparation.reading import read_record
 from label2label.errors import UserError
 
 RIGHT_OPTION = "--i-have-the-right-to-redistribute"

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 
 from label2label import __version__
-from label2label.data.counts import Counts, rows_per_source, rows_per_split, rows_per_value
+from label2label.data.preparation.counts import (
+    Counts,
+    rows_per_source,
+    rows_per_split,
+    rows_per_value,
+)
 from label2label.data.schema import GROUP_COLUMNS, SPLITS, dataset_features
 from label2label.data.vocabulary import Vocabulary
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from label2label.data.images import BadImageError, decode_image
-from label2label.data.parquet import read_images
+from label2label.data.preparation.images import BadImageError, decode_image
+from label2label.data.preparation.reading import read_images
 from label2label.errors import UserError
 
 CENTRAL_SHARE = 0.95

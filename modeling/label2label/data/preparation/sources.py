@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, UnidentifiedImageError
-
+from label2label.data.preparation.images import decode_image
+from label2label.data.preparation.zip_archive import ImageZip
 from label2label.data.schema import Sample
-from label2label.data.zip_index import ZipIndex
 from label2label.errors import UserError
-
-
-class BadImageError(Exception):
-    """An image that cannot be used; the text says why. It is skipped, counted and listed."""
 
 
 class ImageFolder:
@@ -52,47 +45,11 @@ class ImageFolder:
         return (self.path / name).read_bytes()
 
 
-class ImageZip:
-    """Image files in a zip archive.
-
-    Args:
-        path: The archive.
-        root: Folder inside the archive that names are relative to.
-
-    Raises:
-        UserError: If the archive is damaged.
-    """
-
-    def __init__(self, path: Path, root: str):
-        self.path = path
-        self._index = ZipIndex(path, root)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._index
-
-    def __iter__(self) -> Iterator[str]:
-        """Names of the files, sorted."""
-        return iter(self._index)
-
-    def read(self, name: str) -> bytes:
-        """Read one file.
-
-        Args:
-            name: Its path below the root.
-
-        Returns:
-            Its bytes.
-
-        Raises:
-            BadImageError: If its bytes are damaged.
-        """
-        try:
-            return self._index.read(name)
-        except ValueError as error:
-            raise BadImageError(str(error)) from error
+RawImages = ImageFolder | ImageZip
+"""The images of a dataset as downloaded, by name."""
 
 
-def open_images(source: Path, *names: str) -> ImageFolder | ImageZip:
+def open_images(source: Path, *names: str) -> RawImages:
     """Find the images of a dataset.
 
     Args:
@@ -116,41 +73,6 @@ def open_images(source: Path, *names: str) -> ImageFolder | ImageZip:
     raise UserError(f"{source} does not hold {wanted}: give the dataset's folder as --source")
 
 
-def decode_image(data: bytes) -> np.ndarray:
-    """Decode an image whole, which also tells whether it can be used.
-
-    Args:
-        data: The encoded image.
-
-    Returns:
-        (height, width, 3) uint8, RGB.
-
-    Raises:
-        BadImageError: If it is empty, truncated, no image, or far too large.
-    """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(image.convert("RGB"))
-    except UnidentifiedImageError as error:
-        raise BadImageError("not an image" if data else "empty file") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadImageError(f"cannot be decoded: {error}") from error
-
-
-def encode_image(image: np.ndarray) -> bytes:
-    """Encode an image that was cropped or drawn on.
-
-    Args:
-        image: (height, width, 3) uint8, RGB.
-
-    Returns:
-        JPEG bytes of quality 95.
-    """
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, format="JPEG", quality=95)
-    return stream.getvalue()
-
-
 @dataclass(frozen=True)
 class ReadImage:
     """Reads and checks the image of a sample and keeps its bytes as they are.
@@ -159,7 +81,7 @@ class ReadImage:
         images: The raw images, which a sample's key names.
     """
 
-    images: ImageFolder | ImageZip
+    images: RawImages
 
     def __call__(self, sample: Sample) -> list[tuple[Sample, bytes]]:
         """Read one image.

@@ -1,4 +1,4 @@
-"""Read single files of a large zip archive without keeping its directory in memory.
+"""Read single images of a large zip archive without keeping its directory in memory.
 
 `zipfile` holds an object of about 0.6 KB per file in every process that opens the archive: 120 MB
 a worker for CelebA's 202,599 images. Here the directory is read once, one entry at a time, into an
@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
+from label2label.data.preparation.images import BadImageError
 from label2label.errors import UserError
 
 _END = struct.Struct("<4s4xHHII")  # entries on this disk, entries, size, offset
@@ -28,8 +29,8 @@ _LOCAL_HEADER = struct.Struct("<4s22xHH")  # lengths of name and extra
 _STORED, _DEFLATED = 0, 8
 
 
-class ZipIndex:
-    """Files of a zip archive by name; picklable, and then for use while the first one lives.
+class ImageZip:
+    """Image files of a zip archive by name; picklable, and then for use while the first one lives.
 
     Args:
         path: The archive.
@@ -98,7 +99,7 @@ class ZipIndex:
 
         Raises:
             KeyError: If there is no such file.
-            ValueError: If its bytes are damaged or compressed in an unusual way.
+            BadImageError: If its bytes are damaged or compressed in an unusual way.
         """
         columns = "start, stored, size, method, checksum"
         found = self._connection.execute(f"SELECT {columns} FROM files WHERE name = ?", (name,))
@@ -116,11 +117,11 @@ class ZipIndex:
             if method == _DEFLATED:
                 data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
             elif method != _STORED:
-                raise ValueError(f"compression method {method} is not supported")
+                raise BadImageError(f"compression method {method} is not supported")
         except (struct.error, zlib.error) as error:
-            raise ValueError(f"damaged in the archive: {error}") from error
+            raise BadImageError(f"damaged in the archive: {error}") from error
         if len(data) != size or zlib.crc32(data) != checksum:
-            raise ValueError("damaged in the archive: its checksum differs")
+            raise BadImageError("damaged in the archive: its checksum differs")
         return data
 
 

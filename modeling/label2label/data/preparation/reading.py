@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from label2label.data.preparation import PREPARATION_FILE
+from label2label.data.preparation.writing import PREPARATION_FILE
 from label2label.data.schema import SPLITS, Sample
 from label2label.data.vocabulary import get_vocabulary
 from label2label.errors import UserError

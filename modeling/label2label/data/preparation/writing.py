@@ -24,8 +24,8 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from label2label import __version__
-from label2label.data.cards import DatasetDescription, write_dataset_card
-from label2label.data.chunks import (
+from label2label.data.preparation.cards import DatasetDescription, write_dataset_card
+from label2label.data.preparation.chunks import (
     ChunkWriter,
     ReadSample,
     digest_chunk,
@@ -35,17 +35,17 @@ from label2label.data.chunks import (
     split_into_chunks,
     write_text_atomically,
 )
-from label2label.data.counts import (
+from label2label.data.preparation.counts import (
     Counts,
     counts_from_json,
     counts_to_json,
     rows_per_split,
     write_counts,
 )
+from label2label.data.preparation.shards import join_parts
+from label2label.data.preparation.workers import map_in_order
 from label2label.data.schema import SPLITS, Sample, dataset_schema
-from label2label.data.shards import join_parts
 from label2label.data.vocabulary import Vocabulary
-from label2label.data.workers import map_in_order
 from label2label.errors import UserError
 
 PREPARATION_FILE = "preparation.json"

@@ -18,10 +18,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from label2label.data.counts import Counts, count_row, counts_to_json
-from label2label.data.images import BadImageError
+from label2label.data.preparation.counts import Counts, count_row, counts_to_json
+from label2label.data.preparation.images import BadImageError
+from label2label.data.preparation.shards import PartWriter
 from label2label.data.schema import Sample, sample_to_row
-from label2label.data.shards import PartWriter
 from label2label.data.vocabulary import Vocabulary
 
 CHUNK_SAMPLES = 1000
