@@ -15,6 +15,7 @@ from pathlib import Path
 from label2label.data.preparation.cards import DatasetDescription
 from label2label.data.preparation.program import dataset_parser, prepare, run_program
 from label2label.data.preparation.sources import RawImages, ReadImage, open_images
+from label2label.data.preparation.text import open_text
 from label2label.data.schema import GENDERS, SPLITS, Sample
 from label2label.data.vocabulary import get_vocabulary
 from label2label.errors import UserError
@@ -65,15 +66,10 @@ def read_lines(path: Path) -> Iterator[tuple[str, list[str]]]:
     Raises:
         UserError: If the file is missing or is not text.
     """
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield f"{path}, line {number}", line.split()
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: --source needs CelebA's official files") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a text file: {error}") from error
+    with open_text(path) as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield f"{path}, line {number}", line.split()
 
 
 def read_samples(source: Path, images: RawImages) -> Iterator[Sample]:

@@ -17,6 +17,7 @@ from label2label.data.preparation.cards import DatasetDescription
 from label2label.data.preparation.program import dataset_parser, prepare, run_program
 from label2label.data.preparation.sources import ImageFolder, RawImages, ReadImage, open_images
 from label2label.data.preparation.splits import split_by_hash
+from label2label.data.preparation.text import open_text
 from label2label.data.schema import GENDERS, YOUNG_BELOW, Sample
 from label2label.data.vocabulary import get_vocabulary
 from label2label.errors import UserError
@@ -90,7 +91,7 @@ def read_samples(source: Path, images: RawImages, service_test: bool) -> Iterato
     if not paths:
         raise UserError(f"{source} holds neither {' nor '.join(LABELS.values())}")
     for split, path in paths.items():
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with open_text(path) as file:
             lines = csv.DictReader(file)
             missing = COLUMNS - set(lines.fieldnames or ())
             if missing:

@@ -22,71 +22,33 @@ with 1, 0 or nothing for unknown; `gender` (Male, Female) and `age` are read too
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import yaml
 from label2label.data.preparation.cards import DatasetDescription
 from label2label.data.preparation.counts import rows_per_split
+from label2label.data.preparation.crops import MAX_CROP_PIXELS, crop_face
 from label2label.data.preparation.images import BadImageError, decode_image, encode_image
+from label2label.data.preparation.kface_codes import Codes, read_codes
 from label2label.data.preparation.lighting import LightingRange, measure_reference
 from label2label.data.preparation.program import dataset_parser, prepare, run_program
 from label2label.data.preparation.splits import split_by_hash
-from label2label.data.schema import GENDERS, Sample
+from label2label.data.preparation.user_labels import read_labels
+from label2label.data.schema import Sample
 from label2label.data.vocabulary import derive_row, get_vocabulary
 from label2label.errors import UserError
 from label2label.faces.detection import FaceDetector
 
-Labels = Mapping[str, bool | None]
-
 ANNOTATED = ("S001", "L1")
 """Accessory and light of the folders that hold a text file of boxes per image."""
 FACE_LINE = 8
-# CelebA's crop, in heights of the detected face: measured on its images with YuNet.
-CROP_SIDE = 1.5
-CROP_RISE = 0.135
-MAX_CROP_PIXELS = 224
-
-
-@dataclass(frozen=True)
-class Codes:
-    """What the codes of a path mean, and which are kept.
-
-    Args:
-        cameras: Cameras that are kept; C7 is the frontal one, C6 and C8 are next to it.
-        lights: Lights that are kept. L1 is the brightest, all lamps on at 1000 lux; the next ones
-            are dimmer, later ones come from one side.
-        accessories: Labels that each accessory tells.
-        expressions: Labels that each expression tells: neutral, smile, frown.
-    """
-
-    cameras: tuple[str, ...] = ("C7",)
-    lights: tuple[str, ...] = ("L1", "L2", "L3")
-    accessories: Mapping[str, Labels] = field(
-        default_factory=lambda: {
-            "S001": {"Eyeglasses": False, "Wearing_Hat": False},
-            "S002": {"Eyeglasses": True, "Wearing_Hat": False},
-            "S003": {"Eyeglasses": True, "Wearing_Hat": False},
-            "S004": {"Eyeglasses": True, "Wearing_Hat": False},
-            "S005": {"Eyeglasses": False, "Wearing_Hat": True},
-            "S006": {"Eyeglasses": True, "Wearing_Hat": True},
-        }
-    )
-    expressions: Mapping[str, Labels] = field(
-        default_factory=lambda: {
-            "E01": {"Smiling": False},
-            "E02": {"Smiling": True},
-            "E03": {"Smiling": False},
-        }
-    )
 
 
 DESCRIPTION = DatasetDescription(
@@ -117,113 +79,6 @@ DESCRIPTION = DatasetDescription(
     license_link="https://aihub.or.kr",
     tags=("k-face",),
 )
-
-
-def read_codes(path: Path | None) -> Codes:
-    """Read the user's changes to the code table.
-
-    Args:
-        path: A YAML file with some of the fields of `Codes`, or None.
-
-    Returns:
-        The table; accessories and expressions that the file does not name stay as they are.
-
-    Raises:
-        UserError: If the file is not such a mapping or names an attribute that does not exist.
-    """
-    if path is None:
-        return Codes()
-    table: dict[str, Any] = asdict(Codes())
-    try:
-        changes = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(changes, dict) or not set(changes) <= set(Codes.__dataclass_fields__):
-        raise UserError(f"{path}: the keys must be among {', '.join(Codes.__dataclass_fields__)}")
-    for key in ("cameras", "lights"):
-        if key in changes:
-            if not isinstance(changes[key], list):
-                raise UserError(f"{path}: {key} must be a list of codes")
-            table[key] = tuple(map(str, changes[key]))
-    for key in ("accessories", "expressions"):
-        for code, labels in (changes.get(key) or {}).items():
-            check_labels(labels, f"{path}: {key}, {code}")
-            table[key][code] = labels
-    return Codes(**table)
-
-
-def check_labels(labels: Any, where: str) -> None:
-    """Check labels that a user wrote.
-
-    Args:
-        labels: What should be a mapping of attributes to true, false or null.
-        where: Where they were written, for the error message.
-
-    Raises:
-        UserError: If they are something else.
-    """
-    attributes = get_vocabulary("korean-11").attributes
-    if not isinstance(labels, dict) or not set(labels) <= set(attributes):
-        raise UserError(f"{where}: expected attributes among {', '.join(attributes)}")
-    if not all(value is None or isinstance(value, bool) for value in labels.values()):
-        raise UserError(f"{where}: the values must be true, false or null")
-
-
-def read_labels(path: Path | None) -> dict[str, dict[str, Any]]:
-    """Read the user's labels.
-
-    Args:
-        path: The CSV file, or None.
-
-    Returns:
-        Known labels, `gender` and `age`, by person or image.
-
-    Raises:
-        UserError: If a column or a value is not one of those described above.
-    """
-    if path is None:
-        return {}
-    known = {*get_vocabulary("union").attributes, "gender", "age"}
-    labels: dict[str, dict[str, Any]] = {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        lines = csv.DictReader(file)
-        key, *columns = lines.fieldnames or [""]
-        if key not in ("id", "image") or not set(columns) <= known:
-            raise UserError(
-                f"{path}, line 1: the first column must be id or image, the others attributes, "
-                "gender or age"
-            )
-        for line in lines:
-            where = f"{path}, line {lines.line_num}"
-            labels[line[key]] = {
-                column: read_value(column, line[column].strip(), where)
-                for column in columns
-                if line[column] and line[column].strip()
-            }
-    return labels
-
-
-def read_value(column: str, text: str, where: str) -> bool | str | int:
-    """Read one value of the user's labels.
-
-    Args:
-        column: Its column.
-        text: The value.
-        where: File and line, for the error message.
-
-    Returns:
-        A bool for an attribute, an int for `age`, a value of `GENDERS` for `gender`.
-
-    Raises:
-        UserError: If the value is out of range.
-    """
-    if column == "age" and text.isdecimal():
-        return int(text)
-    if column == "gender" and text in GENDERS.values():
-        return text
-    if column not in ("age", "gender") and text in ("0", "1"):
-        return text == "1"
-    raise UserError(f"{where}: {text!r} is no value of {column}")
 
 
 @dataclass
@@ -378,35 +233,6 @@ def read_face_box(path: Path) -> tuple[float, float, float, float]:
         raise BadImageError(f"{path.name}, line {FACE_LINE}: expected left, top, width and height")
     left, top, width, height = map(float, numbers)
     return left, top, left + width, top + height
-
-
-def crop_face(photo: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
-    """Crop a square that frames the face as CelebA does.
-
-    Args:
-        photo: (height, width, 3) uint8, RGB.
-        box: (x0, y0, x1, y1) of the face in pixels.
-
-    Returns:
-        Square crop, uint8, RGB, of at most `MAX_CROP_PIXELS`; beyond the photo's edge its edge
-        pixels repeat.
-    """
-    x0, y0, x1, y1 = box
-    side = CROP_SIDE * (y1 - y0)
-    left = (x0 + x1 - side) / 2
-    top = (y0 + y1 - side) / 2 - CROP_RISE * (y1 - y0)
-    pixels = max(1, min(MAX_CROP_PIXELS, round(side)))
-    to_photo = np.array([[side / pixels, 0, left], [0, side / pixels, top]])
-    reduction = side / pixels
-    if reduction > 1:  # sampling alone would alias
-        photo = cv2.GaussianBlur(photo, (0, 0), reduction / 2)
-    return cv2.warpAffine(
-        photo,
-        to_photo,
-        (pixels, pixels),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
 
 
 def describe(arguments: argparse.Namespace, codes: Codes) -> DatasetDescription:

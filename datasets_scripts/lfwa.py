@@ -23,6 +23,7 @@ from label2label.data.preparation.cards import DatasetDescription
 from label2label.data.preparation.program import dataset_parser, prepare, run_program
 from label2label.data.preparation.sources import RawImages, ReadImage, open_images
 from label2label.data.preparation.splits import split_by_hash
+from label2label.data.preparation.text import open_text
 from label2label.data.schema import GENDERS, Sample
 from label2label.data.vocabulary import CELEBA_ATTRIBUTES, get_vocabulary
 from label2label.errors import UserError
@@ -154,7 +155,9 @@ def read_text(path: Path) -> tuple[list[str], np.ndarray, list[str]]:
     attributes: list[str] = []
     names = []
     labels = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    with open_text(path) as file:
+        lines = file.read().splitlines()
+    for number, line in enumerate(lines, start=1):
         words = re.split(r"[,\t]\s*" if "," in line or "\t" in line else r"\s+", line.strip())
         if not attributes:
             if len(words) >= len(CELEBA_ATTRIBUTES):

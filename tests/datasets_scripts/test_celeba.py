@@ -10,9 +10,10 @@ from pathlib import Path
 
 import datasets
 import pytest
-from conftest import ROOT, Run, draw_jpeg
 from label2label.data.schema import dataset_features
 from label2label.data.vocabulary import CELEBA_ATTRIBUTES, get_vocabulary
+
+from .conftest import ROOT, Run, draw_jpeg
 
 ROWS = 12
 

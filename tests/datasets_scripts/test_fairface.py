@@ -4,7 +4,8 @@ from pathlib import Path
 
 import datasets
 import pytest
-from conftest import Run, draw_jpeg
+
+from .conftest import Run, draw_jpeg
 
 HEADER = "file,age,gender,race,service_test\n"
 

@@ -6,8 +6,10 @@ import cv2
 import datasets
 import numpy as np
 import pytest
-from conftest import Run, draw_jpeg, load_program, read_zip
+from label2label.data.preparation.crops import crop_face
 from label2label.data.preparation.images import decode_image
+
+from .conftest import Run, draw_jpeg, read_zip
 
 BOX = (90, 60, 160, 190)  # where the face is in the photos drawn below and, about, in LFW's
 
@@ -66,7 +68,6 @@ def write_box_of_every_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def reference(photos: list[bytes], tmp_path: Path, run: Run) -> Path:
     """A prepared dataset of the same faces, cropped alike, a little brighter and darker."""
-    crop_face = load_program("kface").crop_face
     folder = tmp_path / "reference-source/crop_part1"
     folder.mkdir(parents=True)
     for index, photo in enumerate(photos):
@@ -124,16 +125,16 @@ def test_measured_light_decides_the_rest(
 
 
 def test_crop_follows_the_box_and_repeats_the_edge():
-    kface = load_program("kface")
+
     photo = np.zeros((250, 250, 3), np.uint8)
     photo[60:190, 90:160] = 255  # the face's box, 70 by 130
-    crop = kface.crop_face(photo, BOX)
+    crop = crop_face(photo, BOX)
     assert crop.shape == (195, 195, 3)  # 1.5 box heights
     bright_rows = np.flatnonzero(crop[:, 97, 0] > 127)
     assert len(bright_rows) == pytest.approx(130, abs=2)
     # 0.09 of the crop below its middle, as in CelebA's crops.
     assert bright_rows.mean() == pytest.approx(97 + 0.09 * 195, abs=2)
-    assert kface.crop_face(photo, (-10, 0, 90, 100)).shape == (150, 150, 3)
+    assert crop_face(photo, (-10, 0, 90, 100)).shape == (150, 150, 3)
 
 
 def test_user_overrides_codes_and_adds_labels(kface: Path, tmp_path: Path, run: Run, monkeypatch):

@@ -6,9 +6,10 @@ import datasets
 import h5py
 import numpy as np
 import pytest
-from conftest import Run, draw_jpeg, read_zip
 from label2label.data.vocabulary import CELEBA_ATTRIBUTES
 from scipy.io import savemat
+
+from .conftest import Run, draw_jpeg, read_zip
 
 
 @pytest.fixture

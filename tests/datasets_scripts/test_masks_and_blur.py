@@ -5,8 +5,9 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
-from conftest import Run, draw_jpeg, read_zip
 from label2label.data.masks import HIDDEN_BY_MASK
+
+from .conftest import Run, draw_jpeg, read_zip
 
 
 def prepare_faces(folder: Path, faces: list[bytes], run: Run) -> Path:

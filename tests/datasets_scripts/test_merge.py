@@ -6,12 +6,13 @@ from pathlib import Path
 import cv2
 import datasets
 import pytest
-from conftest import Run, draw_jpeg
 from label2label.data.preparation.cards import DatasetDescription
 from label2label.data.preparation.images import decode_image
 from label2label.data.preparation.writing import prepare_dataset
 from label2label.data.schema import Sample
 from label2label.data.vocabulary import get_vocabulary
+
+from .conftest import Run, draw_jpeg
 
 
 def describe(title: str, redistributable: bool = False) -> DatasetDescription:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import datasets
 import pytest
-from conftest import Run, draw_jpeg, read_zip
+
+from .conftest import Run, draw_jpeg, read_zip
 
 
 def test_real_names_become_labels(shared: Path, tmp_path: Path, run: Run):

@@ -9,12 +9,12 @@ import datasets
 import label2label
 import numpy as np
 import pytest
-from conftest import NUM_IMAGES
+from label2label.data.batching import label_array, load_split
 from label2label.errors import UserError
 from label2label.evaluation.evaluate import evaluate_command
-from label2label.evaluation.loading import load_split
-from label2label.evaluation.predict import read_labels
 from label2label.prediction.loading import load_model
+
+from .conftest import NUM_IMAGES
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,7 @@ def arguments(model, data, **options):
 
 
 def test_an_attribute_named_by_its_opposite_is_derived(dataset_folder):
-    labels = read_labels(load_split(str(dataset_folder), "test"), ["Beard", "Wearing_Hat"])
+    labels = label_array(load_split(str(dataset_folder), "test"), ["Beard", "Wearing_Hat"])
     assert labels[:6, 0].tolist() == [1, 0, 0, 0, 0, 1]
     assert (labels[:, 1] == -100).all()
 
@@ -38,7 +38,7 @@ def test_an_attribute_named_by_its_opposite_is_derived(dataset_folder):
 def test_accuracy_is_that_of_a_plain_loop_over_the_images(result, model_folder, dataset_folder):
     model, processor = load_model(str(model_folder))
     dataset = load_split(str(dataset_folder), "test")
-    labels = read_labels(dataset, ["Male", "Smiling", "Beard"])
+    labels = label_array(dataset, ["Male", "Smiling", "Beard"])
     right = asked = query_right = 0
     for row, label in zip(dataset, labels, strict=True):
         outputs = model(**processor(row["image"], return_tensors="pt"))
@@ -117,7 +117,7 @@ def test_two_processes_count_every_image_once(result, model_folder, dataset_fold
     [
         ({"split": "train"}, "no split 'train': it has test"),
         ({"group": ["religion"]}, "no group column 'religion'"),
-        ({"data": "/no/such/folder"}, "does not exist"),
+        ({"data": "/no/such/folder"}, "/no/such/folder: no such folder"),
         ({"model": "/no/such/folder"}, "/no/such/folder does not exist: --model"),
     ],
 )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from label2label import Label2LabelForImageClassification, Label2LabelImageProcessor
@@ -19,8 +20,8 @@ from label2label.training.recipe import Recipe
 from label2label.training.train import (
     Trainer,
     attribute_frequencies,
+    draw_known_words,
     parameter_groups,
-    smooth_labels,
 )
 
 
@@ -177,6 +178,8 @@ def test_a_model_that_cannot_be_written_keeps_the_one_before(recipe_values, tmp_
         ({"batch_size": 64}, "do not fill one batch"),
         ({"vocabulary": "esperanto"}, "unknown vocabulary"),
         ({"vocabulary": "korean-11"}, "no column 'Wearing_Mask'"),
+        ({"init_from": "nowhere/at/all", "backbone_config": None}, "does not exist"),
+        ({"teachers": ["nowhere/at/all"]}, "cannot be loaded as a teacher"),
         ({"model": {"hidden": 3}}, "unknown key hidden"),
         ({"model": {"hidden_size": 18}}, "hidden_size must be a multiple"),
         ({"backbone_config": {"model_type": "nothing"}}, "nothing"),
@@ -207,11 +210,34 @@ def test_norms_biases_and_slopes_do_not_decay(recipe_values, tmp_path):
     assert {g["lr"] for g in groups} == {0.0005, 0.001, 0.01}
 
 
-def test_labels_are_smoothed_where_they_are_known():
-    labels = torch.tensor([[1, 0, -100]])
-    smooth = smooth_labels({"labels": labels}, 0.1)["labels"]
-    assert torch.allclose(smooth, torch.tensor([[0.95, 0.05, -100.0]]))
-    assert torch.equal(smooth_labels({"labels": labels}, 0.0)["labels"], labels)
+def test_known_words_are_true_words_of_every_second_image():
+    labels = torch.randint(0, 2, (2000, 40), generator=torch.Generator().manual_seed(0))
+    labels[:, 3] = -100
+    known = draw_known_words(labels, 0.5, np.random.default_rng(0))
+    given = known >= 0
+    assert torch.equal(known[given], labels[given])
+    assert not given[:, 3].any()
+    share = given.float().sum(dim=1) / 39
+    assert (share == 0).float().mean().item() == pytest.approx(0.5, abs=0.06)
+    assert share.mean().item() == pytest.approx(0.125, abs=0.02)
+    assert share.max() < 0.75
+
+
+def test_a_second_round_goes_on_from_a_model_and_its_teachers(recipe_values, tmp_path):
+    Trainer(Recipe(**recipe_values), tmp_path / "first").train()
+    best = str(tmp_path / "first/best")
+    values = {k: v for k, v in recipe_values.items() if k not in ("backbone_config", "model")}
+    recipe = Recipe(**{**values, "init_from": best, "teachers": [best], "known_words": 0.5})
+    trainer = Trainer(recipe, tmp_path / "second")
+    assert_same(trainer.model.state_dict(), weights(best))
+    assert trainer.train()["finished"]
+    # The teacher is asked once: the file stands in for it from then on.
+    teacher = np.load(tmp_path / "second/teacher.npy")
+    assert teacher.shape == (40, 40)
+    assert ((teacher >= 0) & (teacher <= 1)).all()
+    np.save(tmp_path / "second/teacher.npy", np.full_like(teacher, 0.25))
+    again = Trainer(recipe, tmp_path / "second")
+    assert (again.train_data.teacher == 0.25).all()
 
 
 def test_frequencies_count_known_labels_only():

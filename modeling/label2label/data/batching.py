@@ -10,9 +10,8 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from label2label.data.augmentation import Augmentation
+from label2label.data.vocabulary import IGNORE_INDEX, VOCABULARIES, Vocabulary, derive_labels
 from label2label.errors import UserError
-
-IGNORED_LABEL = -100
 
 
 def load_split(path: str | Path, split: str) -> datasets.Dataset:
@@ -30,14 +29,22 @@ def load_split(path: str | Path, split: str) -> datasets.Dataset:
         UserError: If the folder or the split is missing, cannot be read, or has no images.
     """
     folder = Path(path)
-    is_hub_id = str(path).count("/") == 1 and not folder.is_absolute() and not folder.exists()
-    if not is_hub_id and not any(folder.glob(f"data/{split}-*.parquet")):
-        what = f"no split {split!r}" if folder.is_dir() else "no such folder"
-        raise UserError(f"{path}: {what}; prepare a dataset with datasets_scripts/ first")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(
+            f"{path} is a file: give the folder that a script of datasets_scripts/ wrote"
+        )
+    if not folder.exists() and (folder.is_absolute() or str(path).count("/") != 1):
+        raise UserError(f"{path}: no such folder; prepare a dataset with datasets_scripts/ first")
     try:
+        splits = datasets.get_dataset_split_names(str(path))
+        if split not in splits:
+            raise UserError(f"{path} has no split {split!r}: it has {', '.join(splits)}")
         dataset = datasets.load_dataset(str(path), split=split)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise UserError(f"{path}: cannot be read as a dataset: {_first_line(error)}") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{path} is no prepared dataset ({_first_line(error)}): "
+            "make one with a script of datasets_scripts/"
+        ) from error
     if "image" not in dataset.column_names:
         raise UserError(f"{path}: the {split} split has no column 'image'")
     if len(dataset) == 0:
@@ -51,20 +58,21 @@ def label_array(dataset: datasets.Dataset, attributes: Sequence[str]) -> np.ndar
 
     Args:
         dataset: A split in the one dataset schema.
-        attributes: Columns to read, in order; each nullable bool.
+        attributes: Columns to read, in order; each nullable bool. One that the dataset names by its
+            opposite (`Beard` = not `No_Beard`) is derived.
 
     Returns:
-        int8 of shape (images, attributes): 1 present, 0 absent, -100 unknown.
+        int8 of shape (images, attributes): 1 present, 0 absent, -100 unknown, as is throughout an
+        attribute that the dataset does not have.
 
     Raises:
-        UserError: If a column is missing or holds anything but booleans and nulls.
+        UserError: If a column holds anything but booleans and nulls.
     """
-    missing = [name for name in attributes if name not in dataset.column_names]
-    if missing:
-        raise UserError(f"the dataset has no column {', '.join(map(repr, missing))}")
-    labels = np.full((len(dataset), len(attributes)), IGNORED_LABEL, np.int8)
+    vocabulary = Vocabulary("asked", tuple(attributes), VOCABULARIES["union"].opposites)
+    columns = [name for name in dataset.column_names if name in _sources(vocabulary)]
+    labels = np.full((len(dataset), len(columns)), IGNORE_INDEX, np.int8)
     table = dataset.with_format("arrow")
-    for column, name in enumerate(attributes):
+    for column, name in enumerate(columns):
         values = table[name]
         for start, chunk in _chunks(values):
             try:
@@ -75,16 +83,17 @@ def label_array(dataset: datasets.Dataset, attributes: Sequence[str]) -> np.ndar
                     f"column {name!r} must hold booleans: {_first_line(error)}"
                 ) from error
             labels[start : start + len(chunk), column][known] = present[known]
-    return labels
+    return derive_labels(labels, columns, vocabulary)
 
 
 class AttributeDataset(Dataset):
     """
     Faces and labels of one split, as tensors.
 
-    Its items are `{"pixel_values": float32 (3, size, size), "labels": int64 (attributes)}`. With an
-    augmentation, an item's randomness depends on `seed`, `epoch` and its index alone, so that it is
-    the same in any worker, process or resumed run.
+    Its items are `{"pixel_values": float32 (3, size, size), "labels": int64 (attributes)}`, and
+    `"teacher"`, float32 (attributes), where there is one. With an augmentation, an item's
+    randomness depends on `seed`, `epoch` and its index alone, so that it is the same in any worker,
+    process or resumed run.
 
     Args:
         dataset: A split in the one dataset schema.
@@ -92,6 +101,10 @@ class AttributeDataset(Dataset):
         processor: The model's image processor.
         augmentation: Changes training faces; `None` takes the processor's own crop.
         seed: Seed of the augmentation.
+        teacher: A teacher's probabilities, (images, attributes).
+
+    Raises:
+        UserError: If the dataset has no column for an attribute.
     """
 
     def __init__(
@@ -101,12 +114,19 @@ class AttributeDataset(Dataset):
         processor: Any,
         augmentation: Augmentation | None = None,
         seed: int = 0,
+        teacher: np.ndarray | None = None,
     ):
+        opposites = VOCABULARIES["union"].opposites
+        columns = set(dataset.column_names)
+        missing = [a for a in attributes if a not in columns and opposites.get(a) not in columns]
+        if missing:
+            raise UserError(f"the dataset has no column {', '.join(map(repr, missing))}")
         self.images = dataset.select_columns(["image"])
         self.labels = label_array(dataset, attributes)
         self.processor = processor
         self.augmentation = augmentation
         self.seed = seed
+        self.teacher = teacher
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -126,10 +146,13 @@ class AttributeDataset(Dataset):
             pixels = self.processor(
                 crop, do_resize=False, do_center_crop=False, return_tensors="pt"
             )["pixel_values"][0]
-        return {
+        item = {
             "pixel_values": pixels,
             "labels": torch.from_numpy(self.labels[index].astype(np.int64)),
         }
+        if self.teacher is not None:
+            item["teacher"] = torch.from_numpy(self.teacher[index])
+        return item
 
 
 class EpochSampler(Sampler[int]):
@@ -153,6 +176,12 @@ class EpochSampler(Sampler[int]):
 
     def __len__(self) -> int:
         return self.num_samples - self.start
+
+
+def _sources(vocabulary: Vocabulary) -> set[str]:
+    """Columns that say something of a vocabulary's attributes."""
+    own = set(vocabulary.attributes)
+    return own | {vocabulary.opposites[name] for name in own if name in vocabulary.opposites}
 
 
 def _chunks(values: Any) -> Iterator[tuple[int, Any]]:

@@ -14,13 +14,13 @@ from accelerate import Accelerator
 from datasets import Dataset
 from transformers import PreTrainedModel
 
+from label2label.data.batching import label_array, load_split
 from label2label.data.vocabulary import IGNORE_INDEX
 from label2label.errors import UserError
 from label2label.evaluation.groups import age_bands
-from label2label.evaluation.loading import load_split
-from label2label.evaluation.predict import predict_dataset, read_labels
 from label2label.evaluation.report import markdown_table, write_report
 from label2label.evaluation.scores import Predictions, score_predictions
+from label2label.prediction.labelled import predict_dataset
 from label2label.prediction.loading import load_model
 
 _LIBRARIES = ("label2label", "torch", "transformers", "datasets", "accelerate", "numpy")
@@ -107,7 +107,7 @@ def evaluate_model(
     accelerator = accelerator or Accelerator()
     config: Any = model.config
     names = [config.id2label[index] for index in range(config.num_labels)]
-    labels = read_labels(dataset, names)
+    labels = label_array(dataset, names)
     labelled = (labels != IGNORE_INDEX).any(axis=0)
     missing = [name for name, known in zip(names, labelled, strict=True) if not known]
     _check_columns(dataset, group_columns)

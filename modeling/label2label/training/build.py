@@ -10,6 +10,7 @@ from transformers import AutoBackbone, AutoConfig
 
 from label2label.errors import UserError
 from label2label.models import Label2LabelConfig, Label2LabelForImageClassification
+from label2label.prediction.loading import load_model
 from label2label.training.recipe import Recipe
 
 
@@ -30,7 +31,9 @@ def build_model(recipe: Recipe, attributes: Sequence[str]) -> Label2LabelForImag
     known = {field.name for field in dataclasses.fields(Label2LabelConfig)}
     if unknown := sorted(set(recipe.model) - known):
         raise UserError(f"model: unknown key {', '.join(unknown)}")
-    backbone = _load_backbone(recipe.backbone) if recipe.backbone else None
+    if recipe.init_from:
+        return _continue_model(recipe, attributes)
+    backbone = load_backbone(recipe.backbone) if recipe.backbone else None
     try:
         config = Label2LabelConfig(
             backbone_config=recipe.backbone_config if backbone is None else backbone.config,
@@ -46,7 +49,29 @@ def build_model(recipe: Recipe, attributes: Sequence[str]) -> Label2LabelForImag
     return model
 
 
-def _load_backbone(name: str) -> Any:
+def _continue_model(recipe: Recipe, attributes: Sequence[str]) -> Label2LabelForImageClassification:
+    model, _ = load_model(str(recipe.init_from))
+    if list(model.config.id2label.values()) != list(attributes):
+        raise UserError(
+            f"{recipe.init_from}: its attributes are not those of the vocabulary "
+            f"{recipe.vocabulary!r}"
+        )
+    return model
+
+
+def load_backbone(name: str) -> Any:
+    """
+    Loads a pretrained backbone.
+
+    Args:
+        name: Folder or Hub id.
+
+    Returns:
+        A transformers backbone, in float32 on the CPU.
+
+    Raises:
+        UserError: If there is none that can be loaded.
+    """
     try:
         # AutoBackbone.from_pretrained takes Hub ids only, so the class comes from the config.
         backbone_class = type(AutoBackbone.from_config(AutoConfig.from_pretrained(name)))

@@ -23,6 +23,8 @@ class Recipe:
         vocabulary: Attributes to learn, see `label2label.data.vocabulary`.
 
     Model:
+        init_from: Folder or Hub id of a whole model to go on from, with its attributes and shape;
+            `backbone`, `backbone_config` and `model` are then left out.
         backbone: Folder or Hub id of a pretrained backbone; `None` starts from random weights.
         backbone_config: The backbone's config where `backbone` is `None`; MobileFaceNet by default.
         model: Fields of `Label2LabelConfig`: head, widths, layers, dropout, masking.
@@ -32,6 +34,13 @@ class Recipe:
         mixup: Probability, 0..1, that a batch is mixed up with itself, words included.
         mixup_alpha: Parameter of the Beta distribution of mixup weights.
         label_smoothing: Share, 0..1, by which labels are drawn to one half.
+
+    Supervision (see `label2label.training.distillation`):
+        teachers: Folders or Hub ids of models, and of backbones to probe; their mean probability of
+            each image is cached once.
+        distillation: The teachers' share, 0..1, of the soft labels; 1 forgets the labels.
+        known_words: Largest share, 0..1, of an image's words that are given as `known_labels` in
+            training; the share is drawn for every second image, the others are given none.
 
     Optimisation:
         epochs, batch_size: Passes over the data; images a step and process.
@@ -53,6 +62,7 @@ class Recipe:
     data: str = "data/celeba"
     vocabulary: str = "celeba-40"
 
+    init_from: str | None = None
     backbone: str | None = None
     backbone_config: dict[str, Any] | None = None
     model: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -68,6 +78,10 @@ class Recipe:
     mixup: float | int = 0
     mixup_alpha: float | int = 0.5
     label_smoothing: float | int = 0
+
+    teachers: list[str] = dataclasses.field(default_factory=list)
+    distillation: float | int = 0.5
+    known_words: float | int = 0
 
     epochs: int = 10
     batch_size: int = 64
@@ -87,13 +101,15 @@ class Recipe:
 
     def __post_init__(self):
         shares = ("flip", "shift", "scale", "color", "grayscale", "blur", "erasing", "mixup")
-        shares += ("label_smoothing", "warmup", "ema")
+        shares += ("label_smoothing", "distillation", "known_words", "warmup", "ema")
         for name in shares:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in 0..1, got {getattr(self, name)}")
         for name in ("epochs", "batch_size", "gradient_accumulation", "mixup_alpha"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.init_from and (self.backbone or self.backbone_config):
+            raise ValueError("init_from brings its own backbone: leave backbone out")
         for name, choices in {
             "optimizer": ("adamw", "sgd"),
             "mixed_precision": ("no", "bf16", "fp16"),

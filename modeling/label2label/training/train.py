@@ -1,6 +1,7 @@
 """The training loop: a recipe in, a model folder out, on any number of processes by Accelerate."""
 
 import argparse
+import copy
 import dataclasses
 import json
 import math
@@ -29,6 +30,7 @@ from label2label.errors import UserError
 from label2label.models import Label2LabelForImageClassification, Label2LabelImageProcessor
 from label2label.training.build import build_model
 from label2label.training.checkpoint import latest_state, save_state
+from label2label.training.distillation import soften_labels, teach
 from label2label.training.recipe import Recipe, load_recipe
 
 
@@ -84,7 +86,8 @@ class Trainer:
         self.model = build_model(recipe, attributes)
         self.processor = Label2LabelImageProcessor()
         self._prepare_data(attributes)
-        self.model.set_prior(attribute_frequencies(self.train_data.labels))
+        if recipe.init_from is None:
+            self.model.set_prior(attribute_frequencies(self.train_data.labels))
         self._prepare_optimization()
 
     def _prepare_data(self, attributes: tuple[str, ...]) -> None:
@@ -98,6 +101,7 @@ class Trainer:
         validation_data = AttributeDataset(
             load_split(recipe.data, "validation"), attributes, self.processor
         )
+        self.train_data.teacher = self._teach(attributes)
         self.sampler = EpochSampler(len(self.train_data), recipe.seed)
         batches = len(self.train_data) // (recipe.batch_size * accelerator.num_processes)
         if batches == 0:
@@ -124,6 +128,25 @@ class Trainer:
                 worker_init_fn=leave_signals_to_the_trainer,
             )
         )
+
+    def _teach(self, attributes: tuple[str, ...]) -> np.ndarray | None:
+        """The teachers' probabilities of the training split, asked for once a run."""
+        if not self.recipe.teachers:
+            return None
+        file = self.output / "teacher.npy"
+        with self.accelerator.main_process_first():
+            if not file.exists():
+                plain = copy.copy(self.train_data)
+                plain.augmentation = None
+                device = self.accelerator.device
+                probabilities = teach(self.recipe.teachers, plain, attributes, device)
+                try:
+                    self.output.mkdir(parents=True, exist_ok=True)
+                    np.save(file.with_name(".teacher.npy"), probabilities)
+                    os.replace(file.with_name(".teacher.npy"), file)
+                except OSError as error:
+                    raise UserError(f"{file}: cannot be written: {error.strerror}") from error
+            return np.load(file)
 
     def _prepare_optimization(self) -> None:
         recipe, accelerator = self.recipe, self.accelerator
@@ -235,7 +258,7 @@ class Trainer:
         rng = np.random.default_rng((recipe.seed, position, accelerator.process_index))
         torch.manual_seed(int(rng.integers(2**62)))
 
-        inputs = mix_batch(smooth_labels(batch, recipe.label_smoothing), recipe, rng)
+        inputs = training_inputs(batch, recipe, rng)
         if recipe.channels_last:
             pixels = inputs["pixel_values"]
             inputs["pixel_values"] = pixels.contiguous(memory_format=torch.channels_last)
@@ -389,43 +412,68 @@ def parameter_groups(model: torch.nn.Module, recipe: Recipe) -> list[dict[str, A
     ]
 
 
-def smooth_labels(batch: dict[str, torch.Tensor], share: float) -> dict[str, torch.Tensor]:
-    """
-    Draws known labels towards one half.
-
-    Args:
-        batch: `pixel_values` and `labels` of shape (batch, attributes), 1, 0 or -100.
-        share: How far, 0..1.
-
-    Returns:
-        A new batch; labels are float where `share` is positive.
-    """
-    if not share:
-        return dict(batch)
-    labels = batch["labels"]
-    smooth = torch.where(labels >= 0, labels * (1 - share) + share / 2, labels.float())
-    return {**batch, "labels": smooth}
-
-
-def mix_batch(
+def training_inputs(
     batch: dict[str, torch.Tensor], recipe: Recipe, rng: np.random.Generator
 ) -> dict[str, Any]:
     """
-    Mixes a batch up with a permutation of itself, with the recipe's probability (arXiv:1710.09412).
+    Softens a batch's labels, then mixes images up or gives true words away, as the recipe has it.
 
     Args:
-        batch: `pixel_values` of shape (batch, 3, height, width) and `labels`.
-        recipe: Gives `mixup` and `mixup_alpha`.
-        rng: Source of the choice, the weight and the permutation.
+        batch: `pixel_values`, `labels` of shape (batch, attributes), 1, 0 or -100, and `teacher`
+            where there is one.
+        recipe: Gives `distillation`, `label_smoothing`, `mixup`, `mixup_alpha`, `known_words`.
+        rng: Source of all draws.
 
     Returns:
-        The model's arguments: the batch, or the mixed images with `mixup_labels` and
-        `mixup_weight`.
+        The model's arguments.
     """
-    if rng.random() >= recipe.mixup:
-        return batch
-    weight = rng.beta(recipe.mixup_alpha, recipe.mixup_alpha)
-    pixels, labels = batch["pixel_values"], batch["labels"]
+    labels = batch["labels"]
+    soft = soften_labels(labels, batch.get("teacher"), recipe.distillation, recipe.label_smoothing)
+    inputs = {"pixel_values": batch["pixel_values"], "labels": soft}
+    if rng.random() < recipe.mixup:
+        return mix_batch(inputs, recipe.mixup_alpha, rng)
+    if recipe.known_words:
+        inputs["known_labels"] = draw_known_words(labels, recipe.known_words, rng)
+    return inputs
+
+
+def draw_known_words(
+    labels: torch.Tensor, largest_share: float, rng: np.random.Generator
+) -> torch.Tensor:
+    """
+    Chooses the true words that an image's sentence is given: none for every second image, else a
+    share drawn evenly from 0 to the largest.
+
+    Args:
+        labels: (batch, attributes); 1, 0 or -100.
+        largest_share: 0..1.
+        rng: Source of the draws.
+
+    Returns:
+        (batch, attributes); labels, -100 where not given.
+    """
+    images, attributes = labels.shape
+    share = rng.uniform(0, largest_share, (images, 1)) * (rng.random((images, 1)) < 0.5)
+    given = torch.from_numpy(rng.random((images, attributes)) < share).to(labels.device)
+    return torch.where(given, labels, -100)
+
+
+def mix_batch(
+    inputs: dict[str, torch.Tensor], alpha: float, rng: np.random.Generator
+) -> dict[str, Any]:
+    """
+    Mixes a batch up with a permutation of itself (arXiv:1710.09412).
+
+    Args:
+        inputs: `pixel_values` of shape (batch, 3, height, width) and `labels`.
+        alpha: Parameter of the Beta distribution of weights.
+        rng: Source of the weight and the permutation.
+
+    Returns:
+        The model's arguments: mixed images, `labels`, `mixup_labels` and `mixup_weight`.
+    """
+    weight = rng.beta(alpha, alpha)
+    pixels, labels = inputs["pixel_values"], inputs["labels"]
     order = torch.from_numpy(rng.permutation(len(labels))).to(labels.device)
     return {
         "pixel_values": weight * pixels + (1 - weight) * pixels[order],

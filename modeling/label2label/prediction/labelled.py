@@ -1,6 +1,5 @@
 """A model's probabilities over a labelled dataset, by as many processes as were launched."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,29 +10,7 @@ from datasets import Dataset, Image
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from label2label.data.vocabulary import IGNORE_INDEX, VOCABULARIES, Vocabulary, derive_labels
 from label2label.errors import UserError
-from label2label.evaluation.metrics import FloatArray, IntArray
-
-
-def read_labels(dataset: Dataset, attributes: Sequence[str]) -> IntArray:
-    """Labels of a model's attributes from a dataset's columns.
-
-    Args:
-        dataset: one bool column an attribute, null where unknown.
-        attributes: the model's, in order. One that the dataset names by its opposite (`Beard` =
-            not `No_Beard`) is derived; one that it does not have is unknown throughout.
-
-    Returns:
-        (images, attributes) integers: 1 present, 0 absent, -100 unknown.
-    """
-    columns = [n for n, f in dataset.features.items() if getattr(f, "dtype", None) == "bool"]
-    values = dataset.select_columns(columns)[:] if columns else {}
-    labels = np.full((len(dataset), len(columns)), IGNORE_INDEX)
-    for c, column in enumerate(columns):
-        labels[:, c] = [IGNORE_INDEX if v is None else int(v) for v in values[column]]
-    vocabulary = Vocabulary("model", tuple(attributes), VOCABULARIES["union"].opposites)
-    return derive_labels(labels, columns, vocabulary)
 
 
 def predict_dataset(
@@ -42,7 +19,7 @@ def predict_dataset(
     processor: Any,
     dataset: Dataset,
     batch_size: int = 64,
-) -> tuple[FloatArray, FloatArray | None]:
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Probabilities of every image, in the dataset's order, on every process.
 
     Args:
@@ -85,7 +62,7 @@ def predict_dataset(
     if len(order) != len(dataset):
         raise RuntimeError(f"{len(order)} predictions for {len(dataset)} images")
 
-    def probabilities(name: str) -> FloatArray:
+    def probabilities(name: str) -> np.ndarray:
         logits = np.concatenate(gathered[name])[order].astype(np.float64)
         return 1 / (1 + np.exp(-logits))
 

@@ -1,0 +1,170 @@
+"""Soft labels from teachers: models, and linear probes of backbones, each image predicted once."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from huggingface_hub.errors import HfHubHTTPError
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import PreTrainedConfig
+
+from label2label.data.batching import AttributeDataset
+from label2label.data.vocabulary import IGNORE_INDEX, VOCABULARIES, Vocabulary, derive_labels
+from label2label.errors import UserError
+from label2label.models import Label2LabelConfig
+from label2label.prediction.loading import load_model
+from label2label.training.build import load_backbone
+
+FOLDS = 5
+PROBED_GRID = 3  # a probe reads features pooled to 3x3
+RIDGE = 3.0  # penalty an image, on standardised features
+
+
+def teach(
+    teachers: Sequence[str],
+    data: AttributeDataset,
+    attributes: Sequence[str],
+    device: torch.device | str = "cpu",
+    batch_size: int = 64,
+) -> np.ndarray:
+    """
+    Averages the teachers' probabilities of every image, seen as it is and mirrored.
+
+    A teacher that is a Label2label model predicts. One that is a backbone alone is probed: a ridge
+    regression from its features to the labels predicts the images that it was not fitted on, so
+    that it repeats no wrong label.
+
+    Args:
+        teachers: Folders or Hub ids of models and backbones.
+        data: The training split, without augmentation.
+        attributes: The student's attributes, in order.
+        device: Where the teachers run.
+        batch_size: Images a forward pass.
+
+    Returns:
+        float32 of shape (images, attributes), in 0..1; -100 where no teacher knows the attribute.
+
+    Raises:
+        UserError: If a teacher cannot be loaded.
+    """
+    student = Vocabulary("student", tuple(attributes), VOCABULARIES["union"].opposites)
+    total = np.zeros(data.labels.shape)
+    count = np.zeros(data.labels.shape, int)
+    for name in teachers:
+        forward, names = _open_teacher(name)
+        mean = _both_ways(forward, data, device, batch_size, f"teacher {name}")
+        if names is None:
+            probabilities = probe_out_of_fold(mean, data.labels)
+        else:
+            probabilities = derive_labels(mean, names, student)
+        known = probabilities != IGNORE_INDEX
+        total[known] += probabilities[known]
+        count += known
+    return np.where(count > 0, total / np.maximum(count, 1), IGNORE_INDEX).astype(np.float32)
+
+
+def probe_out_of_fold(
+    features: np.ndarray, labels: np.ndarray, folds: int = FOLDS, ridge: float = RIDGE
+) -> np.ndarray:
+    """
+    Predicts labels linearly from features, each image by a ridge regression fitted on the others.
+
+    Args:
+        features: (images, features).
+        labels: (images, attributes); 1, 0 or -100 for unknown, which no fit reads.
+        folds: Parts that are held out in turn; image i is in part i modulo `folds`.
+        ridge: Penalty an image of the fit, on standardised features.
+
+    Returns:
+        (images, attributes), clipped to 0..1; -100 for an attribute without two known labels.
+    """
+    features = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-6)
+    fold_of = np.arange(len(features)) % folds
+    predictions = np.full(labels.shape, float(IGNORE_INDEX))
+    for fold in range(folds):
+        held_out = fold_of == fold
+        known = (labels >= 0) & ~held_out[:, None]
+        # Attributes that are known on the same images share one factorisation.
+        patterns, pattern_of = np.unique(known, axis=1, return_inverse=True)
+        for pattern in range(patterns.shape[1]):
+            rows, columns = patterns[:, pattern], np.flatnonzero(pattern_of == pattern)
+            if rows.sum() < 2:
+                continue
+            x, y = features[rows], labels[np.ix_(rows, columns)].astype(features.dtype)
+            mean_x, mean_y = x.mean(axis=0), y.mean(axis=0)
+            gram = (x - mean_x).T @ (x - mean_x) + ridge * len(x) * np.eye(x.shape[1])
+            weights = np.linalg.solve(gram, (x - mean_x).T @ (y - mean_y))
+            predictions[np.ix_(held_out, columns)] = (
+                features[held_out] - mean_x
+            ) @ weights + mean_y
+    return np.where(predictions == IGNORE_INDEX, predictions, predictions.clip(0, 1))
+
+
+def soften_labels(
+    labels: torch.Tensor, teacher: torch.Tensor | None, share: float, smoothing: float
+) -> torch.Tensor:
+    """
+    Mixes labels with a teacher's probabilities (arXiv:1503.02531), then draws them to one half.
+
+    Args:
+        labels: (batch, attributes); 1, 0 or -100.
+        teacher: (batch, attributes), in 0..1 or -100; `None` for no teacher.
+        share: The teacher's, 0..1. What is unknown to the labels is the teacher's alone, and what
+            is unknown to the teacher the labels' alone.
+        smoothing: How far towards one half, 0..1 (arXiv:1512.00567, section 7).
+
+    Returns:
+        (batch, attributes), in 0..1, -100 where neither knows.
+    """
+    soft = labels.float()
+    if teacher is not None:
+        mixed = torch.where(soft >= 0, (1 - share) * soft + share * teacher, teacher)
+        soft = torch.where(teacher >= 0, mixed, soft)
+    return torch.where(soft >= 0, soft * (1 - smoothing) + smoothing / 2, soft)
+
+
+def _open_teacher(name: str) -> tuple[torch.nn.Module, list[str] | None]:
+    """A module from pixels to probabilities and their names, or to features and None."""
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(name)
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise UserError(f"{name}: cannot be loaded as a teacher: it has no config.json") from error
+    if config.get("model_type") == Label2LabelConfig.model_type:
+        model, _ = load_model(name)
+        names = [model.config.id2label[i] for i in range(model.config.num_labels)]
+        return _Output(model, lambda output: output.logits.float().sigmoid()), names
+
+    def pool(output):
+        grid = torch.nn.functional.adaptive_avg_pool2d(output.feature_maps[-1], PROBED_GRID)
+        return grid.flatten(1).float()
+
+    return _Output(load_backbone(name).eval(), pool), None
+
+
+class _Output(torch.nn.Module):
+    """A model and what is read from its output."""
+
+    def __init__(self, model: torch.nn.Module, read: Callable):
+        super().__init__()
+        self.model, self.read = model, read
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return self.read(self.model(pixel_values))
+
+
+@torch.inference_mode()
+def _both_ways(
+    module: torch.nn.Module,
+    data: AttributeDataset,
+    device: torch.device | str,
+    batch_size: int,
+    title: str,
+) -> np.ndarray:
+    """Means over each image and its mirror image, (images, values)."""
+    module.to(device)
+    rows = []
+    for batch in tqdm(DataLoader(data, batch_size=batch_size), desc=title, unit="batch"):
+        pixels = batch["pixel_values"].to(device)
+        rows.append(((module(pixels) + module(pixels.flip(-1))) / 2).cpu().numpy())
+    return np.concatenate(rows)
