@@ -86,7 +86,7 @@ def test_shards_are_bounded(images: Path, tmp_path: Path, monkeypatch: pytest.Mo
     paths = sorted((tmp_path / "out/data").glob("train-*"))
     assert len(paths) > 2
     assert paths[0].name == f"train-00000-of-{len(paths):05d}.parquet"
-    assert all(path.stat().st_size < 30000 for path in paths)  # the schema itself weighs some
+    assert all(path.stat().st_size < 60000 for path in paths)  # the schema itself weighs some
     rows = datasets.load_dataset(str(tmp_path / "out"), split="train")
     assert [row["path"] for row in rows.cast_column("image", datasets.Image(decode=False))["image"]]
     assert rows.num_rows == 30

@@ -143,7 +143,7 @@ def write_dataset(folder, rows):
 
 def test_a_dataset_without_images_is_refused(model_folder, tmp_path):
     data = write_dataset(tmp_path, {"Male": [True, False]})
-    with pytest.raises(UserError, match="no column image"):
+    with pytest.raises(UserError, match="no column 'image'"):
         evaluate_command(arguments(model_folder, data, group=[]))
 
 

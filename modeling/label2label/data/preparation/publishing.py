@@ -43,9 +43,8 @@ def push_dataset(
         UserError: If the folder was not prepared by this package, its terms forbid redistribution
             and the right is not claimed, or the upload fails.
     """
-    import httpx
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HFValidationError, HTTPError
 
     record = read_record(folder)
     description = record["description"]
@@ -61,7 +60,7 @@ def push_dataset(
             folder_path=folder,
             commit_message=f"{title}, prepared with label2label {record['label2label']}",
         )
-    except (HfHubHTTPError, HFValidationError, httpx.HTTPError) as error:
+    except (HTTPError, HFValidationError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise UserError(
             f"{folder} is prepared but could not be uploaded to {repo_id}: {first_line} (log in "
