@@ -155,9 +155,11 @@ class ImageConditionedMaskedLanguageModel(nn.Module):
         sentence = self.word_embeddings(attributes + self.num_attributes * words)
         masked_words = None
         if self.training:
+            if known_words is None:
+                # So that its embedding has a gradient in every step, as data parallelism expects.
+                known_words = torch.zeros_like(words)
             masked_words = torch.rand(words.shape, device=words.device) < self.mask_probability
-            if known_words is not None:
-                masked_words &= ~known_words
+            masked_words &= ~known_words
             sentence = torch.where(
                 masked_words[..., None], self.mask_embeddings.weight, sentence
             )  # (batch, attributes, hidden)
