@@ -1,6 +1,7 @@
 """The image processor: any image people have, the same crop, the same numbers."""
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -127,3 +128,36 @@ def test_the_template_survives_saving(processor, tmp_path):
     again = Label2LabelImageProcessor.from_pretrained(tmp_path)
     assert again.alignment_template == [[1.0, 2.0]] * 5
     assert Label2LabelImageProcessor().alignment_template[0] == [43.72, 58.60]
+
+
+def test_attributes_are_decided_by_the_stored_thresholds(tmp_path):
+    Label2LabelImageProcessor(thresholds={"Bald": 0.2, "Young": 0.9}).save_pretrained(tmp_path)
+    processor = Label2LabelImageProcessor.from_pretrained(tmp_path)
+    outputs = SimpleNamespace(logits=torch.logit(torch.tensor([[0.3, 0.3], [0.1, 0.95]])))
+    first, second = processor.post_process_attributes(outputs)
+    assert list(first) == ["Bald", "Young"]
+    assert first["Bald"] == {"probability": pytest.approx(0.3), "present": True}
+    assert first["Young"] == {"probability": pytest.approx(0.3), "present": False}
+    assert [second[name]["present"] for name in second] == [False, True]
+
+
+def test_one_threshold_can_stand_for_all():
+    processor = Label2LabelImageProcessor(thresholds={"Bald": 0.2, "Young": 0.9})
+    outputs = SimpleNamespace(logits=np.array([[-1.0, 1.0]]))
+    (decisions,) = processor.post_process_attributes(outputs, threshold=0.5)
+    assert [d["present"] for d in decisions.values()] == [False, True]
+
+
+def test_without_stored_thresholds_names_come_from_the_config(processor):
+    outputs = SimpleNamespace(logits=np.array([[-800.0, 800.0]]))
+    (decisions,) = processor.post_process_attributes(outputs, id2label={0: "Bald", 1: "Young"})
+    assert decisions["Bald"] == {"probability": 0.0, "present": False}
+    assert decisions["Young"] == {"probability": 1.0, "present": True}
+    with pytest.raises(ValueError, match="give id2label="):
+        processor.post_process_attributes(outputs)
+
+
+def test_logits_of_other_attributes_are_refused():
+    processor = Label2LabelImageProcessor(thresholds={"Bald": 0.2, "Young": 0.9})
+    with pytest.raises(ValueError, match=r"\(batch, 2\), got \(1, 3\)"):
+        processor.post_process_attributes(SimpleNamespace(logits=np.zeros((1, 3))))

@@ -2,12 +2,15 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 from label2label.cli import main
 from PIL import Image
+
+from .conftest import NAMES
 
 
 @pytest.fixture
@@ -79,6 +82,17 @@ def test_threshold_zero_says_yes_to_all(predict, photos):
     _, out, _ = predict("--threshold", "0", photos / "portrait.png")
     assert "no  (none)" in out
     assert "yes (none)" not in out
+
+
+def test_the_table_decides_by_the_models_own_thresholds(model_folder, photos, tmp_path, capsys):
+    folder = shutil.copytree(model_folder, tmp_path / "calibrated")
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    settings["thresholds"] = dict.fromkeys(NAMES, 1.0) | {"Young": 0.0}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    main(["predict", "--model", str(folder), str(photos / "portrait.png")])
+    (yes,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("    yes"))
+    assert "Young" in yes
+    assert yes.count("%") == 1
 
 
 def test_no_align_takes_the_image_as_it_is(predict, photos):

@@ -17,9 +17,10 @@ from transformers.processing_utils import ImagesKwargs
 
 
 class Label2LabelImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
-    """Adds `alignment_template` to what every image processor takes."""
+    """Adds `alignment_template` and `thresholds` to what every image processor takes."""
 
     alignment_template: list[list[float]] | None
+    thresholds: dict[str, float] | None
 
 
 class Label2LabelImageProcessor(PilBackend):
@@ -36,6 +37,9 @@ class Label2LabelImageProcessor(PilBackend):
         alignment_template (`list[list[float]]`, *optional*):
             Where a face's five landmarks lie in the crop that the model was trained on, as (x, y)
             pixels: the viewer's left eye and right eye, nose tip, left and right mouth corner.
+        thresholds (`dict[str, float]`, *optional*):
+            For each attribute, in the model's order, the probability in 0..1 from which it counts
+            as present. `label2label calibrate` fits them; without it they are 0.5.
     """
 
     valid_kwargs = Label2LabelImageProcessorKwargs
@@ -59,6 +63,7 @@ class Label2LabelImageProcessor(PilBackend):
         [45.95, 84.16],
         [66.84, 83.69],
     ]
+    thresholds: ClassVar = None
 
     def _prepare_images_structure(self, images: ImageInput, expected_ndims: int = 3) -> ImageInput:
         # transformers takes gray arrays only with an axis of channels.
@@ -94,6 +99,56 @@ class Label2LabelImageProcessor(PilBackend):
         if not isinstance(image, Image.Image):
             image = _image_from_array(np.asarray(image), input_data_format)
         return np.asarray(_to_rgb(image)).transpose(2, 0, 1)
+
+    def post_process_attributes(
+        self,
+        outputs: Any,
+        threshold: float | None = None,
+        id2label: dict[int, str] | None = None,
+    ) -> list[dict[str, dict[str, Any]]]:
+        """
+        Turns a model's output into names, probabilities and decisions.
+
+        Args:
+            outputs ([`Label2LabelImageClassifierOutput`]): With `logits` of shape `(batch,
+                attributes)`, a tensor or an array.
+            threshold (`float`, *optional*): Probability in 0..1 from which every attribute counts
+                as present, instead of the `thresholds` that this processor holds.
+            id2label (`dict[int, str]`, *optional*): Names of the attributes,
+                `model.config.id2label`; only needed where this processor holds no `thresholds`,
+                which are then 0.5.
+
+        Returns:
+            `list[dict[str, dict]]`: for each image, by attribute, in the model's order, its
+            `"probability"` in 0..1 and whether it is `"present"`.
+
+        Raises:
+            ValueError: If the attributes' names are unknown, or the logits are not theirs.
+        """
+        thresholds = self.thresholds or dict.fromkeys((id2label or {}).values(), 0.5)
+        if not thresholds:
+            raise ValueError(
+                "this image processor holds no thresholds, and so no names: give "
+                "id2label=model.config.id2label, or fit them with `label2label calibrate`"
+            )
+        logits = outputs.logits
+        if hasattr(logits, "detach"):
+            logits = logits.detach().float().cpu().numpy()
+        logits = np.asarray(logits, dtype=np.float64)
+        if logits.ndim != 2 or logits.shape[1] != len(thresholds):
+            raise ValueError(
+                f"logits must be of shape (batch, {len(thresholds)}), got {logits.shape}"
+            )
+        if threshold is not None:
+            thresholds = dict.fromkeys(thresholds, threshold)
+        probabilities = 0.5 * (1.0 + np.tanh(logits / 2))  # a sigmoid that cannot overflow
+        return [
+            {
+                name: {"probability": float(p), "present": bool(p >= least)}
+                for (name, least), p in zip(thresholds.items(), row, strict=True)
+            }
+            for row in probabilities
+        ]
 
 
 def _image_from_array(

@@ -6,7 +6,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tqdm import tqdm
@@ -23,7 +23,7 @@ def predict_command(args: argparse.Namespace) -> int:
 
     Args:
         args: `images` (files and folders), `model` (folder, Hub id, ONNX file or None), `json`,
-            `align`, `threshold` (0 to 1), `batch_size`.
+            `align`, `threshold` (0 to 1; None for the model's own), `batch_size`.
 
     Returns:
         The exit code: 1 where a photo could not be read, else 0.
@@ -39,7 +39,13 @@ def predict_command(args: argparse.Namespace) -> int:
     hidden = len(photos) < PROGRESS_FROM or not sys.stderr.isatty()
     with tqdm(total=len(photos), unit="photo", disable=hidden) as bar:
         entries = advance(predictor.predict_photos(photos), bar)
-        return write_json(entries) if args.json else write_table(entries, args.threshold)
+        if args.json:
+            return write_json(entries)
+        asked = predictor.backend.preprocessing
+        thresholds = dict(zip(asked.attributes, asked.thresholds, strict=True))
+        if args.threshold is not None:
+            thresholds = dict.fromkeys(thresholds, args.threshold)
+        return write_table(entries, thresholds)
 
 
 def advance(entries: Iterator[dict[str, Any]], bar: tqdm) -> Iterator[dict[str, Any]]:
@@ -49,12 +55,12 @@ def advance(entries: Iterator[dict[str, Any]], bar: tqdm) -> Iterator[dict[str, 
         bar.update()
 
 
-def write_table(entries: Iterator[dict[str, Any]], threshold: float) -> int:
+def write_table(entries: Iterator[dict[str, Any]], thresholds: Mapping[str, float]) -> int:
     """Print entries for people; exit code 1 where one has an error."""
     width = shutil.get_terminal_size().columns
     failed = 0
     for entry in entries:
-        text = format_entry(entry, threshold, width)
+        text = format_entry(entry, thresholds, width)
         tqdm.write(text, file=sys.stderr if "error" in entry else sys.stdout)
         failed |= "error" in entry
     return int(failed)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 
-def format_entry(entry: dict[str, Any], threshold: float = 0.5, width: int = 80) -> str:
+def format_entry(entry: dict[str, Any], thresholds: Mapping[str, float], width: int = 80) -> str:
     """One photo's faces and their attributes: those present first, surest first.
 
     Args:
         entry: `image` and `faces`, or `error`, as `AttributePredictor.predict_photos` yields.
-        threshold: probability from which an attribute counts as present, 0 to 1.
+        thresholds: probability, 0 to 1, from which each attribute counts as present, by name.
         width: columns of the terminal.
 
     Returns:
@@ -28,8 +29,8 @@ def format_entry(entry: dict[str, Any], threshold: float = 0.5, width: int = 80)
         x0, y0, x1, y1 = (round(x) for x in face["box"])
         lines.append(f"  face {number} at ({x0}, {y0}) to ({x1}, {y1}), score {face['score']:.2f}")
         ranked = sorted(face["attributes"].items(), key=lambda item: -item[1])
-        present = [item for item in ranked if item[1] >= threshold]
-        absent = [item for item in ranked if item[1] < threshold]
+        present = [item for item in ranked if item[1] >= thresholds[item[0]]]
+        absent = [item for item in ranked if item[1] < thresholds[item[0]]]
         for heading, items in (("yes", present), ("no", absent)):
             rows = format_columns(items, width - 8) or ["(none)"]
             lines.append(f"    {heading:3} {rows[0]}")
