@@ -131,21 +131,23 @@ def test_the_template_survives_saving(processor, tmp_path):
 
 
 def test_attributes_are_decided_by_the_stored_thresholds(tmp_path):
-    Label2LabelImageProcessor(thresholds={"Bald": 0.2, "Young": 0.9}).save_pretrained(tmp_path)
+    Label2LabelImageProcessor(attributes=["Young", "Bald"], thresholds=[0.9, 0.2]).save_pretrained(
+        tmp_path
+    )
     processor = Label2LabelImageProcessor.from_pretrained(tmp_path)
-    outputs = SimpleNamespace(logits=torch.logit(torch.tensor([[0.3, 0.3], [0.1, 0.95]])))
+    outputs = SimpleNamespace(logits=torch.logit(torch.tensor([[0.3, 0.3], [0.95, 0.1]])))
     first, second = processor.post_process_attributes(outputs)
-    assert list(first) == ["Bald", "Young"]
+    assert list(first) == ["Young", "Bald"]
     assert first["Bald"] == {"probability": pytest.approx(0.3), "present": True}
     assert first["Young"] == {"probability": pytest.approx(0.3), "present": False}
-    assert [second[name]["present"] for name in second] == [False, True]
+    assert [second[name]["present"] for name in second] == [True, False]
 
 
 def test_one_threshold_can_stand_for_all():
-    processor = Label2LabelImageProcessor(thresholds={"Bald": 0.2, "Young": 0.9})
-    outputs = SimpleNamespace(logits=np.array([[-1.0, 1.0]]))
+    processor = Label2LabelImageProcessor(attributes=["Young", "Bald"], thresholds=[0.9, 0.2])
+    outputs = SimpleNamespace(logits=np.array([[1.0, -1.0]]))
     (decisions,) = processor.post_process_attributes(outputs, threshold=0.5)
-    assert [d["present"] for d in decisions.values()] == [False, True]
+    assert [d["present"] for d in decisions.values()] == [True, False]
 
 
 def test_without_stored_thresholds_names_come_from_the_config(processor):
@@ -158,6 +160,6 @@ def test_without_stored_thresholds_names_come_from_the_config(processor):
 
 
 def test_logits_of_other_attributes_are_refused():
-    processor = Label2LabelImageProcessor(thresholds={"Bald": 0.2, "Young": 0.9})
+    processor = Label2LabelImageProcessor(attributes=["Young", "Bald"], thresholds=[0.9, 0.2])
     with pytest.raises(ValueError, match=r"\(batch, 2\), got \(1, 3\)"):
         processor.post_process_attributes(SimpleNamespace(logits=np.zeros((1, 3))))

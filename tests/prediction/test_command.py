@@ -87,7 +87,8 @@ def test_threshold_zero_says_yes_to_all(predict, photos):
 def test_the_table_decides_by_the_models_own_thresholds(model_folder, photos, tmp_path, capsys):
     folder = shutil.copytree(model_folder, tmp_path / "calibrated")
     settings = json.loads((folder / "preprocessor_config.json").read_text())
-    settings["thresholds"] = dict.fromkeys(NAMES, 1.0) | {"Young": 0.0}
+    settings["attributes"] = ["Young", *(name for name in NAMES if name != "Young")]
+    settings["thresholds"] = [0.0, 1.0, 1.0, 1.0, 1.0]
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     main(["predict", "--model", str(folder), str(photos / "portrait.png")])
     (yes,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("    yes"))

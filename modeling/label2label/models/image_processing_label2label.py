@@ -17,10 +17,11 @@ from transformers.processing_utils import ImagesKwargs
 
 
 class Label2LabelImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
-    """Adds `alignment_template` and `thresholds` to what every image processor takes."""
+    """Adds the crop's landmarks and the attributes' thresholds to what image processors take."""
 
     alignment_template: list[list[float]] | None
-    thresholds: dict[str, float] | None
+    attributes: list[str] | None
+    thresholds: list[float] | None
 
 
 class Label2LabelImageProcessor(PilBackend):
@@ -37,9 +38,11 @@ class Label2LabelImageProcessor(PilBackend):
         alignment_template (`list[list[float]]`, *optional*):
             Where a face's five landmarks lie in the crop that the model was trained on, as (x, y)
             pixels: the viewer's left eye and right eye, nose tip, left and right mouth corner.
-        thresholds (`dict[str, float]`, *optional*):
-            For each attribute, in the model's order, the probability in 0..1 from which it counts
-            as present. `label2label calibrate` fits them; without it they are 0.5.
+        attributes (`list[str]`, *optional*):
+            Names of the attributes, in the order of the model's logits.
+        thresholds (`list[float]`, *optional*):
+            For each of `attributes`, the probability in 0..1 from which it counts as present;
+            `label2label calibrate` fits them. Without it they are 0.5.
     """
 
     valid_kwargs = Label2LabelImageProcessorKwargs
@@ -63,6 +66,7 @@ class Label2LabelImageProcessor(PilBackend):
         [45.95, 84.16],
         [66.84, 83.69],
     ]
+    attributes: ClassVar = None
     thresholds: ClassVar = None
 
     def _prepare_images_structure(self, images: ImageInput, expected_ndims: int = 3) -> ImageInput:
@@ -115,8 +119,7 @@ class Label2LabelImageProcessor(PilBackend):
             threshold (`float`, *optional*): Probability in 0..1 from which every attribute counts
                 as present, instead of the `thresholds` that this processor holds.
             id2label (`dict[int, str]`, *optional*): Names of the attributes,
-                `model.config.id2label`; only needed where this processor holds no `thresholds`,
-                which are then 0.5.
+                `model.config.id2label`; only needed where this processor does not hold them.
 
         Returns:
             `list[dict[str, dict]]`: for each image, by attribute, in the model's order, its
@@ -125,27 +128,26 @@ class Label2LabelImageProcessor(PilBackend):
         Raises:
             ValueError: If the attributes' names are unknown, or the logits are not theirs.
         """
-        thresholds = self.thresholds or dict.fromkeys((id2label or {}).values(), 0.5)
-        if not thresholds:
+        names = self.attributes or list((id2label or {}).values())
+        if not names:
             raise ValueError(
-                "this image processor holds no thresholds, and so no names: give "
-                "id2label=model.config.id2label, or fit them with `label2label calibrate`"
+                "this image processor does not know the attributes' names: give "
+                "id2label=model.config.id2label, or let `label2label calibrate` store them"
             )
+        thresholds = self.thresholds or [0.5] * len(names)
+        if threshold is not None:
+            thresholds = [threshold] * len(names)
         logits = outputs.logits
         if hasattr(logits, "detach"):
             logits = logits.detach().float().cpu().numpy()
         logits = np.asarray(logits, dtype=np.float64)
-        if logits.ndim != 2 or logits.shape[1] != len(thresholds):
-            raise ValueError(
-                f"logits must be of shape (batch, {len(thresholds)}), got {logits.shape}"
-            )
-        if threshold is not None:
-            thresholds = dict.fromkeys(thresholds, threshold)
+        if logits.ndim != 2 or logits.shape[1] != len(names):
+            raise ValueError(f"logits must be of shape (batch, {len(names)}), got {logits.shape}")
         probabilities = 0.5 * (1.0 + np.tanh(logits / 2))  # a sigmoid that cannot overflow
         return [
             {
                 name: {"probability": float(p), "present": bool(p >= least)}
-                for (name, least), p in zip(thresholds.items(), row, strict=True)
+                for name, least, p in zip(names, thresholds, row, strict=True)
             }
             for row in probabilities
         ]

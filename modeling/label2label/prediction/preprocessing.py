@@ -47,9 +47,10 @@ class Preprocessing:
         Returns:
             The description.
         """
+        thresholds = dict(zip(processor.attributes or (), processor.thresholds or (), strict=False))
         return cls(
             attributes=list(attributes),
-            thresholds=[(processor.thresholds or {}).get(name, 0.5) for name in attributes],
+            thresholds=[thresholds.get(name, 0.5) for name in attributes],
             shortest_edge=processor.size["shortest_edge"],
             crop_size=processor.crop_size["height"],
             image_mean=list(processor.image_mean),
