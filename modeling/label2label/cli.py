@@ -24,7 +24,7 @@ def run_predict(args: argparse.Namespace) -> int:
 
 def run_train(args: argparse.Namespace) -> int:
     """Train by a recipe."""
-    from label2label.training.train import train_command
+    from label2label.training.command import train_command
 
     return train_command(args)
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoBackbone, AutoConfig
@@ -82,3 +83,19 @@ def load_backbone(name: str) -> Any:
             f"{name}: cannot be loaded as a backbone ({first}); "
             "make one with `label2label convert CHECKPOINT OUT`"
         ) from error
+
+
+def attribute_frequencies(labels: np.ndarray) -> torch.Tensor:
+    """
+    Measures how often attributes are present.
+
+    Args:
+        labels: (images, attributes); 1, 0 or -100.
+
+    Returns:
+        float32 of shape (attributes,), in 0..1; one half where no label is known.
+    """
+    known = (labels >= 0).sum(axis=0)
+    present = (labels > 0).sum(axis=0)
+    frequencies = np.where(known > 0, present / np.maximum(known, 1), 0.5)
+    return torch.from_numpy(frequencies.astype(np.float32))

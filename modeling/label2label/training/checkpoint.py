@@ -1,13 +1,35 @@
 """States that an interrupted run resumes from: written whole or not at all."""
 
+import dataclasses
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from label2label.errors import UserError
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands: what a resumed run needs beside weights and optimizer."""
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0
+    best_accuracy: float = -1.0
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The fields, for Accelerate."""
+        return dataclasses.asdict(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes the fields that `state_dict` gave."""
+        for name, value in state.items():
+            setattr(self, name, value)
 
 
 def latest_state(folder: Path) -> Path | None:

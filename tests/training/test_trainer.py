@@ -16,13 +16,11 @@ from label2label.cli import main
 from label2label.data.vocabulary import CELEBA_ATTRIBUTES
 from label2label.errors import UserError
 from label2label.training import checkpoint
+from label2label.training.build import attribute_frequencies
+from label2label.training.inputs import draw_known_words
+from label2label.training.optimization import parameter_groups
 from label2label.training.recipe import Recipe
-from label2label.training.train import (
-    Trainer,
-    attribute_frequencies,
-    draw_known_words,
-    parameter_groups,
-)
+from label2label.training.trainer import Trainer
 
 
 def weights(folder) -> dict[str, torch.Tensor]:

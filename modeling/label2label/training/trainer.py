@@ -1,6 +1,5 @@
 """The training loop: a recipe in, a model folder out, on any number of processes by Accelerate."""
 
-import argparse
 import copy
 import dataclasses
 import json
@@ -18,40 +17,20 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import get_cosine_schedule_with_warmup
 
 from label2label.data.augmentation import Augmentation
 from label2label.data.batching import AttributeDataset, EpochSampler, load_split
 from label2label.data.vocabulary import get_vocabulary
 from label2label.errors import UserError
 from label2label.models import Label2LabelForImageClassification, Label2LabelImageProcessor
-from label2label.training.build import build_model
-from label2label.training.checkpoint import latest_state, save_state
-from label2label.training.distillation import soften_labels, teach
-from label2label.training.recipe import Recipe, load_recipe
-
-
-@dataclasses.dataclass
-class Progress:
-    """Where a run stands: what a resumed run needs beside weights and optimizer."""
-
-    epoch: int = 0
-    step_in_epoch: int = 0
-    step: int = 0
-    best_accuracy: float = -1.0
-    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The fields, for Accelerate."""
-        return dataclasses.asdict(self)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes the fields that `state_dict` gave."""
-        for name, value in state.items():
-            setattr(self, name, value)
+from label2label.training.build import attribute_frequencies, build_model
+from label2label.training.checkpoint import Progress, latest_state, save_state
+from label2label.training.distillation import teach
+from label2label.training.inputs import training_inputs
+from label2label.training.optimization import build_average, build_optimizer, build_schedule
+from label2label.training.recipe import Recipe
 
 
 class Trainer:
@@ -152,25 +131,14 @@ class Trainer:
         recipe, accelerator = self.recipe, self.accelerator
         if recipe.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
-        groups = parameter_groups(self.model, recipe)
-        if recipe.optimizer == "adamw":
-            optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups)
-        else:
-            optimizer = torch.optim.SGD(groups, momentum=0.9)
+        optimizer = build_optimizer(self.model, recipe)
         steps = math.ceil(self.batches_per_epoch / recipe.gradient_accumulation) * recipe.epochs
-        self.schedule = get_cosine_schedule_with_warmup(
-            optimizer, round(recipe.warmup * steps), steps
-        )
+        self.schedule = build_schedule(optimizer, recipe, steps)
         self.model, self.optimizer = accelerator.prepare(self.model, optimizer)
         self.progress = Progress()
         accelerator.register_for_checkpointing(self.schedule, self.progress)
-        self.average = None
-        if recipe.ema:
-            self.average = AveragedModel(
-                accelerator.unwrap_model(self.model),
-                multi_avg_fn=get_ema_multi_avg_fn(recipe.ema),
-                use_buffers=True,
-            )
+        self.average = build_average(accelerator.unwrap_model(self.model), recipe)
+        if self.average is not None:
             accelerator.register_for_checkpointing(self.average)
 
     @property
@@ -364,168 +332,7 @@ class Trainer:
         }
 
 
-def attribute_frequencies(labels: np.ndarray) -> torch.Tensor:
-    """
-    Measures how often attributes are present.
-
-    Args:
-        labels: (images, attributes); 1, 0 or -100.
-
-    Returns:
-        float32 of shape (attributes,), in 0..1; one half where no label is known.
-    """
-    known = (labels >= 0).sum(axis=0)
-    present = (labels > 0).sum(axis=0)
-    frequencies = np.where(known > 0, present / np.maximum(known, 1), 0.5)
-    return torch.from_numpy(frequencies.astype(np.float32))
-
-
-def parameter_groups(model: torch.nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """
-    Splits parameters by learning rate and by whether they decay.
-
-    Args:
-        model: A `Label2LabelForImageClassification`.
-        recipe: Gives the rates and the decay of matrices and kernels; vectors have none.
-
-    Returns:
-        Groups for an optimizer.
-    """
-    rates = {
-        "backbone": recipe.backbone_learning_rate,
-        "head": recipe.head_learning_rate,
-        # The last BatchNorm alone sets how large logits are, and starts far below where they end.
-        "normalization": 10 * recipe.head_learning_rate,
-    }
-    groups: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        part = name.removeprefix("label2label.").split(".")[0]
-        key = (part if part in rates else "head", parameter.ndim > 1)
-        groups.setdefault(key, []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "lr": rates[part],
-            "weight_decay": recipe.weight_decay if decays else 0.0,
-        }
-        for (part, decays), parameters in groups.items()
-    ]
-
-
-def training_inputs(
-    batch: dict[str, torch.Tensor], recipe: Recipe, rng: np.random.Generator
-) -> dict[str, Any]:
-    """
-    Softens a batch's labels, then mixes images up or gives true words away, as the recipe has it.
-
-    Args:
-        batch: `pixel_values`, `labels` of shape (batch, attributes), 1, 0 or -100, and `teacher`
-            where there is one.
-        recipe: Gives `distillation`, `label_smoothing`, `mixup`, `mixup_alpha`, `known_words`.
-        rng: Source of all draws.
-
-    Returns:
-        The model's arguments.
-    """
-    labels = batch["labels"]
-    soft = soften_labels(labels, batch.get("teacher"), recipe.distillation, recipe.label_smoothing)
-    inputs = {"pixel_values": batch["pixel_values"], "labels": soft}
-    if rng.random() < recipe.mixup:
-        return mix_batch(inputs, recipe.mixup_alpha, rng)
-    if recipe.known_words:
-        inputs["known_labels"] = draw_known_words(labels, recipe.known_words, rng)
-    return inputs
-
-
-def draw_known_words(
-    labels: torch.Tensor, largest_share: float, rng: np.random.Generator
-) -> torch.Tensor:
-    """
-    Chooses the true words that an image's sentence is given: none for every second image, else a
-    share drawn evenly from 0 to the largest.
-
-    Args:
-        labels: (batch, attributes); 1, 0 or -100.
-        largest_share: 0..1.
-        rng: Source of the draws.
-
-    Returns:
-        (batch, attributes); labels, -100 where not given.
-    """
-    images, attributes = labels.shape
-    share = rng.uniform(0, largest_share, (images, 1)) * (rng.random((images, 1)) < 0.5)
-    given = torch.from_numpy(rng.random((images, attributes)) < share).to(labels.device)
-    return torch.where(given, labels, -100)
-
-
-def mix_batch(
-    inputs: dict[str, torch.Tensor], alpha: float, rng: np.random.Generator
-) -> dict[str, Any]:
-    """
-    Mixes a batch up with a permutation of itself (arXiv:1710.09412).
-
-    Args:
-        inputs: `pixel_values` of shape (batch, 3, height, width) and `labels`.
-        alpha: Parameter of the Beta distribution of weights.
-        rng: Source of the weight and the permutation.
-
-    Returns:
-        The model's arguments: mixed images, `labels`, `mixup_labels` and `mixup_weight`.
-    """
-    weight = rng.beta(alpha, alpha)
-    pixels, labels = inputs["pixel_values"], inputs["labels"]
-    order = torch.from_numpy(rng.permutation(len(labels))).to(labels.device)
-    return {
-        "pixel_values": weight * pixels + (1 - weight) * pixels[order],
-        "labels": labels,
-        "mixup_labels": labels[order],
-        "mixup_weight": float(weight),
-    }
-
-
 def leave_signals_to_the_trainer(worker: int) -> None:
     """Lets a loader's worker outlive ctrl-C, which reaches the whole process group."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def train_command(args: argparse.Namespace) -> int:
-    """
-    Runs `label2label train`.
-
-    Args:
-        args: `config`, `set`, `data`, `output`, `resume`.
-
-    Returns:
-        Exit status: 0, or 130 where the run was interrupted and saved.
-
-    Raises:
-        UserError: If recipe, data or output cannot be used.
-    """
-    recipe = load_recipe(args.config, args.set)
-    if args.data:
-        recipe = dataclasses.replace(recipe, data=args.data)
-    trainer = Trainer(recipe, args.output)
-    if args.resume:
-        trainer.resume()
-    elif latest_state(Path(args.output) / "state"):
-        raise UserError(f"{args.output}: holds a run; go on with --resume or choose another folder")
-
-    def interrupt(signum: int, frame: Any) -> None:
-        trainer.interrupted = True
-        # A second one ends at once.
-        signal.signal(signum, signal.default_int_handler)
-
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, interrupt)
-    result = trainer.train()
-    if not result["finished"]:
-        trainer.accelerator.print(
-            f"stopped and saved at step {result['step']}; go on with --resume"
-        )
-        return 130
-    best = trainer.output / "best"
-    trainer.accelerator.print(
-        f"best validation accuracy {result['best_accuracy']:.4f}; model in {best}"
-    )
-    return 0
