@@ -2,8 +2,8 @@
 
     python datasets_scripts/utkface.py --source UTKFACE --output data/utkface
 
-The images are stored as they are, byte for byte. Names that lack a field or hold a value out of
-range are counted, listed and left out.
+The images are stored as they are, byte for byte, or with `--align` framed as CelebA's. Names that
+lack a field or hold a value out of range are counted, listed and left out.
 """
 
 from __future__ import annotations
@@ -12,6 +12,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from label2label.data.preparation.aligning import (
+    STORED_AS_THEY_ARE,
+    add_align_option,
+    describe_alignment,
+    image_reader,
+    report_alignment,
+)
 from label2label.data.preparation.cards import DatasetDescription
 from label2label.data.preparation.program import (
     dataset_parser,
@@ -19,7 +26,7 @@ from label2label.data.preparation.program import (
     prepare,
     run_program,
 )
-from label2label.data.preparation.sources import RawImages, ReadImage, open_images
+from label2label.data.preparation.sources import RawImages, open_images
 from label2label.data.preparation.splits import split_by_hash
 from label2label.data.schema import GENDERS, YOUNG_BELOW, Sample
 from label2label.data.vocabulary import get_vocabulary
@@ -38,7 +45,8 @@ DESCRIPTION = DatasetDescription(
     ),
     terms="Non-commercial research only; the images belong to their owners.",
     process=(
-        "The JPEG files are stored byte for byte. `age`, `gender`, `race` and `Male` come from the "
+        f"{STORED_AS_THEY_ARE} "
+        "`age`, `gender`, `race` and `Male` come from the "
         "file name; `Young` is true below the age of {young_below}. Splits are 70 % train, 10 % "
         "validation and 20 % test by a hash of the file name, because the people are not named: "
         "one person's images may lie in different splits. The other attributes are null."
@@ -123,6 +131,7 @@ def main() -> None:
         metavar="AGE",
         help="age below which a person is Young (default: %(default)s)",
     )
+    add_align_option(parser)
     arguments = parser.parse_args()
     images = open_images(arguments.source, *IMAGE_FOLDERS)
     names = NameReader(arguments.young_below)
@@ -132,8 +141,17 @@ def main() -> None:
     description = replace(
         DESCRIPTION, process=DESCRIPTION.process.format(young_below=arguments.young_below)
     )
-    vocabulary = get_vocabulary("celeba-40")
-    prepare(arguments, names.read(images), ReadImage(images), vocabulary, description, total=total)
+    counts = prepare(
+        arguments,
+        names.read(images),
+        image_reader(images, arguments.align),
+        get_vocabulary("celeba-40"),
+        describe_alignment(description, arguments.align),
+        settings={"align": arguments.align},
+        total=total,
+    )
+    if arguments.align:
+        report_alignment(counts)
     if names.malformed:
         print(
             f"{len(names.malformed):,} file names are malformed and were left out: "

@@ -11,8 +11,9 @@ from typing import Any
 from label2label.data.schema import GROUP_COLUMNS
 
 Counts = Counter[tuple[str, str, str, str]]
-"""Rows by (source, split, column, value). The column `image` counts all rows; an attribute's
-values are `true`, `false` and `null`; ages are counted by decade."""
+"""Rows by (source, split, column, value). The column `image` counts all rows, by variant: the part
+of the image's path after `#`, empty for an image as its source has it. An attribute's values are
+`true`, `false` and `null`; ages are counted by decade."""
 
 
 def count_row(counts: Counts, split: str, row: Mapping[str, Any]) -> None:
@@ -26,7 +27,7 @@ def count_row(counts: Counts, split: str, row: Mapping[str, Any]) -> None:
     source = row["source"]
     for column, value in row.items():
         if column == "image":
-            value = ""
+            value = value["path"].partition("#")[2]
         elif column == "age" and value is not None:
             value = f"{value // 10 * 10:02d}-{value // 10 * 10 + 9:02d}"
         elif column in ("identity", "source"):
@@ -100,11 +101,27 @@ def rows_per_source(counts: Counts) -> dict[tuple[str, str], int]:
     Returns:
         Number of rows by (source, split).
     """
-    return {
-        (source, split): number
-        for (source, split, column, _), number in counts.items()
-        if column == "image"
-    }
+    rows: Counter[tuple[str, str]] = Counter()
+    for (source, split, column, _), number in counts.items():
+        if column == "image":
+            rows[source, split] += number
+    return dict(rows)
+
+
+def rows_per_variant(counts: Counts) -> dict[str, int]:
+    """Rows of each variant of images.
+
+    Args:
+        counts: Rows by source, split, column and value.
+
+    Returns:
+        Number of rows by variant, `""` for images as their source has them.
+    """
+    rows: Counter[str] = Counter()
+    for (_, _, column, variant), number in counts.items():
+        if column == "image":
+            rows[variant] += number
+    return dict(rows)
 
 
 def rows_per_value(counts: Counts) -> dict[str, dict[str, int]]:
