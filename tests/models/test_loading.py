@@ -17,6 +17,7 @@ from transformers import (
     AutoModelForImageClassification,
     pipeline,
 )
+from transformers.models.auto import image_processing_auto
 
 
 @pytest.fixture
@@ -73,6 +74,14 @@ def test_pipeline_gives_sigmoid_scores_by_name(folder, photo):
     expected = expected_logits(folder, photo).sigmoid()[0]
     for i in range(5):
         assert scores[f"Attribute_{i}"] == pytest.approx(expected[i].item(), abs=1e-6)
+
+
+def test_the_processor_is_the_same_class_where_torchvision_is_installed(folder, monkeypatch):
+    # There transformers asks for a backend of its own first, which ours leaves to Pillow.
+    monkeypatch.setattr(image_processing_auto, "is_torchvision_available", lambda: True)
+    assert type(AutoImageProcessor.from_pretrained(folder)) is Label2LabelImageProcessor
+    trusted = AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
+    assert type(trusted).__name__ == "Label2LabelImageProcessor"
 
 
 ALONE = """
