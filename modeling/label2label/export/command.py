@@ -8,6 +8,7 @@ from pathlib import Path
 
 from label2label.errors import UserError
 from label2label.export.onnx_export import export_onnx
+from label2label.export.web import WEB_FILES, add_web_files
 from label2label.prediction.torch_backend import TorchBackend
 
 FLOAT_FILE = "model.onnx"
@@ -20,13 +21,14 @@ def export_command(args: argparse.Namespace) -> int:
 
     Args:
         args: `model` (folder, Hub id or None), `output` (folder), `int8`, `calibration` (folder),
-            `uint8_input`, `known_labels`, `backbone_only`, `opset`.
+            `uint8_input`, `known_labels`, `backbone_only`, `opset`, `web`.
 
     Returns:
         The exit code, 0.
 
     Raises:
-        UserError: the model, the opset, the calibration faces or the output folder will not do.
+        UserError: the model, the opset, the calibration faces or the output folder will not do, or
+            what the page needs cannot be had.
     """
     if args.int8 and not args.calibration:
         raise UserError("--int8 needs --calibration, a folder of a few hundred faces")
@@ -34,6 +36,8 @@ def export_command(args: argparse.Namespace) -> int:
         raise UserError("--calibration is for --int8: give both")
     if args.int8 and args.backbone_only:
         raise UserError("--int8 is measured by probabilities, which --backbone-only leaves out")
+    if args.web and (args.backbone_only or args.known_labels or args.int8):
+        raise UserError("--web lays out one float model that takes a face and nothing else")
     output = Path(args.output)
     check_output(output)
     if args.model is None:
@@ -49,7 +53,7 @@ def export_command(args: argparse.Namespace) -> int:
             backend.preprocessing,
             path,
             opset=args.opset,
-            uint8_input=args.uint8_input,
+            uint8_input=args.uint8_input or args.web,
             known_labels=args.known_labels,
             backbone_only=args.backbone_only,
         )
@@ -63,6 +67,8 @@ def export_command(args: argparse.Namespace) -> int:
                 f"INT8 changes a probability by {report['change']:.4f} on average; "
                 f"{len(report['float_layers'])} layers stay in float"
             )
+        if args.web:
+            add_web_files(Path(draft), path.name, backend.preprocessing, earlier=output)
         output.mkdir(exist_ok=True)
         for file in sorted(Path(draft).iterdir()):
             size = file.stat().st_size
@@ -81,7 +87,7 @@ def check_output(output: Path) -> None:
     """
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output} is a file: give a folder")
-    ours = {FLOAT_FILE, INT8_FILE, BACKBONE_FILE}
+    ours = {FLOAT_FILE, INT8_FILE, BACKBONE_FILE, *WEB_FILES}
     others = (
         sorted(x.name for x in output.iterdir() if x.name not in ours) if output.exists() else []
     )

@@ -1,0 +1,155 @@
+"""What the page that runs on a user's own device needs beside a model: `spaces_app/on_device/`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from label2label.data.vocabulary import ATTRIBUTE_GROUPS
+from label2label.errors import UserError
+from label2label.faces import detection
+from label2label.prediction.photos import join_lines
+from label2label.prediction.preprocessing import Preprocessing
+
+PAGE_FILE = "page.json"
+DETECTOR_FILE = "face_detector.onnx"
+RUNTIME = "onnxruntime-web"
+RUNTIME_VERSION = "1.30.0"
+RUNTIME_MODULE = "ort.wasm.bundle.min.mjs"
+RUNTIME_WASM = "ort-wasm-simd-threaded.wasm"
+# The files' content is pinned: the page runs it.
+RUNTIME_SHA256 = {
+    RUNTIME_MODULE: "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90",
+    RUNTIME_WASM: "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
+}
+WEB_FILES = (PAGE_FILE, DETECTOR_FILE, *RUNTIME_SHA256)
+
+
+def add_web_files(folder: Path, model: str, preprocessing: Preprocessing, earlier: Path) -> None:
+    """Lay the face detector, onnxruntime-web and `page.json` beside an exported model.
+
+    `page.json` tells the page which files to load and all that Python knows from the model's
+    metadata and its own constants: attributes and their groups, thresholds, alignment, detection.
+
+    Args:
+        folder: holds the model, which takes uint8 pixels.
+        model: its file's name.
+        preprocessing: the model's.
+        earlier: folder of an earlier export, whose runtime is used again; it need not exist.
+
+    Raises:
+        UserError: the model resizes its crops, or the detector or the runtime cannot be had.
+    """
+    if preprocessing.shortest_edge != preprocessing.crop_size:
+        raise UserError(
+            f"the page aligns faces to the crop itself, and this model resizes them to "
+            f"{preprocessing.shortest_edge} pixels before it crops {preprocessing.crop_size}"
+        )
+    detector = detection.find_detector_file()
+    if detector is None:
+        raise UserError(
+            f"the page needs {detection.DETECTOR_FILE}, and the Hub cannot be reached: "
+            f"set {detection.DETECTOR_VARIABLE} to the file's path"
+        )
+    shutil.copyfile(detector, folder / DETECTOR_FILE)
+    if not has_runtime(earlier):
+        download_runtime(folder)
+    else:
+        for name in RUNTIME_SHA256:
+            shutil.copyfile(earlier / name, folder / name)
+    description = describe_page(folder, model, preprocessing)
+    text = json.dumps(description, indent=1, ensure_ascii=False) + "\n"
+    (folder / PAGE_FILE).write_text(text, encoding="utf-8")
+
+
+def describe_page(folder: Path, model: str, preprocessing: Preprocessing) -> dict[str, Any]:
+    """The content of `page.json`.
+
+    Args:
+        folder: holds the files that it names.
+        model: the model's file name.
+        preprocessing: the model's.
+
+    Returns:
+        `model`, `detector` and `runtime`, each with `file` and `bytes`, the detector with its
+        settings; `attributes` and `thresholds` in the order of the model's outputs; `groups`, names
+        by group; `crop_size` in pixels and `alignment_template`.
+    """
+
+    def describe(name: str) -> dict[str, Any]:
+        return {"file": name, "bytes": (folder / name).stat().st_size}
+
+    known = preprocessing.attributes
+    groups = {
+        group: [name for name in names if name in known] for group, names in ATTRIBUTE_GROUPS.items()
+    }
+    grouped = {name for names in groups.values() for name in names}
+    groups["other"] = [name for name in known if name not in grouped]
+    return {
+        "model": describe(model),
+        "detector": {
+            **describe(DETECTOR_FILE),
+            "close_up_side": detection.CLOSE_UP_SIDE,
+            "whole_side": detection.WHOLE_SIDE,
+            "margin": detection.MARGIN,
+            "same_face_overlap": detection.SAME_FACE_OVERLAP,
+            "score_threshold": detection.SCORE_THRESHOLD,
+            "nms_threshold": detection.NMS_THRESHOLD,
+        },
+        "runtime": {
+            **describe(RUNTIME_WASM),
+            "module": RUNTIME_MODULE,
+            "name": RUNTIME,
+            "version": RUNTIME_VERSION,
+        },
+        "attributes": preprocessing.attributes,
+        "thresholds": preprocessing.thresholds,
+        "groups": {group: names for group, names in groups.items() if names},
+        "crop_size": preprocessing.crop_size,
+        "alignment_template": preprocessing.alignment_template,
+    }
+
+
+def has_runtime(folder: Path) -> bool:
+    """Whether a folder holds the pinned files of onnxruntime-web."""
+    return all(
+        (folder / name).is_file()
+        and hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+        for name, digest in RUNTIME_SHA256.items()
+    )
+
+
+def download_runtime(folder: Path) -> None:
+    """Get onnxruntime-web's files from the npm registry that the user's npm is set to.
+
+    Args:
+        folder: where they go.
+
+    Raises:
+        UserError: there is no npm, the registry cannot be reached, or the content is another.
+    """
+    package = f"{RUNTIME}@{RUNTIME_VERSION}"
+    npm = shutil.which("npm")
+    if npm is None:
+        raise UserError(f"the page's runtime, {package}, comes from npm: install Node.js and npm")
+    with tempfile.TemporaryDirectory() as scratch:
+        packed = subprocess.run(
+            [npm, "pack", "--silent", package], cwd=scratch, capture_output=True, text=True
+        )
+        archives = list(Path(scratch).glob("*.tgz"))
+        if packed.returncode != 0 or not archives:
+            reason = join_lines(Exception(packed.stderr or packed.stdout))
+            raise UserError(f"npm cannot get {package}: {reason}")
+        with tarfile.open(archives[0]) as archive:
+            for name in RUNTIME_SHA256:
+                content = archive.extractfile(f"package/dist/{name}")
+                if content is not None:
+                    (folder / name).write_bytes(content.read())
+    if not has_runtime(folder):
+        raise UserError(f"npm's {package} is not the one that the page was tested with")

@@ -1,0 +1,134 @@
+/** Bring a found face to the model's crop, as `label2label.faces.alignment` does in Python. */
+
+import { resize, roundHalfToEven } from "./resampling.js";
+
+/**
+ * A transform of the plane, (x, y) to (a x + b y + tx, c x + d y + ty).
+ * @typedef {{a: number, b: number, tx: number, c: number, d: number, ty: number}} Affine
+ */
+
+/**
+ * Least-squares rotation, uniform scale and shift that bring one point set onto another.
+ *
+ * Umeyama (1991), equations 40 to 42; in the plane and without mirroring, the singular value
+ * decomposition has this closed form.
+ * @param {number[][]} source points of [x, y], not all the same.
+ * @param {number[][]} target the points they should reach.
+ * @returns {Affine}
+ */
+export function estimateSimilarity(source, target) {
+  const n = source.length;
+  const mean = (points, axis) => points.reduce((sum, point) => sum + point[axis], 0) / n;
+  const [sx, sy, tx, ty] = [mean(source, 0), mean(source, 1), mean(target, 0), mean(target, 1)];
+  let variance = 0;
+  let along = 0;
+  let turned = 0;
+  for (let i = 0; i < n; i++) {
+    const [x, y] = [source[i][0] - sx, source[i][1] - sy];
+    const [u, v] = [target[i][0] - tx, target[i][1] - ty];
+    variance += x * x + y * y;
+    along += x * u + y * v;
+    turned += x * v - y * u;
+  }
+  const [cos, sin] = [along / variance, turned / variance];
+  return { a: cos, b: -sin, tx: tx - cos * sx + sin * sy, c: sin, d: cos, ty: ty - sin * sx - cos * sy };
+}
+
+/**
+ * The transform that undoes another.
+ * @param {Affine} matrix
+ * @returns {Affine}
+ */
+export function invert({ a, b, tx, c, d, ty }) {
+  const determinant = a * d - b * c;
+  const [ia, ib, ic, id] = [d, -b, -c, a].map((value) => value / determinant);
+  return { a: ia, b: ib, tx: -(ia * tx + ib * ty), c: ic, d: id, ty: -(ic * tx + id * ty) };
+}
+
+/**
+ * Cut a face out of a photo so that its landmarks lie on the template.
+ *
+ * A face larger than the crop is averaged down before it is turned, so that it does not alias.
+ * Where the crop reaches over the photo's edge, the edge pixels repeat.
+ * @param {import("./resampling.js").Pixels} photo
+ * @param {number[][]} landmarks five [x, y] in pixels of the photo.
+ * @param {number[][]} template where they lie in the crop, in its pixels.
+ * @param {number} size height and width of the crop in pixels.
+ * @returns {Uint8ClampedArray} RGB (size, size, 3), 0 to 255.
+ */
+export function alignFace(photo, landmarks, template, size) {
+  const toCrop = estimateSimilarity(landmarks, template);
+  const toPhoto = invert(toCrop);
+  const scale = Math.hypot(toCrop.a, toCrop.c);
+  const part = partUnderCrop(photo, toPhoto, size, scale);
+  const shrink = Math.min(scale, 1);
+  const columns = Math.max(1, roundHalfToEven(part.width * shrink));
+  const rows = Math.max(1, roundHalfToEven(part.height * shrink));
+  const pixels = resize(photo, part, columns, rows);
+  const [across, down] = [columns / part.width, rows / part.height];
+  const crop = new Uint8ClampedArray(size * size * 3);
+  for (let y = 0, out = 0; y < size; y++) {
+    for (let x = 0; x < size; x++, out += 3) {
+      // Points count from the corner of the first pixel, samples from its centre.
+      const [u, v] = [x + 0.5, y + 0.5];
+      const column = (toPhoto.a * u + toPhoto.b * v + toPhoto.tx - part.x) * across - 0.5;
+      const row = (toPhoto.c * u + toPhoto.d * v + toPhoto.ty - part.y) * down - 0.5;
+      interpolate(pixels, columns, rows, column, row, crop, out);
+    }
+  }
+  return crop;
+}
+
+/**
+ * The part of the photo that the crop reads, inside the photo.
+ * @param {import("./resampling.js").Pixels} photo
+ * @param {Affine} toPhoto from the crop.
+ * @param {number} size of the crop in pixels.
+ * @param {number} scale crop pixels to a photo pixel.
+ * @returns {{x: number, y: number, width: number, height: number}}
+ */
+function partUnderCrop(photo, toPhoto, size, scale) {
+  const corners = [[0, 0], [size, 0], [0, size], [size, size]];
+  const xs = corners.map(([x, y]) => toPhoto.a * x + toPhoto.b * y + toPhoto.tx);
+  const ys = corners.map(([x, y]) => toPhoto.c * x + toPhoto.d * y + toPhoto.ty);
+  const margin = 2 / scale; // interpolation reads one pixel of the crop further
+  const [x, width] = clipRange(Math.min(...xs) - margin, Math.max(...xs) + margin, photo.width);
+  const [y, height] = clipRange(Math.min(...ys) - margin, Math.max(...ys) + margin, photo.height);
+  return { x, y, width, height };
+}
+
+/**
+ * Whole pixels between two positions, at least one, inside an axis.
+ * @param {number} from
+ * @param {number} to
+ * @param {number} length of the axis in pixels.
+ * @returns {[number, number]} the first pixel, and how many.
+ */
+function clipRange(from, to, length) {
+  const first = Math.min(Math.max(Math.floor(from), 0), length - 1);
+  return [first, Math.max(Math.min(Math.ceil(to), length), first + 1) - first];
+}
+
+/**
+ * Sample an image between its pixels, bilinearly; outside, the edge pixels repeat.
+ * @param {Uint8ClampedArray} pixels RGB (rows, columns, 3).
+ * @param {number} columns
+ * @param {number} rows
+ * @param {number} x counted from the first pixel's centre.
+ * @param {number} y counted from the first pixel's centre.
+ * @param {Uint8ClampedArray} crop where the sample goes.
+ * @param {number} out index of its red value.
+ */
+function interpolate(pixels, columns, rows, x, y, crop, out) {
+  const [left, top] = [Math.floor(x), Math.floor(y)];
+  const [fx, fy] = [x - left, y - top];
+  const x0 = Math.min(Math.max(left, 0), columns - 1) * 3;
+  const x1 = Math.min(Math.max(left + 1, 0), columns - 1) * 3;
+  const y0 = Math.min(Math.max(top, 0), rows - 1) * columns * 3;
+  const y1 = Math.min(Math.max(top + 1, 0), rows - 1) * columns * 3;
+  for (let k = 0; k < 3; k++) {
+    const above = pixels[y0 + x0 + k] * (1 - fx) + pixels[y0 + x1 + k] * fx;
+    const below = pixels[y1 + x0 + k] * (1 - fx) + pixels[y1 + x1 + k] * fx;
+    crop[out + k] = above * (1 - fy) + below * fy;
+  }
+}

@@ -1,0 +1,60 @@
+/** The device's cameras. */
+
+export class Camera {
+  /**
+   * @param {HTMLVideoElement} video shows what the camera sees.
+   */
+  constructor(video) {
+    this.video = video;
+    this.facing = "user";
+    this.stream = null;
+  }
+
+  get on() {
+    return this.stream !== null;
+  }
+
+  /**
+   * Start the camera that faces the wanted way.
+   * @returns {Promise<void>}
+   * @throws {DOMException} it is not allowed, missing or busy.
+   */
+  async start() {
+    if (!navigator.mediaDevices) throw new DOMException("", "NotFoundError");
+    this.stop();
+    const size = { width: { ideal: 640 }, height: { ideal: 480 } };
+    this.stream = await navigator.mediaDevices.getUserMedia({
+      video: { facingMode: this.facing, ...size },
+      audio: false,
+    });
+    this.video.srcObject = this.stream;
+    await this.video.play();
+  }
+
+  /** Turn to the camera on the other side of the device. */
+  async flip() {
+    this.facing = this.facing === "user" ? "environment" : "user";
+    await this.start();
+  }
+
+  /** Switch it off. */
+  stop() {
+    this.stream?.getTracks().forEach((track) => track.stop());
+    this.stream = null;
+    this.video.srcObject = null;
+  }
+
+  /** @returns {Promise<boolean>} whether the device has more than one. */
+  async hasOther() {
+    const devices = await navigator.mediaDevices.enumerateDevices();
+    return devices.filter((device) => device.kind === "videoinput").length > 1;
+  }
+
+  /** Wait for the next frame. */
+  async nextFrame() {
+    await new Promise((resolve) => {
+      if (this.video.requestVideoFrameCallback) this.video.requestVideoFrameCallback(resolve);
+      else requestAnimationFrame(resolve);
+    });
+  }
+}

@@ -1,0 +1,78 @@
+/** Faces marked on the photo or video, and their crops to choose from. */
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/**
+ * Mark every face's box and landmarks.
+ * @param {SVGSVGElement} svg over the picture.
+ * @param {{width: number, height: number}} size of the picture in pixels.
+ * @param {import("./predictor.js").PredictedFace[]} faces
+ * @param {number} chosen index of the face whose attributes are shown.
+ * @param {(index: number) => void} choose called for the face that is clicked.
+ */
+export function drawBoxes(svg, { width, height }, faces, chosen, choose) {
+  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  svg.replaceChildren(
+    ...faces.map(({ box: [x0, y0, x1, y1], landmarks }, index) => {
+      const group = document.createElementNS(SVG, "g");
+      group.classList.toggle("chosen", index === chosen);
+      group.append(
+        makeShape("rect", { x: x0, y: y0, width: x1 - x0, height: y1 - y0, rx: (x1 - x0) * 0.08 }),
+      );
+      const radius = Math.max((x1 - x0) * 0.018, width * 0.003);
+      if (index === chosen) {
+        group.append(...landmarks.map(([cx, cy]) => makeShape("circle", { cx, cy, r: radius })));
+      }
+      group.addEventListener("click", () => choose(index));
+      return group;
+    }),
+  );
+}
+
+/** @returns {SVGElement} */
+function makeShape(name, attributes) {
+  const shape = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) shape.setAttribute(key, value);
+  return shape;
+}
+
+/**
+ * Show every face's crop, as the model gets it, to choose by mouse or keyboard.
+ * @param {HTMLFieldSetElement} fieldset
+ * @param {import("./predictor.js").PredictedFace[]} faces
+ * @param {number} size of the crops in pixels.
+ * @param {number} chosen
+ * @param {(number: number) => string} nameOf a face, counted from 1.
+ * @param {(index: number) => void} choose called for the face that is chosen.
+ */
+export function drawCrops(fieldset, faces, size, chosen, nameOf, choose) {
+  fieldset.hidden = faces.length === 0;
+  const labels = [...fieldset.querySelectorAll("label")];
+  labels.slice(faces.length).forEach((label) => label.remove());
+  faces.forEach(({ crop }, index) => {
+    const label = labels[index] ?? fieldset.appendChild(makeChoice(size));
+    const [input, canvas] = label.children;
+    input.checked = index === chosen;
+    input.setAttribute("aria-label", nameOf(index + 1));
+    input.onchange = () => choose(index);
+    canvas.getContext("2d").putImageData(toImageData(crop, size), 0, 0);
+  });
+}
+
+/** @returns {HTMLLabelElement} a radio button on a canvas. */
+function makeChoice(size) {
+  const label = document.createElement("label");
+  const input = Object.assign(document.createElement("input"), { type: "radio", name: "face" });
+  const canvas = Object.assign(document.createElement("canvas"), { width: size, height: size });
+  label.append(input, canvas);
+  return label;
+}
+
+/** @returns {ImageData} RGBA of RGB (size, size, 3). */
+function toImageData(crop, size) {
+  const image = new ImageData(size, size);
+  for (let i = 0, pixel = 0; i < crop.length; i += 3, pixel += 4) {
+    image.data.set([crop[i], crop[i + 1], crop[i + 2], 255], pixel);
+  }
+  return image;
+}

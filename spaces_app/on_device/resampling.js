@@ -1,0 +1,140 @@
+/**
+ * Resizing of pixels as OpenCV does it, so that a browser and Python see the same face.
+ * A canvas would resize too, but each browser in its own way.
+ */
+
+/**
+ * Pixels of an image, as a canvas gives them.
+ * @typedef {{width: number, height: number, data: Uint8ClampedArray}} Pixels RGBA, 0 to 255.
+ */
+
+/**
+ * Round to the nearest whole number, halves to the even one, as Python and OpenCV do.
+ * @param {number} value
+ * @returns {number}
+ */
+export function roundHalfToEven(value) {
+  const floor = Math.floor(value);
+  if (value - floor !== 0.5) return Math.round(value);
+  return floor % 2 === 0 ? floor : floor + 1;
+}
+
+/**
+ * Which source pixels a target pixel is made of, along one axis.
+ * @typedef {{count: number, indices: Int32Array, weights: Float32Array}} Taps `count` a pixel.
+ */
+
+/**
+ * Average over the area that a target pixel covers (INTER_AREA), for shrinking.
+ * @param {number} source pixels along the axis.
+ * @param {number} target pixels along the axis, at most `source`.
+ * @returns {Taps}
+ */
+function areaTaps(source, target) {
+  const scale = source / target;
+  const count = Math.ceil(scale) + 1;
+  const indices = new Int32Array(target * count);
+  const weights = new Float32Array(target * count);
+  for (let i = 0; i < target; i++) {
+    const start = i * scale;
+    const end = Math.min(start + scale, source);
+    const first = Math.floor(start);
+    for (let k = 0; k < count; k++) {
+      const covered = Math.min(first + k + 1, end) - Math.max(first + k, start);
+      indices[i * count + k] = Math.min(first + k, source - 1);
+      weights[i * count + k] = Math.max(covered, 0) / (end - start);
+    }
+  }
+  return { count, indices, weights };
+}
+
+/**
+ * Cubic interpolation between four pixels (INTER_CUBIC, a = -0.75), for enlarging.
+ * @param {number} source pixels along the axis.
+ * @param {number} target pixels along the axis.
+ * @returns {Taps}
+ */
+function cubicTaps(source, target) {
+  const a = -0.75;
+  const count = 4;
+  const indices = new Int32Array(target * count);
+  const weights = new Float32Array(target * count);
+  for (let i = 0; i < target; i++) {
+    const position = ((i + 0.5) * source) / target - 0.5;
+    const first = Math.floor(position) - 1;
+    for (let k = 0; k < count; k++) {
+      const x = Math.abs(position - first - k);
+      indices[i * count + k] = Math.min(Math.max(first + k, 0), source - 1);
+      weights[i * count + k] =
+        x <= 1
+          ? (a + 2) * x ** 3 - (a + 3) * x ** 2 + 1
+          : a * x ** 3 - 5 * a * x ** 2 + 8 * a * x - 4 * a;
+    }
+  }
+  return { count, indices, weights };
+}
+
+/**
+ * Resize a part of an image: by area averages where it shrinks, else by cubic interpolation.
+ * @param {Pixels} source
+ * @param {{x: number, y: number, width: number, height: number}} part of the source, in pixels.
+ * @param {number} columns width of the result in pixels.
+ * @param {number} rows height of the result in pixels.
+ * @returns {Uint8ClampedArray} RGB (rows, columns, 3), 0 to 255.
+ */
+export function resize(source, part, columns, rows) {
+  const tapsOf = columns <= part.width && rows <= part.height ? areaTaps : cubicTaps;
+  const across = tapsOf(part.width, columns);
+  const down = tapsOf(part.height, rows);
+  const result = new Uint8ClampedArray(rows * columns * 3); // it rounds, and halves to the even
+  const sum = new Float32Array(columns * 3);
+  // Neighbouring rows of the result share rows of the source: each is resized once.
+  const ready = new Int32Array(down.count).fill(-1);
+  const lines = Array.from({ length: down.count }, () => new Float32Array(columns * 3));
+  for (let y = 0; y < rows; y++) {
+    sum.fill(0);
+    for (let k = 0; k < down.count; k++) {
+      const weight = down.weights[y * down.count + k];
+      if (weight === 0) continue;
+      const index = down.indices[y * down.count + k];
+      const slot = index % down.count;
+      if (ready[slot] !== index) {
+        resizeLine(source, part.x, part.y + index, across, lines[slot]);
+        ready[slot] = index;
+      }
+      const line = lines[slot];
+      for (let i = 0; i < sum.length; i++) sum[i] += weight * line[i];
+    }
+    result.set(sum, y * columns * 3);
+  }
+  return result;
+}
+
+/**
+ * Resize one row of the source along the horizontal axis.
+ * @param {Pixels} source
+ * @param {number} x of the part's left edge.
+ * @param {number} y of the row.
+ * @param {Taps} taps
+ * @param {Float32Array} line RGB (columns, 3), overwritten.
+ */
+function resizeLine(source, x, y, taps, line) {
+  const { data } = source;
+  const { count, indices, weights } = taps;
+  const start = (y * source.width + x) * 4;
+  for (let tap = 0, out = 0; out < line.length; out += 3) {
+    let red = 0;
+    let green = 0;
+    let blue = 0;
+    for (let k = 0; k < count; k++, tap++) {
+      const weight = weights[tap];
+      const pixel = start + indices[tap] * 4;
+      red += weight * data[pixel];
+      green += weight * data[pixel + 1];
+      blue += weight * data[pixel + 2];
+    }
+    line[out] = red;
+    line[out + 1] = green;
+    line[out + 2] = blue;
+  }
+}
