@@ -8,6 +8,10 @@ image-conditioned masked language model (IC-MLM) corrects the sentence as a whol
 MobileFaceNet, and the head is lighter than the backbone. Attributes that you already know can be
 given, and condition the others."""
 
+# How the examples name the model that ships; `name_repository` puts a Hub id in its place.
+SHIPPED_IMPORT = "from label2label.checkpoints import default_checkpoint\n"
+SHIPPED_MODEL = "default_checkpoint()"
+
 USE = """## Use
 
 ```python
@@ -38,6 +42,10 @@ label2label predict photo.jpg
 
 A photo that is not an aligned face crop (the template is in `preprocessor_config.json`) gives poor
 answers when it goes to the model as it is, as the widget on this page does."""
+
+ENDPOINTS = """As an Inference Endpoint the repository serves itself by its `handler.py`: send an
+image, its base64 text or its address as `inputs`, and `detect_faces`, `top_k`, `threshold` or
+`known_labels` (`{"Male": false}`) as `parameters`."""
 
 COMPARISON = """## Beside the papers' figures
 
@@ -85,14 +93,43 @@ TRAINING = """## Training
 - **Start**: a public MobileFaceNet trained for face recognition on MS-Celeb-1M
   (foamliu/MobileFaceNet, Apache-2.0), converted by `label2label convert`. MS-Celeb-1M was withdrawn
   by its publisher; it was collected from the web without the consent of the people in it.
-- **Recipe**: two rounds. `label2label train --config celeba` (`training/recipes/celeba.yaml`): AdamW
-  with warm-up and cosine decay, a lower learning rate for the backbone than for the head, flips,
-  shifts, colour and erasing, mixup of images and words, an exponential moving average of the
-  weights, and masked words with probability 0.1, as in Label2Label. Then `label2label train --config
-  celeba-distilled` goes on from that model: beside the labels it learns from the mean of that
-  model's probabilities and of a linear probe of the face-recognition backbone that never saw the
-  image, and is given some true words, so that `known_labels` condition the others. The epoch with
-  the best validation accuracy is kept."""
+- **Recipe**: two rounds. `label2label train --config celeba` (`training/recipes/celeba.yaml`):
+  AdamW with warm-up and cosine decay, a lower learning rate for the backbone than for the head,
+  flips, shifts, colour and erasing, mixup of images and words, an exponential moving average of the
+  weights, and masked words with probability 0.1, as in Label2Label. Then `label2label train
+  --config celeba-distilled` goes on from that model: beside the labels it learns from the mean of
+  that model's probabilities and of a linear probe of the face-recognition backbone that never saw
+  the image, and is given some true words, so that `known_labels` condition the others. The epoch
+  with the best validation accuracy is kept."""
+
+EMISSIONS = """- **Cost**: {hours:.1f} hours on {cores} CPU cores, about {grams:g} g of CO2
+  equivalent (estimated by Green Algorithms, arXiv:2007.07610, with its defaults)."""
+
+PLAIN = """# {name}
+
+Tells {attributes} attributes of an aligned face: {names}. It is a Label2label model: attributes are
+the words of a sentence, which an Attribute Query Network guesses from the image and an
+image-conditioned masked language model corrects.
+
+**Nothing was measured of this model, or its results are not part of this repository.** Measure it
+on your own people before you rely on it: `label2label evaluate --group`."""
+
+BACKBONE = """# MobileFaceNet
+
+The backbone of a light face model: its feature maps, or a face embedding, of aligned faces of
+{size}x{size} pixels. Converted from a public checkpoint by `label2label convert`.
+
+```python
+from transformers import AutoBackbone, AutoModel
+
+backbone = AutoBackbone.from_pretrained({model}, trust_remote_code=True)  # feature maps
+encoder = AutoModel.from_pretrained({model}, trust_remote_code=True)  # pooler_output: embedding
+```"""
+
+PLAIN_LICENSE = """## Licence and terms
+
+The **code** is Apache-2.0. The terms of the **weights** follow from the data and the weights that
+they were trained from, which this card does not know."""
 
 LICENSE = """## Licence and terms
 

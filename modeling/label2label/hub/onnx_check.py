@@ -1,0 +1,46 @@
+"""Exports that go beside a model's weights must be of these weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from label2label.errors import UserError
+from label2label.export.command import BACKBONE_FILE, INT8_FILE
+from label2label.prediction.onnx_backend import OnnxBackend
+from label2label.prediction.torch_backend import TorchBackend
+
+TOLERANCE = 1e-2  # of a probability; exports in float differ by 1e-5, other weights by 0.1
+
+
+def refuse_foreign_exports(model: Path, files: list[Path]) -> None:
+    """Check ONNX files against the model that they were exported from.
+
+    Args:
+        model: its folder.
+        files: what `label2label export` wrote. INT8 may differ more than float does, so that of it
+            only attributes and preprocessing are compared.
+
+    Raises:
+        UserError: a file cannot run, or is of another model or of other weights.
+    """
+    torch_model = TorchBackend.from_pretrained(model)
+    size = torch_model.preprocessing.crop_size
+    crops = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), np.uint8)
+    expected = torch_model.predict(crops)
+    for file in files:
+        if file.name == BACKBONE_FILE:
+            continue
+        exported = OnnxBackend(file)
+        if exported.preprocessing != torch_model.preprocessing:
+            raise UserError(
+                f"{file} is of another model than {model}, or was exported before it changed: run "
+                "`label2label export` again"
+            )
+        change = float(np.abs(exported.predict(crops) - expected).max())
+        if file.name != INT8_FILE and change > TOLERANCE:
+            raise UserError(
+                f"{file} is of other weights than {model} (probabilities differ by {change:.2f}): "
+                "run `label2label export` again"
+            )

@@ -1,0 +1,251 @@
+"""`label2label push`, in this process, against a Hub on this machine."""
+
+import json
+from pathlib import Path
+
+import pytest
+from label2label.hub.model_repository import PACKAGE
+
+
+def head(hub, kind, repo_id, revision="main"):
+    return hub.repository(kind, repo_id).resolve(revision)
+
+
+def test_model_dataset_and_space_are_one_commit_each_and_private(
+    hub, push, model_folder, make_dataset, space_folder
+):
+    code, out, err = push(
+        *("--model", model_folder, "--repo-id", "someone/faces"),
+        *("--dataset", make_dataset(), "--dataset-id", "someone/data"),
+        *("--space", space_folder, "--space-id", "someone/demo"),
+    )
+    assert code == 0
+    assert "warning" not in err
+    for kind, name in (("model", "faces"), ("dataset", "data"), ("space", "demo")):
+        repository = hub.repository(kind, f"someone/{name}")
+        assert repository.private
+        made, first = repository.history()
+        assert first.message == "initial commit"
+        assert f"commit {made.oid[:7]}" in out
+    assert hub.repository("space", "someone/demo").sdk == "gradio"
+    assert f"dataset {hub.endpoint}/datasets/someone/data: commit" in out
+
+
+def test_a_model_repository_carries_code_handler_card_and_no_path_of_this_machine(
+    hub, push, model_folder, tmp_path
+):
+    config = json.loads((model_folder / "config.json").read_text())
+    config["_name_or_path"] = config["backbone_config"]["_name_or_path"] = str(tmp_path)
+    del config["auto_map"]
+    (model_folder / "config.json").write_text(json.dumps(config))
+    assert push("--model", model_folder, "--repo-id", "someone/faces")[0] == 0
+    files = head(hub, "model", "someone/faces").files
+    assert set(files) == {
+        ".gitattributes",
+        "README.md",
+        "config.json",
+        "configuration_label2label.py",
+        "configuration_mobilefacenet.py",
+        "handler.py",
+        "image_processing_label2label.py",
+        "label2label/errors.py",
+        "label2label/faces/__init__.py",
+        "label2label/faces/alignment.py",
+        "label2label/faces/detection.py",
+        "label2label/prediction/__init__.py",
+        "label2label/prediction/photos.py",
+        "model.safetensors",
+        "modeling_label2label.py",
+        "modeling_label2label_decoder.py",
+        "modeling_mobilefacenet.py",
+        "preprocessor_config.json",
+        "requirements.txt",
+    }
+    uploaded = hub.content("model", "someone/faces", "config.json").decode()
+    assert str(tmp_path) not in uploaded
+    assert json.loads(uploaded)["auto_map"]["AutoModelForImageClassification"] == (
+        "modeling_label2label.Label2LabelForImageClassification"
+    )
+    weights = (model_folder / "model.safetensors").read_bytes()
+    assert hub.content("model", "someone/faces", "model.safetensors") == weights
+    assert files["model.safetensors"].sha256
+    code = (PACKAGE / "models/modeling_label2label.py").read_bytes()
+    assert hub.content("model", "someone/faces", "modeling_label2label.py") == code
+    assert '"someone/faces"' in hub.content("model", "someone/faces", "README.md").decode()
+    needed = hub.content("model", "someone/faces", "requirements.txt").decode()
+    assert "transformers<6,>=5.10" in needed
+    assert "opencv-python-headless" in needed
+    assert "torch" not in needed
+
+
+def test_pushing_again_sends_and_commits_nothing(hub, push, model_folder):
+    push("--model", model_folder, "--repo-id", "someone/faces")
+    sent = hub.count("PUT", "/objects/"), hub.count("POST", "/commit/")
+    code, out, _ = push("--model", model_folder, "--repo-id", "someone/faces")
+    assert code == 0
+    assert out.rstrip().endswith("unchanged")
+    assert (hub.count("PUT", "/objects/"), hub.count("POST", "/commit/")) == sent == (1, 1)
+
+
+def test_what_an_earlier_push_left_goes_and_what_others_added_stays(
+    hub, push, make_dataset, tmp_path
+):
+    dataset = make_dataset()
+    push("--dataset", dataset, "--dataset-id", "someone/data")
+    repository = hub.repository("dataset", "someone/data")
+    files = dict(repository.resolve("main").files)
+    shard = "data/train-00000-of-00001.parquet"
+    files["data/train-00000-of-00002.parquet"] = files["data/train-00001-of-00002.parquet"] = files[
+        shard
+    ]
+    files["NOTES.md"] = files["README.md"]
+    repository.add_commit("main", "as an earlier push, of two shards", files)
+    push("--dataset", dataset, "--dataset-id", "someone/data")
+    held = set(head(hub, "dataset", "someone/data").files)
+    assert {path for path in held if path.startswith("data/train")} == {shard}
+    assert "NOTES.md" in held
+
+
+def test_dry_run_lists_files_and_sizes_and_asks_nobody(hub, push, model_folder, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    code, out, _ = push("--model", model_folder, "--repo-id", "someone/faces", "--dry-run")
+    assert code == 0
+    assert not hub.requests
+    size = (model_folder / "model.safetensors").stat().st_size
+    assert f"{size:>15,}  model.safetensors" in out
+    assert out.startswith("model someone/faces (private if it is new)")
+    listed = [int(line.split()[0].replace(",", "")) for line in out.splitlines()[1:]]
+    assert listed[-1] == sum(listed[:-1])
+    assert out.rstrip().endswith(f"bytes in {len(listed) - 1} files")
+
+
+def test_public_makes_it_public(hub, push, model_folder):
+    push("--model", model_folder, "--repo-id", "someone/faces", "--public")
+    assert not hub.repository("model", "someone/faces").private
+
+
+def test_an_existing_repository_keeps_its_visibility_and_push_says_so(hub, push, model_folder):
+    push("--model", model_folder, "--repo-id", "someone/faces", "--public")
+    code, _, err = push("--model", model_folder, "--repo-id", "someone/faces")
+    assert code == 0
+    assert "someone/faces exists and stays public" in err
+
+
+def test_an_organisation_is_a_place_to_push_to(hub, push, model_folder):
+    assert push("--model", model_folder, "--repo-id", "studio/faces")[0] == 0
+
+
+def test_revision_makes_a_branch_and_leaves_main_alone(hub, push, model_folder):
+    code, _, _ = push("--model", model_folder, "--repo-id", "someone/faces", "--revision", "v2")
+    assert code == 0
+    assert set(head(hub, "model", "someone/faces").files) == {".gitattributes"}
+    assert "config.json" in head(hub, "model", "someone/faces", "v2").files
+    code, out, _ = push("--model", model_folder, "--repo-id", "someone/faces", "--revision", "v2")
+    assert (code, out.rstrip().endswith("unchanged")) == (0, True)
+
+
+def test_pull_request_needs_no_right_to_write_and_can_be_gone_on_with(
+    hub, push, model_folder, monkeypatch
+):
+    push("--model", model_folder, "--repo-id", "someone/faces", "--public")
+    hub.add_user("guest", token="token-of-guest")
+    monkeypatch.setenv("HF_TOKEN", "token-of-guest")
+    (model_folder / "NOTES.md").write_text("more")
+    push_as = ("--model", model_folder, "--repo-id", "someone/faces", "--public")
+    code, out, _ = push(*push_as, "--create-pr")
+    assert code == 0
+    assert f"model {hub.endpoint}/someone/faces/discussions/2: commit" in out
+    assert "NOTES.md" in head(hub, "model", "someone/faces", "refs/pr/2").files
+    assert "NOTES.md" not in head(hub, "model", "someone/faces").files
+    monkeypatch.setenv("HF_TOKEN", "token-of-someone")
+    code, out, _ = push(*push_as, "--revision", "refs/pr/2")
+    assert (code, out.rstrip().endswith("unchanged")) == (0, True)
+
+
+def test_large_files_go_in_parts(hub, push, model_folder):
+    hub.part_size = 20_000
+    assert push("--model", model_folder, "--repo-id", "someone/faces")[0] == 0
+    weights = (model_folder / "model.safetensors").read_bytes()
+    assert hub.count("PUT", "/parts/") == -(-len(weights) // 20_000)
+    assert hub.content("model", "someone/faces", "model.safetensors") == weights
+
+
+def test_a_failure_in_the_middle_commits_nothing_and_the_retry_sends_only_what_is_missing(
+    hub, push, model_folder
+):
+    command = ("--model", model_folder, "--repo-id", "someone/faces")
+    hub.fail("POST", "/commit/", 500, "Internal Error")
+    code, out, err = push(*command)
+    assert (code, out) == (2, "")
+    assert "status 500 (Internal Error); nothing of someone/faces was committed" in err
+    assert set(head(hub, "model", "someone/faces").files) == {".gitattributes"}
+    assert hub.count("PUT", "/objects/") == 1
+    code, out, _ = push(*command)
+    assert code == 0
+    assert hub.count("PUT", "/objects/") == 1  # the weights had arrived
+    assert len(hub.repository("model", "someone/faces").history()) == 2
+
+
+@pytest.mark.parametrize("status", [500, 503, 0])
+def test_the_client_itself_retries_a_transfer_that_breaks(hub, push, model_folder, status):
+    hub.fail("PUT", "/objects/", status)
+    code, _, _ = push("--model", model_folder, "--repo-id", "someone/faces")
+    assert code == 0
+    weights = (model_folder / "model.safetensors").read_bytes()
+    assert hub.content("model", "someone/faces", "model.safetensors") == weights
+
+
+def test_a_storage_that_stays_down_ends_in_one_line(hub, push, model_folder):
+    hub.fail("PUT", "/objects/", 503, "Slow Down", times=6)
+    code, _, err = push("--model", model_folder, "--repo-id", "someone/faces")
+    assert code == 2
+    line = err.splitlines()[-1]
+    assert line.startswith("error: the Hub failed with status 503")
+    assert "run the same command again" in line
+    assert "config.json" not in head(hub, "model", "someone/faces").files
+
+
+def test_a_commit_whose_answer_is_lost_is_not_repeated(hub, push, model_folder):
+    push("--model", model_folder, "--repo-id", "someone/faces")
+    (model_folder / "NOTES.md").write_text("more")
+    hub.fail("POST", "/commit/", 0)
+    code, _, err = push("--model", model_folder, "--repo-id", "someone/faces")
+    assert code == 2
+    assert f"the Hub at {hub.endpoint} cannot be reached" in err
+    assert push("--model", model_folder, "--repo-id", "someone/faces")[0] == 0
+    assert len(hub.repository("model", "someone/faces").history()) == 3
+
+
+def test_the_folders_of_a_page_are_read_to_the_end(hub, push, model_folder):
+    hub.page_size = 3
+    for _ in range(2):
+        code, out, _ = push("--model", model_folder, "--repo-id", "someone/faces")
+    assert (code, out.rstrip().endswith("unchanged")) == (0, True)
+
+
+def test_a_backbone_is_pushed_with_a_card_of_its_own(hub, push, backbone_folder):
+    assert push("--model", backbone_folder, "--repo-id", "someone/backbone")[0] == 0
+    files = head(hub, "model", "someone/backbone").files
+    assert {"configuration_mobilefacenet.py", "modeling_mobilefacenet.py"} <= set(files)
+    assert not {"handler.py", "modeling_label2label.py"} & set(files)
+    card = hub.content("model", "someone/backbone", "README.md").decode()
+    assert 'AutoBackbone.from_pretrained("someone/backbone"' in card
+    assert "pipeline_tag: image-feature-extraction" in card
+
+
+def test_the_shipped_model_is_the_default_and_its_card_names_the_repository(hub, push):
+    assert push("--repo-id", "someone/faces")[0] == 0
+    card = hub.content("model", "someone/faces", "README.md").decode()
+    assert 'model="someone/faces"' in card
+    assert "default_checkpoint" not in card
+    assert "model-index:" in card
+
+
+def test_a_file_that_is_replaced_between_push_and_push_is_replaced_on_the_hub(
+    hub, push, model_folder: Path
+):
+    push("--model", model_folder, "--repo-id", "someone/faces")
+    (model_folder / "README.md").write_text("---\nlicense: mit\n---\n\n# Mine\n")
+    push("--model", model_folder, "--repo-id", "someone/faces")
+    assert hub.content("model", "someone/faces", "README.md").endswith(b"# Mine\n")
+    assert len(hub.repository("model", "someone/faces").history()) == 3

@@ -1,0 +1,295 @@
+"""What push refuses, in one line, before anything leaves this machine or half of it arrives."""
+
+import pickle
+import socket
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import constants
+from PIL import Image
+
+from .conftest import save_model
+
+# Put together here, so that no scanner takes this file for a leak.
+SECRETS = {
+    "notes.md": "hf_" + "a1B2" * 9,
+    "train.log": "-----BEGIN OPENSSH " + "PRIVATE KEY-----",
+    "aws.txt": "AKIA" + "ABCDEFGH12345678",
+    "remote.txt": "https://someone:" + "correct-horse@example.com/repo.git",
+    "nested/deep.yaml": "key: sk-" + "a1B2" * 10,
+    "own.txt": "token-of-someone",
+}
+
+
+def one_error(err):
+    """The only line of an error."""
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in err
+    return line
+
+
+def refused(hub, push, *arguments):
+    code, _, err = push(*arguments)
+    assert code == 2
+    assert not hub.count("POST", "/api/repos/create|/commit/")
+    assert not hub.state.objects
+    return one_error(err)
+
+
+@pytest.mark.parametrize("path", SECRETS)
+def test_text_that_holds_a_secret_is_refused(hub, push, model_folder, path):
+    (model_folder / path).parent.mkdir(exist_ok=True)
+    (model_folder / path).write_text(f"some text\n{SECRETS[path]}\n")
+    line = refused(hub, push, "--model", model_folder, "--repo-id", "someone/faces")
+    assert str(model_folder / path) in line
+    assert SECRETS[path] not in line
+
+
+@pytest.mark.parametrize(
+    "name", [".env", "id_rsa", "server.key", "cert.pem", ".netrc", "credentials.json", "token"]
+)
+def test_a_file_named_like_a_secret_is_refused(hub, push, space_folder, name):
+    (space_folder / name).write_text("x")
+    line = refused(hub, push, "--space", space_folder, "--space-id", "someone/demo")
+    assert f"{name} looks like a secret by its name" in line
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "old.pt", "scaler.pkl", "extra.npz"])
+def test_pickles_are_refused_by_name(hub, push, model_folder, name):
+    (model_folder / name).write_bytes(b"weights")
+    line = refused(hub, push, "--model", model_folder, "--repo-id", "someone/faces")
+    assert "upload safetensors only" in line
+
+
+@pytest.mark.parametrize("save", [pickle.dump, torch.save])
+def test_pickles_under_another_name_are_refused(hub, push, model_folder, save):
+    with (model_folder / "weights.dat").open("wb") as file:
+        save({"a": [1, 2]}, file)
+    line = refused(hub, push, "--model", model_folder, "--repo-id", "someone/faces")
+    assert "is a pickle under another name" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [
+        ("000042.jpg", (64, 64), "named like an image of CelebA"),
+        ("25_0_1_20170116174525125.jpg", (64, 64), "named like an image of UTKFace"),
+        ("Grace_Hopper_0001.jpg", (64, 64), "named like an image of LFW"),
+        ("example.jpg", (178, 218), "has the size of an image of CelebA"),
+        ("example.png", (89, 109), "has the size of an image of CelebA"),
+    ],
+)
+def test_images_of_restricted_sets_are_refused(hub, push, space_folder, name, size, message):
+    (space_folder / "examples").mkdir()
+    Image.fromarray(np.full((*size[::-1], 3), 99, np.uint8)).save(space_folder / "examples" / name)
+    line = refused(hub, push, "--space", space_folder, "--space-id", "someone/demo")
+    assert message in line
+
+
+def test_a_real_image_of_celeba_is_refused_under_any_name(hub, push, space_folder, shared):
+    archive = shared / "data/celeba/img_align_celeba.zip"
+    if not archive.is_file():
+        pytest.skip(f"no {archive}")
+    with zipfile.ZipFile(archive) as images:
+        name = next(name for name in images.namelist() if name.endswith(".jpg"))
+        (space_folder / "example.jpg").write_bytes(images.read(name))
+    line = refused(hub, push, "--space", space_folder, "--space-id", "someone/demo")
+    assert "has the size of an image of CelebA" in line
+
+
+def test_free_images_are_taken(hub, push, space_folder):
+    Image.fromarray(np.full((64, 48, 3), 99, np.uint8)).save(space_folder / "hopper.jpg")
+    assert push("--space", space_folder, "--space-id", "someone/demo")[0] == 0
+    assert "hopper.jpg" in hub.repository("space", "someone/demo").resolve("main").files
+
+
+def test_data_is_refused_outside_a_dataset_repository(hub, push, model_folder):
+    (model_folder / "faces.parquet").write_bytes(b"PAR1")
+    line = refused(hub, push, "--model", model_folder, "--repo-id", "someone/faces")
+    assert "belongs in a dataset repository" in line
+
+
+def test_a_dataset_whose_terms_forbid_it_is_refused(hub, push, make_dataset):
+    dataset = make_dataset(redistributable=False, terms="Research only.", title="Faces")
+    line = refused(hub, push, "--dataset", dataset, "--dataset-id", "someone/data")
+    assert "Faces may not be uploaded: Research only." in line
+
+
+def test_rows_of_a_restricted_set_are_refused_whatever_the_card_says(hub, push, make_dataset):
+    dataset = make_dataset(source="celeba", redistributable=True)
+    line = refused(hub, push, "--dataset", dataset, "--dataset-id", "someone/data")
+    assert "rows of celeba" in line
+
+
+def test_whoever_has_the_right_may_upload_it(hub, push, make_dataset):
+    dataset = make_dataset(source="celeba", redistributable=False)
+    right = "--i-have-the-right-to-redistribute"
+    assert push("--dataset", dataset, "--dataset-id", "someone/data", right)[0] == 0
+
+
+def test_exports_of_other_weights_are_refused(hub, push, model_folder, tmp_path):
+    pytest.importorskip("onnx")
+    from label2label.export.onnx_export import export_onnx
+    from label2label.prediction.torch_backend import TorchBackend
+
+    for name, seed in (("ours", 0), ("other", 1)):
+        other = TorchBackend.from_pretrained(save_model(tmp_path / f"model-{name}", seed))
+        (tmp_path / name).mkdir()
+        export_onnx(other.model, other.preprocessing, tmp_path / name / "model.onnx")
+    command = ("--model", model_folder, "--repo-id", "someone/faces", "--onnx")
+    line = refused(hub, push, *command, tmp_path / "other")
+    assert "is of other weights" in line
+    assert push(*command, tmp_path / "ours")[0] == 0
+    exported = (tmp_path / "ours/model.onnx").read_bytes()
+    assert hub.content("model", "someone/faces", "onnx/model.onnx") == exported
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "nothing to push"),
+        (("--dataset", "x"), "nothing to push"),
+        (("--repo-id", "someone/faces", "--dataset", "x"), "go together"),
+        (("--repo-id", "faces"), "has no owner"),
+        (("--repo-id", "someone/a..b"), "is no name of a repository"),
+        (("--repo-id", "someone/faces", "--model", "no/such/folder"), "is no folder"),
+        (("--dataset-id", "someone/x", "--dataset", "no/such"), "holds no prepared dataset"),
+        (("--space-id", "someone/x", "--space", "no/such"), "holds no Space"),
+        (("--space", "x", "--repo-id", "someone/faces"), "--space needs --space-id"),
+        (("--model", "x", "--space-id", "someone/x"), "need --repo-id"),
+        (("--repo-id", "someone/x", "--onnx", "no/such"), "holds no ONNX files"),
+        (("--repo-id", "someone/x", "--create-pr", "--revision", "v1"), "without --revision"),
+    ],
+)
+def test_wrong_arguments_end_in_one_line(hub, push, arguments, message):
+    assert message in refused(hub, push, *arguments)
+
+
+def test_a_folder_without_safetensors_or_with_other_weights_is_no_model(
+    hub, push, model_folder, tmp_path
+):
+    other = save_model(tmp_path / "other")
+    command = ("--repo-id", "someone/faces", "--model")
+    (other / "model.safetensors").unlink()
+    assert "has no model.safetensors" in refused(hub, push, *command, other)
+    (model_folder / "model.safetensors").write_bytes(b"damaged")
+    assert "cannot load the model" in refused(hub, push, *command, model_folder)
+    assert "this is no model folder" in refused(hub, push, *command, tmp_path)
+
+
+def test_a_card_whose_metadata_is_no_yaml_is_refused_here(hub, push, model_folder):
+    (model_folder / "README.md").write_text("---\nlicense: [\n---\n")
+    line = refused(hub, push, "--model", model_folder, "--repo-id", "someone/faces")
+    assert "its metadata cannot be read" in line
+
+
+def test_metadata_that_the_hub_refuses_ends_in_one_line(hub, push, model_folder):
+    (model_folder / "README.md").write_text("---\nlicense: mine\n---\n")
+    code, _, err = push("--model", model_folder, "--repo-id", "someone/faces")
+    assert code == 2
+    assert '"license" must be one of' in one_error(err)
+    assert not hub.state.objects
+
+
+# What the Hub says no to.
+
+
+def test_no_token(hub, push, model_folder, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    line = refused(hub, push, "--model", model_folder, "--repo-id", "someone/faces")
+    assert "no access token: log in with `hf auth login`, or set HF_TOKEN" in line
+    assert not hub.requests
+
+
+def test_a_token_that_is_not_valid(hub, push, model_folder, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "token-of-nobody")
+    line = refused(hub, push, "--model", model_folder, "--repo-id", "someone/faces")
+    assert "token is not valid" in line
+    assert "token-of-nobody" not in line
+
+
+def test_a_token_that_may_only_read(hub, push, model_folder, monkeypatch):
+    hub.add_user("reader", token="token-of-reader", role="read")
+    monkeypatch.setenv("HF_TOKEN", "token-of-reader")
+    line = refused(hub, push, "--model", model_folder, "--repo-id", "reader/faces")
+    assert "may only read" in line
+
+
+def test_no_network(hub, push, model_folder, monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setattr(constants, "ENDPOINT", nobody)
+    line = refused(hub, push, "--model", model_folder, "--repo-id", "someone/faces")
+    assert f"the Hub at {nobody} cannot be reached" in line
+    assert "HF_ENDPOINT" in line
+
+
+def test_no_right_to_write_under_a_name(hub, push, model_folder):
+    line = refused(hub, push, "--model", model_folder, "--repo-id", "stranger/faces")
+    assert "no right to write to stranger/faces" in line
+    assert 'under the namespace "stranger"' in line
+
+
+def test_no_right_to_one_of_three_leaves_all_untouched(hub, push, model_folder, space_folder):
+    code, _, err = push(
+        *("--model", model_folder, "--repo-id", "someone/faces"),
+        *("--space", space_folder, "--space-id", "stranger/demo"),
+    )
+    assert code == 2
+    assert "no right to write to stranger/demo" in one_error(err)
+    assert not hub.count("POST", "/commit/")
+    assert not hub.state.objects
+
+
+def test_a_name_that_another_model_has(hub, push, model_folder):
+    someone = hub.state.users["token-of-someone"]
+    hub.state.create(someone, "model", "someone/faces", True, None)
+    repository = hub.repository("model", "someone/faces")
+    files = dict(repository.resolve("main").files)
+    repository.add_commit("main", "a novel", {**files, "novel.txt": files[".gitattributes"]})
+    code, _, err = push("--model", model_folder, "--repo-id", "someone/faces")
+    assert code == 2
+    assert "the name someone/faces is taken by another model" in one_error(err)
+    assert not hub.count("POST", "/commit/")
+
+
+def test_a_name_that_is_taken_while_it_is_asked_for(hub, push, model_folder):
+    hub.fail("POST", "/api/repos/create", 409, "You already created this model repo")
+    line = refused(hub, push, "--model", model_folder, "--repo-id", "someone/faces")
+    assert "the name someone/faces is taken" in line
+
+
+@pytest.mark.parametrize("status", [402, 403, 413])
+def test_a_full_quota(hub, push, model_folder, status):
+    hub.fail("POST", "/commit/", status, "Private repository storage limit reached")
+    code, _, err = push("--model", model_folder, "--repo-id", "someone/faces")
+    assert code == 2
+    assert "someone has no room left on the Hub for someone/faces" in one_error(err)
+    files = hub.repository("model", "someone/faces").resolve("main").files
+    assert "config.json" not in files
+
+
+def test_a_quota_that_the_weights_do_not_fit_into(hub, push, model_folder):
+    hub.state.quota = 1000
+    code, _, err = push("--model", model_folder, "--repo-id", "someone/faces")
+    assert code == 2
+    assert "no room left on the Hub" in one_error(err)
+    assert not hub.state.objects
+
+
+def test_a_rate_limit(hub, push, model_folder):
+    hub.fail("GET", "/api/whoami-v2", 429, "Too Many Requests")
+    line = refused(hub, push, "--model", model_folder, "--repo-id", "someone/faces")
+    assert "slow down" in line
+
+
+def test_a_revision_that_is_no_branch_and_cannot_be_one(hub, push, model_folder):
+    push("--model", model_folder, "--repo-id", "someone/faces")
+    code, _, err = push(
+        "--model", model_folder, "--repo-id", "someone/faces", "--revision", "refs/pr/9"
+    )
+    assert code == 2
+    assert "someone/faces has no such revision" in one_error(err)
