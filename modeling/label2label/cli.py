@@ -12,7 +12,7 @@ from label2label import __version__
 from label2label.errors import UserError
 
 # Optional dependencies of each command (pyproject.toml); the others need [train].
-EXTRAS = {"predict": "export", "export": "export", "benchmark": "export"}
+EXTRAS = {"predict": "export", "export": "export", "benchmark": "export", "push": "export,train"}
 
 
 def run_predict(args: argparse.Namespace) -> int:
@@ -50,6 +50,13 @@ def run_export(args: argparse.Namespace) -> int:
     from label2label.export.command import export_command
 
     return export_command(args)
+
+
+def run_push(args: argparse.Namespace) -> int:
+    """Upload a model, the Space and a dataset to the Hub."""
+    from label2label.hub.push import push_command
+
+    return push_command(args)
 
 
 def probability(text: str) -> float:
@@ -160,6 +167,37 @@ def build_parser() -> argparse.ArgumentParser:
     )
     export.add_argument("--backbone-only", action="store_true", help="leave the head out")
     export.add_argument("--opset", type=int, default=20, help="ONNX opset (default: %(default)s)")
+
+    push = commands.add_parser("push", help="upload a model, the Space and a dataset to the Hub")
+    push.set_defaults(run=run_push)
+    push.add_argument("--model", metavar="DIR", help="model or backbone folder (default: ours)")
+    push.add_argument("--repo-id", metavar="ID", help="OWNER/NAME of the model's repository")
+    push.add_argument("--onnx", metavar="DIR", help="also these exports of the model")
+    push.add_argument("--space-id", metavar="ID", help="OWNER/NAME of the Space")
+    push.add_argument("--space", metavar="DIR", help="its folder (default: the checkout's)")
+    push.add_argument("--dataset", metavar="DIR", help="prepared dataset")
+    push.add_argument("--dataset-id", metavar="ID", help="OWNER/NAME of the dataset's repository")
+    push.add_argument(
+        "--i-have-the-right-to-redistribute",
+        dest="right_to_redistribute",
+        action="store_true",
+        help="upload a dataset although its terms forbid it: its owners allowed it to you",
+    )
+    visibility = push.add_mutually_exclusive_group()
+    visibility.add_argument(
+        "--private",
+        action="store_true",
+        default=True,
+        help="make new repositories private (default)",
+    )
+    visibility.add_argument(
+        "--public", dest="private", action="store_false", help="make new repositories public"
+    )
+    push.add_argument("--revision", metavar="REV", help="branch, or refs/pr/NUMBER (default: main)")
+    push.add_argument("--create-pr", action="store_true", help="open pull requests to main instead")
+    push.add_argument(
+        "--dry-run", action="store_true", help="list files and sizes, without asking the Hub"
+    )
     return parser
 
 
