@@ -1,0 +1,71 @@
+"""What programs get: a photo's faces with every attribute by its name."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from analysis import Analyser
+from photos import PhotoError
+from texts import say
+
+
+def predict_photo(
+    analyser: Analyser, photo: str | None, model: str, known: Mapping[str, bool], maps: bool
+) -> dict[str, Any]:
+    """Attributes of every face of a photo.
+
+    Args:
+        analyser: asks the models.
+        photo: path of the file that was sent.
+        model: a key of `/models`; empty for the first.
+        known: attributes that are known of every face: {"Male": true}.
+        maps: whether to tell where the model looked.
+
+    Returns:
+        `model`, its key; `faces`: `box` [x0, y0, x1, y1] in pixels, `score`, and `attributes` by
+        name: `probability`, 0 to 1, `present`, and where asked for and told `map`, rows of 0..1
+        over the crop; and `notes` in English.
+
+    Raises:
+        gr.Error: the photo, or an argument, will not do.
+    """
+    try:
+        offered = analyser.find_model(model)
+        asked = offered.preprocessing
+        for name, value in known.items():
+            if name not in asked.attributes:
+                raise gr.Error(f"The model has no attribute {name}.")
+            if not isinstance(value, bool):
+                raise gr.Error(f"What is known of {name} must be true or false.")
+        data = Path(photo).read_bytes() if photo else b""
+        result = analyser.analyse(data, [offered.key], known)
+    except PhotoError as error:
+        raise gr.Error(say("en", f"error.{error.code}", **error.values)) from error
+    faces = []
+    for face in result["faces"]:
+        prediction = face["predictions"][offered.key]
+        attributes: dict[str, dict[str, Any]] = {
+            name: {"probability": probability, "present": probability >= threshold}
+            for name, probability, threshold in zip(
+                asked.attributes, prediction["probabilities"], asked.thresholds, strict=True
+            )
+        }
+        if maps and prediction["maps"]:
+            for entry, grid in zip(
+                attributes.values(), decode_maps(prediction["maps"]), strict=True
+            ):
+                entry["map"] = grid
+        faces.append({"box": face["box"], "score": face["score"], "attributes": attributes})
+    notes = [say("en", f"note.{note['code']}", **note["values"]) for note in result["notes"]]
+    return {"model": offered.key, "faces": faces, "notes": notes}
+
+
+def decode_maps(maps: Mapping[str, Any]) -> list[list[list[float]]]:
+    """Grids of 0..1, one an attribute, from `analysis.encode_maps`."""
+    data = np.frombuffer(base64.b64decode(maps["data"]), np.uint8) / 255
+    return data.reshape(-1, maps["rows"], maps["columns"]).round(3).tolist()

@@ -1,0 +1,295 @@
+"""The models that the Space offers: those whose files are there, with their size and speed here."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import statistics
+import struct
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from label2label.checkpoints import default_checkpoint
+from label2label.errors import UserError
+from label2label.prediction.backend import Backend, load_backend
+from label2label.prediction.onnx_backend import UNKNOWN, OnnxBackend
+from label2label.prediction.preprocessing import Preprocessing
+
+MODELS_VARIABLE = "LABEL2LABEL_SPACE_MODELS"
+WEIGHTS_FILE = "model.safetensors"
+WARM_UP_RUNS, TIMED_RUNS = 2, 7
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of a batch of faces.
+
+    Args:
+        probabilities: float32 (faces, attributes), 0 to 1.
+        maps: float32 (faces, attributes, rows, columns), where the model looked for each attribute,
+            1 at its strongest place; None from a model that does not tell.
+    """
+
+    probabilities: np.ndarray
+    maps: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class OfferedModel:
+    """A model that is loaded and timed.
+
+    Args:
+        key: its name in the API: the folder's or Hub id, and the ONNX file's where it is one.
+        kind: `default`, `fair` or `tiny`, which the page has words for, else ``.
+        int8: whether its weights are 8-bit integers.
+        parameters: how many it has; None where its files do not tell.
+        file_bytes: of its weights or ONNX file.
+        milliseconds: median time of one face on this machine, without finding the face.
+        backend: what runs it.
+        tells_maps: whether it tells where it looked.
+        takes_known: whether attributes that the caller knows condition the others.
+    """
+
+    key: str
+    kind: str
+    int8: bool
+    parameters: int | None
+    file_bytes: int
+    milliseconds: float
+    backend: Backend
+    tells_maps: bool
+    takes_known: bool
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What it asks of a face, and its thresholds."""
+        return self.backend.preprocessing
+
+    def predict(self, crops: np.ndarray, known: Mapping[str, bool] | None = None) -> Prediction:
+        """Attributes of a batch of faces.
+
+        Args:
+            crops: uint8 RGB (faces, crop_size, crop_size, 3), 0 to 255.
+            known: attributes of all these faces that the caller knows; they keep the value given.
+
+        Returns:
+            Probabilities and maps.
+        """
+        known = known or {}
+        attributes = self.preprocessing.attributes
+        row = [int(known[name]) if name in known else UNKNOWN for name in attributes]
+        prediction = run(self.backend, crops, np.tile(np.array(row, np.int64), (len(crops), 1)))
+        for column, value in enumerate(row):
+            if value != UNKNOWN:
+                prediction.probabilities[:, column] = value
+        return prediction
+
+    def describe(self) -> dict[str, Any]:
+        """All of it that the page and the API show, ready for JSON."""
+        return {
+            "key": self.key,
+            "kind": self.kind,
+            "int8": self.int8,
+            "parameters": self.parameters,
+            "file_bytes": self.file_bytes,
+            "milliseconds": round(self.milliseconds, 1),
+            "tells_maps": self.tells_maps,
+            "takes_known": self.takes_known,
+            "attributes": self.preprocessing.attributes,
+            "thresholds": self.preprocessing.thresholds,
+        }
+
+
+def run(backend: Backend, crops: np.ndarray, known_labels: np.ndarray) -> Prediction:
+    """Run a model with known labels and, where it is a PyTorch one, with its attention.
+
+    Args:
+        backend: the model.
+        crops: uint8 RGB (faces, crop_size, crop_size, 3), 0 to 255.
+        known_labels: int64 (faces, attributes), 1, 0 or -100 where not known; a model that takes
+            none goes without.
+
+    Returns:
+        Probabilities and maps.
+    """
+    if isinstance(backend, OnnxBackend):
+        inputs = backend.prepare(crops)
+        if "known_labels" in inputs:
+            inputs["known_labels"] = known_labels
+        return Prediction(backend.session.run(["probabilities"], inputs)[0], None)
+    import torch
+
+    model: Any = backend.model  # type: ignore[attr-defined]
+    inputs = {"pixel_values": torch.from_numpy(backend.preprocessing.normalize(crops))}
+    if model.config.head_type != "fc":
+        inputs["output_attentions"] = True
+    if model.config.head_type == "label2label" and (known_labels != UNKNOWN).any():
+        inputs["known_labels"] = torch.from_numpy(known_labels)
+    with torch.inference_mode():
+        outputs = model(**inputs)
+        probabilities = outputs.logits.float().sigmoid().numpy()
+        if not outputs.cross_attentions:
+            return Prediction(probabilities, None)
+        # Both decoders look at the image; what they share is where the model looked.
+        attention = torch.stack(outputs.cross_attentions).mean(dim=(0, 2))
+    side = round(attention.shape[-1] ** 0.5)  # crops are square, and so are feature maps
+    maps = attention / attention.amax(dim=-1, keepdim=True)
+    return Prediction(probabilities, maps.float().numpy().reshape(*maps.shape[:2], side, side))
+
+
+def load_catalogue() -> dict[str, OfferedModel]:
+    """Load every model whose files are there.
+
+    Those are the folders beside the checkpoint that ships, the INT8 files in them, and what the
+    environment variable lists: folders, ONNX files and Hub ids, separated by commas. One that
+    cannot be loaded is left out, with a warning in the log.
+
+    Returns:
+        Models by key, the one that ships first.
+
+    Raises:
+        UserError: not one model can be loaded.
+    """
+    shipped = Path(default_checkpoint())
+    folders = sorted(shipped.parent.glob("*/config.json"), key=lambda path: path.parent != shipped)
+    names = [str(path.parent) for path in folders]
+    names += [name.strip() for name in os.environ.get(MODELS_VARIABLE, "").split(",")]
+    catalogue: dict[str, OfferedModel] = {}
+    for name in filter(None, names):
+        try:
+            for model in load_models(name, is_default=name == str(shipped)):
+                catalogue[model.key] = model
+        except UserError as error:
+            logger.warning("%s is not offered: %s", name, error)
+    if not catalogue:
+        raise UserError(f"no model can be loaded: set {MODELS_VARIABLE} to a folder or a Hub id")
+    return catalogue
+
+
+def load_models(name: str, is_default: bool = False) -> list[OfferedModel]:
+    """Load the model of a folder or Hub id, and the INT8 files beside its weights.
+
+    Args:
+        name: a folder, an ONNX file, or a Hub id.
+        is_default: whether it is the model that ships.
+
+    Returns:
+        The models, at least one.
+
+    Raises:
+        UserError: a file is missing or damaged, or the Hub cannot be reached.
+    """
+    path = Path(name)
+    key = name if not path.exists() else path.name
+    if not path.exists():
+        path = download(name)
+    if path.suffix == ".onnx":
+        return [offer(path, path.stem, "", None)]
+    kind = "default" if is_default else next((k for k in ("fair", "tiny") if k in key), "")
+    weights = path / WEIGHTS_FILE
+    parameters = count_parameters(weights) if weights.exists() else None
+    models = [offer(path, key, kind, parameters)] if weights.exists() else []
+    pattern = "*int8*.onnx" if models else "*.onnx"
+    for file in sorted([*path.glob(pattern), *path.glob(f"onnx/{pattern}")]):
+        models.append(offer(file, f"{key}/{file.stem}", kind, parameters))
+    if not models:
+        raise UserError(f"{name} has neither {WEIGHTS_FILE} nor an ONNX file")
+    return models
+
+
+def offer(path: Path, key: str, kind: str, parameters: int | None) -> OfferedModel:
+    """Load one model and time it.
+
+    Args:
+        path: a model's folder or an ONNX file.
+        key, kind, parameters: as in `OfferedModel`.
+
+    Returns:
+        The model.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    # One thread each: as many photos are looked at in parallel as there are cores.
+    backend = OnnxBackend(path, threads=1) if path.suffix == ".onnx" else load_backend(path)
+    preprocessing = backend.preprocessing
+    crop = np.full((1, preprocessing.crop_size, preprocessing.crop_size, 3), 128, np.uint8)
+    nothing_known = np.full((1, len(preprocessing.attributes)), UNKNOWN, np.int64)
+    seconds = []
+    for _ in range(WARM_UP_RUNS + TIMED_RUNS):
+        start = time.perf_counter()
+        prediction = run(backend, crop, nothing_known)
+        seconds.append(time.perf_counter() - start)
+    if isinstance(backend, OnnxBackend):
+        takes_known = "known_labels" in backend.prepare(crop)
+    else:
+        config: Any = backend.model.config  # type: ignore[attr-defined]
+        takes_known = config.head_type == "label2label"
+    file = path if path.is_file() else path / WEIGHTS_FILE
+    return OfferedModel(
+        key=key,
+        kind=kind,
+        int8="int8" in path.stem,
+        parameters=parameters,
+        file_bytes=file.stat().st_size,
+        milliseconds=statistics.median(seconds[WARM_UP_RUNS:]) * 1e3,
+        backend=backend,
+        tells_maps=prediction.maps is not None,
+        takes_known=takes_known,
+    )
+
+
+def download(name: str) -> Path:
+    """Fetch a model from the Hub: its folder, or one ONNX file by `user/name/file.onnx`.
+
+    Args:
+        name: a Hub id, or a Hub id and a file in it.
+
+    Returns:
+        The local path.
+
+    Raises:
+        UserError: there is no such model, or the Hub cannot be reached.
+    """
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    user, _, rest = name.partition("/")
+    repository, _, file = rest.partition("/")
+    try:
+        if file:
+            return Path(hf_hub_download(f"{user}/{repository}", file))
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.onnx"]))
+    except Exception as error:  # the Hub's client raises errors of many kinds
+        raise UserError(f"cannot fetch {name} from the Hub: {error}") from error
+
+
+def count_parameters(weights: Path) -> int:
+    """Trained numbers in a safetensors file, read from its header; BatchNorm's statistics are none.
+
+    Args:
+        weights: the file.
+
+    Returns:
+        Their number.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        with weights.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(length))
+    except (OSError, ValueError, struct.error, MemoryError) as error:
+        raise UserError(f"{weights} is no safetensors file: {error}") from error
+    statistics_of = ("running_mean", "running_var", "num_batches_tracked")
+    return sum(
+        int(np.prod(entry["shape"]))
+        for name, entry in header.items()
+        if name != "__metadata__" and not name.endswith(statistics_of)
+    )

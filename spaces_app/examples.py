@@ -1,0 +1,64 @@
+"""Photos that anyone may use, taken from packages that are installed: none is in the repository."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from PIL import Image
+
+LONGER_SIDE = 640  # pixels; enough for one face, and light for a page that carries them
+
+# Both are portraits by agencies of the United States, in the public domain.
+SOURCES = {
+    "hopper": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
+    "astronaut": ("skimage", "data/astronaut.png"),
+}
+
+
+def load_examples() -> list[dict[str, str]]:
+    """The example photos, and one with all of them side by side.
+
+    Returns:
+        One dictionary a photo: `key`, which the page has words for, and `url`, a data URL; fewer,
+        or none, where the packages are not installed.
+    """
+    photos = dict(open_photos())
+    if len(photos) > 1:
+        photos["together"] = side_by_side(list(photos.values()))
+    return [{"key": key, "url": encode_jpeg(photo)} for key, photo in photos.items()]
+
+
+def open_photos() -> Iterator[tuple[str, Image.Image]]:
+    """Key and photo of each source that is installed, at most `LONGER_SIDE` pixels long."""
+    for key, (package, file) in SOURCES.items():
+        # Found without importing: either package would add seconds to the Space's start.
+        spec = find_spec(package)
+        path = Path(spec.origin).parent / file if spec and spec.origin else None
+        if path and path.is_file():
+            photo = Image.open(path).convert("RGB")
+            photo.thumbnail((LONGER_SIDE, LONGER_SIDE))
+            yield key, photo
+
+
+def side_by_side(photos: list[Image.Image]) -> Image.Image:
+    """One photo of several, scaled to one height."""
+    height = min(photo.height for photo in photos)
+    scaled = [photo.resize((photo.width * height // photo.height, height)) for photo in photos]
+    canvas = Image.new("RGB", (sum(photo.width for photo in scaled), height))
+    left = 0
+    for photo in scaled:
+        canvas.paste(photo, (left, 0))
+        left += photo.width
+    canvas.thumbnail((LONGER_SIDE * 3 // 2, LONGER_SIDE))
+    return canvas
+
+
+def encode_jpeg(photo: Image.Image) -> str:
+    """A photo as a data URL."""
+    buffer = io.BytesIO()
+    photo.save(buffer, "JPEG", quality=88)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,75 @@
+"""The page's parts that only say something: header, on-device frame, about."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+
+from texts import say
+
+EXAMPLE = """from gradio_client import Client, handle_file
+
+space = Client("USER/SPACE")
+answer = space.predict(
+    handle_file("photo.jpg"), model="", known={"Eyeglasses": True}, maps=False,
+    api_name="/predict",
+)
+for face in answer["faces"]:
+    print(face["box"], face["attributes"]["Smiling"])
+
+print(space.predict(api_name="/models"))"""
+
+
+def render_header(language: str) -> str:
+    """Title, what it is, and what happens to photos.
+
+    Args:
+        language: a key of `texts.LANGUAGES`.
+
+    Returns:
+        One element.
+    """
+    return (
+        f'<div class="l2l header"><h1>{_text(language, "title")}</h1>'
+        f"<p>{_text(language, 'tagline')}</p>"
+        f'<p class="privacy">{_text(language, "privacy.short")}</p></div>'
+    )
+
+
+def render_device(language: str, page: Path) -> str:
+    """The frame around the page that runs the model in the visitor's browser.
+
+    Args:
+        language: a key of `texts.LANGUAGES`.
+        page: its file, which Gradio serves where it is.
+
+    Returns:
+        One element.
+    """
+    address = f"gradio_api/file={page.as_posix()}?lang={language}"
+    return (
+        f'<div class="l2l device"><p>{_text(language, "device.intro")}</p>'
+        f'<iframe src="{escape(address)}" title="{_text(language, "device.title")}" '
+        'allow="camera; clipboard-read"></iframe></div>'
+    )
+
+
+def render_about(language: str) -> str:
+    """What happens to photos, limits, how it works, and the API.
+
+    Args:
+        language: a key of `texts.LANGUAGES`.
+
+    Returns:
+        One element.
+    """
+    sections = "".join(
+        f"<h2>{_text(language, part + '.title')}</h2><p>{_text(language, part)}</p>"
+        for part in ("about.privacy", "about.limits", "about.how", "about.api")
+    )
+    code = f'<pre tabindex="0"><code>{escape(EXAMPLE)}</code></pre>'
+    return f'<div class="l2l text about">{sections}{code}</div>'
+
+
+def _text(language: str, key: str) -> str:
+    return escape(say(language, key))

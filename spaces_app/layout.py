@@ -1,0 +1,198 @@
+"""The page: its tabs, what each request runs, and what programs can call."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from analysis import WORKERS, Analyser
+from api import predict_photo
+from audit import load_evaluations, render_audit
+from catalogue import load_catalogue
+from examples import load_examples
+from html_parts import render_about, render_device, render_header
+from label2label.data.vocabulary import ATTRIBUTE_GROUPS
+from label2label.faces.detection import WHOLE_SIDE
+from photos import MAX_BYTES, MAX_MEGAPIXELS, PhotoError, decode_data_url
+from texts import LANGUAGES, TEXTS, say
+
+HERE = Path(__file__).resolve().parent
+RESULT_FOLDERS = (HERE / "results", HERE.parent / "results")
+DEVICE_PAGE = HERE / "on_device" / "index.html"
+MAX_WAITING = 100  # requests; later ones are told that the Space is busy
+TEMPORARY_SECONDS = 60
+TABS = ("explore", "compare", "audit", "device", "about")
+logger = logging.getLogger(__name__)
+
+# The visitor's own language at first; the page's own parts follow at every change.
+FIRST_LANGUAGE = """() => {
+  const asked = new URLSearchParams(location.search).get("lang") ?? navigator.language;
+  const language = asked.startsWith("ko") ? "ko" : "en";
+  document.documentElement.lang = language;
+  document.dispatchEvent(new Event("label2label-language"));
+  return language;
+}"""
+SWITCH_LANGUAGE = """(language) => {
+  document.documentElement.lang = language;
+  document.dispatchEvent(new Event("label2label-language"));
+  return language;
+}"""
+
+
+def build_space() -> gr.Blocks:
+    """Load the models and lay out the page.
+
+    Returns:
+        The app, not yet launched.
+
+    Raises:
+        UserError: no model, or no face detector, can be loaded.
+    """
+    analyser = Analyser(load_catalogue())
+    models = [model.describe() for model in analyser.catalogue.values()]
+    evaluations = load_evaluations(RESULT_FOLDERS)
+    shown = dict.fromkeys(TABS, True)
+    shown["compare"] = len(models) > 1
+    shown["device"] = DEVICE_PAGE.is_file()
+    if shown["device"]:
+        gr.set_static_paths([DEVICE_PAGE.parent])
+
+    def analyse(event: gr.EventData) -> dict[str, Any]:
+        return answer(event, lambda: analyser.analyse(decode_data_url(event.photo), [event.model]))
+
+    def compare(event: gr.EventData) -> dict[str, Any]:
+        return answer(event, lambda: analyser.analyse(decode_data_url(event.photo), event.models))
+
+    def condition(event: gr.EventData) -> dict[str, Any]:
+        return answer(
+            event,
+            lambda: {
+                "prediction": analyser.condition(
+                    decode_data_url(event.crop), event.model, event.known
+                )
+            },
+        )
+
+    def predict(
+        photo: str | None, model: str, known: dict[str, bool] | None, maps: bool
+    ) -> dict[str, Any]:
+        return predict_photo(analyser, photo, model, known or {}, maps)
+
+    def list_models() -> list[dict[str, Any]]:
+        return models
+
+    page = {
+        "texts": TEXTS,
+        "models": models,
+        "groups": {group: list(names) for group, names in ATTRIBUTE_GROUPS.items()},
+        "examples": load_examples(),
+        "limits": {"bytes": MAX_BYTES, "megapixels": MAX_MEGAPIXELS, "side": WHOLE_SIDE},
+    }
+    quick: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "multiple"}
+    busy: dict[str, Any] = {"concurrency_limit": WORKERS, "concurrency_id": "cores"}
+    with gr.Blocks(
+        title="Label2Label",
+        analytics_enabled=False,
+        delete_cache=(TEMPORARY_SECONDS, TEMPORARY_SECONDS),
+    ) as space:
+        with gr.Row():
+            header = gr.HTML(render_header("en"), apply_default_css=False, elem_id="header")
+            language = gr.Radio(
+                [(name, key) for key, name in LANGUAGES.items()],
+                value="en",
+                label="Language · 언어",
+                show_label=False,
+                container=False,
+                scale=0,
+                min_width=240,
+                elem_id="language",
+            )
+        with gr.Tabs():
+            tabs = {
+                tab: gr.Tab(say("en", f"tab.{tab}"), id=tab, visible=shown[tab]) for tab in TABS
+            }
+        with tabs["explore"]:
+            explorer = page_part("explorer", page)
+            explorer.analyse(analyse, None, explorer, api_visibility="private", **quick, **busy)
+            explorer.condition(condition, None, explorer, api_visibility="private", **quick, **busy)
+        with tabs["compare"]:
+            if shown["compare"]:
+                comparison = page_part("comparison", page)
+                comparison.compare(
+                    compare, None, comparison, api_visibility="private", **quick, **busy
+                )
+        with tabs["audit"]:
+            audit = gr.HTML(render_audit(evaluations, "en"), apply_default_css=False)
+        with tabs["device"]:
+            device = gr.HTML(render_device("en", DEVICE_PAGE), apply_default_css=False)
+        with tabs["about"]:
+            about = gr.HTML(render_about("en"), apply_default_css=False)
+
+        def translate(language: str) -> list[Any]:
+            return [
+                render_header(language),
+                render_audit(evaluations, language),
+                render_device(language, DEVICE_PAGE),
+                render_about(language),
+                *(gr.Tab(say(language, f"tab.{tab}")) for tab in TABS),
+            ]
+
+        switched = [header, audit, device, about, *tabs.values()]
+        hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        language.change(translate, language, switched, js=SWITCH_LANGUAGE, queue=False, **hidden)
+        space.load(None, None, language, js=FIRST_LANGUAGE)
+        # For programs: no part of the page.
+        file = gr.File(type="filepath", label="photo", visible=False)
+        key = gr.Textbox("", label="model", visible=False)
+        given = gr.JSON(None, label="known", visible=False)
+        wanted = gr.Checkbox(False, label="maps", visible=False)
+        reply = gr.JSON(label="attributes", visible=False)
+        gr.Button(visible=False).click(
+            predict, [file, key, given, wanted], reply, api_name="predict", **busy
+        )
+        gr.api(list_models, api_name="models", queue=False)
+    return space.queue(max_size=MAX_WAITING, default_concurrency_limit=WORKERS)
+
+
+def page_part(name: str, page: dict[str, Any]) -> gr.HTML:
+    """One of the page's own components.
+
+    Args:
+        name: of its script in `page/`.
+        page: what the scripts read.
+
+    Returns:
+        The component; the events that its script triggers are its methods.
+    """
+    scripts = ("common", "photo", name)
+    return gr.HTML(
+        html_template=f'<div class="l2l {name}"></div>',
+        js_on_load="\n".join(
+            (HERE / "page" / f"{script}.js").read_text(encoding="utf-8") for script in scripts
+        ),
+        apply_default_css=False,
+        elem_id=name,
+        **page,
+    )
+
+
+def answer(event: gr.EventData, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a page's request gets: the work's result, or why there is none.
+
+    Args:
+        event: with the request's `id`, which goes back with the answer.
+        work: called without arguments, returns the result.
+
+    Returns:
+        `id` and the result's entries, or `error`: a `code`, and `values` for its text.
+    """
+    try:
+        return {"id": event.id, **work()}
+    except PhotoError as error:
+        return {"id": event.id, "error": {"code": error.code, "values": error.values}}
+    except Exception:
+        logger.exception("a request failed")
+        return {"id": event.id, "error": {"code": "failed", "values": {}}}

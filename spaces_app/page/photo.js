@@ -1,0 +1,259 @@
+// The photo: chosen, dropped, pasted, taken or an example; its faces boxed and selectable.
+
+const SENT_AS_IT_IS = 400_000; // bytes; larger files are sent as a JPEG of the size that is looked at
+
+class Refusal extends Error {
+  constructor(code, values = {}) {
+    super(code);
+    this.code = code;
+    this.values = values;
+  }
+}
+
+async function isAnimated(blob) {
+  const head = new TextDecoder("latin1").decode(await blob.slice(0, 4096).arrayBuffer());
+  if (head.startsWith("GIF8")) return true; // or a still one: the server looks closer
+  return head.includes("acTL") || (head.startsWith("RIFF") && head.includes("ANIM"));
+}
+
+function readAsDataUrl(blob) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.onerror = () => reject(new Refusal("not_an_image"));
+    reader.readAsDataURL(blob);
+  });
+}
+
+// What is shown (url) and what is sent (data): never more pixels than the detector looks at.
+async function prepare(blob) {
+  const limits = props.limits;
+  const url = URL.createObjectURL(blob);
+  const image = new Image();
+  try {
+    await new Promise((resolve, reject) => {
+      image.onload = resolve;
+      image.onerror = reject;
+      image.src = url;
+    });
+  } catch {
+    URL.revokeObjectURL(url);
+    throw new Refusal("not_an_image");
+  }
+  const { naturalWidth: width, naturalHeight: height } = image;
+  const megapixels = (width * height) / 1e6;
+  if (megapixels > limits.megapixels) {
+    URL.revokeObjectURL(url);
+    throw new Refusal("too_many_pixels", { megapixels: Math.round(megapixels), limit: limits.megapixels });
+  }
+  const scale = Math.min(1, limits.side / Math.max(width, height, 1));
+  const small = blob.size <= SENT_AS_IT_IS && scale === 1;
+  if (small || (blob.size <= limits.bytes && (await isAnimated(blob)))) {
+    return { url, data: await readAsDataUrl(blob) };
+  }
+  const canvas = make("canvas", { width: Math.max(1, Math.round(width * scale)), height: Math.max(1, Math.round(height * scale)) });
+  const context = canvas.getContext("2d");
+  context.fillStyle = "white";
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.imageSmoothingQuality = "high";
+  context.drawImage(image, 0, 0, canvas.width, canvas.height);
+  return { url, data: canvas.toDataURL("image/jpeg", 0.92) };
+}
+
+// onPhoto(blob, data) when there is a new photo, onFace(index) when another face is chosen.
+function createPhotoView({ onPhoto, onFace }) {
+  const group = `face-${Math.random().toString(36).slice(2)}`;
+  let url = null;
+  let faces = [];
+  let chosen = 0;
+  let stream = null;
+  let lastMessage = null;
+
+  const input = make("input", { type: "file", accept: "image/*", hidden: true, tabindex: "-1" });
+  const image = make("img", { hidden: true });
+  const boxes = make("div", { class: "boxes", "aria-hidden": "true" });
+  const frame = make("div", { class: "frame", hidden: true }, image, boxes);
+  const video = make("video", { autoplay: true, playsinline: true, muted: true });
+  const take = make("button", { type: "button", class: "primary" });
+  const close = make("button", { type: "button" });
+  const camera = make("div", { class: "camera", hidden: true }, video, make("div", { class: "tools" }, take, close));
+  const hint = make("p");
+  const placeholder = make("div", { class: "placeholder" }, make("span", { class: "icon", "aria-hidden": "true" }), hint);
+  const stage = make("div", { class: "stage" }, placeholder, frame, camera);
+  const upload = make("button", { type: "button", class: "primary" });
+  const webcam = make("button", { type: "button" });
+  const paste = make("button", { type: "button" });
+  const status = make("p", { class: "status", role: "status" });
+  const legend = make("legend", { class: "unseen" });
+  const strip = make("fieldset", { class: "strip", hidden: true }, legend);
+  const examplesTitle = make("p", { class: "examples-title" });
+  const examples = make("div", { class: "examples" });
+  const root = make("section", { class: "photo" }, stage, strip, status);
+  const sources = make(
+    "div", { class: "sources" },
+    make("div", { class: "tools" }, upload, webcam, paste, input), examplesTitle, examples,
+  );
+
+  function relabel() {
+    root.setAttribute("aria-label", say("photo.region"));
+    image.alt = say("photo.alt");
+    hint.textContent = say("photo.drop");
+    upload.textContent = say(url ? "photo.other" : "photo.upload");
+    webcam.textContent = say("photo.webcam");
+    paste.textContent = say("photo.paste");
+    take.textContent = say("photo.take");
+    close.textContent = say("photo.close");
+    legend.textContent = say("photo.faces");
+    examplesTitle.textContent = say("photo.examples");
+    examples.replaceChildren(...props.examples.map((example) =>
+      make("button", { type: "button", "data-example": example.key, onclick: () => chooseExample(example) },
+        make("img", { src: example.url, alt: "" }),
+        make("span", { text: say(`photo.example.${example.key}`) }))));
+    examplesTitle.hidden = !props.examples.length;
+    for (const [index, picture] of [...strip.querySelectorAll("img")].entries()) {
+      picture.alt = say("photo.face", { number: index + 1, count: faces.length });
+    }
+    if (lastMessage) tell(...lastMessage);
+  }
+
+  function tell(kind, key, values = {}, extra = "") {
+    lastMessage = [kind, key, values, extra];
+    status.className = `status ${kind}`;
+    status.textContent = key ? [say(key, values), extra].filter(Boolean).join(" ") : "";
+  }
+
+  async function choose(blob) {
+    closeCamera();
+    try {
+      const prepared = await prepare(blob);
+      if (url) URL.revokeObjectURL(url);
+      url = prepared.url;
+      image.src = url;
+      image.hidden = frame.hidden = false;
+      placeholder.hidden = true;
+      sources.classList.add("compact");
+      showFaces({ faces: [] });
+      relabel();
+      onPhoto(blob, prepared.data);
+    } catch (error) {
+      tell("bad", `error.${error.code ?? "not_an_image"}`, error.values);
+    }
+  }
+
+  async function chooseExample(example) {
+    choose(await (await fetch(example.url)).blob());
+  }
+
+  function showFaces({ faces: found, width, height }) {
+    faces = found;
+    chosen = 0;
+    boxes.replaceChildren(...faces.map((face, index) => {
+      const [x0, y0, x1, y1] = face.box;
+      const box = make("button", { type: "button", tabindex: "-1", class: "box", onclick: () => select(index) });
+      box.style.left = `${(100 * x0) / width}%`;
+      box.style.top = `${(100 * y0) / height}%`;
+      box.style.width = `${(100 * (x1 - x0)) / width}%`;
+      box.style.height = `${(100 * (y1 - y0)) / height}%`;
+      return box;
+    }));
+    strip.replaceChildren(legend, ...faces.map((face, index) =>
+      make("label", {},
+        make("input", { type: "radio", name: group, checked: index === 0, onchange: () => select(index) }),
+        make("img", { src: face.crop, alt: say("photo.face", { number: index + 1, count: faces.length }) }))));
+    strip.hidden = faces.length < 2;
+    mark();
+  }
+
+  function mark() {
+    for (const [index, box] of [...boxes.children].entries()) box.classList.toggle("chosen", index === chosen);
+  }
+
+  function select(index) {
+    chosen = index;
+    strip.querySelectorAll("input")[index].checked = true;
+    mark();
+    onFace(index);
+  }
+
+  async function openCamera() {
+    try {
+      stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
+      video.srcObject = stream;
+      camera.hidden = false;
+      frame.hidden = placeholder.hidden = true;
+      take.focus();
+    } catch {
+      tell("bad", "error.webcam");
+    }
+  }
+
+  function closeCamera() {
+    stream?.getTracks().forEach((track) => track.stop());
+    stream = null;
+    camera.hidden = true;
+    frame.hidden = !url;
+    placeholder.hidden = !!url;
+  }
+
+  function takePhoto() {
+    const canvas = make("canvas", { width: video.videoWidth, height: video.videoHeight });
+    canvas.getContext("2d").drawImage(video, 0, 0);
+    canvas.toBlob((blob) => (blob ? choose(blob) : tell("bad", "error.webcam")), "image/png");
+    webcam.focus();
+  }
+
+  async function pasteFromClipboard() {
+    try {
+      for (const item of await navigator.clipboard.read()) {
+        const type = item.types.find((name) => name.startsWith("image/"));
+        if (type) return choose(await item.getType(type));
+      }
+      tell("bad", "error.no_photo");
+    } catch {
+      tell("", "photo.pasteHint"); // without the permission to read, the keyboard still may
+    }
+  }
+
+  input.addEventListener("change", () => {
+    if (input.files.length) choose(input.files[0]);
+    input.value = "";
+  });
+  upload.addEventListener("click", () => input.click());
+  webcam.addEventListener("click", openCamera);
+  paste.addEventListener("click", pasteFromClipboard);
+  take.addEventListener("click", takePhoto);
+  close.addEventListener("click", () => { closeCamera(); webcam.focus(); });
+  for (const name of ["dragenter", "dragover"]) {
+    stage.addEventListener(name, (event) => { event.preventDefault(); stage.classList.add("over"); });
+  }
+  for (const name of ["dragleave", "drop"]) {
+    stage.addEventListener(name, () => stage.classList.remove("over"));
+  }
+  stage.addEventListener("drop", (event) => {
+    event.preventDefault();
+    if (event.dataTransfer.files.length) choose(event.dataTransfer.files[0]);
+  });
+  document.addEventListener("paste", (event) => {
+    const file = [...(event.clipboardData?.files ?? [])].find((f) => f.type.startsWith("image/"));
+    if (file && root.offsetParent) choose(file); // only on the tab that is open
+  });
+
+  // Says what was found; `milliseconds` is how long the visitor waited.
+  function showResult(result, milliseconds) {
+    root.removeAttribute("aria-busy");
+    if (result.error) return tell("bad", `error.${result.error.code}`, result.error.values);
+    showFaces(result);
+    const count = result.faces.length;
+    const notes = result.notes.map((note) => say(`note.${note.code}`, note.values));
+    const time = say("status.time", { milliseconds: Math.round(milliseconds) });
+    tell("good", count === 1 ? "status.one" : "status.many", { count }, [...notes, `(${time})`].join(" "));
+  }
+
+  function showLooking() {
+    root.setAttribute("aria-busy", "true");
+    tell("", "status.looking");
+  }
+
+  relabel();
+  return { root, sources, choose, relabel, showLooking, showResult, tell };
+}

@@ -1,0 +1,30 @@
+"""What the Space says, in each of its languages: one JSON file a language in `texts/`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+LANGUAGES = {"en": "English", "ko": "한국어"}
+
+TEXTS: dict[str, dict[str, str]] = {
+    language: json.loads(
+        Path(__file__).with_name("texts").joinpath(f"{language}.json").read_text("utf-8")
+    )
+    for language in LANGUAGES
+}
+
+
+def say(language: str, key: str, **values: Any) -> str:
+    """One text, its blanks filled.
+
+    Args:
+        language: a key of `LANGUAGES`; English for any other.
+        key: which text.
+        values: for the blanks, `{name}`.
+
+    Returns:
+        The text.
+    """
+    return TEXTS.get(language, TEXTS["en"])[key].format(**values)
