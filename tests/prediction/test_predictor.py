@@ -1,7 +1,10 @@
 """Photos in, the attributes of every face out, in order, however they are batched."""
 
 import json
+import threading
+import time
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -85,16 +88,58 @@ def test_entries_keep_their_order_and_their_faces_whatever_the_batches(
             assert batched["attributes"] == pytest.approx(alone["attributes"], abs=2e-4)
 
 
-def test_photos_are_read_only_as_results_are_taken(crop_predictor, portrait):
+def test_photos_are_read_a_bounded_number_ahead_and_no_more_once_the_stream_is_left(
+    crop_predictor, portrait
+):
     taken = []
 
     def photos():
-        for i in range(100):
+        for i in range(1000):
             taken.append(i)
             yield portrait
 
-    next(crop_predictor.predict_photos(photos()))
-    assert len(taken) == 3  # one batch
+    entries = crop_predictor.predict_photos(photos())
+    next(entries)
+    time.sleep(0.5)
+    # A batch that is gathered, one that waits to be taken, and one ahead with a photo a thread.
+    assert 3 <= len(taken) <= 4 * 3 + crop_predictor.threads
+    entries.close()
+    left_at = len(taken)
+    time.sleep(0.2)
+    assert len(taken) == left_at
+    assert "run_ahead" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_encoded_image_is_predicted_like_its_file(crop_predictor, portrait, tmp_path):
+    portrait.save(tmp_path / "portrait.png")
+    (from_bytes, broken) = crop_predictor.predict_photos(
+        [(tmp_path / "portrait.png").read_bytes(), b"no image"]
+    )
+    assert from_bytes == {"image": None, "faces": crop_predictor(tmp_path / "portrait.png")}
+    assert broken == {"image": None, "error": "not an image, or of a format that cannot be read"}
+
+
+def test_fault_of_the_detector_is_kept_with_its_photo(predictor, portrait, monkeypatch):
+    detect = predictor.detector
+
+    def fail_on_squares(pixels):
+        if pixels.shape[0] == pixels.shape[1]:
+            raise cv2.error("no memory")
+        return detect(pixels)
+
+    monkeypatch.setattr(predictor, "detector", fail_on_squares)
+    square = portrait.resize((300, 300))
+    first, second, third = predictor.predict_photos([portrait, square, portrait])
+    assert "no memory" in second["error"]
+    assert len(first["faces"]) == len(third["faces"]) == 1
+
+
+def test_threads_that_share_a_detector_find_what_one_finds(predictor, portrait):
+    photos = [portrait.rotate(3 * i - 12) for i in range(9)]
+    alone = [[face["box"] for face in predictor(photo)] for photo in photos]
+    predictor.threads = 4
+    together = predictor.predict_photos(photos)
+    assert [[face["box"] for face in entry["faces"]] for entry in together] == alone
 
 
 def test_without_alignment_the_whole_image_is_the_crop(crop_predictor, portrait):

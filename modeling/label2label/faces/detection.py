@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,6 +29,8 @@ CLOSE_UP_SIDE = 480
 WHOLE_SIDE = 1280
 MARGIN = 0.25  # of a close-up's longer side, so that a face that the frame cuts has surroundings
 SAME_FACE_OVERLAP = 0.5  # of the smaller box's area
+SCORE_THRESHOLD = 0.7  # least confidence of a face that YuNet reports
+NMS_THRESHOLD = 0.3  # of the area that two of its boxes cover together: OpenCV's own default
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +56,8 @@ class FaceDetector:
     """Finds faces of any size, from a face that fills a thumbnail to one in a crowd.
 
     Uses YuNet (`find_detector_file` says from where), and without its file the Haar cascade that
-    OpenCV ships, after one warning: it finds upright frontal faces only, and no landmarks.
+    OpenCV ships, after one warning: it finds upright frontal faces only, and no landmarks. Several
+    threads may share one; `name` is `"yunet"` or `"haar"`.
 
     Args:
         score_threshold: least confidence of a face that YuNet reports, 0 to 1.
@@ -64,9 +69,8 @@ class FaceDetector:
     """
 
     def __init__(
-        self, score_threshold: float = 0.7, *, close_up_side: int = CLOSE_UP_SIDE
+        self, score_threshold: float = SCORE_THRESHOLD, *, close_up_side: int = CLOSE_UP_SIDE
     ) -> None:
-        self.close_up_side = close_up_side
         path = find_detector_file()
         if path is None:
             warnings.warn(
@@ -75,22 +79,17 @@ class FaceDetector:
                 "the file's path",
                 stacklevel=2,
             )
-            cascades = Path(cv2.__file__).parent / "data"
-            self._cascade = cv2.CascadeClassifier(
-                str(cascades / "haarcascade_frontalface_alt2.xml")
-            )
+            self.name = "haar"
             self._find = self._find_by_cascade
-            return
-        try:
-            self._yunet = cv2.FaceDetectorYN.create(
-                str(path), "", (CLOSE_UP_SIDE, CLOSE_UP_SIDE), score_threshold=score_threshold
-            )
-        except cv2.error as error:
-            raise UserError(
-                f"{path} is no YuNet model that OpenCV {cv2.__version__} can read: "
-                f"set {DETECTOR_VARIABLE} to a whole {DETECTOR_FILE}"
-            ) from error
-        self._find = self._find_by_yunet
+        else:
+            self.name = "yunet"
+            self._find = self._find_by_yunet
+        self._path = path
+        self._score_threshold = score_threshold
+        self.close_up_side = close_up_side
+        # OpenCV's detectors keep the photo that they are at: each thread has its own.
+        self._local = threading.local()
+        self._detector()
 
     def __call__(self, photo: np.ndarray) -> list[Face]:
         """Find the faces of one photo.
@@ -128,9 +127,34 @@ class FaceDetector:
             faces.append(Face((x0, y0, x1, y1), score, landmarks))
         return faces
 
+    def _detector(self) -> Any:
+        """This thread's YuNet or cascade."""
+        if not hasattr(self._local, "detector"):
+            self._local.detector = self._load()
+        return self._local.detector
+
+    def _load(self) -> Any:
+        if self._path is None:
+            cascades = Path(cv2.__file__).parent / "data"
+            return cv2.CascadeClassifier(str(cascades / "haarcascade_frontalface_alt2.xml"))
+        try:
+            return cv2.FaceDetectorYN.create(
+                self._path,
+                "",
+                (CLOSE_UP_SIDE, CLOSE_UP_SIDE),
+                score_threshold=self._score_threshold,
+                nms_threshold=NMS_THRESHOLD,
+            )
+        except cv2.error as error:
+            raise UserError(
+                f"{self._path} is no YuNet model that OpenCV {cv2.__version__} can read: "
+                f"set {DETECTOR_VARIABLE} to a whole {DETECTOR_FILE}"
+            ) from error
+
     def _find_by_yunet(self, canvas: np.ndarray) -> list[Found]:
-        self._yunet.setInputSize(canvas.shape[1::-1])
-        _, rows = self._yunet.detect(canvas)
+        yunet = self._detector()
+        yunet.setInputSize(canvas.shape[1::-1])
+        _, rows = yunet.detect(canvas)
         found: list[Found] = []
         for row in [] if rows is None else rows.astype(np.float64):
             corners = np.array([row[:2], row[:2] + row[2:4]])
@@ -140,7 +164,7 @@ class FaceDetector:
 
     def _find_by_cascade(self, canvas: np.ndarray) -> list[Found]:
         gray = cv2.cvtColor(canvas, cv2.COLOR_BGR2GRAY)
-        boxes, _, weights = self._cascade.detectMultiScale3(
+        boxes, _, weights = self._detector().detectMultiScale3(
             gray, scaleFactor=1.1, minNeighbors=5, minSize=(24, 24), outputRejectLevels=True
         )
         found: list[Found] = []

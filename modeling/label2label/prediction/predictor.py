@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -14,9 +15,11 @@ from label2label.errors import UserError
 from label2label.faces.alignment import align_face
 from label2label.faces.detection import Face, FaceDetector
 from label2label.prediction.backend import Backend, load_backend
-from label2label.prediction.photos import convert_to_rgb, read_photo
+from label2label.prediction.photos import convert_to_rgb, join_lines, read_photo
+from label2label.prediction.pipeline import map_in_threads, run_ahead
 
-Photo = str | os.PathLike[str] | Image.Image
+Photo = str | os.PathLike[str] | bytes | Image.Image
+Prepared = tuple[dict[str, Any], list[np.ndarray]]
 
 
 class AttributePredictor:
@@ -32,6 +35,8 @@ class AttributePredictor:
         backend: the attribute model, in PyTorch or ONNX Runtime.
         align: whether to find and align faces; if not, each image is one face's crop.
         batch_size: faces predicted at once; those of several photos share a batch.
+        threads: photos that are read and searched for faces at once; by default as many as there
+            are cores.
 
     Raises:
         UserError: the face detector's file is missing or damaged.
@@ -42,10 +47,12 @@ class AttributePredictor:
         backend: Backend,
         align: bool = True,
         batch_size: int = 32,
+        threads: int | None = None,
     ) -> None:
         self.backend = backend
         self.detector = FaceDetector() if align else None
         self.batch_size = batch_size
+        self.threads = threads or count_cores()
 
     @classmethod
     def from_pretrained(
@@ -80,52 +87,52 @@ class AttributePredictor:
         Raises:
             UserError: the photo cannot be read.
         """
-        (entry,) = self.predict_photos([photo])
+        (entry,) = self._predict([self._find_faces(photo)])
         if "error" in entry:
-            raise UserError(f"{entry['image']}: {entry['error']}")
+            raise UserError(f"{entry['image'] or 'the photo'}: {entry['error']}")
         return entry["faces"]
 
     def predict_photos(self, photos: Iterable[Photo]) -> Iterator[dict[str, Any]]:
-        """Attributes of every face in many photos; only a batch of crops is held in memory.
+        """Attributes of every face in many photos, at the speed of the slowest stage.
+
+        Several threads read photos, find faces and align them; another one predicts, while the
+        caller uses the results. No more than two batches of crops and a photo for each thread are
+        held in memory. A stream that is left early, or interrupted, stops them.
 
         Args:
-            photos: paths or PIL images.
+            photos: paths, encoded images or PIL images; another thread iterates over them.
 
         Yields:
-            One dictionary a photo, in order: `image`, its path (None for a PIL image), and `faces`
-            as `__call__` returns them, or `error`, one line, where it cannot be read.
+            One dictionary a photo, in order: `image`, its path (None for an image), and `faces` as
+            `__call__` returns them, or `error`, one line, where it cannot be read.
         """
-        waiting: list[tuple[dict[str, Any], list[np.ndarray]]] = []
-        for photo in photos:
-            waiting.append(self._find_faces(photo))
-            if sum(len(crops) for _, crops in waiting) >= self.batch_size:
-                yield from self._predict_crops(waiting)
-                waiting = []
-            elif not waiting[0][1]:
-                # Nothing to predict in it, and nothing before it: no reason to wait.
-                yield waiting.pop(0)[0]
-        yield from self._predict_crops(waiting)
+        # While a batch is predicted, the faces of the next one are found.
+        ahead = self.batch_size + self.threads
+        prepared = map_in_threads(self._find_faces, photos, self.threads, ahead)
+        yield from run_ahead(self._predict(prepared), self.batch_size)
 
-    def _find_faces(self, photo: Photo) -> tuple[dict[str, Any], list[np.ndarray]]:
+    def _find_faces(self, photo: Photo) -> Prepared:
         """The entry of one photo, its faces still without attributes, and their crops."""
-        path = None if isinstance(photo, Image.Image) else os.fspath(photo)
+        path = None if isinstance(photo, Image.Image | bytes) else os.fspath(photo)
+        asked = self.backend.preprocessing
         try:
             if isinstance(photo, Image.Image):
                 pixels = np.asarray(convert_to_rgb(photo))
             else:
-                pixels = read_photo(Path(photo))
+                pixels = read_photo(photo if isinstance(photo, bytes) else Path(photo))
+            if self.detector is None:
+                height, width = pixels.shape[:2]
+                faces = [Face((0.0, 0.0, float(width), float(height)), 1.0)]
+                # Copied, or a view would keep the whole photo.
+                crops = [self.backend.crop(pixels).copy()]
+            else:
+                faces = self.detector(pixels)
+                template, size = asked.alignment_template, asked.crop_size
+                crops = [align_face(pixels, face, template, size) for face in faces]
         except UserError as error:
             return {"image": path, "error": str(error)}, []
-        if self.detector is None:
-            height, width = pixels.shape[:2]
-            faces, crops = [Face((0.0, 0.0, float(width), float(height)), 1.0)], [pixels]
-        else:
-            faces = self.detector(pixels)
-            asked = self.backend.preprocessing
-            crops = [
-                align_face(pixels, face, asked.alignment_template, asked.crop_size)
-                for face in faces
-            ]
+        except (cv2.error, MemoryError, ValueError) as error:
+            return {"image": path, "error": f"no face can be looked for: {join_lines(error)}"}, []
         entry = {
             "image": path,
             "faces": [
@@ -133,12 +140,22 @@ class AttributePredictor:
                 for face in faces
             ],
         }
-        # Not kept as they are: without alignment they are whole photos.
-        return entry, [self.backend.crop(crop) for crop in crops]
+        return entry, crops
 
-    def _predict_crops(
-        self, waiting: list[tuple[dict[str, Any], list[np.ndarray]]]
-    ) -> Iterator[dict[str, Any]]:
+    def _predict(self, prepared: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
+        """Gather crops to batches and yield the entries, in order and with attributes."""
+        waiting: list[Prepared] = []
+        for entry, crops in prepared:
+            waiting.append((entry, crops))
+            if sum(len(crops) for _, crops in waiting) >= self.batch_size:
+                yield from self._predict_batch(waiting)
+                waiting = []
+            elif not waiting[0][1]:
+                # Nothing to predict in it, and nothing before it: no reason to wait.
+                yield waiting.pop(0)[0]
+        yield from self._predict_batch(waiting)
+
+    def _predict_batch(self, waiting: list[Prepared]) -> Iterator[dict[str, Any]]:
         """Fill in the attributes of waiting entries and yield them."""
         crops = [crop for _, crops in waiting for crop in crops]
         probabilities: list[list[float]] = []
@@ -155,3 +172,10 @@ class AttributePredictor:
                     )
                 }
             yield entry
+
+
+def count_cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -51,10 +51,7 @@ class TorchBackend:
 
     def crop(self, pixels: np.ndarray) -> np.ndarray:
         """Resize an image and take its centre: uint8 RGB (crop_size, crop_size, 3)."""
-        inputs = self.processor(
-            pixels, do_rescale=False, do_normalize=False, input_data_format="channels_last"
-        )
-        return np.asarray(inputs.pixel_values[0], dtype=np.uint8).transpose(1, 2, 0)
+        return self.preprocessing.crop(pixels)
 
     def predict(self, crops: np.ndarray) -> np.ndarray:
         """Probabilities of a batch of crops.
