@@ -4,7 +4,7 @@
 
 `fairface_label_train.csv` becomes the splits train and validation (a tenth, by a hash of the file
 name), `fairface_label_val.csv`, the published benchmark, the split test. The images are stored as
-they are, byte for byte.
+they are, byte for byte, or with `--align` framed as CelebA's.
 """
 
 from __future__ import annotations
@@ -13,9 +13,16 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
+from label2label.data.preparation.aligning import (
+    STORED_AS_THEY_ARE,
+    add_align_option,
+    describe_alignment,
+    image_reader,
+    report_alignment,
+)
 from label2label.data.preparation.cards import DatasetDescription
 from label2label.data.preparation.program import dataset_parser, prepare, run_program
-from label2label.data.preparation.sources import ImageFolder, RawImages, ReadImage, open_images
+from label2label.data.preparation.sources import ImageFolder, RawImages, open_images
 from label2label.data.preparation.splits import split_by_hash
 from label2label.data.preparation.text import open_text
 from label2label.data.schema import GENDERS, YOUNG_BELOW, Sample
@@ -56,7 +63,7 @@ DESCRIPTION = DatasetDescription(
     ),
     terms="CC BY 4.0: any use, with attribution.",
     process=(
-        "The JPEG files are stored byte for byte. FairFace gives ages as ranges: `age` is the "
+        f"{STORED_AS_THEY_ARE} FairFace gives ages as ranges: `age` is the "
         f"youngest age of the range, and `Young` is true for ranges below {YOUNG_BELOW}. The "
         "published training list became train (90 %) and validation (10 %, by a hash of the file "
         "name), the published validation list became test. The other attributes are null."
@@ -149,13 +156,23 @@ def main() -> None:
     parser.add_argument(
         "--service-test", action="store_true", help="keep only the subset for testing services"
     )
+    add_align_option(parser)
     arguments = parser.parse_args()
     unpacked = (arguments.source / "train").is_dir() or (arguments.source / "val").is_dir()
     images = (
         ImageFolder(arguments.source) if unpacked else open_images(arguments.source, *IMAGE_FOLDERS)
     )
     samples = read_samples(arguments.source, images, arguments.service_test)
-    prepare(arguments, samples, ReadImage(images), get_vocabulary("celeba-40"), DESCRIPTION)
+    counts = prepare(
+        arguments,
+        samples,
+        image_reader(images, arguments.align),
+        get_vocabulary("celeba-40"),
+        describe_alignment(DESCRIPTION, arguments.align),
+        settings={"align": arguments.align},
+    )
+    if arguments.align:
+        report_alignment(counts)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -34,13 +35,14 @@ import cv2
 import numpy as np
 from label2label.data.preparation.cards import DatasetDescription
 from label2label.data.preparation.counts import rows_per_split
-from label2label.data.preparation.crops import MAX_CROP_PIXELS, crop_face
+from label2label.data.preparation.crops import MAX_CROP_PIXELS, choose_face, crop_face
 from label2label.data.preparation.images import BadImageError, decode_image, encode_image
 from label2label.data.preparation.kface_codes import Codes, read_codes
 from label2label.data.preparation.lighting import LightingRange, measure_reference
 from label2label.data.preparation.program import dataset_parser, prepare, run_program
 from label2label.data.preparation.splits import split_by_hash
 from label2label.data.preparation.user_labels import read_labels
+from label2label.data.preparation.writing import count_skipped
 from label2label.data.schema import Sample
 from label2label.data.vocabulary import derive_row, get_vocabulary
 from label2label.errors import UserError
@@ -210,7 +212,7 @@ class ReadFace:
         faces = self._detector(photo)
         if not faces:
             raise BadImageError("no face was found")
-        return max((face.box for face in faces), key=lambda box: box[3] - box[1])
+        return choose_face(faces, photo).box
 
 
 def read_face_box(path: Path) -> tuple[float, float, float, float]:
@@ -233,6 +235,31 @@ def read_face_box(path: Path) -> tuple[float, float, float, float]:
         raise BadImageError(f"{path.name}, line {FACE_LINE}: expected left, top, width and height")
     left, top, width, height = map(float, numbers)
     return left, top, left + width, top + height
+
+
+def check_labels_found(labels: Mapping[str, Any], tree: ImageTree, path: Path | None) -> None:
+    """Refuse labels of which none belongs to an image that is kept, and tell how many do not.
+
+    Args:
+        labels: The user's labels, by person or image.
+        tree: The images.
+        path: The user's file, for messages.
+
+    Raises:
+        UserError: If no label belongs to an image.
+    """
+    if not labels:
+        return
+    found = {name for sample in tree.walk() for name in (sample.key, sample.identity)}
+    unused = sorted(set(labels) - found)
+    if len(unused) == len(labels):
+        raise UserError(f"{path}: none of its ids or images is kept, the first is {unused[0]!r}")
+    if unused:
+        print(
+            f"{path}: {len(unused):,} of {len(labels):,} ids or images are not among the images "
+            f"kept: {', '.join(unused[:20])}",
+            file=sys.stderr,
+        )
 
 
 def describe(arguments: argparse.Namespace, codes: Codes) -> DatasetDescription:
@@ -282,7 +309,9 @@ def main() -> None:
         raise UserError(f"{arguments.source} does not hold {root.name}/: is --source right?")
     codes = read_codes(arguments.codes)
     lighting = measure_reference(arguments.reference) if arguments.reference else None
-    tree = ImageTree(root, codes, read_labels(arguments.labels))
+    labels = read_labels(arguments.labels, get_vocabulary("korean-11"))
+    tree = ImageTree(root, codes, labels)
+    check_labels_found(labels, tree, arguments.labels)
     counts = prepare(
         arguments,
         tree.walk(),
@@ -294,7 +323,8 @@ def main() -> None:
     print(f"step 1, by code: {tree.kept:,} of {tree.found:,} images kept")
     if lighting:
         rows = sum(rows_per_split(counts).values())
-        print(f"step 2, by brightness and balance: {rows:,} of {tree.kept:,} images kept")
+        usable = tree.kept - count_skipped(arguments.output)
+        print(f"step 2, by brightness and balance: {rows:,} of {usable:,} usable images kept")
 
 
 if __name__ == "__main__":

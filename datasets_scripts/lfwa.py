@@ -6,7 +6,7 @@ The folder holds the images (`lfw`, folder or zip) and the annotation: `lfw_att_
 file of the same columns (`lfw_att_40.txt` or `.csv`: a line with the attribute names, then a line
 per image with its name and a value of 1, 0 or -1 per attribute). Where `indices_train_test.mat` is
 there too, its 6,263 training and 6,880 test images are the splits; else people are split by hash.
-The images are stored as they are, byte for byte.
+The images are stored as they are, byte for byte, or with `--align` framed as CelebA's.
 """
 
 from __future__ import annotations
@@ -19,9 +19,16 @@ from typing import Any
 
 import h5py
 import numpy as np
+from label2label.data.preparation.aligning import (
+    STORED_AS_THEY_ARE,
+    add_align_option,
+    describe_alignment,
+    image_reader,
+    report_alignment,
+)
 from label2label.data.preparation.cards import DatasetDescription
 from label2label.data.preparation.program import dataset_parser, prepare, run_program
-from label2label.data.preparation.sources import RawImages, ReadImage, open_images
+from label2label.data.preparation.sources import RawImages, open_images
 from label2label.data.preparation.splits import split_by_hash
 from label2label.data.preparation.text import open_text
 from label2label.data.schema import GENDERS, Sample
@@ -54,8 +61,8 @@ DESCRIPTION = DatasetDescription(
         "images are news photographs whose rights belong to their owners."
     ),
     process=(
-        "The JPEG files are stored byte for byte: whole 250x250 images, in which the face is "
-        "smaller than in CelebA's. `gender` is the attribute `Male`. {splits}"
+        f"{STORED_AS_THEY_ARE} LFW's are 250x250 pixels, in which the face is smaller than in "
+        "CelebA's. `gender` is the attribute `Male`. {splits}"
     ),
     biases=(
         "People in the news around 2002: mostly men, adults and light-skinned, of the public life "
@@ -238,19 +245,25 @@ def read_samples(source: Path, images: RawImages, official: bool) -> Iterator[Sa
 
 def main() -> None:
     """Prepare LFWA as the command line says."""
-    arguments = dataset_parser(
+    parser = dataset_parser(
         __doc__, source=f"folder of the images and {ANNOTATION}.mat (or .txt, .csv)"
-    ).parse_args()
+    )
+    add_align_option(parser)
+    arguments = parser.parse_args()
     images = open_images(arguments.source, *IMAGE_FOLDERS)
     official = (arguments.source / INDICES).is_file()
     splits = OFFICIAL_SPLITS if official else HASHED_SPLITS
-    prepare(
+    description = replace(DESCRIPTION, process=DESCRIPTION.process.format(splits=splits))
+    counts = prepare(
         arguments,
         read_samples(arguments.source, images, official),
-        ReadImage(images),
+        image_reader(images, arguments.align),
         get_vocabulary("celeba-40"),
-        replace(DESCRIPTION, process=DESCRIPTION.process.format(splits=splits)),
+        describe_alignment(description, arguments.align),
+        settings={"align": arguments.align},
     )
+    if arguments.align:
+        report_alignment(counts)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,10 @@ import cv2
 import numpy as np
 from label2label.data.blur import BLUR_KINDS, draw_blur
 from label2label.data.masks import HIDDEN_BY_MASK, MASK_KINDS, draw_mask
+from label2label.data.preparation.aligning import DETECTION_SIDE
 from label2label.data.preparation.cards import DatasetDescription
+from label2label.data.preparation.counts import rows_per_variant
+from label2label.data.preparation.crops import choose_face
 from label2label.data.preparation.images import decode_image, encode_image
 from label2label.data.preparation.program import dataset_parser, prepare, run_program
 from label2label.data.preparation.reading import (
@@ -59,7 +62,7 @@ class DrawMasksAndBlur:
     @cached_property
     def _detector(self) -> FaceDetector:
         cv2.setNumThreads(1)  # the workers share the cores already
-        return FaceDetector()
+        return FaceDetector(close_up_side=DETECTION_SIDE)
 
     def __call__(self, sample: Sample) -> list[tuple[Sample, bytes]]:
         """Read one row.
@@ -101,7 +104,7 @@ class DrawMasksAndBlur:
         faces = [face for face in self._detector(image) if face.landmarks is not None]
         if not faces or attributes["Wearing_Mask"]:
             return []
-        landmarks = max(faces, key=lambda face: face.box[3] - face.box[1]).landmarks
+        landmarks = choose_face(faces, image).landmarks
         assert landmarks is not None
         kind = MASK_KINDS[generator.integers(len(MASK_KINDS))]
         try:
@@ -196,7 +199,7 @@ def main() -> None:
     record = read_record(arguments.input)
     attributes = get_vocabulary(record["vocabulary"]).attributes
     vocabulary = get_vocabulary("union" if "No_Beard" in attributes else "korean-11")
-    prepare(
+    counts = prepare(
         arguments,
         read_stored_samples(arguments.input.resolve()),
         DrawMasksAndBlur(arguments.masks, arguments.blur),
@@ -204,6 +207,8 @@ def main() -> None:
         describe(record, arguments.masks, arguments.blur),
         settings={"masks": arguments.masks, "blur": arguments.blur},
     )
+    for variant, rows in sorted(rows_per_variant(counts).items()):
+        print(f"{variant or 'as they were'}: {rows:,} rows")
 
 
 if __name__ == "__main__":

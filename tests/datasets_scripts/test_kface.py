@@ -57,9 +57,10 @@ def kface(tmp_path: Path, photos: list[bytes]) -> Path:
 
 
 def write_box_of_every_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a detector, take the box that the tree's own text files hold."""
+    """Instead of a detector, take the box that the tree's own text files hold."""
     from label2label.faces.detection import Face, FaceDetector
 
+    monkeypatch.setattr(FaceDetector, "__init__", lambda self: None)
     monkeypatch.setattr(
         FaceDetector, "__call__", lambda self, photo: [Face(tuple(map(float, BOX)), 1.0)]
     )
@@ -114,6 +115,7 @@ def test_measured_light_decides_the_rest(
     capsys: pytest.CaptureFixture[str],
 ):
     write_box_of_every_folder(monkeypatch)
+    (kface / "High_Resolution/0/S004/L1/E01/C7.jpg").write_bytes(b"damaged")
     options = ("--source", kface, "--output", tmp_path / "out", "--reference", reference)
     assert run("kface", *options) == 0
     rows = load(tmp_path / "out").cast_column("image", datasets.Image(decode=False))
@@ -121,7 +123,7 @@ def test_measured_light_decides_the_rest(
     assert accessories == {"S001"}
     assert len(rows) >= 6
     output = capsys.readouterr().out
-    assert f"step 2, by brightness and balance: {len(rows)} of 36 images kept" in output
+    assert f"step 2, by brightness and balance: {len(rows)} of 35 usable images kept" in output
 
 
 def test_crop_follows_the_box_and_repeats_the_edge():
@@ -137,12 +139,17 @@ def test_crop_follows_the_box_and_repeats_the_edge():
     assert crop_face(photo, (-10, 0, 90, 100)).shape == (150, 150, 3)
 
 
-def test_user_overrides_codes_and_adds_labels(kface: Path, tmp_path: Path, run: Run, monkeypatch):
+def test_user_overrides_codes_and_adds_labels(
+    kface: Path, tmp_path: Path, run: Run, monkeypatch, capsys: pytest.CaptureFixture[str]
+):
     write_box_of_every_folder(monkeypatch)
     (tmp_path / "codes.yaml").write_text("lights: [L9]\nexpressions:\n  E02: {Smiling: null}\n")
-    (tmp_path / "labels.csv").write_text("id,Young,Beard,gender,age\n0,1,0,Female,31\n1,,1,,\n")
+    (tmp_path / "labels.csv").write_text(
+        "id,Young,No_Beard,gender,age\n0,1,1,Female,31\n1,,0,,\n19,1,1,,\n"
+    )
     options = ("--codes", tmp_path / "codes.yaml", "--labels", tmp_path / "labels.csv")
     assert run("kface", "--source", kface, "--output", tmp_path / "out", *options) == 0
+    assert "1 of 3 ids or images are not among the images kept: 19" in capsys.readouterr().err
     rows = load(tmp_path / "out")
     assert set(rows["Smiling"]) == {None, False}
     columns = ["Young", "Beard", "gender", "age"]
@@ -159,6 +166,11 @@ def test_user_overrides_codes_and_adds_labels(kface: Path, tmp_path: Path, run: 
         ("--codes", "lights: L1", "lights must be a list"),
         ("--codes", "accessories: {S001: {Glasses: true}}", "expected attributes among"),
         ("--codes", "accessories: [", "is not YAML"),
+        ("--codes", "accessories: [S001]", "accessories must be a mapping"),
+        ("--codes", "expressions: {E01: {Smiling: 1}}", "the values must be true, false or null"),
+        ("--labels", "id,Young\n0,1\n0,0\n", "line 3: 0 is there twice"),
+        ("--labels", "id,Male\n0,1\n", "the first column must be id or image"),
+        ("--labels", "id,Young\n7,1\n", "none of its ids or images is kept, the first is '7'"),
         ("--labels", "id,Young\n0,2\n", "line 2: '2' is no value of Young"),
         ("--labels", "person,Young\n0,1\n", "the first column must be id or image"),
         ("--labels", "id,Tall\n0,1\n", "the first column must be id or image"),

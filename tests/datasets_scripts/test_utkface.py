@@ -4,7 +4,10 @@ import shutil
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pytest
+from label2label.data.preparation.crops import CELEBA_LANDMARKS, CELEBA_SIZE
+from label2label.faces.detection import FaceDetector
 
 from .conftest import Run, draw_jpeg, read_zip
 
@@ -47,6 +50,42 @@ def test_malformed_names_are_counted_and_left_out(
         list(datasets.load_dataset(str(tmp_path / "out")).values())
     )
     assert {row["age"]: row["Young"] for row in rows} == {39: True, 40: False}
+
+
+def test_aligned_faces_lie_on_the_landmarks_of_celeba_and_those_without_a_face_are_counted(
+    shared: Path, tmp_path: Path, run: Run, monkeypatch, capsys: pytest.CaptureFixture[str]
+):
+    detector = shared / "weights/face_detection_yunet_2026may.onnx"
+    monkeypatch.setenv("LABEL2LABEL_FACE_DETECTOR", str(detector))
+    folder = tmp_path / "source/crop_part1"
+    folder.mkdir(parents=True)
+    for name, data in read_zip(shared / "data/utkface/crop_part1.zip", step=400).items():
+        (folder / name).write_bytes(data)
+    faceless = draw_jpeg(0, 200, 200)
+    (folder / "30_0_2_1.jpg").write_bytes(faceless)
+    folders = ("--source", tmp_path / "source", "--output", tmp_path / "out")
+    assert run("utkface", *folders, "--align") == 0
+    rows = datasets.concatenate_datasets(
+        list(datasets.load_dataset(str(tmp_path / "out")).values())
+    )
+    output = capsys.readouterr().out
+    assert f"aligned {len(rows) - 1} of {len(rows)} images; in 1 no face was found" in output
+    raw = rows.cast_column("image", datasets.Image(decode=False))["image"]
+    (kept,) = [image["bytes"] for image in raw if image["path"] == "30_0_2_1.jpg#unaligned"]
+    assert kept == faceless
+    aligned = [
+        image for image, data in zip(rows["image"], raw, strict=True) if "#" not in data["path"]
+    ]
+    assert {image.size for image in aligned} == {CELEBA_SIZE}
+    faces = [FaceDetector()(np.asarray(image)) for image in aligned]
+    landmarks = np.array([found[0].landmarks for found in faces if found])
+    assert len(landmarks) >= 0.9 * len(aligned)
+    # A face is not the mean face: one similarity transform leaves a few pixels of 178.
+    assert np.abs(landmarks.mean(axis=0) - CELEBA_LANDMARKS).max() < 3
+    assert np.abs(landmarks - CELEBA_LANDMARKS).mean() < 4
+    card = (tmp_path / "out/README.md").read_text()
+    assert "| path ending in `#unaligned` | 1 |" in card
+    assert "byte for byte" not in card
 
 
 def test_young_cut_is_an_option_and_a_new_preparation_is_not_mistaken_for_the_old(

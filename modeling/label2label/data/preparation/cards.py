@@ -14,6 +14,7 @@ from label2label.data.preparation.counts import (
     rows_per_source,
     rows_per_split,
     rows_per_value,
+    rows_per_variant,
 )
 from label2label.data.schema import GROUP_COLUMNS, SPLITS, dataset_features
 from label2label.data.vocabulary import Vocabulary
@@ -46,6 +47,8 @@ _TEMPLATE = """---
 ## Counts
 
 {{ splits }}
+
+{{ variants }}
 
 {{ attributes }}
 
@@ -152,6 +155,7 @@ def write_dataset_card(
         version=__version__,
         fields=_fields(counts),
         splits=_split_table(counts),
+        variants=_variant_table(counts),
         attributes=_attribute_table(counts),
         groups=_group_tables(counts),
         biases=description.biases,
@@ -212,6 +216,17 @@ def _split_table(counts: Counts) -> str:
         [source, *(per_source.get((source, split), 0) for split in splits)] for source in sources
     ]
     return _table(["rows", *splits], rows)
+
+
+def _variant_table(counts: Counts) -> str:
+    variants = rows_per_variant(counts)
+    if set(variants) == {""}:
+        return ""
+    rows: list[list[Any]] = [
+        [f"path ending in `#{variant}`" if variant else "as its source has it", number]
+        for variant, number in sorted(variants.items())
+    ]
+    return _table(["image", "rows"], rows)
 
 
 def _attribute_table(counts: Counts) -> str:

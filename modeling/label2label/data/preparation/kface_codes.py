@@ -77,7 +77,10 @@ def read_codes(path: Path | None) -> Codes:
                 raise UserError(f"{path}: {key} must be a list of codes")
             table[key] = tuple(map(str, changes[key]))
     for key in ("accessories", "expressions"):
-        for code, labels in (changes.get(key) or {}).items():
+        changed = changes.get(key) or {}
+        if not isinstance(changed, dict):
+            raise UserError(f"{path}: {key} must be a mapping of codes to labels")
+        for code, labels in changed.items():
             check_labels(labels, f"{path}: {key}, {code}")
             table[key][code] = labels
     return Codes(**table)

@@ -8,36 +8,41 @@ from typing import Any
 
 from label2label.data.preparation.text import open_text
 from label2label.data.schema import GENDERS
-from label2label.data.vocabulary import get_vocabulary
+from label2label.data.vocabulary import Vocabulary
 from label2label.errors import UserError
 
 
-def read_labels(path: Path | None) -> dict[str, dict[str, Any]]:
+def read_labels(path: Path | None, vocabulary: Vocabulary) -> dict[str, dict[str, Any]]:
     """Read the user's labels.
 
     Args:
-        path: The CSV file, or None.
+        path: A CSV file, or None. Its first column, `id` or `image`, names the person or image; the
+            others are attributes (1, 0, or nothing for unknown), `gender` and `age`.
+        vocabulary: The attributes that there may be, or their opposites.
 
     Returns:
         Known labels, `gender` and `age`, by person or image.
 
     Raises:
-        UserError: If a column or a value is not one of those described above.
+        UserError: If a column or a value is not one of those, or a person or image is there twice.
     """
     if path is None:
         return {}
-    known = {*get_vocabulary("union").attributes, "gender", "age"}
+    opposites = {vocabulary.opposites.get(name, name) for name in vocabulary.attributes}
+    known = {*vocabulary.attributes, *opposites, "gender", "age"}
     labels: dict[str, dict[str, Any]] = {}
     with open_text(path) as file:
         lines = csv.DictReader(file)
         key, *columns = lines.fieldnames or [""]
         if key not in ("id", "image") or not set(columns) <= known:
             raise UserError(
-                f"{path}, line 1: the first column must be id or image, the others attributes, "
-                "gender or age"
+                f"{path}, line 1: the first column must be id or image, the others gender, age or "
+                f"attributes among {', '.join(vocabulary.attributes)}"
             )
         for line in lines:
             where = f"{path}, line {lines.line_num}"
+            if line[key] in labels:
+                raise UserError(f"{where}: {line[key]} is there twice")
             labels[line[key]] = {
                 column: read_value(column, line[column].strip(), where)
                 for column in columns

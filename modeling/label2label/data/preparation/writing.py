@@ -96,11 +96,12 @@ def prepare_dataset(
     }
     record = json.loads(json.dumps(record))  # tuples become lists, as in the record on disk
     finished = _finished_counts(output, record, samples)
+    work = output.with_name(f".{output.name}.partial")
     if finished is not None:
+        shutil.rmtree(work, ignore_errors=True)  # of a run that was killed at its very end
         print(f"{output} already holds this dataset")
         return finished
     refuse_used_output(output)
-    work = output.with_name(f".{output.name}.partial")
     _open_work_folder(work, record)
     try:
         start = time.perf_counter()
@@ -146,6 +147,19 @@ def refuse_used_output(output: Path) -> None:
         raise UserError(f"{output} is a file: choose a new folder for --output")
     if output.is_dir() and any(output.iterdir()):
         raise UserError(f"{output} already holds something else: choose a new folder for --output")
+
+
+def count_skipped(output: Path) -> int:
+    """Number of images that could not be used.
+
+    Args:
+        output: A folder that `prepare_dataset` wrote.
+
+    Returns:
+        The number of images that its `skipped.csv` lists.
+    """
+    with (output / SKIPPED_FILE).open(newline="", encoding="utf-8") as file:
+        return sum(1 for _ in csv.DictReader(file))
 
 
 def _finished_counts(
