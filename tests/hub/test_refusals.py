@@ -134,16 +134,19 @@ def test_exports_of_other_weights_are_refused(hub, push, model_folder, tmp_path)
     from label2label.export.onnx_export import export_onnx
     from label2label.prediction.torch_backend import TorchBackend
 
-    for name, seed in (("ours", 0), ("other", 1)):
-        other = TorchBackend.from_pretrained(save_model(tmp_path / f"model-{name}", seed))
-        (tmp_path / name).mkdir()
-        export_onnx(other.model, other.preprocessing, tmp_path / name / "model.onnx")
-    command = ("--model", model_folder, "--repo-id", "someone/faces", "--onnx")
-    line = refused(hub, push, *command, tmp_path / "other")
+    (tmp_path / "exports").mkdir()
+    ours = TorchBackend.from_pretrained(model_folder)
+    export_onnx(ours.model, ours.preprocessing, tmp_path / "exports/model.onnx")
+    command = ("--repo-id", "someone/faces", "--onnx", tmp_path / "exports", "--model")
+    line = refused(hub, push, *command, save_model(tmp_path / "other", seed=1))
     assert "is of other weights" in line
-    assert push(*command, tmp_path / "ours")[0] == 0
-    exported = (tmp_path / "ours/model.onnx").read_bytes()
+    assert push(*command, model_folder)[0] == 0
+    exported = (tmp_path / "exports/model.onnx").read_bytes()
     assert hub.content("model", "someone/faces", "onnx/model.onnx") == exported
+    # In the model's folder they are found as well.
+    (model_folder / "model.onnx").write_bytes(exported)
+    code, out, _ = push("--model", model_folder, "--repo-id", "someone/faces")
+    assert (code, out.rstrip().endswith("unchanged")) == (0, True)
 
 
 @pytest.mark.parametrize(
