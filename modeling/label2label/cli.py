@@ -109,7 +109,13 @@ def build_parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train a model by a recipe")
     train.set_defaults(run=run_train)
-    train.add_argument("--config", metavar="FILE", help="YAML recipe, or the name of a bundled one")
+    train.add_argument(
+        "--recipe",
+        "--config",
+        dest="config",
+        metavar="NAME|FILE",
+        help="recipe that comes with the package, or a YAML file",
+    )
     train.add_argument("--data", metavar="DIR", help="prepared dataset, instead of the recipe's")
     train.add_argument("--output", required=True, metavar="DIR", help="folder of the run")
     train.add_argument("--resume", action="store_true", help="go on with an interrupted run")

@@ -235,7 +235,7 @@ def test_a_second_round_goes_on_from_a_model_and_its_teachers(recipe_values, tmp
     assert ((teacher >= 0) & (teacher <= 1)).all()
     np.save(tmp_path / "second/teacher.npy", np.full_like(teacher, 0.25))
     again = Trainer(recipe, tmp_path / "second")
-    assert (again.train_data.teacher == 0.25).all()
+    assert (again.data.train.teacher == 0.25).all()
 
 
 def test_frequencies_count_known_labels_only():

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+LARGEST = 1.25  # of the crop's side: what an image's shorter side is reduced to before its warp
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -56,11 +58,8 @@ class Augmentation:
         return crop
 
     def _warp(self, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+        image = reduce_image(image, size)
         height, width = image.shape[:2]
-        if min(height, width) > 2 * size:  # a warp alone would alias
-            ratio = 1.5 * size / min(height, width)
-            image = cv2.resize(image, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
-            height, width = image.shape[:2]
         scale = size / min(height, width) * (1 + rng.uniform(-self.scale, self.scale))
         angle = math.radians(rng.uniform(-self.rotation, self.rotation))
         shift = rng.uniform(-self.shift, self.shift, size=2) * size
@@ -80,15 +79,15 @@ class Augmentation:
         )
 
     def _recolor(self, crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        pixels = crop.astype(np.float32)
         brightness, contrast, saturation = 1 + rng.uniform(-self.color, self.color, size=3)
         if rng.random() < self.grayscale:
             saturation = 0.0
-        gray = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
-        pixels = gray[..., None] + saturation * (pixels - gray[..., None])
-        mean = gray.mean()
-        pixels = brightness * (mean + contrast * (pixels - mean))
-        return pixels.round().clip(0, 255).astype(np.uint8)
+        # All three are affine in a pixel's colour, so one matrix does them in one pass.
+        gray = np.array([0.299, 0.587, 0.114])
+        saturate = saturation * np.eye(3) + (1 - saturation) * gray
+        mean = gray @ cv2.mean(crop)[:3]
+        offset = np.full((3, 1), brightness * (1 - contrast) * mean)
+        return cv2.transform(crop, np.hstack([brightness * contrast * saturate, offset]))
 
     def _erase(self, crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         size = crop.shape[0]
@@ -102,3 +101,23 @@ class Augmentation:
             0, 256, (height, width, 3), np.uint8
         )
         return crop
+
+
+def reduce_image(image: np.ndarray, size: int) -> np.ndarray:
+    """
+    Reduces an image from which a much smaller crop is to be taken: a warp alone would alias.
+
+    Args:
+        image: RGB, uint8, shape (height, width, 3).
+        size: Side of the crop, in pixels.
+
+    Returns:
+        The image, its shorter side at most 1.25 times the crop's.
+    """
+    largest = round(LARGEST * size)
+    height, width = image.shape[:2]
+    if min(height, width) <= largest:
+        return image
+    ratio = largest / min(height, width)
+    shape = (max(largest, round(ratio * width)), max(largest, round(ratio * height)))
+    return cv2.resize(image, shape, interpolation=cv2.INTER_AREA)

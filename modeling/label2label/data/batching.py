@@ -1,15 +1,18 @@
 """From a prepared dataset to batches: splits, label arrays, and faces as normalised tensors."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import PIL.Image
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
-from label2label.data.augmentation import Augmentation
+from label2label.data.augmentation import LARGEST, Augmentation, reduce_image
+from label2label.data.decoding import DecodedImages
 from label2label.data.vocabulary import IGNORE_INDEX, VOCABULARIES, Vocabulary, derive_labels
 from label2label.errors import UserError
 
@@ -88,12 +91,12 @@ def label_array(dataset: datasets.Dataset, attributes: Sequence[str]) -> np.ndar
 
 class AttributeDataset(Dataset):
     """
-    Faces and labels of one split, as tensors.
+    Faces and labels of one split, as batches of tensors.
 
-    Its items are `{"pixel_values": float32 (3, size, size), "labels": int64 (attributes)}`, and
-    `"teacher"`, float32 (attributes), where there is one. With an augmentation, an item's
-    randomness depends on `seed`, `epoch` and its index alone, so that it is the same in any worker,
-    process or resumed run.
+    A batch is `{"pixel_values": float32 (batch, 3, size, size), "labels": int64 (batch,
+    attributes), "row": int64 (batch,)}`, and `"teacher"`, float32 (batch, attributes), where there
+    is one. With an augmentation, an image's randomness depends on `seed`, `epoch` and its row
+    alone, so that it is the same in any worker, process or resumed run.
 
     Args:
         dataset: A split in the one dataset schema.
@@ -102,9 +105,10 @@ class AttributeDataset(Dataset):
         augmentation: Changes training faces; `None` takes the processor's own crop.
         seed: Seed of the augmentation.
         teacher: A teacher's probabilities, (images, attributes).
+        keep_decoded: Whether images are decoded once, all of them now, and kept on disk.
 
     Raises:
-        UserError: If the dataset has no column for an attribute.
+        UserError: If the dataset has no column for an attribute, or an image cannot be read.
     """
 
     def __init__(
@@ -115,67 +119,90 @@ class AttributeDataset(Dataset):
         augmentation: Augmentation | None = None,
         seed: int = 0,
         teacher: np.ndarray | None = None,
+        keep_decoded: bool = False,
     ):
         opposites = VOCABULARIES["union"].opposites
         columns = set(dataset.column_names)
         missing = [a for a in attributes if a not in columns and opposites.get(a) not in columns]
         if missing:
             raise UserError(f"the dataset has no column {', '.join(map(repr, missing))}")
-        self.images = dataset.select_columns(["image"])
+        self.dataset = dataset
+        self.attributes = attributes
         self.labels = label_array(dataset, attributes)
         self.processor = processor
         self.augmentation = augmentation
         self.seed = seed
         self.teacher = teacher
         self.epoch = 0
+        if augmentation is None:
+            settings = [processor.to_dict()[name] for name in ("size", "crop_size", "resample")]
+            digest = hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
+            self.images = DecodedImages(dataset, self._crop, f"crop-{digest}", keep_decoded)
+        else:
+            kind = f"within-{round(LARGEST * self.size)}"
+            self.images = DecodedImages(dataset, self._reduce, kind, keep_decoded)
+
+    @property
+    def size(self) -> int:
+        """Side of the crops, in pixels."""
+        return self.processor.crop_size["height"]
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        image = self.images[index]["image"]
-        if image is None:
-            raise UserError(f"image {index} of the dataset is null")
-        if self.augmentation is None:
-            pixels = self.processor(image, return_tensors="pt")["pixel_values"][0]
-        else:
-            rng = np.random.default_rng((self.seed, self.epoch, index))
-            crop = self.augmentation(
-                np.asarray(image.convert("RGB")), self.processor.crop_size["height"], rng
-            )
-            pixels = self.processor(
-                crop, do_resize=False, do_center_crop=False, return_tensors="pt"
-            )["pixel_values"][0]
-        item = {
-            "pixel_values": pixels,
-            "labels": torch.from_numpy(self.labels[index].astype(np.int64)),
+        return {name: value[0] for name, value in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        pixels = np.empty((len(indices), self.size, self.size, 3), np.uint8)
+        for place, index in enumerate(indices):
+            image = self.images[index]
+            if self.augmentation is not None:
+                rng = np.random.default_rng((self.seed, self.epoch, index))
+                image = self.augmentation(image, self.size, rng)
+            pixels[place] = image
+        batch = {
+            "pixel_values": self._normalize(torch.from_numpy(pixels)),
+            "labels": torch.from_numpy(self.labels[indices].astype(np.int64)),
+            "row": torch.tensor(indices),
         }
         if self.teacher is not None:
-            item["teacher"] = torch.from_numpy(self.teacher[index])
-        return item
+            batch["teacher"] = torch.from_numpy(self.teacher[indices])
+        return batch
+
+    def _normalize(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The processor's last two steps, on the whole batch: several times as fast."""
+        mean = torch.tensor(self.processor.image_mean) if self.processor.do_normalize else 0.0
+        std = torch.tensor(self.processor.image_std) if self.processor.do_normalize else 1.0
+        factor = self.processor.rescale_factor if self.processor.do_rescale else 1.0
+        normalized = pixels.float().mul_(factor / std).sub_(mean / std)
+        return normalized.permute(0, 3, 1, 2).contiguous()
+
+    def _crop(self, image: PIL.Image.Image) -> np.ndarray:
+        crop = self.processor(image, do_rescale=False, do_normalize=False)["pixel_values"][0]
+        return np.asarray(crop).transpose(1, 2, 0)
+
+    def _reduce(self, image: PIL.Image.Image) -> np.ndarray:
+        return reduce_image(np.asarray(image.convert("RGB")), self.size)
 
 
-class EpochSampler(Sampler[int]):
+def batch_loader(data: AttributeDataset, batch_size: int, **options: Any) -> DataLoader:
     """
-    A permutation of the dataset that depends on `seed` and `epoch` alone, from any position on.
+    Makes a loader of whole batches, which the dataset puts together itself.
 
     Args:
-        num_samples: Length of the dataset.
-        seed: Seed of the permutations.
+        data: The images.
+        batch_size: Images a batch.
+        **options: Of `torch.utils.data.DataLoader`.
+
+    Returns:
+        The loader.
     """
+    return DataLoader(data, batch_size=batch_size, collate_fn=_as_it_is, **options)
 
-    def __init__(self, num_samples: int, seed: int):
-        self.num_samples = num_samples
-        self.seed = seed
-        self.epoch = 0
-        self.start = 0
 
-    def __iter__(self) -> Iterator[int]:
-        rng = np.random.default_rng((self.seed, self.epoch))
-        yield from rng.permutation(self.num_samples)[self.start :].tolist()
-
-    def __len__(self) -> int:
-        return self.num_samples - self.start
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def _sources(vocabulary: Vocabulary) -> set[str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,21 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoBackbone, AutoConfig
 
+from label2label.checkpoints import default_checkpoint
 from label2label.errors import UserError
-from label2label.models import Label2LabelConfig, Label2LabelForImageClassification
+from label2label.models import (
+    Label2LabelConfig,
+    Label2LabelForImageClassification,
+    Label2LabelImageProcessor,
+)
 from label2label.prediction.loading import load_model
+from label2label.training.derivation import absorb_temperature, derive_model
 from label2label.training.recipe import Recipe
 
 
-def build_model(recipe: Recipe, attributes: Sequence[str]) -> Label2LabelForImageClassification:
+def build_model(
+    recipe: Recipe, attributes: Sequence[str]
+) -> tuple[Label2LabelForImageClassification, Label2LabelImageProcessor]:
     """
     Builds the model that a recipe trains.
 
@@ -24,7 +33,8 @@ def build_model(recipe: Recipe, attributes: Sequence[str]) -> Label2LabelForImag
         attributes: Names of the attributes, in order.
 
     Returns:
-        The model, on the CPU, the backbone's weights loaded where the recipe names some.
+        The model, on the CPU, the backbone's weights loaded where the recipe names some; and its
+        image processor, that of `init_from` where the recipe goes on from a model.
 
     Raises:
         UserError: If the backbone cannot be loaded or the config is not valid.
@@ -47,17 +57,34 @@ def build_model(recipe: Recipe, attributes: Sequence[str]) -> Label2LabelForImag
     model = Label2LabelForImageClassification(config)
     if backbone is not None:
         model.label2label.backbone.load_state_dict(backbone.state_dict())
-    return model
+    return model, Label2LabelImageProcessor()
 
 
-def _continue_model(recipe: Recipe, attributes: Sequence[str]) -> Label2LabelForImageClassification:
-    model, _ = load_model(str(recipe.init_from))
+def _continue_model(
+    recipe: Recipe, attributes: Sequence[str]
+) -> tuple[Label2LabelForImageClassification, Label2LabelImageProcessor]:
+    name = find_model(str(recipe.init_from))
+    model, processor = load_model(name)
     if list(model.config.id2label.values()) != list(attributes):
-        raise UserError(
-            f"{recipe.init_from}: its attributes are not those of the vocabulary "
-            f"{recipe.vocabulary!r}"
-        )
-    return model
+        model = derive_model(model, attributes)
+    # What was calibrated for other weights is not for these.
+    absorb_temperature(model)
+    processor.thresholds = None  # type: ignore[misc]
+    return model, processor
+
+
+def find_model(name: str) -> str:
+    """
+    Finds a model that ships with the package by its name.
+
+    Args:
+        name: Of its folder in `label2label.checkpoints`, or a folder or Hub id, left as it is.
+
+    Returns:
+        A folder or Hub id.
+    """
+    shipped = Path(default_checkpoint()).parent / name
+    return str(shipped) if "/" not in name and (shipped / "config.json").is_file() else name
 
 
 def load_backbone(name: str) -> Any:

@@ -19,8 +19,10 @@ class Progress:
     epoch: int = 0
     step_in_epoch: int = 0
     step: int = 0
+    loss_sum: float = 0.0  # of the epoch so far
+    seconds: float = 0.0  # of the epoch so far
     best_accuracy: float = -1.0
-    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     def state_dict(self) -> dict[str, Any]:
         """The fields, for Accelerate."""

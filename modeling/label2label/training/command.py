@@ -8,7 +8,7 @@ from typing import Any
 
 from label2label.errors import UserError
 from label2label.training.checkpoint import latest_state
-from label2label.training.recipe import load_recipe
+from label2label.training.recipe import Recipe, load_recipe
 from label2label.training.trainer import Trainer
 
 
@@ -27,7 +27,7 @@ def train_command(args: argparse.Namespace) -> int:
     """
     recipe = load_recipe(args.config, args.set)
     if args.data:
-        recipe = dataclasses.replace(recipe, data=args.data)
+        recipe = _replace_data(recipe, args.data)
     trainer = Trainer(recipe, args.output)
     if args.resume:
         trainer.resume()
@@ -52,3 +52,13 @@ def train_command(args: argparse.Namespace) -> int:
         f"best validation accuracy {result['best_accuracy']:.4f}; model in {best}"
     )
     return 0
+
+
+def _replace_data(recipe: Recipe, path: str) -> Recipe:
+    """The recipe on another dataset, its conditions and limits kept."""
+    sources = recipe.sources
+    if len(sources) > 1:
+        raise UserError(
+            f"the recipe reads {len(sources)} datasets: replace one with --set data.0.path={path}"
+        )
+    return dataclasses.replace(recipe, data=[dataclasses.asdict(sources[0]) | {"path": path}])

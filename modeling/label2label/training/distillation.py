@@ -5,16 +5,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from huggingface_hub.errors import HfHubHTTPError
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import PreTrainedConfig
 
-from label2label.data.batching import AttributeDataset
+from label2label.data.batching import AttributeDataset, batch_loader
 from label2label.data.vocabulary import IGNORE_INDEX, VOCABULARIES, Vocabulary, derive_labels
 from label2label.errors import UserError
 from label2label.models import Label2LabelConfig
 from label2label.prediction.loading import load_model
-from label2label.training.build import load_backbone
+from label2label.training.build import find_model, load_backbone
 
 FOLDS = 5
 PROBED_GRID = 3  # a probe reads features pooled to 3x3
@@ -102,7 +101,10 @@ def probe_out_of_fold(
 
 
 def soften_labels(
-    labels: torch.Tensor, teacher: torch.Tensor | None, share: float, smoothing: float
+    labels: torch.Tensor,
+    teacher: torch.Tensor | None,
+    share: float | torch.Tensor,
+    smoothing: float,
 ) -> torch.Tensor:
     """
     Mixes labels with a teacher's probabilities (arXiv:1503.02531), then draws them to one half.
@@ -110,8 +112,8 @@ def soften_labels(
     Args:
         labels: (batch, attributes); 1, 0 or -100.
         teacher: (batch, attributes), in 0..1 or -100; `None` for no teacher.
-        share: The teacher's, 0..1. What is unknown to the labels is the teacher's alone, and what
-            is unknown to the teacher the labels' alone.
+        share: The teacher's, 0..1, of all images or (batch, 1). What is unknown to the labels is
+            the teacher's alone, and what is unknown to the teacher the labels' alone.
         smoothing: How far towards one half, 0..1 (arXiv:1512.00567, section 7).
 
     Returns:
@@ -126,6 +128,7 @@ def soften_labels(
 
 def _open_teacher(name: str) -> tuple[torch.nn.Module, list[str] | None]:
     """A module from pixels to probabilities and their names, or to features and None."""
+    name = find_model(name)
     try:
         config, _ = PreTrainedConfig.get_config_dict(name)
     except (OSError, ValueError, HfHubHTTPError) as error:
@@ -164,7 +167,7 @@ def _both_ways(
     """Means over each image and its mirror image, (images, values)."""
     module.to(device)
     rows = []
-    for batch in tqdm(DataLoader(data, batch_size=batch_size), desc=title, unit="batch"):
+    for batch in tqdm(batch_loader(data, batch_size), desc=title, unit="batch"):
         pixels = batch["pixel_values"].to(device)
         rows.append(((module(pixels) + module(pixels.flip(-1))) / 2).cpu().numpy())
     return np.concatenate(rows)

@@ -10,7 +10,10 @@ from label2label.training.recipe import Recipe
 
 
 def training_inputs(
-    batch: dict[str, torch.Tensor], recipe: Recipe, rng: np.random.Generator
+    batch: dict[str, torch.Tensor],
+    recipe: Recipe,
+    rng: np.random.Generator,
+    distillation: torch.Tensor | float = 0.0,
 ) -> dict[str, Any]:
     """
     Softens a batch's labels, then mixes images up or gives true words away, as the recipe has it.
@@ -18,14 +21,15 @@ def training_inputs(
     Args:
         batch: `pixel_values`, `labels` of shape (batch, attributes), 1, 0 or -100, and `teacher`
             where there is one.
-        recipe: Gives `distillation`, `label_smoothing`, `mixup`, `mixup_alpha`, `known_words`.
+        recipe: Gives `label_smoothing`, `mixup`, `mixup_alpha`, `known_words`.
         rng: Source of all draws.
+        distillation: The teacher's share, 0..1, of all images or (batch, 1).
 
     Returns:
         The model's arguments.
     """
     labels = batch["labels"]
-    soft = soften_labels(labels, batch.get("teacher"), recipe.distillation, recipe.label_smoothing)
+    soft = soften_labels(labels, batch.get("teacher"), distillation, recipe.label_smoothing)
     inputs = {"pixel_values": batch["pixel_values"], "labels": soft}
     if rng.random() < recipe.mixup:
         return mix_batch(inputs, recipe.mixup_alpha, rng)

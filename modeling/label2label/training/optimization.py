@@ -89,3 +89,15 @@ def parameter_groups(model: torch.nn.Module, recipe: Recipe) -> list[dict[str, A
         }
         for (part, decays), parameters in groups.items()
     ]
+
+
+def freeze_statistics(model: torch.nn.Module) -> None:
+    """
+    Makes BatchNorm use and keep its running means and variances; its weights still learn.
+
+    Args:
+        model: In training mode, which undoes this each time it is set.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()

@@ -10,6 +10,7 @@ from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 
 from label2label.errors import UserError
+from label2label.training.sources import Source, read_sources
 
 
 @strict
@@ -19,12 +20,14 @@ class Recipe:
     Everything that decides a training run. Every field may stand in the YAML file, none has to.
 
     Data:
-        data: Folder that a script of `datasets_scripts/` wrote, or a Hub dataset id.
+        data: Folder that a script of `datasets_scripts/` wrote, or a Hub dataset id; or a list of
+            them, some perhaps with conditions, see `label2label.training.sources`.
         vocabulary: Attributes to learn, see `label2label.data.vocabulary`.
 
     Model:
-        init_from: Folder or Hub id of a whole model to go on from, with its attributes and shape;
-            `backbone`, `backbone_config` and `model` are then left out.
+        init_from: Folder or Hub id of a whole model to go on from, or the name of one that ships
+            with the package; `backbone`, `backbone_config` and `model` are then left out. If its
+            attributes are not the vocabulary's, its head is derived from them.
         backbone: Folder or Hub id of a pretrained backbone; `None` starts from random weights.
         backbone_config: The backbone's config where `backbone` is `None`; MobileFaceNet by default.
         model: Fields of `Label2LabelConfig`: head, widths, layers, dropout, masking.
@@ -39,10 +42,18 @@ class Recipe:
         teachers: Folders or Hub ids of models, and of backbones to probe; their mean probability of
             each image is cached once.
         distillation: The teachers' share, 0..1, of the soft labels; 1 forgets the labels.
+        objective: `"mean"` over all known labels; `"image-mean"`, in which every image weighs alike
+            however many of its labels are known; or `"group-dro"`, in which the worst groups do.
+        groups: Columns whose values together make an image's group, such as `[race]`; images with
+            a null there are in none.
+        sampling: `"uniform"`, or `"group-balanced"`: all groups are drawn equally often.
+        group_step_size: How fast the weights of group DRO move.
         known_words: Largest share, 0..1, of an image's words that are given as `known_labels` in
             training; the share is drawn for every second image, the others are given none.
 
     Optimisation:
+        freeze_statistics: Whether BatchNorm keeps the means and variances of the model or backbone
+            that training starts from, so that another domain does not move them.
         epochs, batch_size: Passes over the data; images a step and process.
         optimizer: `"adamw"` or `"sgd"` (momentum 0.9).
         backbone_learning_rate, head_learning_rate: Peaks of the schedule.
@@ -55,11 +66,13 @@ class Recipe:
         channels_last: Whether images and kernels lie channels last, which is faster on most
             devices.
         workers: Processes that prepare images.
+        keep_decoded: Whether images are decoded once and kept as plain pixels on disk (40 kB for an
+            image of CelebA's crops), which spares most of the preparation.
         seed: Of everything random.
         checkpoint_every: Steps between states to resume from, beside one an epoch; 0 for none.
     """
 
-    data: str = "data/celeba"
+    data: str | list[Any] = "data/celeba"
     vocabulary: str = "celeba-40"
 
     init_from: str | None = None
@@ -83,6 +96,12 @@ class Recipe:
     distillation: float | int = 0.5
     known_words: float | int = 0
 
+    objective: str = "mean"
+    groups: list[str] = dataclasses.field(default_factory=list)
+    sampling: str = "uniform"
+    group_step_size: float | int = 0.05
+
+    freeze_statistics: bool = False
     epochs: int = 10
     batch_size: int = 64
     optimizer: str = "adamw"
@@ -96,6 +115,7 @@ class Recipe:
     mixed_precision: str = "no"
     channels_last: bool = False
     workers: int = 1
+    keep_decoded: bool = True
     seed: int = 0
     checkpoint_every: int = 0
 
@@ -110,7 +130,10 @@ class Recipe:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.init_from and (self.backbone or self.backbone_config):
             raise ValueError("init_from brings its own backbone: leave backbone out")
+        read_sources(self.data)
         for name, choices in {
+            "objective": ("mean", "image-mean", "group-dro"),
+            "sampling": ("uniform", "group-balanced"),
             "optimizer": ("adamw", "sgd"),
             "mixed_precision": ("no", "bf16", "fp16"),
         }.items():
@@ -118,6 +141,17 @@ class Recipe:
                 raise ValueError(
                     f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
                 )
+        if not self.groups:
+            for name in ("objective", "sampling"):
+                if getattr(self, name).startswith("group"):
+                    raise ValueError(f"{name} {getattr(self, name)!r} needs groups, such as [race]")
+        if self.objective == "group-dro" and self.mixup:
+            raise ValueError("group-dro cannot tell the group of mixed-up images: set mixup to 0")
+
+    @property
+    def sources(self) -> list[Source]:
+        """`data` as a list."""
+        return read_sources(self.data)
 
 
 def load_recipe(config: str | Path | None, overrides: list[str] | None = None) -> Recipe:
@@ -128,7 +162,7 @@ def load_recipe(config: str | Path | None, overrides: list[str] | None = None) -
         config: A YAML file, the name of a recipe that ships with the package, or `None` for the
             defaults.
         overrides: `key=value` each, the value in YAML; they win over the file.
-            `model.hidden_size=64` reaches into a mapping.
+            `model.hidden_size=64` reaches into a mapping, `data.0.limit=50` into a list.
 
     Returns:
         The recipe, checked.
@@ -142,16 +176,12 @@ def load_recipe(config: str | Path | None, overrides: list[str] | None = None) -
         key, equals, value = override.partition("=")
         if not equals:
             raise UserError(f"--set takes key=value, got {override!r}")
-        target = values
-        *parents, leaf = key.split(".")
-        for parent in parents:
-            target = target.setdefault(parent, {})
-            if not isinstance(target, dict):
-                raise UserError(f"--set {override}: {parent!r} is no mapping")
         try:
-            target[leaf] = yaml.safe_load(value)
+            _override(values, key.split("."), yaml.safe_load(value))
         except yaml.YAMLError as error:
             raise UserError(f"--set {override}: the value is no YAML") from error
+        except ValueError as error:
+            raise UserError(f"--set {override}: {error}") from error
     known = {field.name for field in dataclasses.fields(Recipe)}
     where = config if config is not None else "--set"
     if unknown := sorted(map(str, set(values) - known)):
@@ -162,6 +192,22 @@ def load_recipe(config: str | Path | None, overrides: list[str] | None = None) -
         return Recipe(**values)
     except (TypeError, ValueError, StrictDataclassError) as error:
         raise UserError(f"{where}: {' '.join(str(error).split())}") from error
+
+
+def _override(values: dict[str, Any], keys: list[str], value: Any) -> None:
+    """Sets a value inside nested mappings and lists; ValueError where there is no such place."""
+    target: Any = values
+    for place, key in enumerate(keys):
+        if isinstance(target, list):
+            if not key.isdecimal() or int(key) >= len(target):
+                raise ValueError(f"{keys[place - 1]!r} has no entry {key}")
+        elif not isinstance(target, dict):
+            raise ValueError(f"{keys[place - 1]!r} is no mapping")
+        at: Any = int(key) if isinstance(target, list) else key
+        if place == len(keys) - 1:
+            target[at] = value
+        else:
+            target = target.setdefault(at, {}) if isinstance(target, dict) else target[at]
 
 
 def _read(config: str | Path) -> dict[str, Any]:

@@ -1,12 +1,10 @@
 """The training loop: a recipe in, a model folder out, on any number of processes by Accelerate."""
 
-import copy
 import dataclasses
 import json
 import math
 import os
 import shutil
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,19 +15,22 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from label2label.data.augmentation import Augmentation
-from label2label.data.batching import AttributeDataset, EpochSampler, load_split
 from label2label.data.vocabulary import get_vocabulary
 from label2label.errors import UserError
-from label2label.models import Label2LabelForImageClassification, Label2LabelImageProcessor
+from label2label.models import Label2LabelForImageClassification
 from label2label.training.build import attribute_frequencies, build_model
 from label2label.training.checkpoint import Progress, latest_state, save_state
-from label2label.training.distillation import teach
+from label2label.training.data import TrainingData
 from label2label.training.inputs import training_inputs
-from label2label.training.optimization import build_average, build_optimizer, build_schedule
+from label2label.training.objective import GroupDRO, image_mean, per_image_losses
+from label2label.training.optimization import (
+    build_average,
+    build_optimizer,
+    build_schedule,
+    freeze_statistics,
+)
 from label2label.training.recipe import Recipe
 
 
@@ -62,70 +63,13 @@ class Trainer:
         self.interrupted = False
         torch.manual_seed(recipe.seed)
         attributes = get_vocabulary(recipe.vocabulary).attributes
-        self.model = build_model(recipe, attributes)
-        self.processor = Label2LabelImageProcessor()
-        self._prepare_data(attributes)
+        self.model, self.processor = build_model(recipe, attributes)
+        self.data = TrainingData(recipe, attributes, self.processor, self.accelerator, self.output)
+        self.batches_per_epoch = self.data.batches_per_epoch
+        self.train_loader, self.validation_loader = self.accelerator.prepare(*self.data.loaders())
         if recipe.init_from is None:
-            self.model.set_prior(attribute_frequencies(self.train_data.labels))
+            self.model.set_prior(attribute_frequencies(self.data.train.labels))
         self._prepare_optimization()
-
-    def _prepare_data(self, attributes: tuple[str, ...]) -> None:
-        recipe, accelerator = self.recipe, self.accelerator
-        augmentation = Augmentation(
-            **{f.name: getattr(recipe, f.name) for f in dataclasses.fields(Augmentation)}
-        )
-        self.train_data = AttributeDataset(
-            load_split(recipe.data, "train"), attributes, self.processor, augmentation, recipe.seed
-        )
-        validation_data = AttributeDataset(
-            load_split(recipe.data, "validation"), attributes, self.processor
-        )
-        self.train_data.teacher = self._teach(attributes)
-        self.sampler = EpochSampler(len(self.train_data), recipe.seed)
-        batches = len(self.train_data) // (recipe.batch_size * accelerator.num_processes)
-        if batches == 0:
-            raise UserError(
-                f"{recipe.data}: {len(self.train_data)} training images do not fill one batch of "
-                f"{recipe.batch_size} on each of {accelerator.num_processes} processes"
-            )
-        self.batches_per_epoch = batches
-        self.train_loader = accelerator.prepare(
-            DataLoader(
-                self.train_data,
-                batch_size=recipe.batch_size,
-                sampler=self.sampler,
-                num_workers=recipe.workers,
-                worker_init_fn=leave_signals_to_the_trainer,
-                drop_last=True,
-            )
-        )
-        self.validation_loader = accelerator.prepare(
-            DataLoader(
-                validation_data,
-                batch_size=recipe.batch_size,
-                num_workers=recipe.workers,
-                worker_init_fn=leave_signals_to_the_trainer,
-            )
-        )
-
-    def _teach(self, attributes: tuple[str, ...]) -> np.ndarray | None:
-        """The teachers' probabilities of the training split, asked for once a run."""
-        if not self.recipe.teachers:
-            return None
-        file = self.output / "teacher.npy"
-        with self.accelerator.main_process_first():
-            if not file.exists():
-                plain = copy.copy(self.train_data)
-                plain.augmentation = None
-                device = self.accelerator.device
-                probabilities = teach(self.recipe.teachers, plain, attributes, device)
-                try:
-                    self.output.mkdir(parents=True, exist_ok=True)
-                    np.save(file.with_name(".teacher.npy"), probabilities)
-                    os.replace(file.with_name(".teacher.npy"), file)
-                except OSError as error:
-                    raise UserError(f"{file}: cannot be written: {error.strerror}") from error
-            return np.load(file)
 
     def _prepare_optimization(self) -> None:
         recipe, accelerator = self.recipe, self.accelerator
@@ -137,6 +81,10 @@ class Trainer:
         self.model, self.optimizer = accelerator.prepare(self.model, optimizer)
         self.progress = Progress()
         accelerator.register_for_checkpointing(self.schedule, self.progress)
+        self.group_dro = None
+        if recipe.objective == "group-dro":
+            self.group_dro = GroupDRO(len(self.data.group_names), recipe.group_step_size)
+            accelerator.register_for_checkpointing(self.group_dro)
         self.average = build_average(accelerator.unwrap_model(self.model), recipe)
         if self.average is not None:
             accelerator.register_for_checkpointing(self.average)
@@ -177,9 +125,10 @@ class Trainer:
         self._start_output()
         progress, recipe = self.progress, self.recipe
         while progress.epoch < recipe.epochs:
-            losses, started = [], time.monotonic()
+            started = time.monotonic() - progress.seconds
             for batch in self._batches():
-                losses.append(self._step(batch))
+                progress.loss_sum += self._step(batch)
+                progress.seconds = time.monotonic() - started
                 if not self.accelerator.sync_gradients:
                     continue  # half a step cannot be saved
                 if self._stop_requested():
@@ -188,7 +137,7 @@ class Trainer:
                 every = recipe.checkpoint_every
                 if every and progress.step_in_epoch % every == 0:
                     save_state(self.accelerator, self.output / "state", progress.step)
-            self._end_epoch(losses, time.monotonic() - started)
+            self._end_epoch()
         self.accelerator.end_training()
         return self._result(finished=True)
 
@@ -206,9 +155,9 @@ class Trainer:
     def _batches(self) -> Iterator[dict[str, torch.Tensor]]:
         """The rest of the epoch, with a progress bar."""
         progress = self.progress
-        self.train_data.epoch = self.sampler.epoch = progress.epoch
+        self.data.train.epoch = self.data.sampler.epoch = progress.epoch
         per_step = self.recipe.batch_size * self.accelerator.num_processes
-        self.sampler.start = progress.step_in_epoch * per_step
+        self.data.sampler.start = progress.step_in_epoch * per_step
         self.bar = tqdm(
             total=self.batches_per_epoch,
             initial=progress.step_in_epoch,
@@ -226,14 +175,20 @@ class Trainer:
         rng = np.random.default_rng((recipe.seed, position, accelerator.process_index))
         torch.manual_seed(int(rng.integers(2**62)))
 
-        inputs = training_inputs(batch, recipe, rng)
+        rows = batch["row"].cpu().numpy()
+        share = torch.from_numpy(self.data.distillation[rows]).to(accelerator.device)
+        inputs = training_inputs(batch, recipe, rng, share)
         if recipe.channels_last:
             pixels = inputs["pixel_values"]
             inputs["pixel_values"] = pixels.contiguous(memory_format=torch.channels_last)
         self.model.train()
+        if recipe.freeze_statistics:
+            freeze_statistics(self.model)
         with accelerator.accumulate(self.model):
             outputs = self.model(**inputs)
-            accelerator.backward(outputs.loss)
+            loss = self._loss(outputs, inputs, rows)
+            self._refuse_nan(loss, rows)
+            accelerator.backward(loss)
             if accelerator.sync_gradients and recipe.max_gradient_norm:
                 accelerator.clip_grad_norm_(self.model.parameters(), recipe.max_gradient_norm)
             self.optimizer.step()
@@ -245,26 +200,61 @@ class Trainer:
                 self.average.update_parameters(accelerator.unwrap_model(self.model))
         progress.step_in_epoch += 1
 
-        loss = outputs.loss.item()
         known = batch["labels"] >= 0
         hits = ((outputs.logits > 0) == (batch["labels"] > 0))[known].float().mean().item()
-        self.bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{hits:.3f}", refresh=False)
+        self.bar.set_postfix(
+            loss=f"{(value := loss.item()):.3f}", accuracy=f"{hits:.3f}", refresh=False
+        )
         self.bar.update()
         if progress.step % 10 == 0:
-            accelerator.log({"train/loss": loss, "train/accuracy": hits}, step=progress.step)
+            accelerator.log({"train/loss": value, "train/accuracy": hits}, step=progress.step)
+        return value
+
+    def _loss(self, outputs: Any, inputs: dict[str, Any], rows: np.ndarray) -> torch.Tensor:
+        if self.recipe.objective == "mean":
+            return outputs.loss
+        config = self.accelerator.unwrap_model(self.model).config
+        given = inputs.get("known_labels")
+        losses, counted = per_image_losses(config, outputs, inputs["labels"], given)
+        if self.group_dro is not None:
+            groups = torch.from_numpy(self.data.group_of[rows]).to(losses.device)
+            return self.group_dro(losses, counted, groups, self.accelerator)
+        loss = image_mean(losses, counted)
+        if "mixup_labels" in inputs:
+            other = image_mean(*per_image_losses(config, outputs, inputs["mixup_labels"]))
+            weight = inputs["mixup_weight"]
+            loss = weight * loss + (1 - weight) * other
         return loss
 
-    def _end_epoch(self, losses: list[float], seconds: float) -> None:
+    def _refuse_nan(self, loss: torch.Tensor, rows: np.ndarray) -> None:
+        """Ends all processes where one has no loss, before it reaches the weights."""
+        finite = torch.isfinite(loss.detach()).float()
+        if self.accelerator.num_processes > 1:
+            finite = self.accelerator.reduce(finite, "sum") == self.accelerator.num_processes
+        if finite:
+            return
+        own = [] if torch.isfinite(loss.detach()) else rows.tolist()
+        blamed = [self.data.train.images.name(row) for row in gather_object(own)]
+        kept = latest_state(self.output / "state")
+        rest = f"the last good state is {kept}" if kept else "no state was saved before"
+        raise UserError(
+            f"the loss of step {self.progress.step + 1} is not a finite number; {rest}; lower the "
+            f"learning rates, or look at the batch's images: {', '.join(blamed)}"
+        )
+
+    def _end_epoch(self) -> None:
         progress, accelerator = self.progress, self.accelerator
-        entry = {
+        loss = torch.tensor(progress.loss_sum / progress.step_in_epoch, device=accelerator.device)
+        entry: dict[str, Any] = {
             "epoch": progress.epoch + 1,
             "step": progress.step,
-            "train_loss": float(np.mean(losses)),
-            "seconds": round(seconds, 1),
+            "train_loss": float(accelerator.reduce(loss, "mean")),
+            "seconds": round(progress.seconds, 1),
             **self.validate(),
         }
         progress.history.append(entry)
-        accelerator.log({f"validation/{k}": v for k, v in entry.items()}, step=progress.step)
+        figures = {f"validation/{k}": v for k, v in entry.items() if not isinstance(v, dict)}
+        accelerator.log(figures, step=progress.step)
         accelerator.print(
             f"epoch {entry['epoch']}: loss {entry['train_loss']:.4f}, validation accuracy "
             f"{entry['accuracy']:.4f} (queries alone {entry['query_accuracy']:.4f})"
@@ -275,32 +265,34 @@ class Trainer:
         self._save_model("last")
         progress.epoch += 1
         progress.step_in_epoch = 0
+        progress.loss_sum = progress.seconds = 0.0
         save_state(accelerator, self.output / "state", progress.step)
 
     @torch.no_grad()
-    def validate(self) -> dict[str, float]:
+    def validate(self) -> dict[str, Any]:
         """
         Scores the averaged model on the validation split.
 
         Returns:
             `accuracy` of the final logits and `query_accuracy` of the query network's (the same
-            where the head has none), over all labels that are known.
+            where the head has none), over all known labels; means over the sources where the recipe
+            has several, whose own are in `sources`. With groups, `groups` and
+            `worst_group_accuracy` too.
         """
         model = self.averaged_model.eval()
-        hits = np.zeros(2)
-        known = 0
+        counts = []
         for batch in self.validation_loader:
             outputs = model(pixel_values=batch["pixel_values"])
             query_logits = outputs.logits if outputs.query_logits is None else outputs.query_logits
-            logits, query_logits, labels = self.accelerator.gather_for_metrics(
-                (outputs.logits, query_logits, batch["labels"])
-            )
-            valid = labels >= 0
-            known += int(valid.sum())
-            for i, scores in enumerate((logits, query_logits)):
-                hits[i] += int((((scores > 0) == (labels > 0)) & valid).sum())
-        accuracy, query_accuracy = hits / max(known, 1)
-        return {"accuracy": float(accuracy), "query_accuracy": float(query_accuracy)}
+            present, known = batch["labels"] > 0, batch["labels"] >= 0
+            hits = ((outputs.logits > 0) == present) & known
+            query_hits = ((query_logits > 0) == present) & known
+            sums = [value.sum(dim=1) for value in (hits, query_hits, known)]
+            rows = torch.stack([batch["row"], *sums], dim=1)
+            counts.append(self.accelerator.gather_for_metrics(rows).cpu().numpy())
+        table = np.concatenate(counts)
+        table = table[table[:, 0].argsort(), 1:]  # (rows, 3)
+        return score_parts(table, self.data.validation_parts)
 
     def _save_model(self, name: str) -> None:
         if not self.accelerator.is_main_process:
@@ -332,7 +324,30 @@ class Trainer:
         }
 
 
-def leave_signals_to_the_trainer(worker: int) -> None:
-    """Lets a loader's worker outlive ctrl-C, which reaches the whole process group."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def score_parts(
+    counts: np.ndarray, parts: dict[str, dict[str, np.ndarray]]
+) -> dict[str, float | dict[str, float]]:
+    """
+    Turns counts of every image into accuracies of sources and groups.
+
+    Args:
+        counts: (images, 3): right answers, right answers of the query network, known labels.
+        parts: As `TrainingData.validation_parts`.
+
+    Returns:
+        As `Trainer.validate`.
+    """
+
+    def accuracy(chosen: np.ndarray) -> np.ndarray:
+        hits = counts[chosen].sum(axis=0)
+        return hits[:2] / max(hits[2], 1)
+
+    sources = {name: accuracy(rows) for name, rows in parts["source"].items()}
+    mean = np.mean(list(sources.values()), axis=0)
+    scores: dict[str, Any] = {"accuracy": float(mean[0]), "query_accuracy": float(mean[1])}
+    if len(sources) > 1:
+        scores["sources"] = {name: float(value[0]) for name, value in sources.items()}
+    if parts["group"]:
+        groups = {name: float(accuracy(rows)[0]) for name, rows in parts["group"].items()}
+        scores |= {"groups": groups, "worst_group_accuracy": min(groups.values())}
+    return scores

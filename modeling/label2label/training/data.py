@@ -1,0 +1,156 @@
+"""A recipe's data: training rows with their sources, groups and teachers, and validation rows."""
+
+import dataclasses
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+
+from label2label.data.augmentation import Augmentation
+from label2label.data.batching import AttributeDataset, batch_loader
+from label2label.data.sampling import EpochSampler, draw_probabilities
+from label2label.errors import UserError
+from label2label.training.distillation import teach
+from label2label.training.recipe import Recipe
+from label2label.training.sources import group_rows, open_sources
+
+
+class TrainingData:
+    """
+    Everything that a recipe reads. What a batch does not carry is looked up by its `row`.
+
+    Attributes:
+        train, validation: Images and labels.
+        sampler: Of the training rows.
+        batches_per_epoch: Of this process.
+        group_names, group_of: Groups, and the index of each training row's, -1 for none; no groups
+            where the recipe names no columns.
+        distillation: The teachers' share of each training row's soft labels, (rows, 1).
+        validation_parts: Validation rows by what they are reported by, `{"source": {path: bool
+            (rows,)}, "group": {...}}`.
+
+    Args:
+        recipe: Names the data.
+        attributes: To learn, in the model's order.
+        processor: The model's image processor.
+        accelerator: Of the process.
+        output: The run's folder; the teachers' answers are kept there.
+
+    Raises:
+        UserError: If the data cannot be used.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        attributes: Sequence[str],
+        processor: Any,
+        accelerator: Accelerator,
+        output: Path,
+    ):
+        self.recipe, self.accelerator, self.output = recipe, accelerator, output
+        augmentation = Augmentation(
+            **{f.name: getattr(recipe, f.name) for f in dataclasses.fields(Augmentation)}
+        )
+        title = ", ".join(source.path for source in recipe.sources)
+        rows, source_of = open_sources(recipe.sources, "train", recipe.seed)
+        # One process decodes, the others read what it kept.
+        with accelerator.main_process_first():
+            self.train = AttributeDataset(
+                rows,
+                attributes,
+                processor,
+                augmentation,
+                recipe.seed,
+                keep_decoded=recipe.keep_decoded,
+            )
+        self.group_names: list[str] = []
+        self.group_of = np.full(len(rows), -1)
+        if recipe.groups:
+            self.group_names, self.group_of = group_rows(rows, recipe.groups, title)
+        balanced = self.group_of if recipe.sampling == "group-balanced" else None
+        try:
+            shares = [source.share for source in recipe.sources]
+            probabilities = draw_probabilities(source_of, shares, balanced)
+        except ValueError as error:
+            raise UserError(f"data: {error}") from error
+        self.sampler = EpochSampler(len(rows), recipe.seed, probabilities)
+        self.batches_per_epoch = len(rows) // (recipe.batch_size * accelerator.num_processes)
+        if self.batches_per_epoch == 0:
+            raise UserError(
+                f"{title}: {len(rows)} training images do not fill one batch of "
+                f"{recipe.batch_size} on each of {accelerator.num_processes} processes"
+            )
+        own = [source.distillation for source in recipe.sources]
+        taught = np.array([recipe.distillation if share is None else share for share in own])
+        self.distillation = taught[source_of, None].astype(np.float32)
+        if recipe.teachers:
+            self.train.teacher = self._teach(recipe.teachers)
+        self._open_validation(attributes, processor, title)
+
+    def _open_validation(self, attributes: Sequence[str], processor: Any, title: str) -> None:
+        recipe = self.recipe
+        rows, source_of = open_sources(recipe.sources, "validation", recipe.seed)
+        with self.accelerator.main_process_first():
+            self.validation = AttributeDataset(
+                rows, attributes, processor, keep_decoded=recipe.keep_decoded
+            )
+        if not (self.validation.labels >= 0).any():
+            raise UserError(f"{title}: no label of the validation split is known")
+        self.validation_parts = {
+            "source": {
+                f"{source.path} {source.condition}".strip(): source_of == i
+                for i, source in enumerate(recipe.sources)
+            },
+            "group": {},
+        }
+        if recipe.groups:
+            names, group_of = group_rows(rows, recipe.groups, title)
+            self.validation_parts["group"] = {name: group_of == i for i, name in enumerate(names)}
+
+    def loaders(self) -> tuple[DataLoader, DataLoader]:
+        """Loaders of training and of validation batches, not yet prepared by Accelerate."""
+        options: dict[str, Any] = {
+            "num_workers": self.recipe.workers,
+            "worker_init_fn": leave_signals_to_the_trainer,
+        }
+        size = self.recipe.batch_size
+        train = batch_loader(self.train, size, sampler=self.sampler, drop_last=True, **options)
+        return train, batch_loader(self.validation, size, **options)
+
+    def _teach(self, teachers: Sequence[str]) -> np.ndarray:
+        """The teachers' probabilities of the rows that are shown to them, asked for once a run."""
+        file = self.output / "teacher.npy"
+        with self.accelerator.main_process_first():
+            if not file.exists():
+                shown = np.flatnonzero(self.distillation[:, 0] > 0)
+                probabilities = np.full(self.train.labels.shape, -100, np.float32)
+                if len(shown):
+                    plain = AttributeDataset(
+                        self.train.dataset.select(shown),
+                        self.train.attributes,
+                        self.train.processor,
+                    )
+                    probabilities[shown] = teach(
+                        teachers, plain, plain.attributes, self.accelerator.device
+                    )
+                try:
+                    self.output.mkdir(parents=True, exist_ok=True)
+                    np.save(file.with_name(".teacher.npy"), probabilities)
+                    os.replace(file.with_name(".teacher.npy"), file)
+                except OSError as error:
+                    raise UserError(f"{file}: cannot be written: {error.strerror}") from error
+            return np.load(file)
+
+
+def leave_signals_to_the_trainer(worker: int) -> None:
+    """Lets a loader's worker outlive ctrl-C, and computes in one thread: the model has the rest."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    torch.set_num_threads(1)
