@@ -18,7 +18,12 @@ def random_model(**options):
     """A tiny model whose BatchNorms and temperature are those of no fresh model."""
     torch.manual_seed(0)
     config = Label2LabelConfig(
-        backbone_config={"model_type": "mobilefacenet", "width_multiplier": 0.25},
+        backbone_config={
+            "model_type": "mobilefacenet",
+            "width_multiplier": 0.25,
+            "hidden_act": "relu6",
+            "stages": [[2, 64, 2, 2], [2, 128, 1, 2], [2, 128, 1, 2]],
+        },
         hidden_size=16,
         intermediate_size=16,
         initializer_range=1.0,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from label2label.errors import UserError
 from label2label.export.onnx_export import export_onnx
-from label2label.export.web import WEB_FILES, add_web_files
+from label2label.export.web import WEB_FILES, fetch_web_files, write_page_file
 from label2label.prediction.torch_backend import TorchBackend
 
 FLOAT_FILE = "model.onnx"
@@ -45,9 +45,15 @@ def export_command(args: argparse.Namespace) -> int:
 
         args.model = default_checkpoint()
     backend = TorchBackend.from_pretrained(args.model)
+    if args.int8:
+        from label2label.export.calibration import load_calibration
+
+        crops = load_calibration(Path(args.calibration), backend.preprocessing)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as draft:
         path = Path(draft, BACKBONE_FILE if args.backbone_only else FLOAT_FILE)
+        if args.web:  # first, as what is missing ends it
+            fetch_web_files(Path(draft), backend.preprocessing, earlier=output)
         export_onnx(
             backend.model,
             backend.preprocessing,
@@ -58,17 +64,15 @@ def export_command(args: argparse.Namespace) -> int:
             backbone_only=args.backbone_only,
         )
         if args.int8:
-            from label2label.export.calibration import load_calibration
             from label2label.export.int8 import quantize_onnx
 
-            crops = load_calibration(Path(args.calibration), backend.preprocessing)
             report = quantize_onnx(path, Path(draft, INT8_FILE), crops)
             print(
                 f"INT8 changes a probability by {report['change']:.4f} on average; "
                 f"{len(report['float_layers'])} layers stay in float"
             )
         if args.web:
-            add_web_files(Path(draft), path.name, backend.preprocessing, earlier=output)
+            write_page_file(Path(draft), path.name, backend.preprocessing)
         output.mkdir(exist_ok=True)
         for file in sorted(Path(draft).iterdir()):
             size = file.stat().st_size

@@ -1,4 +1,4 @@
-"""Fold what is linear at inference into the weights before it: BatchNorm and the temperature."""
+"""Fold what is linear at inference into the weights before it: BatchNorm, temperature, scaling."""
 
 import copy
 from typing import Any
@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.utils import fuse_conv_bn_eval
 
 from label2label.models import Label2LabelForImageClassification
+from label2label.models.modeling_label2label_decoder import Label2LabelAttention
 
 
 @torch.no_grad()
@@ -15,6 +16,8 @@ def fold_batch_norms(
     model: Label2LabelForImageClassification,
 ) -> Label2LabelForImageClassification:
     """Fold every BatchNorm into the convolution or classifier before it, and the temperature too.
+
+    So is the scaling of attention, into the projection of its queries.
 
     Args:
         model: in evaluation mode; it is left as it is.
@@ -29,6 +32,10 @@ def fold_batch_norms(
         if isinstance(convolution, nn.Conv2d) and isinstance(normalization, nn.BatchNorm2d):
             module.convolution = fuse_conv_bn_eval(convolution, normalization)
             module.normalization = nn.Identity()
+        if isinstance(module, Label2LabelAttention):
+            module.q_proj.weight.mul_(module.scaling)
+            module.q_proj.bias.mul_(module.scaling)
+            module.scaling = 1.0
     config: Any = model.config
     if config.head_type == "query2label":
         classifier: Any = model.label2label.query_network.classifier

@@ -15,6 +15,7 @@ from torch import nn
 
 from label2label.errors import UserError
 from label2label.export.folding import fold_batch_norms
+from label2label.export.inference import InferenceHead, PooledHead
 from label2label.models import Label2LabelForImageClassification
 from label2label.prediction.photos import join_lines
 from label2label.prediction.preprocessing import Preprocessing
@@ -29,7 +30,7 @@ class ProbabilityModel(nn.Module):
 
     Args:
         model: folded, in evaluation mode.
-        preprocessing: mean and standard deviation, for pixels that are uint8.
+        preprocessing: mean and standard deviation, for pixels that are uint8, and the crop's size.
         uint8_input: whether the pixels are uint8 (batch, height, width, 3), and not normalised
             float32 (batch, 3, height, width).
     """
@@ -37,6 +38,7 @@ class ProbabilityModel(nn.Module):
     image_mean: torch.Tensor
     image_std: torch.Tensor
 
+    @torch.no_grad()
     def __init__(
         self,
         model: Label2LabelForImageClassification,
@@ -44,23 +46,42 @@ class ProbabilityModel(nn.Module):
         uint8_input: bool = False,
     ) -> None:
         super().__init__()
-        self.model = model
+        base: Any = model.label2label
+        self.backbone = base.backbone
         self.uint8_input = uint8_input
-        self.register_buffer("image_mean", 255 * torch.tensor(preprocessing.image_mean))
-        self.register_buffer("image_std", 255 * torch.tensor(preprocessing.image_std))
+        for name in ("image_mean", "image_std"):
+            values = 255 * torch.tensor(getattr(preprocessing, name))
+            self.register_buffer(name, values[:, None, None])
+        self.head: nn.Module
+        if base.config.head_type == "fc":
+            self.head = PooledHead(model.classifier)
+        else:
+            size = preprocessing.crop_size
+            features = self.features(self.normalize(self.example_pixels(size)))
+            self.head = InferenceHead(model, *features.shape[2:])
+
+    def example_pixels(self, size: int) -> torch.Tensor:
+        """Black images of the kind that the file takes: a batch of 2, `size` pixels a side."""
+        if self.uint8_input:
+            return torch.zeros(2, size, size, 3, dtype=torch.uint8)
+        return torch.zeros(2, 3, size, size)
 
     def normalize(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Pixels of either kind as normalised float32 (batch, 3, height, width)."""
         if not self.uint8_input:
             return pixel_values
-        return ((pixel_values.float() - self.image_mean) / self.image_std).permute(0, 3, 1, 2)
+        return (pixel_values.permute(0, 3, 1, 2).float() - self.image_mean) / self.image_std
+
+    def features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The backbone's last feature map (batch, channels, height, width)."""
+        return self.backbone(pixels).feature_maps[-1]
 
     def forward(
         self, pixel_values: torch.Tensor, known_labels: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Probabilities (batch, attributes); labels of (batch, attributes) are 1, 0 or -100."""
-        pixels: Any = self.normalize(pixel_values)
-        return self.model(pixels, known_labels=known_labels).logits.sigmoid()
+        features = self.features(self.normalize(pixel_values))
+        return self.head(features, known_labels).sigmoid()
 
 
 class FeatureModel(ProbabilityModel):
@@ -70,8 +91,7 @@ class FeatureModel(ProbabilityModel):
         self, pixel_values: torch.Tensor, known_labels: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Features (batch, channels, height, width)."""
-        pixels = self.normalize(pixel_values)
-        return self.model.label2label.backbone(pixels).feature_maps[-1]
+        return self.features(self.normalize(pixel_values))
 
 
 def export_onnx(
@@ -111,10 +131,7 @@ def export_onnx(
         raise UserError("known labels condition the label2label head: this export has none")
     kind = FeatureModel if backbone_only else ProbabilityModel
     wrapper = kind(fold_batch_norms(model), preprocessing, uint8_input).eval()
-    size = preprocessing.crop_size
-    shape = (2, size, size, 3) if uint8_input else (2, 3, size, size)
-    pixels = torch.zeros(shape, dtype=torch.uint8 if uint8_input else torch.float32)
-    inputs: dict[str, torch.Tensor] = {"pixel_values": pixels}
+    inputs = {"pixel_values": wrapper.example_pixels(preprocessing.crop_size)}
     if known_labels:
         inputs["known_labels"] = torch.full((2, config.num_labels), -100)
     batch = torch.export.Dim("batch")

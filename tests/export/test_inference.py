@@ -1,0 +1,61 @@
+"""The head as a device runs it says what the model's own head says."""
+
+import pytest
+import torch
+from label2label.export.folding import fold_batch_norms
+from label2label.export.inference import InferenceHead
+
+
+@pytest.fixture(params=[(1, 1), (2, 2)], ids=["one layer each", "two layers each"])
+def model(request, make_backend):
+    query_layers, mlm_layers = request.param
+    return make_backend(num_query_layers=query_layers, num_mlm_layers=mlm_layers).model
+
+
+def heads(model, shape):
+    """Logits of the model and of its inference head, by known labels, of random images."""
+    folded = fold_batch_norms(model)
+    pixels = torch.randn(3, 3, *shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        features = folded.label2label.backbone(pixels).feature_maps[-1]
+        head = InferenceHead(folded, *features.shape[2:])
+    return (
+        lambda known=None: model(pixels, known_labels=known).logits,
+        lambda known=None: head(features, known),
+    )
+
+
+def test_logits_are_the_models(model):
+    expected, found = heads(model, (112, 112))
+    with torch.no_grad():
+        assert expected().std() > 0.1
+        assert (found() - expected()).abs().max() < 1e-4
+
+
+def test_features_need_not_be_square(model):
+    expected, found = heads(model, (96, 64))
+    with torch.no_grad():
+        assert (found() - expected()).abs().max() < 1e-4
+
+
+def test_known_words_condition_the_others_as_in_the_model(model):
+    model.label2label.masked_language_model.known_embedding.data.normal_()
+    expected, found = heads(model, (64, 64))
+    known = torch.tensor([[1, 0, -100, -100, -100], [-100] * 5, [0, 0, 1, 1, -100]])
+    with torch.no_grad():
+        assert (found(known) - expected(known)).abs().max() < 1e-4
+        assert (found(known) - found()).abs()[0].max() > 1e-3
+        assert (found(known) - found())[1].abs().max() < 1e-5
+
+
+def test_query_network_alone_has_its_own_head(make_backend):
+    expected, found = heads(make_backend(head_type="query2label").model, (64, 64))
+    with torch.no_grad():
+        assert (found() - expected()).abs().max() < 1e-4
+
+
+def test_the_model_is_left_as_it_was(make_backend):
+    model = make_backend().model
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    heads(model, (64, 64))
+    assert all(torch.equal(before[name], x) for name, x in model.state_dict().items())
