@@ -1,12 +1,23 @@
 import hashlib
 import json
+import re
 import shutil
+from pathlib import Path
 
 import pytest
-from huggingface_hub import ModelCard
-from huggingface_hub.repocard_data import model_index_to_eval_results
+from huggingface_hub import ModelCard, constants
+from huggingface_hub.repocard_data import ModelCardData, model_index_to_eval_results
+from label2label.checkpoints import default_checkpoint
 from label2label.errors import UserError
-from label2label.hub.model_card import model_card
+from label2label.hub.card_text import WIDGET
+from label2label.hub.emissions import estimate_emissions
+from label2label.hub.model_card import card_for_repository, model_card
+
+from .conftest import save_model
+from .hub_server import HubServer
+from .hub_server.card_rules import card_errors
+
+RESULTS = Path(__file__).parents[2] / "results"
 
 NAMES = ["Bald", "Smiling"]
 
@@ -137,3 +148,127 @@ def test_a_model_without_test_results_has_no_card(model, results):
     shutil.rmtree(results)
     with pytest.raises(UserError, match="cannot be read"):
         model_card(model, results)
+
+
+@pytest.fixture
+def validator(monkeypatch):
+    """Where `ModelCard.validate` sends the card, with the Hub's rules."""
+    with HubServer() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        yield hub
+
+
+def test_the_card_is_valid_by_the_hubs_client_and_rules(validator, model, results):
+    card = model_card(model, results)
+    card.validate()
+    assert validator.requests == [("POST", "/api/validate-yaml", 200)]
+    # What the client parses is what was written: nothing is lost or renamed on the way.
+    again = ModelCardData(**ModelCard(str(card)).data.to_dict())
+    assert again.to_yaml() == card.data.to_yaml()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("license: mine", "license"),
+        ("pipeline_tag: guess", "pipeline_tag"),
+        ("tags: faces", "array of strings"),
+        ("co2_eq_emissions: {emissions: much}", "number of grams"),
+        (
+            "model-index: [{name: a, results: [{task: {type: b}, dataset: {name: d}, "
+            "metrics: [{type: e, value: 1}]}]}]",
+            "dataset.type",
+        ),
+        (
+            "model-index: [{name: a, results: [{task: {type: b}, dataset: {type: c, name: d}, "
+            "metrics: [{type: e}]}]}]",
+            "needs a type and a value",
+        ),
+    ],
+)
+def test_the_rules_find_what_is_wrong(line, message):
+    (error,) = card_errors(f"---\n{line}\n---\n", "model")
+    assert message in error
+
+
+def test_a_card_that_breaks_a_rule_does_not_validate(validator):
+    with pytest.raises(ValueError, match="pipeline_tag"):
+        ModelCard("---\npipeline_tag: guess\n---\n").validate()
+
+
+def test_the_shipped_models_card_is_valid(validator):
+    """As the generator writes it now, and as the repository carries it."""
+    card = model_card(Path(default_checkpoint()), RESULTS)
+    card.validate()
+    ModelCard(card_for_repository(Path(default_checkpoint()), "someone/faces")).validate()
+    assert card.data.pipeline_tag == "image-classification"
+    assert card.data.widget == WIDGET
+
+
+def test_every_figure_of_the_tables_is_in_the_model_index(model, results):
+    (results / "celeba_validation.json").write_text(json.dumps(evaluation(0.9111, "validation")))
+    groups = evaluation(0.8011)
+    groups["dataset"]["name"] = "utkface"
+    group = {"accuracy": 0.7, "interval": [0.6, 0.8], "num_images": 200, "small": False}
+    gaps = {"gap": 0.0501, "gap_interval": [0.01, 0.09], "best_group": "A", "worst_group": "B"}
+    groups["groups"] = {"race": {"per_group": {"A": group, "B": group}, **gaps}}
+    groups["age_adjusted"] = {"race": {"overall": {**gaps, "gap": 0.0402}}}
+    (results / "utkface_test.json").write_text(json.dumps(groups))
+    card = model_card(model, results)
+    _, figures = model_index_to_eval_results(card.data.to_dict()["model-index"])
+    published = {f"{figure.metric_value:.4f}" for figure in figures}
+    tables = [line for line in card.text.splitlines() if line.startswith("| ")]
+    ours = [line for line in tables if "CelebA" not in line]  # the others' figures are theirs
+    shown = set(re.findall(r"(?<=\| )\d\.\d{4}(?= \|)", "\n".join(ours)))
+    shown |= set(re.findall(r": (0\.\d{4}) \[", card.text)) | {"0.0501", "0.0402"}
+    # Of an attribute, the majority is the split's and not the model's.
+    assert shown - published == {"0.9800"}
+    titles = {(figure.dataset_type, figure.metric_name): figure for figure in figures}
+    assert titles["celeba", "F1, Bald"].metric_value == 0.5
+    assert titles["celeba", "Accuracy of the AQN alone"].metric_value == 0.875
+    assert titles["utkface", "Accuracy, race B"].metric_value == 0.7
+    assert titles["utkface", "Gap in accuracy by race"].metric_value == 0.0501
+    assert titles["utkface", "Gap in accuracy by race, same ages"].metric_value == 0.0402
+    assert titles["utkface", "Accuracy, race B"].metric_args == {"interval_95": [0.6, 0.8]}
+
+
+def test_results_of_other_weights_beside_the_test_split_are_left_out(model, results):
+    other = evaluation(0.7777, "validation")
+    other["model"]["weights_sha256"] = hashlib.sha256(b"others").hexdigest()
+    (results / "celeba_validation.json").write_text(json.dumps(other))
+    text = str(model_card(model, results))
+    assert "0.7777" not in text
+    assert "validation |" not in text
+
+
+def test_emissions_follow_from_the_time_in_the_logs(model, results):
+    # Two cores of 12 W and 8 GB of 0.3725 W, 1.67 times for the centre, an hour, 475 g a kWh.
+    grams = (2 * 12 + 8 * 0.3725) * 1.67 / 1000 * 475
+    hour = [{"seconds": 1800.0}, {"seconds": 1800.0}]
+    estimate = estimate_emissions([hour])
+    assert estimate.hours == 1
+    assert estimate.grams == pytest.approx(grams)
+    assert estimate_emissions([]) is None
+    assert "co2_eq_emissions" not in str(model_card(model, results))
+    (results / "training_celeba.json").write_text(json.dumps(hour))
+    card = model_card(model, results)
+    assert card.data.co2_eq_emissions["emissions"] == 21.0
+    assert "1.0 hours on 2 CPU cores, about 21 g of CO2" in card.text
+
+
+def test_the_card_of_a_repository_is_the_folders_with_its_name_in_the_examples(model, results):
+    (model / "README.md").write_text(str(model_card(model, results)), encoding="utf-8")
+    expected = str(model_card(model, results, repo_id="someone/faces"))
+    assert card_for_repository(model, "someone/faces") == expected
+
+
+def test_a_model_that_nothing_was_measured_of_says_so(validator, tmp_path):
+    text = card_for_repository(save_model(tmp_path / "mine"), "someone/mine")
+    ModelCard(text).validate()
+    assert "# mine" in text
+    assert "Nothing was measured of this model" in text
+    assert "Tells 5 attributes of an aligned face: Bald, Eyeglasses" in text
+    assert "CelebA" not in text
+    assert "model-index" not in text
+    for block in text.split("```python\n")[1:]:
+        compile(block.split("```")[0], "example", "exec")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 from label2label.hub.model_repository import PACKAGE
+from label2label.hub.space_repository import default_space
+from PIL import Image
 
 
 def head(hub, kind, repo_id, revision="main"):
@@ -249,3 +251,41 @@ def test_a_file_that_is_replaced_between_push_and_push_is_replaced_on_the_hub(
     push("--model", model_folder, "--repo-id", "someone/faces")
     assert hub.content("model", "someone/faces", "README.md").endswith(b"# Mine\n")
     assert len(hub.repository("model", "someone/faces").history()) == 3
+
+
+def test_a_space_that_needs_the_package_carries_it_and_the_results(
+    hub, push, space_folder, tmp_path
+):
+    (space_folder / "requirements.txt").write_text("gradio==6.31.0\nlabel2label==0.1.0\nnumpy\n")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/utkface_test.json").write_text("{}")
+    assert push("--space", space_folder, "--space-id", "someone/demo")[0] == 0
+    files = set(head(hub, "space", "someone/demo").files)
+    assert {"label2label/__init__.py", "label2label/models/modeling_label2label.py"} <= files
+    assert "label2label/checkpoints/celeba-mobilefacenet/model.safetensors" in files
+    assert "results/utkface_test.json" in files
+    assert not [path for path in files if "__pycache__" in path]
+    needed = hub.content("space", "someone/demo", "requirements.txt")
+    assert needed == b"gradio==6.31.0\nnumpy\n"
+
+
+def test_the_projects_own_space_passes_every_check(hub, push):
+    if not default_space().is_dir():
+        pytest.skip("no spaces_app beside the package: it is installed, and no checkout")
+    code, _, err = push("--space-id", "someone/demo")
+    assert code == 0, err
+    repository = hub.repository("space", "someone/demo")
+    assert repository.sdk == "gradio"
+    assert {"app.py", "label2label/cli.py"} <= set(repository.resolve("main").files)
+
+
+def test_plots_beside_the_model_are_shown_in_its_card(hub, push, model_folder):
+    (model_folder / "plots").mkdir()
+    Image.new("RGB", (64, 48)).save(model_folder / "plots/race.png")
+    (model_folder / "plots/README.md").write_text("# Report\n\n![Accuracy by race](race.png)\n")
+    (model_folder / "README.md").write_text("# Mine\n\n## Results\n\n## Limits\n\nMany.\n")
+    assert push("--model", model_folder, "--repo-id", "someone/faces")[0] == 0
+    card = hub.content("model", "someone/faces", "README.md").decode()
+    plots = "## Results\n\n## Plots\n\n![Accuracy by race](plots/race.png)\n\n## Limits\n\nMany."
+    assert plots in card
+    assert "plots/race.png" in head(hub, "model", "someone/faces").files

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -75,6 +76,9 @@ def prose(text: str) -> Callable[[Measurements], CardSection]:
     return lambda measured: CardSection(text)
 
 
+PLOTS = "plots"  # folder of a report, in a model's folder
+_PLOT = re.compile(r"!\[([^\]]*)\]\(([^)/:]+\.png)\)")
+
 Section = Callable[[Measurements], CardSection | Iterable[CardSection] | None]
 
 SECTIONS: tuple[Section, ...] = (
@@ -132,7 +136,8 @@ def card_for_repository(model: Path, repo_id: str) -> str:
         repo_id: `owner/name`, which the examples then name.
 
     Returns:
-        The folder's card, or one that says what the config says and that nothing was measured.
+        The folder's card, with the plots of a report that `label2label evaluate --report` wrote to
+        `plots/` in the folder; or one that says what the config says and that nothing was measured.
 
     Raises:
         UserError: the folder's card has metadata that is no YAML, or its config cannot be read.
@@ -145,7 +150,7 @@ def card_for_repository(model: Path, repo_id: str) -> str:
         except (OSError, ValueError, yaml.YAMLError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"{card}: its metadata cannot be read: {reason}") from error
-        return name_repository(text, repo_id)
+        return name_repository(with_plots(text, model / PLOTS), repo_id)
     config = read_json(model / "config.json")
     kind = config.get("model_type", "label2label")
     names = list(config.get("id2label", {}).values())
@@ -159,6 +164,29 @@ def card_for_repository(model: Path, repo_id: str) -> str:
         body = f"{summary}\n\n{USE.format(source='', model=quoted)}\n\n{ENDPOINTS}"
     parts = [f"---\n{plain_metadata(kind).to_yaml()}\n---", body, PLAIN_LICENSE, CITATION]
     return "\n\n".join(parts) + "\n"
+
+
+def with_plots(text: str, report: Path) -> str:
+    """Show the plots of an evaluation's report in a card.
+
+    Args:
+        text: of the card.
+        report: folder of the report, which lies beside the card.
+
+    Returns:
+        The card, with the plots before its limits; as it was where there is no report, or where it
+        shows them already.
+    """
+    path = report / "README.md"
+    if not path.is_file() or f"]({report.name}/" in text:
+        return text
+    shown = _PLOT.sub(
+        rf"![\1]({report.name}/\2)",
+        "\n\n".join(match[0] for match in _PLOT.finditer(path.read_text(encoding="utf-8"))),
+    )
+    section = f"## Plots\n\n{shown}\n\n"
+    before, limits, after = text.partition("## Limits")
+    return f"{before}{section}{limits}{after}" if limits else f"{text.rstrip()}\n\n{section}"
 
 
 def name_repository(text: str, repo_id: str) -> str:

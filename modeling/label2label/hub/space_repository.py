@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import yaml
+from huggingface_hub import SpaceCard
 
 import label2label
 from label2label.errors import UserError
-from label2label.hub.refusals import refuse_unsafe_files
+from label2label.hub.refusals import Content, refuse_unsafe_files
 from label2label.hub.repository import Repository, check_repo_id, list_folder
 
 
@@ -20,19 +22,21 @@ def default_space() -> Path:
 def space_repository(folder: Path, repo_id: str) -> Repository:
     """Describe the repository of a Space.
 
+    A Space whose `requirements.txt` names label2label carries the package instead, so that it runs
+    the code that it was pushed with, wherever that was installed from; and the results that lie
+    beside its folder, which its audit shows.
+
     Args:
         folder: holds `README.md` with the Space's metadata, and the app that it names.
         repo_id: `owner/name`.
 
     Returns:
-        The repository, the folder as it stands.
+        The repository: the folder as it stands, the package and the results.
 
     Raises:
         UserError: the folder is no Space, or holds a secret, a pickle, data or an image of a
             restricted set.
     """
-    from huggingface_hub import SpaceCard
-
     repo_id = check_repo_id(repo_id)
     card = folder / "README.md"
     if not card.is_file():
@@ -40,20 +44,38 @@ def space_repository(folder: Path, repo_id: str) -> Repository:
     try:
         data = SpaceCard.load(card).data.to_dict()
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{card}: its metadata cannot be read: {error}") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"{card}: its metadata cannot be read: {reason}") from error
     sdk, app = data.get("sdk"), data.get("app_file", "app.py")
     if not sdk:
         raise UserError(f"{card} names no sdk in its metadata: a Gradio Space has `sdk: gradio`")
     files = list_folder(folder)
     if sdk == "gradio" and app not in files:
         raise UserError(f"{folder} has no {app}, which README.md names as the Space's app")
+    files |= _package(folder / "requirements.txt")
+    if not any(path.startswith("results/") for path in files):
+        results = sorted((folder.parent / "results").glob("*.json"))
+        files |= {f"results/{path.name}": path for path in results}
     refuse_unsafe_files(files)
     return Repository(
         kind="space",
         repo_id=repo_id,
-        files=files,
-        owned=("*.py",),
+        files=dict(sorted(files.items())),
+        owned=("*.py", "label2label/*", "results/*"),
         mark=app if sdk == "gradio" else "README.md",
         message=f"The demo of label2label {label2label.__version__}",
         sdk=sdk,
     )
+
+
+def _package(requirements: Path) -> dict[str, Content]:
+    """The package's files and the requirements without it, where they name it."""
+    if not requirements.is_file():
+        return {}
+    lines = requirements.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if re.split(r"[^\w.\-]", line.strip())[0] != "label2label"]
+    if kept == lines:
+        return {}
+    package = list_folder(Path(label2label.__file__).parent)
+    files: dict[str, Content] = {f"label2label/{path}": file for path, file in package.items()}
+    return {**files, "requirements.txt": ("\n".join(kept) + "\n").encode()}
