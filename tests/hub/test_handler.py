@@ -144,6 +144,7 @@ def test_known_labels_condition_the_others(handler, face, expected):
         ({"inputs": "file:///etc/passwd"}, "neither base64 nor"),
         ({"inputs": "", "parameters": {"top_k": 0}}, "top_k is 1 or more"),
         ({"inputs": "", "parameters": {"threshold": "high"}}, "are numbers"),
+        ({"inputs": "", "parameters": {"detect_faces": "yes"}}, "detect_faces is true or false"),
         ({"inputs": "", "parameters": {"colour": 1}}, "unknown parameter 'colour'"),
         ({"inputs": "", "parameters": {"known_labels": {"Tall": True}}}, "no attribute 'Tall'"),
         ({"inputs": "", "parameters": {"known_labels": {"Bald": 2}}}, "are true or false"),

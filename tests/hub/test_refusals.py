@@ -2,12 +2,15 @@
 
 import pickle
 import socket
+import threading
 import zipfile
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
+from huggingface_hub.utils import close_session
 from PIL import Image
 
 from .conftest import save_model
@@ -228,6 +231,38 @@ def test_no_network(hub, push, model_folder, monkeypatch):
     line = refused(hub, push, "--model", model_folder, "--repo-id", "someone/faces")
     assert f"the Hub at {nobody} cannot be reached" in line
     assert "HF_ENDPOINT" in line
+
+
+def test_offline_mode(hub, push, model_folder, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    close_session()  # the client asks for the mode when it is made
+    line = refused(hub, push, "--model", model_folder, "--repo-id", "someone/faces")
+    close_session()
+    assert "HF_HUB_OFFLINE forbids" in line
+
+
+def test_something_that_is_not_the_hub(hub, push, model_folder, monkeypatch):
+    class Portal(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>Please log in</html>")
+
+        def log_message(self, *args):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Portal) as portal:
+        threading.Thread(target=portal.serve_forever, args=(0.02,), daemon=True).start()
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{portal.server_port}")
+        line = refused(hub, push, "--model", model_folder, "--repo-id", "someone/faces")
+        portal.shutdown()
+    assert "is not the Hub" in line
+
+
+def test_a_plan_that_has_no_spaces(hub, push, space_folder):
+    hub.fail("POST", "/api/repos/create", 402, "Payment required")
+    line = refused(hub, push, "--space", space_folder, "--space-id", "someone/demo")
+    assert "the plan of someone does not cover someone/demo (Payment required)" in line
 
 
 def test_no_right_to_write_under_a_name(hub, push, model_folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from collections.abc import Iterator
 
@@ -75,6 +76,11 @@ def explain(error: BaseException, repo_id: str) -> str:
             f"the Hub at {constants.ENDPOINT} cannot be reached ({one_line(error)}): check the "
             f"network, and HF_ENDPOINT if it is set; then {AGAIN}"
         )
+    if isinstance(error, json.JSONDecodeError):
+        return (
+            f"what answers at {constants.ENDPOINT} is not the Hub: check HF_ENDPOINT if it is set, "
+            "and whether a proxy asks for a login"
+        )
     text = one_line(error)
     if "LFS batch API" in text and _QUOTA.search(text):
         return _quota(repo_id, text)
@@ -85,8 +91,11 @@ def _explain_status(error: HfHubHTTPError, repo_id: str) -> str:
     status = error.response.status_code
     said = error.response.headers.get("X-Error-Message") or error.server_message or ""
     said = " ".join(said.split())[:200]
-    if status in (402, 413, 507) or (status == 403 and _QUOTA.search(said)):
+    if status in (413, 507) or (status in (402, 403) and _QUOTA.search(said)):
         return _quota(repo_id, said)
+    if status == 402:
+        owner = repo_id.partition("/")[0]
+        return f"the plan of {owner} does not cover {repo_id}{_because(said)}"
     if status == 401 and not isinstance(error, RepositoryNotFoundError):
         return (
             "the access token is not valid any more: log in with `hf auth login --force`, or set "

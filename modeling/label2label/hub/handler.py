@@ -148,8 +148,10 @@ class _Options:
             raise ValueError(f"top_k and threshold are numbers: {error}") from error
         if self.top_k < 1 or not 0 <= self.threshold <= 1:
             raise ValueError("top_k is 1 or more, and threshold from 0 to 1")
-        detect_faces = parameters.pop("detect_faces", False)
-        self.detect_faces = str(detect_faces).lower() in ("true", "1")
+        detect_faces = str(parameters.pop("detect_faces", False)).lower()
+        if detect_faces not in ("true", "false", "1", "0"):
+            raise ValueError("detect_faces is true or false")
+        self.detect_faces = detect_faces in ("true", "1")
         known = parameters.pop("known_labels", None)
         self.known_labels = None if known is None else self._known_labels(known)
         if parameters:
