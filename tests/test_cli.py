@@ -29,7 +29,7 @@ def test_help_is_quick_and_imports_nothing_heavy():
     out = run_python(code).stdout
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert "heavy: []" in out
-    for command in ("predict", "train", "evaluate", "convert"):
+    for command in ("predict", "train", "evaluate", "convert", "push"):
         assert command in out
     # Processor time: on a busy machine the clock on the wall measures the others.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
@@ -48,7 +48,7 @@ def test_module_runs_without_heavy_imports():
     assert not imported & set(HEAVY)
 
 
-@pytest.mark.parametrize("command", ["predict", "train", "evaluate", "convert"])
+@pytest.mark.parametrize("command", ["predict", "train", "evaluate", "convert", "push"])
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
@@ -68,6 +68,7 @@ def test_every_command_has_help(command, capsys):
         ["train"],
         ["evaluate"],
         ["convert", "a.pt"],
+        ["push", "--private", "--public"],
     ],
 )
 def test_wrong_arguments_exit_with_2(arguments, capsys):
@@ -87,6 +88,9 @@ def test_commands_get_the_arguments_that_they_read():
     )
     assert (args.split, args.batch_size, args.model) == ("test", 64, None)
     assert args.group == ["race", "gender"]
+    args = parser.parse_args(["push", "--repo-id", "me/faces"])
+    assert (args.private, args.create_pr, args.dry_run, args.model) == (True, False, False, None)
+    assert not parser.parse_args(["push", "--repo-id", "me/faces", "--public"]).private
     args = parser.parse_args(["predict", "a.jpg", "b"])
     assert (args.images, args.align, args.json, args.threshold) == (
         ["a.jpg", "b"],
