@@ -58,10 +58,12 @@ function translate() {
   $("example").title = words.say("exampleCredit");
   labelCamera();
   say(...status);
-  if (view) {
-    view.translate(words);
-    show();
-  }
+  if (!page) return;
+  const runtime = `${page.runtime.name} ${page.runtime.version}`;
+  const size = (page.model.bytes / 1e6).toFixed(1);
+  $("model").textContent = words.say("model", { size, runtime });
+  view.translate(words);
+  show();
 }
 
 function say(key, values = {}, wrong = false) {
@@ -145,9 +147,6 @@ function showTimings() {
       add("rate", words.say("perSecond", { value: Math.round(shown.rate) }), shown.rate);
     }
   }
-  const size = (page.model.bytes / 1e6).toFixed(1);
-  const { name: runtime, version } = page.runtime;
-  add("model", words.say("modelDetail", { size, runtime, version }), page.model.bytes);
   $("timings").replaceChildren(...items);
 }
 
@@ -159,6 +158,8 @@ function setPicture({ width, height }, mirrored) {
   $("photo").hidden = camera.on;
   $("video").hidden = !camera.on;
   $("toolbar").hidden = false;
+  // What the keyboard was on is gone with the empty frame.
+  if (document.activeElement.closest(".empty")) $("camera").focus({ preventScroll: true });
 }
 
 $("save").onclick = () => {
@@ -187,6 +188,7 @@ $("save").onclick = () => {
 async function readPhoto(file, name) {
   stopCamera();
   const mine = ++turn;
+  say(page ? "working" : "loading");
   let bitmap;
   try {
     bitmap = await decode(file);
@@ -268,15 +270,22 @@ document.addEventListener("drop", (event) => {
 
 // Camera
 
+let starting = false;
+
 async function startCamera(start) {
+  if (starting) return;
+  starting = true;
   const mine = ++turn;
   try {
     await start();
+    if (mine !== turn) return camera.stop();
   } catch (error) {
     stopCamera();
     const known = { NotAllowedError: "cameraDenied", NotFoundError: "cameraMissing" };
     say(known[error.name] ?? "cameraFailed", { reason: error.message || error.name }, true);
     return;
+  } finally {
+    starting = false;
   }
   const { videoWidth: width, videoHeight: height } = $("video");
   shown = null;

@@ -31,16 +31,12 @@ RUNTIME_SHA256 = {
 WEB_FILES = (PAGE_FILE, DETECTOR_FILE, *RUNTIME_SHA256)
 
 
-def add_web_files(folder: Path, model: str, preprocessing: Preprocessing, earlier: Path) -> None:
-    """Lay the face detector, onnxruntime-web and `page.json` beside an exported model.
-
-    `page.json` tells the page which files to load and all that Python knows from the model's
-    metadata and its own constants: attributes and their groups, thresholds, alignment, detection.
+def fetch_web_files(folder: Path, preprocessing: Preprocessing, earlier: Path) -> None:
+    """Get the face detector and onnxruntime-web.
 
     Args:
-        folder: holds the model, which takes uint8 pixels.
-        model: its file's name.
-        preprocessing: the model's.
+        folder: where they go.
+        preprocessing: of the model that the page is to run.
         earlier: folder of an earlier export, whose runtime is used again; it need not exist.
 
     Raises:
@@ -58,18 +54,28 @@ def add_web_files(folder: Path, model: str, preprocessing: Preprocessing, earlie
             f"set {detection.DETECTOR_VARIABLE} to the file's path"
         )
     shutil.copyfile(detector, folder / DETECTOR_FILE)
-    if not has_runtime(earlier):
-        download_runtime(folder)
-    else:
+    if has_runtime(earlier):
         for name in RUNTIME_SHA256:
             shutil.copyfile(earlier / name, folder / name)
+    else:
+        download_runtime(folder)
+
+
+def write_page_file(folder: Path, model: str, preprocessing: Preprocessing) -> None:
+    """Write `page.json`, by which the page knows its files and what the model asks of a face.
+
+    Args:
+        folder: holds the files that it names.
+        model: name of the model's file, which takes uint8 pixels.
+        preprocessing: the model's.
+    """
     description = describe_page(folder, model, preprocessing)
     text = json.dumps(description, indent=1, ensure_ascii=False) + "\n"
     (folder / PAGE_FILE).write_text(text, encoding="utf-8")
 
 
 def describe_page(folder: Path, model: str, preprocessing: Preprocessing) -> dict[str, Any]:
-    """The content of `page.json`.
+    """The content of `page.json`: all that Python has in the model's metadata and in constants.
 
     Args:
         folder: holds the files that it names.
@@ -87,7 +93,8 @@ def describe_page(folder: Path, model: str, preprocessing: Preprocessing) -> dic
 
     known = preprocessing.attributes
     groups = {
-        group: [name for name in names if name in known] for group, names in ATTRIBUTE_GROUPS.items()
+        group: [name for name in names if name in known]
+        for group, names in ATTRIBUTE_GROUPS.items()
     }
     grouped = {name for names in groups.values() for name in names}
     groups["other"] = [name for name in known if name not in grouped]
@@ -147,9 +154,9 @@ def download_runtime(folder: Path) -> None:
             reason = join_lines(Exception(packed.stderr or packed.stdout))
             raise UserError(f"npm cannot get {package}: {reason}")
         with tarfile.open(archives[0]) as archive:
-            for name in RUNTIME_SHA256:
-                content = archive.extractfile(f"package/dist/{name}")
-                if content is not None:
+            for member in archive:
+                name = member.name.removeprefix("package/dist/")
+                if name in RUNTIME_SHA256 and (content := archive.extractfile(member)):
                     (folder / name).write_bytes(content.read())
     if not has_runtime(folder):
         raise UserError(f"npm's {package} is not the one that the page was tested with")

@@ -1,0 +1,206 @@
+"""The page that runs on a user's device, laid out and served, and visitors who use it."""
+
+import contextlib
+import functools
+import http.server
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from label2label.cli import main
+from label2label.export import web
+from label2label.faces import detection
+from label2label.prediction.predictor import AttributePredictor
+from PIL import Image
+
+sync_api = pytest.importorskip("playwright.sync_api")
+
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "spaces_app" / "on_device"
+PATIENCE = 90_000  # milliseconds: WASM is slow on a busy machine
+sync_api.expect.set_options(timeout=PATIENCE)
+
+
+@pytest.fixture(scope="session")
+def detector_file():
+    """YuNet's ONNX file: the environment's, else the one among the real images and weights."""
+    shared = Path(os.environ.get("LABEL2LABEL_SHARED", ROOT.parent / "shared"))
+    given = os.environ.get(detection.DETECTOR_VARIABLE)
+    path = Path(given) if given else shared / "weights" / detection.DETECTOR_FILE
+    if not path.is_file():
+        pytest.skip(f"no {path}: set {detection.DETECTOR_VARIABLE} to {detection.DETECTOR_FILE}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def page_folder(detector_file, tmp_path_factory):
+    """A copy of the page with the shipped model beside it, as the command lays it out."""
+    folder = tmp_path_factory.mktemp("site") / "on_device"
+    shutil.copytree(PAGE, folder, ignore=shutil.ignore_patterns("assets"))
+    assets = folder / "assets"
+    assets.mkdir()
+    if web.has_runtime(PAGE / "assets"):
+        for name in web.RUNTIME_SHA256:
+            shutil.copyfile(PAGE / "assets" / name, assets / name)
+    elif shutil.which("npm") is None:
+        pytest.skip("no npm, which fetches onnxruntime-web (Debian: apt install npm)")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(detection.DETECTOR_VARIABLE, str(detector_file))
+        assert main(["export", "--web", "--output", str(assets)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def predictor(page_folder, detector_file):
+    """Python's predictor of the page's model, with the page's detector."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(detection.DETECTOR_VARIABLE, str(detector_file))
+        return AttributePredictor.from_pretrained(page_folder / "assets" / "model.onnx")
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves files without a log."""
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+    def copyfile(self, source, outputfile):
+        """Send a file; a tab that closes meanwhile is no error."""
+        with contextlib.suppress(ConnectionError):
+            super().copyfile(source, outputfile)
+
+
+@pytest.fixture(scope="session")
+def serve():
+    """Serves a folder on a port of its own; returns the address."""
+    servers = []
+
+    def start(folder):
+        handler = functools.partial(QuietHandler, directory=str(folder))
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def site(page_folder, serve):
+    """Address of the page."""
+    return serve(page_folder)
+
+
+@pytest.fixture(scope="session")
+def launch(browser):
+    """Launches a second browser, with flags of a test's own."""
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+    launched = []
+
+    def start(*flags):
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", *flags]
+        launched.append(browser.browser_type.launch(executable_path=path, args=arguments))
+        return launched[-1]
+
+    yield start
+    for other in launched:
+        other.close()
+
+
+class Visit:
+    """A visitor's tab; what it asked of the network and what went wrong in it are kept."""
+
+    def __init__(self, browser, address, **options):
+        self.context = browser.new_context(**options)
+        self.context.set_default_timeout(PATIENCE)
+        self.requests, self.faults = [], []
+        self.context.on("request", lambda request: self.requests.append(request.url))
+        self.page = self.context.new_page()
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("console", self._hear)
+        self.page.goto(address)
+        self.status = self.page.locator("#status")
+
+    def _hear(self, message):
+        if message.type == "error":
+            self.faults.append(message.text)
+
+    def wait_for(self, said):
+        """Wait until the page says something."""
+        sync_api.expect(self.status).to_contain_text(said)
+
+    def show(self, path, said):
+        """Give the page a photo, and wait for what it says."""
+        self.page.set_input_files("#file", path)
+        self.wait_for(said)
+
+    def probabilities(self):
+        """What the page tells of the chosen face, by attribute."""
+        rows = self.page.locator("[data-probability]").evaluate_all(
+            "rows => rows.map(row => [row.dataset.attribute, Number(row.dataset.probability)])"
+        )
+        return dict(rows)
+
+    def timing(self, name):
+        """One of the measured values under the photo."""
+        return float(self.page.locator(f"[data-timing={name}]").get_attribute("data-value"))
+
+
+@pytest.fixture
+def visit(browser, site):
+    """Opens the page, by default in English and light; nothing may go wrong in it or leave it."""
+    visits = []
+
+    def open_page(path="/index.html?lang=en&theme=light", host=None, by=browser, **options):
+        visits.append(Visit(by, (host or site) + path, **options))
+        return visits[-1]
+
+    yield open_page
+    for visit in visits:
+        visit.context.close()
+        assert visit.faults == []
+        hosts = (site, "blob:")
+        assert [url for url in visit.requests if not url.startswith(hosts)] == []
+
+
+@pytest.fixture(scope="session")
+def one_tab(browser, site):
+    """A tab for many photos, as loading takes longest."""
+    tab = Visit(browser, f"{site}/index.html?lang=en&theme=light")
+    yield tab
+    tab.context.close()
+
+
+@pytest.fixture
+def tab(one_tab):
+    """The tab that photos are shown in one after another; nothing may go wrong in it."""
+    yield one_tab
+    assert one_tab.faults == []
+
+
+@pytest.fixture(scope="session")
+def photos(portrait, tmp_path_factory):
+    """Photos that browsers and Python must see alike, by what is particular in them."""
+    folder = tmp_path_factory.mktemp("photos")
+    portrait.save(folder / "portrait.png")
+    portrait.resize((200, 234)).save(folder / "small.png")
+    portrait.resize((1600, 1875), Image.Resampling.BICUBIC).save(folder / "large.jpg", quality=95)
+    portrait.rotate(25, expand=True).save(folder / "tilted.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    portrait.rotate(90, expand=True).save(folder / "turned.jpg", quality=95, exif=exif)
+    clear = portrait.convert("RGBA")
+    clear.putalpha(Image.fromarray(np.tile(np.linspace(255, 90, 512), (600, 1)).astype(np.uint8)))
+    clear.save(folder / "clear.png")
+    portrait.crop((150, 100, 330, 360)).save(folder / "cut.png")
+    portrait.convert("L").save(folder / "gray.png")
+    two = Image.new("RGB", (1000, 620), "teal")
+    two.paste(portrait, (20, 10))
+    two.paste(portrait.transpose(Image.Transpose.FLIP_LEFT_RIGHT).resize((384, 450)), (580, 120))
+    two.save(folder / "two.png")
+    return folder

@@ -1,0 +1,75 @@
+"""The page finds in a photo what Python finds in it."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def largest_difference(found, face):
+    """Over all attributes, between the page's probabilities and Python's."""
+    assert found.keys() == face["attributes"].keys()
+    return max(abs(value - found[name]) for name, value in face["attributes"].items())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("portrait.png", "small.png", "large.jpg", "tilted.png"),
+        *("turned.jpg", "clear.png", "cut.png", "gray.png"),
+    ],
+)
+def test_probabilities_are_those_of_python(name, tab, predictor, photos):
+    tab.show(photos / name, "1 face found")
+    (face,) = predictor(photos / name)
+    assert len(tab.probabilities()) == 40
+    assert largest_difference(tab.probabilities(), face) < 1e-2
+
+
+def test_jpeg_file_is_decoded_as_in_python(tab, predictor):
+    cbook = pytest.importorskip("matplotlib.cbook")
+    photo = cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
+    tab.show(photo, "1 face found")
+    (face,) = predictor(photo)
+    assert largest_difference(tab.probabilities(), face) < 1e-2
+    assert tab.probabilities()["Eyeglasses"] > 0.5
+
+
+def test_saved_file_is_what_predict_prints(tab, predictor, photos, tmp_path):
+    tab.show(photos / "two.png", "2 faces found")
+    with tab.page.expect_download() as download:
+        tab.page.get_by_role("button", name="Save as JSON").click()
+    assert download.value.suggested_filename == "two.json"
+    download.value.save_as(tmp_path / "two.json")
+    (entry,) = json.loads((tmp_path / "two.json").read_text())
+    assert entry["image"] == "two.png"
+    expected = predictor(photos / "two.png")
+    assert len(entry["faces"]) == len(expected) == 2
+    for face, other in zip(entry["faces"], expected, strict=True):
+        assert list(face) == ["box", "score", "attributes"]
+        assert np.abs(np.subtract(face["box"], other["box"])).max() < 1
+        assert abs(face["score"] - other["score"]) < 1e-2
+        assert list(face["attributes"]) == list(other["attributes"])
+        assert largest_difference(face["attributes"], other) < 1e-2
+
+
+def test_attributes_present_are_those_above_their_thresholds(tab, photos, page_folder):
+    description = json.loads((page_folder / "assets" / "page.json").read_text())
+    thresholds = dict(zip(description["attributes"], description["thresholds"], strict=True))
+    tab.show(photos / "portrait.png", "1 face found")
+    present = {name for name, p in tab.probabilities().items() if p >= thresholds[name]}
+    rows = tab.page.locator(".row.yes")
+    assert set(rows.evaluate_all("rows => rows.map(r => r.dataset.attribute)")) == present
+    impressions = set(description["groups"]["person"])
+    assert tab.page.locator("#chips li").count() == len(present - impressions) > 0
+
+
+def test_time_per_face_is_measured_and_shown(tab, photos):
+    tab.show(photos / "portrait.png", "1 face found")
+    assert 0 < tab.timing("attributes") < 30_000
+    assert 0 < tab.timing("detection") < 60_000
+    text = tab.page.locator("#timings").inner_text()
+    assert re.search(r"Find faces\s+[\d.]+ ms\s+Attributes, per face\s+[\d.]+ ms", text)
