@@ -42,6 +42,33 @@ def dataset_folder(tmp_path_factory):
     return folder
 
 
+RACES = ("Asian", "Black", "Indian")
+
+
+@pytest.fixture(scope="session")
+def grouped_folder(tmp_path_factory):
+    """As `dataset_folder`, with races and genders, and of labels `Male` alone."""
+    folder = tmp_path_factory.mktemp("grouped")
+    rng = np.random.default_rng(1)
+    columns = ("identity", "race", "gender")
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            **dict.fromkeys(CELEBA_ATTRIBUTES, datasets.Value("bool")),
+            **dict.fromkeys(columns, datasets.Value("string")),
+        }
+    )
+    (folder / "data").mkdir()
+    for split, count in (("train", NUM_TRAIN), ("validation", 2 * NUM_VALIDATION)):
+        rows = draw(rng, count)
+        rows["Smiling"] = [None] * count
+        rows["race"] = [RACES[i % 3] for i in range(count)]
+        rows["gender"] = ["Male" if male else "Female" for male in rows["Male"]]
+        table = datasets.Dataset.from_dict(rows, features=features)
+        table.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
 @pytest.fixture
 def recipe_values(dataset_folder) -> dict:
     return {

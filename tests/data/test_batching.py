@@ -1,0 +1,92 @@
+"""Batches: what the processor would give, decoded once, the same in any order."""
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from label2label import Label2LabelImageProcessor
+from label2label.data.augmentation import Augmentation
+from label2label.data.batching import AttributeDataset, batch_loader
+from label2label.errors import UserError
+from PIL import Image
+
+AUGMENTATION = Augmentation(flip=0.5, shift=0.1, rotation=10, color=0.3, blur=0.5, erasing=0.5)
+
+
+@pytest.fixture(scope="module")
+def faces() -> datasets.Dataset:
+    rng = np.random.default_rng(0)
+    sizes = [(109, 89), (200, 200), (90, 300), (112, 112)]
+    images = [
+        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).resize(size[::-1])
+        for size in sizes
+    ]
+    return datasets.Dataset.from_dict(
+        {"image": images, "Male": [True, False, None, True]},
+        features=datasets.Features({"image": datasets.Image(), "Male": datasets.Value("bool")}),
+    )
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_without_augmentation_pixels_are_the_processors(faces, keep):
+    processor = Label2LabelImageProcessor()
+    data = AttributeDataset(faces, ["Male"], processor, keep_decoded=keep)
+    batch = next(iter(batch_loader(data, 4)))
+    expected = processor(list(faces["image"]), return_tensors="pt")["pixel_values"]
+    assert torch.allclose(batch["pixel_values"], expected, atol=1e-5)
+    assert batch["labels"].tolist() == [[1], [0], [-100], [1]]
+    assert batch["row"].tolist() == [0, 1, 2, 3]
+
+
+def test_kept_images_are_the_decoded_ones_and_are_decoded_once(faces, monkeypatch):
+    processor = Label2LabelImageProcessor()
+    plain = AttributeDataset(faces, ["Male"], processor, AUGMENTATION, seed=2)
+    AttributeDataset(faces, ["Male"], processor, AUGMENTATION, seed=2, keep_decoded=True)
+    monkeypatch.setattr(datasets.Image, "decode_example", None)  # a second decoding would fail
+    kept = AttributeDataset(faces, ["Male"], processor, AUGMENTATION, seed=2, keep_decoded=True)
+    monkeypatch.undo()
+    assert torch.equal(
+        plain.__getitems__([0, 1, 2, 3])["pixel_values"],
+        kept.__getitems__([0, 1, 2, 3])["pixel_values"],
+    )
+
+
+def test_a_face_is_changed_the_same_way_in_any_batch_and_another_way_in_another_epoch(faces):
+    data = AttributeDataset(faces, ["Male"], Label2LabelImageProcessor(), AUGMENTATION, seed=2)
+    together = data.__getitems__([3, 1])["pixel_values"][1]
+    assert torch.equal(together, data[1]["pixel_values"])
+    data.epoch = 1
+    assert not torch.equal(together, data[1]["pixel_values"])
+
+
+def test_a_full_disk_is_told_in_one_line_and_leaves_nothing_behind(faces, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+
+    def no_room(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("label2label.data.decoding.os.replace", no_room)
+    with pytest.raises(UserError, match=r"No space left on device.*keep_decoded=false") as told:
+        AttributeDataset(faces, ["Male"], Label2LabelImageProcessor(), keep_decoded=True)
+    assert "\n" not in str(told.value)
+    assert not list(tmp_path.rglob("*.pixels*"))
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_an_image_that_cannot_be_read_is_named_by_its_row(faces):
+    broken = (
+        faces.cast_column("image", datasets.Image(decode=False))
+        .map(
+            lambda row, index: {
+                "image": {
+                    "bytes": b"no image" if index == 2 else row["image"]["bytes"],
+                    "path": None,
+                }
+            },
+            with_indices=True,
+        )
+        .cast_column("image", datasets.Image())
+    )
+    data = AttributeDataset(broken, ["Male"], Label2LabelImageProcessor())
+    with pytest.raises(UserError, match="the image in row 2 cannot be read"):
+        data.__getitems__([0, 1, 2])

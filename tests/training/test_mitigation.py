@@ -1,0 +1,194 @@
+"""Training on several domains: replay, balanced groups, the worst group first."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from label2label import Label2LabelForImageClassification, Label2LabelImageProcessor
+from label2label.cli import main
+from label2label.errors import UserError
+from label2label.training.recipe import Recipe, load_recipe
+from label2label.training.trainer import Trainer, score_parts
+
+
+@pytest.fixture
+def values(recipe_values, dataset_folder, grouped_folder) -> dict:
+    return {
+        **recipe_values,
+        "data": [str(dataset_folder), {"path": str(grouped_folder), "share": 0.5}],
+        "objective": "group-dro",
+        "groups": ["race"],
+        "sampling": "group-balanced",
+        "group_step_size": 0.5,
+        "mixup": 0,
+    }
+
+
+@pytest.mark.parametrize("recipe", ["finetune-shifted", "finetune-merged", "group-balanced"])
+def test_bundled_recipes_start_from_the_shipped_model(recipe):
+    assert load_recipe(recipe).init_from == "celeba-mobilefacenet"
+    assert load_recipe("group-dro").objective == "group-dro"
+
+
+def test_interrupted_group_dro_ends_with_the_same_weights(values, tmp_path):
+    recipe = Recipe(**values)
+    whole = Trainer(recipe, tmp_path / "whole")
+    whole.train()
+    first = Trainer(recipe, tmp_path / "parts")
+    step = first._step
+
+    def step_then_interrupt(batch):
+        first.interrupted = first.progress.step == 5
+        return step(batch)
+
+    first._step = step_then_interrupt
+    assert not first.train()["finished"]
+    second = Trainer(recipe, tmp_path / "parts")
+    second.resume()
+    assert not torch.equal(second.group_dro.weights, torch.full((3,), 1 / 3))
+    assert second.train()["finished"]
+    assert torch.equal(second.group_dro.weights, whole.group_dro.weights)
+    for one, other in zip(whole.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    histories = [
+        json.loads((tmp_path / name / "history.json").read_text()) for name in ("whole", "parts")
+    ]
+    for history in histories:
+        for entry in history:
+            del entry["seconds"]
+    assert histories[0] == histories[1]
+    assert set(histories[0][-1]["groups"]) == {"Asian", "Black", "Indian"}
+    assert len(histories[0][-1]["sources"]) == 2
+
+
+def test_accuracy_is_the_mean_over_sources_and_the_worst_group_is_named():
+    counts = np.array([[3, 2, 4], [4, 4, 4], [1, 1, 1], [0, 1, 1]])
+    first, second = np.array([1, 1, 0, 0]) > 0, np.array([0, 0, 1, 1]) > 0
+    groups = {"a": np.array([0, 0, 1, 0]) > 0, "b": np.array([0, 0, 0, 1]) > 0}
+    scores = score_parts(counts, {"source": {"x": first, "y": second}, "group": groups})
+    assert scores == {
+        "accuracy": pytest.approx((7 / 8 + 1 / 2) / 2),
+        "query_accuracy": pytest.approx((6 / 8 + 1) / 2),
+        "sources": {"x": 7 / 8, "y": 1 / 2},
+        "groups": {"a": 1.0, "b": 0.0},
+        "worst_group_accuracy": 0.0,
+    }
+
+
+def test_only_the_replay_is_shown_to_the_teacher(values, tmp_path):
+    Trainer(Recipe(**{**values, "epochs": 1}), tmp_path / "first").train()
+    best = str(tmp_path / "first/best")
+    values["data"][1]["distillation"] = 0
+    continued = {k: v for k, v in values.items() if k not in ("backbone_config", "model")}
+    trainer = Trainer(
+        Recipe(**{**continued, "init_from": best, "teachers": [best], "distillation": 0.8}),
+        tmp_path / "second",
+    )
+    teacher = trainer.data.train.teacher
+    assert ((teacher[:40] >= 0) & (teacher[:40] <= 1)).all()
+    assert (teacher[40:] == -100).all()
+    assert np.allclose(trainer.data.distillation[:, 0], [0.8] * 40 + [0] * 40)
+
+
+def test_frozen_statistics_stay_and_weights_learn(values, tmp_path):
+    trainer = Trainer(Recipe(**{**values, "freeze_statistics": True, "epochs": 1}), tmp_path)
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    trainer.train()
+    after = trainer.model.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert not [name for name in moved if "running_" in name or "num_batches" in name]
+    assert [name for name in moved if name.endswith("normalization.weight")]
+
+
+def test_a_models_own_crop_is_kept_and_its_calibration_is_not(values, tmp_path):
+    Trainer(Recipe(**{**values, "epochs": 1}), tmp_path / "first").train()
+    folder = tmp_path / "first/best"
+    processor = Label2LabelImageProcessor.from_pretrained(folder)
+    processor.size, processor.crop_size = {"shortest_edge": 96}, {"height": 96, "width": 96}
+    processor.thresholds = [0.3] * 40
+    processor.save_pretrained(folder)
+    continued = {k: v for k, v in values.items() if k not in ("backbone_config", "model")}
+    trainer = Trainer(
+        Recipe(**{**continued, "init_from": str(folder), "epochs": 1}), tmp_path / "second"
+    )
+    assert next(iter(trainer.train_loader))["pixel_values"].shape == (8, 3, 96, 96)
+    trainer._save_model("best")
+    saved = Label2LabelImageProcessor.from_pretrained(tmp_path / "second/best")
+    assert saved.crop_size["height"] == 96
+    assert saved.thresholds is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"groups": []}, "'group-dro' needs groups"),
+        ({"objective": "mean", "groups": []}, "'group-balanced' needs groups"),
+        ({"mixup": 0.2}, "cannot tell the group of mixed-up images"),
+        ({"objective": "best"}, "objective must be one of mean, image-mean, group-dro"),
+    ],
+)
+def test_objectives_that_cannot_be_are_refused(values, change, message):
+    with pytest.raises(Exception, match=message):
+        Recipe(**{**values, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"groups": ["planet"]}, "no column 'planet'"),
+        ({"groups": ["source"]}, "no column 'source'"),
+        ({"data": [{"path": "DATA", "share": 0.5}]}, "add up to 0.5, not to 1"),
+        ({"data": [{"path": "DATA", "where": {"race": "Martian"}}]}, "race = Martian"),
+    ],
+)
+def test_data_that_cannot_be_used_is_refused_in_one_line(
+    values, grouped_folder, tmp_path, change, message
+):
+    for source in change.get("data", []):
+        source["path"] = str(grouped_folder)
+    with pytest.raises(UserError, match=message) as refused:
+        Trainer(Recipe(**{**values, **change}), tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_data_replaces_the_one_source_and_keeps_its_condition(
+    recipe_values, grouped_folder, dataset_folder, tmp_path, capsys
+):
+    import yaml
+
+    file = tmp_path / "recipe.yaml"
+    values = {**recipe_values, "epochs": 1}
+    values["data"] = [{"path": "elsewhere", "where": {"race": "Asian"}}]
+    file.write_text(yaml.safe_dump(values))
+    arguments = ["train", "--recipe", str(file), "--output", str(tmp_path / "run")]
+    assert main([*arguments, "--data", str(grouped_folder)]) == 0
+    used = yaml.safe_load((tmp_path / "run/recipe.yaml").read_text())
+    assert used["data"][0]["path"] == str(grouped_folder)
+    assert used["data"][0]["where"] == {"race": "Asian"}
+    values["data"].append(str(dataset_folder))
+    file.write_text(yaml.safe_dump(values))
+    assert main([*arguments, "--data", str(grouped_folder)]) == 2
+    assert "--set data.0.path=" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_no_number_stops_before_the_weights_and_names_the_images(
+    values, tmp_path, monkeypatch
+):
+    trainer = Trainer(Recipe(**values, checkpoint_every=2), tmp_path)
+    forward, before = Label2LabelForImageClassification.forward, {}
+
+    def forward_then_diverge(self, **inputs):
+        outputs = forward(self, **inputs)
+        if trainer.progress.step == 3 and self.training:
+            before.update({k: v.clone() for k, v in self.state_dict().items() if "run" not in k})
+            outputs.logits = outputs.logits * float("nan")
+        return outputs
+
+    monkeypatch.setattr(Label2LabelForImageClassification, "forward", forward_then_diverge)
+    with pytest.raises(UserError, match=r"step 4 is not a finite.*step-00000002") as told:
+        trainer.train()
+    rows = list(trainer.data.sampler.__iter__())[24:32]
+    assert str(told.value).endswith(", ".join(f"row {row}" for row in rows))
+    after = trainer.model.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before if "num_batches" not in k)

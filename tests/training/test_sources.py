@@ -1,0 +1,84 @@
+"""Sources: which rows of which dataset, and what is refused."""
+
+import numpy as np
+import pytest
+from label2label.errors import UserError
+from label2label.training.sources import Source, group_rows, open_sources, read_sources
+
+
+def test_a_path_a_list_of_paths_and_mappings_are_read():
+    assert read_sources("a") == [Source("a")]
+    sources = read_sources(["a", {"path": "b", "where": {"race": "Asian"}, "share": 0.4}])
+    assert sources == [Source("a"), Source("b", {"race": "Asian"}, share=0.4)]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([], "names no dataset"),
+        ([3], "a path or a mapping with a path"),
+        ([{"where": {}}], "a path or a mapping with a path"),
+        ([{"path": "a", "were": 1}], "unknown key were"),
+        ([{"path": "a", "share": 1.5}], "share must be in 0..1"),
+        ([{"path": "a", "limit": -1}], "limit must not be negative"),
+    ],
+)
+def test_what_is_no_source_is_refused(data, message):
+    with pytest.raises(ValueError, match=message):
+        read_sources(data)
+
+
+def test_a_condition_keeps_matching_rows_of_every_split(grouped_folder):
+    sources = [Source(str(grouped_folder), {"race": ["Asian", "Indian"], "gender": "Male"})]
+    for split in ("train", "validation"):
+        rows, _ = open_sources(sources, split, seed=0)
+        assert set(rows["race"]) == {"Asian", "Indian"}
+        assert set(rows["gender"]) == {"Male"}
+
+
+def test_a_smaller_limit_keeps_some_of_a_larger_ones_rows(grouped_folder):
+    def kept(limit, seed=0):
+        source = Source(str(grouped_folder), {"race": "Asian"}, limit=limit)
+        return set(open_sources([source], "train", seed)[0]["identity"])
+
+    assert len(kept(3)) == 3
+    assert kept(3) < kept(6)
+    assert kept(3, seed=1) != kept(3)
+    validation, _ = open_sources([Source(str(grouped_folder), limit=1)], "validation", 0)
+    assert len(validation) > 1
+
+
+def test_columns_that_a_source_lacks_are_null(dataset_folder, grouped_folder):
+    rows, source_of = open_sources(
+        [Source(str(dataset_folder)), Source(str(grouped_folder), {"race": "Black"})], "train", 0
+    )
+    races = np.array(rows["race"], object)
+    assert set(races[source_of == 0]) == {None}
+    assert set(races[source_of == 1]) == {"Black"}
+    names, group_of = group_rows(
+        open_sources([Source(str(dataset_folder)), Source(str(grouped_folder))], "train", 0)[0],
+        ["race", "gender"],
+        "both",
+    )
+    assert names[0] == "Asian, Female"
+    assert (group_of[:40] == -1).all()
+    assert np.bincount(group_of[40:]).min() > 0
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ({"race": "Martian"}, "no row of the train split has race = Martian; it has Asian, Black"),
+        ({"planet": "Mars"}, "no column 'planet'"),
+        ({"race": "Asian", "identity": "1"}, "race = Asian and identity = 1"),
+    ],
+)
+def test_a_condition_that_no_row_meets_is_refused(grouped_folder, where, message):
+    with pytest.raises(UserError, match=message):
+        open_sources([Source(str(grouped_folder), where)], "train", 0)
+
+
+def test_one_group_is_no_groups(grouped_folder, dataset_folder):
+    rows, _ = open_sources([Source(str(grouped_folder), {"race": "Asian"})], "train", 0)
+    with pytest.raises(UserError, match="race name only Asian"):
+        group_rows(rows, ["race"], "data")
