@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
+from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils import close_session
+from label2label.hub.answers import explain
 from PIL import Image
 
 from .conftest import save_model
@@ -257,6 +259,11 @@ def test_something_that_is_not_the_hub(hub, push, model_folder, monkeypatch):
         line = refused(hub, push, "--model", model_folder, "--repo-id", "someone/faces")
         portal.shutdown()
     assert "is not the Hub" in line
+
+
+def test_a_server_without_xet_is_told_with_the_way_out():
+    error = HTTPError("404 Not Found: http://127.0.0.1/api/models/a/b/xet-write-token/main")
+    assert explain(error, "a/b").endswith("does not speak Xet: set HF_HUB_DISABLE_XET=1")
 
 
 def test_a_plan_that_has_no_spaces(hub, push, space_folder):

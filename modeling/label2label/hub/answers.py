@@ -72,6 +72,8 @@ def explain(error: BaseException, repo_id: str) -> str:
     if isinstance(error, HfHubHTTPError):
         return _explain_status(error, repo_id)
     if isinstance(error, HTTPError | ConnectionError | TimeoutError):
+        if "/xet-" in str(error) and "404" in str(error):
+            return f"{constants.ENDPOINT} does not speak Xet: set HF_HUB_DISABLE_XET=1"
         return (
             f"the Hub at {constants.ENDPOINT} cannot be reached ({one_line(error)}): check the "
             f"network, and HF_ENDPOINT if it is set; then {AGAIN}"
