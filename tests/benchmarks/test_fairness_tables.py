@@ -1,0 +1,159 @@
+"""Tables of the shift and of its mitigation: chosen on validation, gone on with step by step."""
+
+import json
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from label2label import Label2LabelForImageClassification, Label2LabelImageProcessor
+from label2label.data.vocabulary import CELEBA_ATTRIBUTES
+from label2label.models import Label2LabelConfig
+from PIL import Image
+
+RACES = ("Asian", "White")
+
+
+def write_dataset(folder, races: tuple[str, ...], known: tuple[str, ...], count: int) -> str:
+    rng = np.random.default_rng(0)
+    text = dict.fromkeys(("identity", "race", "gender"), datasets.Value("string"))
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            **dict.fromkeys(CELEBA_ATTRIBUTES, datasets.Value("bool")),
+            **text,
+            "age": datasets.Value("int32"),
+        }
+    )
+    (folder / "data").mkdir(parents=True)
+    for split in ("train", "validation", "test"):
+        columns: dict[str, list] = {name: [] for name in features}
+        for i in range(count):
+            bright = bool(rng.integers(2))
+            pixels = rng.normal(190 if bright else 60, 20, (40, 32, 3)).clip(0, 255)
+            columns["image"].append(Image.fromarray(pixels.astype(np.uint8)))
+            for name in CELEBA_ATTRIBUTES:
+                columns[name].append(bright if name in known else None)
+            columns["identity"].append(f"{split}-{i}")
+            columns["race"].append(races[i % len(races)] if races else None)
+            columns["gender"].append(None)
+            columns["age"].append([10, 35][i // 2 % 2] if races else None)
+        rows = datasets.Dataset.from_dict(columns, features=features)
+        rows.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    return str(folder)
+
+
+@pytest.fixture
+def options(tmp_path) -> list[str]:
+    """A random model and two small datasets; trainings of a few steps."""
+    torch.manual_seed(0)
+    config = Label2LabelConfig(
+        backbone_config={"stem_channels": 8, "stages": [[2, 8, 1, 2]], "feature_channels": 16},
+        hidden_size=16,
+        intermediate_size=16,
+        num_attention_heads=2,
+        id2label=dict(enumerate(CELEBA_ATTRIBUTES)),
+        label2id={name: i for i, name in enumerate(CELEBA_ATTRIBUTES)},
+    )
+    Label2LabelForImageClassification(config).save_pretrained(tmp_path / "model")
+    Label2LabelImageProcessor().save_pretrained(tmp_path / "model")
+    celeba = write_dataset(tmp_path / "celeba", (), CELEBA_ATTRIBUTES, 24)
+    utkface = write_dataset(tmp_path / "utkface", RACES, ("Male", "Young"), 64)
+    arguments = ["--model", str(tmp_path / "model"), "--celeba", celeba, "--utkface", utkface]
+    arguments += ["--runs", str(tmp_path / "runs"), "--output", str(tmp_path / "results")]
+    for setting in ("epochs=1", "batch_size=8", "workers=0", "mixed_precision='no'"):
+        arguments += ["--set", setting]
+    return arguments
+
+
+@pytest.mark.slow
+def test_tables_hold_what_evaluate_says_and_a_stopped_run_goes_on(
+    options, tmp_path, load_benchmark, run_inside, monkeypatch, capsys
+):
+    benchmark = load_benchmark("fairness_tables")
+    ran: list[list[str]] = []
+
+    def run(arguments: list[str]) -> int:
+        ran.append(arguments)
+        return 1 if len(ran) == 6 else run_inside(arguments)
+
+    monkeypatch.setattr(benchmark, "run_command", run)
+    options += ["--recipes", "finetune-merged", "--few-shot", "10"]
+    assert benchmark.main(options) == 2
+    assert "the same command goes on" in capsys.readouterr().err
+    assert len(ran) == 6
+    assert benchmark.main(options) == 0
+    commands = [arguments[0] for arguments in ran]
+    # 4 evaluations before; twice a training and 4 evaluations; and the one that failed.
+    assert (commands.count("train"), commands.count("evaluate")) == (2, 13)
+    assert benchmark.main(options) == 0
+    assert len(ran) == 15
+
+    results = tmp_path / "results"
+    before = json.loads((results / "fairness_before.json").read_text())
+    scores = json.loads((tmp_path / "runs/before/utkface-test.json").read_text())
+    male = scores["groups"]["race"]["per_attribute"]["Male"]
+    assert before["test"]["Male"]["value"] == male["accuracy"]["Asian"]
+    assert before["test"]["Male_gap"]["value"] == male["gap"]
+    assert before["test"]["Male_by_race"] == male["accuracy"]
+    older = scores["minimum_age"]["groups"]["race"]["per_group"]["Asian"]
+    assert before["test"]["from_15_mean"]["value"] == older["accuracy"]
+
+    table = json.loads((results / "fairness_mitigation.json").read_text())
+    row = table["after"]["finetune-merged"]
+    for name, key in (("shifted", "mean"), ("celeba", "celeba")):
+        gain = row["test"][key]["value"] - before["test"][key]["value"]
+        assert row["difference"][name]["difference"] == pytest.approx(gain, abs=1e-5)
+    assert list(json.loads((results / "fairness_few_shot.json").read_text())["images"]) == ["10"]
+    used = (tmp_path / "runs/few-shot-10/recipe.yaml").read_text()
+    assert "limit: 10" in used
+    assert str(tmp_path / "utkface") in used
+
+
+def row(shifted: float, celeba: float) -> dict:
+    scores = {"mean": {"value": shifted}, "celeba": {"value": celeba}}
+    return {"validation": scores, "test": scores}
+
+
+def test_the_chosen_one_is_best_of_those_that_forget_little(load_benchmark):
+    choose = load_benchmark("fairness_tables").choose
+    rows = {"a": row(0.95, 0.89), "b": row(0.85, 0.903), "c": row(0.9, 0.9025), "d": row(0.8, 0.91)}
+    assert choose(row(0.7, 0.905), rows) == "c"
+    assert choose(row(0.7, 0.95), rows) is None
+
+
+def test_goals_are_judged_on_test(load_benchmark):
+    before = {
+        "test": {"mean": {"value": 0.74}, "celeba": {"value": 0.905}, "Male": {"value": 0.65}}
+    }
+    after = {
+        "test": {
+            "mean": {"value": 0.83},
+            "Male": {"value": 0.79},
+            "celeba": {"value": 0.9025},
+            "from_15_Male": {"value": 0.93},
+            "Male_gap_age_adjusted": None,
+        },
+        "difference": {"by_race": {"a": {"difference": 0.1}, "b": {"difference": -0.01}}},
+    }
+    goals = load_benchmark("fairness_tables").judge(before, after)
+    met = {name: goal["met"] for name, goal in goals.items()}
+    assert met == {
+        "gain_of_the_mean": True,
+        "Male": False,
+        "Male_from_15": True,
+        "loss_of_celeba": True,
+        "Male_gap_age_adjusted": False,
+        "smallest_gain_of_a_race": False,
+    }
+    assert goals["gain_of_the_mean"]["value"] == pytest.approx(0.09)
+
+
+def test_list_prints_what_is_left_and_runs_nothing(options, load_benchmark, capsys, monkeypatch):
+    benchmark = load_benchmark("fairness_tables")
+    monkeypatch.setattr(benchmark, "run_command", None)
+    assert benchmark.main([*options, "--list"]) == 0
+    commands = capsys.readouterr().out.splitlines()
+    # 4 recipes and 4 numbers of images, each a training and 4 evaluations, and 4 before.
+    assert len(commands) == 8 * 5 + 4
+    assert sum(" data.1.limit=" in command for command in commands) == 4
