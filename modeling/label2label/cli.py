@@ -59,6 +59,13 @@ def run_push(args: argparse.Namespace) -> int:
     return push_command(args)
 
 
+def run_label(args: argparse.Namespace) -> int:
+    """Label a whole image collection."""
+    from label2label.prediction.label_command import label_command
+
+    return label_command(args)
+
+
 def probability(text: str) -> float:
     """Parse a number from 0 to 1."""
     value = float(text)
@@ -105,6 +112,40 @@ def build_parser() -> argparse.ArgumentParser:
     )
     predict.add_argument(
         "--batch-size", type=positive_integer, default=32, metavar="N", help="faces at once"
+    )
+
+    label = commands.add_parser("label", help="label a whole image collection into Parquet files")
+    label.set_defaults(run=run_label)
+    label.add_argument(
+        "--model", help="folder, Hub id or exported ONNX file (default: the model that ships)"
+    )
+    label.add_argument(
+        "--data",
+        required=True,
+        metavar="DIR|GLOB",
+        help="folder of photos, quoted glob of photos or Parquet files, or prepared dataset",
+    )
+    label.add_argument(
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="folder to write; the same command goes on with an interrupted run",
+    )
+    label.add_argument(
+        "--no-align",
+        dest="align",
+        action="store_false",
+        help="take each whole image as one face's crop, as the images of prepared datasets are",
+    )
+    label.add_argument(
+        "--batch-size", type=positive_integer, default=32, metavar="N", help="faces at once"
+    )
+    label.add_argument(
+        "--shard-size",
+        type=positive_integer,
+        default=1000,
+        metavar="N",
+        help="images a Parquet file, which is what an interruption can cost (default: %(default)s)",
     )
 
     train = commands.add_parser("train", help="train a model by a recipe")
@@ -218,6 +259,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         mend, said in one line on standard error; 130 when interrupted.
     """
     args = build_parser().parse_args(arguments)
+    # Of damaged metadata in photos that can be read all the same.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     try:
         return args.run(args)

@@ -31,6 +31,19 @@ def model_folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def exported(model_folder, tmp_path_factory):
+    """The tiny model as a folder of one ONNX file."""
+    pytest.importorskip("onnx")
+    from label2label.export.onnx_export import export_onnx
+    from label2label.prediction.backend import load_backend
+
+    backend = load_backend(model_folder)
+    path = tmp_path_factory.mktemp("exported") / "model.onnx"
+    export_onnx(backend.model, backend.preprocessing, path)
+    return path
+
+
 @pytest.fixture(autouse=True)
 def offline_detector(monkeypatch):
     """No test here depends on the network: the cascade that OpenCV ships finds the faces."""

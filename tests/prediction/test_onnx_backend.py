@@ -14,17 +14,6 @@ from label2label.prediction.predictor import AttributePredictor
 onnx = pytest.importorskip("onnx")
 
 
-@pytest.fixture(scope="session")
-def exported(model_folder, tmp_path_factory):
-    """The tiny model as a folder of one ONNX file."""
-    from label2label.export.onnx_export import export_onnx
-
-    backend = load_backend(model_folder)
-    path = tmp_path_factory.mktemp("exported") / "model.onnx"
-    export_onnx(backend.model, backend.preprocessing, path)
-    return path
-
-
 @pytest.mark.parametrize("size", [(600, 512), (109, 89), (113, 240), (40, 31), (112, 112)])
 def test_crop_is_the_image_processors(size, model_folder, exported):
     pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)

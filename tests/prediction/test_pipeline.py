@@ -62,9 +62,9 @@ def test_error_comes_in_its_place_and_ends_the_threads(kind):
         return i
 
     results = []
+    stream = run_ahead(map_in_threads(fail_at_five, range(1000), 2, 4), 2)
     with pytest.raises(kind, match="five"):
-        for result in run_ahead(map_in_threads(fail_at_five, range(1000), 2, 4), 2):
-            results.append(result)
+        results.extend(stream)
     assert results == [0, 1, 2, 3, 4]
     assert len(done) < 20
     assert "run_ahead" not in {thread.name for thread in threading.enumerate()}
@@ -75,8 +75,7 @@ def test_stream_that_is_left_is_closed_and_its_threads_end():
 
     def items():
         try:
-            for i in range(10**9):
-                yield i
+            yield from range(10**9)
         finally:
             closed.set()
 

@@ -24,12 +24,13 @@ class Backend(Protocol):
         """uint8 RGB crops (batch, crop_size, crop_size, 3) to probabilities (batch, attributes)."""
 
 
-def load_backend(name: str | os.PathLike[str] | None = None) -> Backend:
+def load_backend(name: str | os.PathLike[str] | None = None, threads: int = 0) -> Backend:
     """Load a model with the library that its files are for.
 
     Args:
         name: an ONNX file, a folder that holds one and no `config.json`, a model's folder or a Hub
             id; by default the checkpoint that ships with the package.
+        threads: of one inference by ONNX Runtime; its own choice by default.
 
     Returns:
         The backend; a PyTorch model is on a GPU where there is one.
@@ -51,7 +52,7 @@ def load_backend(name: str | os.PathLike[str] | None = None) -> Backend:
     if path.suffix == ".onnx":
         from label2label.prediction.onnx_backend import OnnxBackend
 
-        return OnnxBackend(path)
+        return OnnxBackend(path, threads)
     from label2label.prediction.torch_backend import TorchBackend
 
     return TorchBackend.from_pretrained(name)
