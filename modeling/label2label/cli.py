@@ -38,6 +38,22 @@ def run_evaluate(args: argparse.Namespace) -> int:
     return evaluate_command(args)
 
 
+def run_audit(args: argparse.Namespace) -> int:
+    """Accuracy and gaps between groups on data of one's own, as one HTML page."""
+    from label2label.checkpoints import default_checkpoint
+    from label2label.evaluation.audit import audit_command
+
+    args.model = args.model or str(default_checkpoint())
+    return audit_command(args)
+
+
+def run_calibrate(args: argparse.Namespace) -> int:
+    """Fit a model's temperature and thresholds to held-out images."""
+    from label2label.evaluation.calibrate import calibrate_command
+
+    return calibrate_command(args)
+
+
 def run_convert(args: argparse.Namespace) -> int:
     """Turn a public MobileFaceNet checkpoint into a backbone folder."""
     from label2label.training.conversion import convert_command
@@ -64,6 +80,13 @@ def run_label(args: argparse.Namespace) -> int:
     from label2label.prediction.label_command import label_command
 
     return label_command(args)
+
+
+def run_benchmark(args: argparse.Namespace) -> int:
+    """Size and speed beside what a user might pick instead."""
+    from label2label.export.benchmark import benchmark_command
+
+    return benchmark_command(args)
 
 
 def probability(text: str) -> float:
@@ -106,9 +129,9 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--threshold",
         type=probability,
-        default=0.5,
         metavar="T",
-        help="probability from which the table says yes (default: %(default)s); JSON has them all",
+        help="probability from which the table says yes (default: the model's own for each "
+        "attribute); JSON has them all",
     )
     predict.add_argument(
         "--batch-size", type=positive_integer, default=32, metavar="N", help="faces at once"
@@ -178,7 +201,18 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="COLUMN",
-        help="also by the groups of this column, such as race; may be repeated",
+        help="also by the groups of this column, such as race; may be repeated, and is then also "
+        "crossed",
+    )
+    evaluate.add_argument(
+        "--against", metavar="MODEL", help="another model, compared on the same images, paired"
+    )
+    evaluate.add_argument(
+        "--minimum-age",
+        type=positive_integer,
+        default=15,
+        metavar="YEARS",
+        help="where ages are known, also for these and more years alone (default: %(default)s)",
     )
     evaluate.add_argument("--output", metavar="FILE.json", help="write the figures here")
     evaluate.add_argument("--report", metavar="DIR", help="write a report with plots here")
@@ -186,6 +220,80 @@ def build_parser() -> argparse.ArgumentParser:
         "--bootstrap", type=positive_integer, metavar="N", help="resamples of the intervals"
     )
     evaluate.add_argument(
+        "--batch-size", type=positive_integer, default=64, metavar="N", help="images at once"
+    )
+
+    audit = commands.add_parser(
+        "audit", help="accuracy and gaps by group on your own data, as one HTML page"
+    )
+    audit.set_defaults(run=run_audit)
+    audit.add_argument("--model", help="folder or Hub id (default: the model that ships)")
+    audit.add_argument(
+        "--data",
+        required=True,
+        metavar="DIR|FILE",
+        help="prepared dataset, or a CSV or Parquet file with the columns image (path of a photo), "
+        "labels named as the model's attributes (1, 0 or empty), the groups, and where known "
+        "identity and age",
+    )
+    audit.add_argument(
+        "--split", default="test", help="of a prepared dataset (default: %(default)s)"
+    )
+    audit.add_argument(
+        "--group",
+        action="append",
+        required=True,
+        metavar="COLUMN",
+        help="compare the groups of this column; may be repeated, and is then also crossed",
+    )
+    audit.add_argument(
+        "--against", metavar="MODEL", help="another model, compared on the same images, paired"
+    )
+    audit.add_argument("--output", required=True, metavar="FILE.html", help="page to write")
+    audit.add_argument(
+        "--no-align",
+        dest="align",
+        action="store_false",
+        help="take each image of a CSV or Parquet file as a face's crop, without looking for faces",
+    )
+    audit.add_argument(
+        "--minimum-age",
+        type=positive_integer,
+        default=15,
+        metavar="YEARS",
+        help="where ages are known, also for these and more years alone (default: %(default)s)",
+    )
+    audit.add_argument(
+        "--bootstrap", type=positive_integer, metavar="N", help="resamples of the intervals"
+    )
+    audit.add_argument(
+        "--batch-size", type=positive_integer, default=64, metavar="N", help="images at once"
+    )
+
+    calibrate = commands.add_parser(
+        "calibrate", help="fit a model's temperature and thresholds to held-out images"
+    )
+    calibrate.set_defaults(run=run_calibrate)
+    calibrate.add_argument(
+        "--model", required=True, metavar="DIR", help="folder whose config files are rewritten"
+    )
+    calibrate.add_argument("--data", required=True, metavar="DIR", help="prepared dataset")
+    calibrate.add_argument("--split", default="validation", help="to fit to (default: %(default)s)")
+    calibrate.add_argument(
+        "--measure-on", metavar="SPLIT", help="measure before and after on this split, unseen"
+    )
+    calibrate.add_argument("--output", metavar="FILE.json", help="write the figures here")
+    calibrate.add_argument(
+        "--accuracy-loss",
+        type=probability,
+        default=0.0005,
+        metavar="L",
+        help="accuracy that thresholds may give up for balanced accuracy (default: %(default)s)",
+    )
+    calibrate.add_argument(
+        "--bootstrap", type=positive_integer, metavar="N", help="resamples of the intervals"
+    )
+    calibrate.add_argument(
         "--batch-size", type=positive_integer, default=64, metavar="N", help="images at once"
     )
 
@@ -213,7 +321,37 @@ def build_parser() -> argparse.ArgumentParser:
         "--known-labels", action="store_true", help="take a second input, words that are known"
     )
     export.add_argument("--backbone-only", action="store_true", help="leave the head out")
+    export.add_argument(
+        "--web",
+        action="store_true",
+        help="also what the page in spaces_app/on_device needs, for its folder assets",
+    )
+    export.add_argument("--ncnn", action="store_true", help="also ncnn's files, for phones")
     export.add_argument("--opset", type=int, default=20, help="ONNX opset (default: %(default)s)")
+
+    benchmark = commands.add_parser(
+        "benchmark", help="size and speed beside what you might pick instead"
+    )
+    benchmark.set_defaults(run=run_benchmark)
+    benchmark.add_argument("--model", help="folder or Hub id (default: the model that ships)")
+    benchmark.add_argument(
+        "--output", metavar="FILE.json", help="write figures here, a table and a plot beside them"
+    )
+    benchmark.add_argument(
+        "--int8",
+        metavar="FILE.onnx",
+        help="ours in INT8, by `export --int8` (default: calibrated by noise, for speed alone)",
+    )
+    benchmark.add_argument(
+        "--results",
+        default="results",
+        metavar="DIR",
+        help="JSON files of `evaluate`, for the accuracy of these weights (default: %(default)s)",
+    )
+    benchmark.add_argument("--rows", nargs="+", metavar="ROW", help="these rows alone")
+    benchmark.add_argument(
+        "--quick", action="store_true", help="two short rounds of one image on one thread"
+    )
 
     push = commands.add_parser("push", help="upload a model, the Space and a dataset to the Hub")
     push.set_defaults(run=run_push)

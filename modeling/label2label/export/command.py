@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from label2label.errors import UserError
+from label2label.export.ncnn_export import NCNN_FILES, export_ncnn
 from label2label.export.onnx_export import export_onnx
 from label2label.export.web import WEB_FILES, fetch_web_files, write_page_file
 from label2label.prediction.torch_backend import TorchBackend
@@ -21,7 +22,7 @@ def export_command(args: argparse.Namespace) -> int:
 
     Args:
         args: `model` (folder, Hub id or None), `output` (folder), `int8`, `calibration` (folder),
-            `uint8_input`, `known_labels`, `backbone_only`, `opset`, `web`.
+            `uint8_input`, `known_labels`, `backbone_only`, `opset`, `web`, `ncnn`.
 
     Returns:
         The exit code, 0.
@@ -38,6 +39,8 @@ def export_command(args: argparse.Namespace) -> int:
         raise UserError("--int8 is measured by probabilities, which --backbone-only leaves out")
     if args.web and (args.backbone_only or args.known_labels or args.int8):
         raise UserError("--web lays out one float model that takes a face and nothing else")
+    if args.ncnn and (args.backbone_only or args.known_labels):
+        raise UserError("ncnn's files are of the whole model, which takes a face and nothing else")
     output = Path(args.output)
     check_output(output)
     if args.model is None:
@@ -71,6 +74,8 @@ def export_command(args: argparse.Namespace) -> int:
                 f"INT8 changes a probability by {report['change']:.4f} on average; "
                 f"{len(report['float_layers'])} layers stay in float"
             )
+        if args.ncnn:
+            export_ncnn(backend.model, backend.preprocessing, Path(draft))
         if args.web:
             write_page_file(Path(draft), path.name, backend.preprocessing)
         output.mkdir(exist_ok=True)
@@ -91,7 +96,7 @@ def check_output(output: Path) -> None:
     """
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output} is a file: give a folder")
-    ours = {FLOAT_FILE, INT8_FILE, BACKBONE_FILE, *WEB_FILES}
+    ours = {FLOAT_FILE, INT8_FILE, BACKBONE_FILE, *NCNN_FILES, *WEB_FILES}
     others = (
         sorted(x.name for x in output.iterdir() if x.name not in ours) if output.exists() else []
     )

@@ -39,8 +39,8 @@ def measure_complexity(config: Label2LabelConfig, image_size: int | None = None)
     backbone = model.eval().requires_grad_(False).label2label.backbone
     return {
         "image_size": image_size,
-        "parameters": _parts(_count_parameters(backbone), _count_parameters(model)),
-        "flops": _parts(_count_flops(backbone, image), _count_flops(model, image)),
+        "parameters": _parts(count_parameters(backbone), count_parameters(model)),
+        "flops": _parts(count_flops(backbone, image), count_flops(model, image)),
     }
 
 
@@ -65,11 +65,13 @@ def _parts(backbone: int, everything: int) -> dict[str, int]:
     return {"backbone": backbone, "head": everything - backbone, "all": everything}
 
 
-def _count_parameters(module: torch.nn.Module) -> int:
+def count_parameters(module: torch.nn.Module) -> int:
+    """Weights and biases of a module, each number counted once."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _count_flops(module: torch.nn.Module, image: torch.Tensor) -> int:
+def count_flops(module: torch.nn.Module, image: torch.Tensor) -> int:
+    """FLOPs of one call, 2 a multiply-add of convolutions and matrix products."""
     with FlopCounterMode(display=False) as counter:
         module(image)
     return counter.get_total_flops()

@@ -134,16 +134,39 @@ def export_onnx(
     inputs = {"pixel_values": wrapper.example_pixels(preprocessing.crop_size)}
     if known_labels:
         inputs["known_labels"] = torch.full((2, config.num_labels), -100)
+    output = "features" if backbone_only else "probabilities"
+    translated = translate(wrapper, inputs, output, opset)
+    onnx.helper.set_model_props(translated, preprocessing.to_metadata())
+    onnx.save(translated, path)
+
+
+def translate(
+    module: nn.Module, inputs: dict[str, torch.Tensor], output: str, opset: int = DEFAULT_OPSET
+) -> onnx.ModelProto:
+    """A module with a dynamic batch as an ONNX model.
+
+    Args:
+        module: in evaluation mode, of one output.
+        inputs: an example of each input by name, of a batch of 2.
+        output: name of the output.
+        opset: of ONNX.
+
+    Returns:
+        The model, without paths of this machine.
+
+    Raises:
+        UserError: torch cannot translate the module, or not to the opset.
+    """
     batch = torch.export.Dim("batch")
     try:
         with quiet():
             program: Any = torch.onnx.export(
-                wrapper,
+                module,
                 kwargs=inputs,
                 dynamo=True,
                 opset_version=opset,
                 input_names=list(inputs),
-                output_names=["features" if backbone_only else "probabilities"],
+                output_names=[output],
                 dynamic_shapes={name: {0: batch} for name in inputs},
                 verbose=False,
             )
@@ -152,8 +175,7 @@ def export_onnx(
     translated = without_debug_information(program.model_proto)
     if (found := translated.opset_import[0].version) != opset:
         raise UserError(f"this model cannot be translated to opset {opset}: torch gives {found}")
-    onnx.helper.set_model_props(translated, preprocessing.to_metadata())
-    onnx.save(translated, path)
+    return translated
 
 
 def without_debug_information(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,0 +1,231 @@
+"""What the benchmark compares: models, each as the file that its runtime loads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+from transformers import (
+    MobileNetV2Config,
+    MobileNetV2ForImageClassification,
+    MobileViTConfig,
+    MobileViTForImageClassification,
+    ResNetConfig,
+)
+
+from label2label.export.benchmark_worker import random_images
+from label2label.export.complexity import (
+    count_flops,
+    count_parameters,
+    measure_complexity,
+    original_label2label,
+)
+from label2label.export.int8 import quantize_onnx
+from label2label.export.ncnn_export import NCNN_FILES, export_ncnn
+from label2label.export.onnx_export import export_onnx, translate
+from label2label.models import Label2LabelConfig, Label2LabelForImageClassification
+from label2label.prediction.preprocessing import Preprocessing
+from label2label.prediction.torch_backend import TorchBackend
+
+NUM_LABELS = 40
+OURS = {
+    "ours-torch": "torch",
+    "ours-torch-compile": "torch-compile",
+    "ours-onnx": "onnxruntime",
+    "ours-onnx-int8": "onnxruntime",
+    "ours-openvino": "openvino",
+    "ours-openvino-int8": "openvino",
+    "ours-ncnn": "ncnn",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the benchmark.
+
+    Args:
+        name: its key.
+        title: of the model, for people.
+        runtime: one of `benchmark_worker.RUNTIMES`.
+        path: the file or folder to load.
+        files: whose sizes count.
+        image_size: height and width in pixels.
+        parameters: of the model in PyTorch.
+        flops: of one image in PyTorch, 2 a multiply-add.
+        expected: PyTorch's float32 probabilities of the first image.
+    """
+
+    name: str
+    title: str
+    runtime: str
+    path: Path
+    files: tuple[Path, ...]
+    image_size: int
+    parameters: int
+    flops: int
+    expected: np.ndarray
+
+
+def _resnet() -> Label2LabelForImageClassification:
+    backbone = ResNetConfig(out_features=["stage4"])
+    config = Label2LabelConfig(backbone_config=backbone, num_labels=NUM_LABELS)
+    return Label2LabelForImageClassification(config)
+
+
+# Title, builder, image size. All with random weights: speed does not ask what they are.
+OTHERS: dict[str, tuple[str, Callable[[], Any], int]] = {
+    "original": (
+        "Label2label as released (ResNet-50, hidden 2048)",
+        lambda: Label2LabelForImageClassification(original_label2label()),
+        250,
+    ),
+    "resnet50-224": ("ResNet-50 and our head", _resnet, 224),
+    "resnet50-112": ("ResNet-50 and our head", _resnet, 112),
+    "mobilenet-v2": (
+        "MobileNetV2 and a linear head",
+        lambda: MobileNetV2ForImageClassification(MobileNetV2Config(num_labels=NUM_LABELS)),
+        224,
+    ),
+    "mobilevit-small": (
+        "MobileViT-small and a linear head",
+        lambda: MobileViTForImageClassification(MobileViTConfig(num_labels=NUM_LABELS)),
+        256,
+    ),
+}
+ROW_NAMES = (*OURS, *OTHERS)
+
+
+def our_rows(model: str, names: list[str], folder: Path, int8: Path | None = None) -> list[Row]:
+    """Rows of a model folder, and the files that they need.
+
+    Args:
+        model: the folder, or a Hub id.
+        names: of `OURS`.
+        folder: to write to.
+        int8: a file that `label2label export --int8` wrote; without one, a model is calibrated by
+            noise, for speed alone.
+
+    Returns:
+        The rows, in the order of the names.
+
+    Raises:
+        UserError: the model cannot be loaded or translated.
+    """
+    backend = TorchBackend.from_pretrained(model)
+    network = backend.model.cpu()
+    preprocessing, size = backend.preprocessing, backend.preprocessing.crop_size
+    float_file = folder / "ours.onnx"
+    export_onnx(network, preprocessing, float_file)
+    if int8 is None and any(name.endswith("int8") for name in names):
+        int8 = folder / "ours_int8.onnx"
+        noise = np.random.default_rng(0).integers(0, 256, (40, size, size, 3), dtype=np.uint8)
+        # A tolerance that anything is within: it is not for accuracy.
+        quantize_onnx(float_file, int8, noise, tolerance=1.0)
+    if "ours-ncnn" in names:
+        (folder / "ncnn").mkdir()
+        export_ncnn(network, preprocessing, folder / "ncnn")
+    pixels = torch.from_numpy(random_images(1, size))
+    with torch.inference_mode():
+        expected = network(pixels).logits.sigmoid()[0].numpy()
+    complexity = measure_complexity(network.config, size)
+    rows = []
+    for name in names:
+        runtime = OURS[name]
+        path = Path(model)
+        files: tuple[Path, ...] = (path / "model.safetensors",)
+        if runtime == "ncnn":
+            path = folder / "ncnn"
+            files = tuple(path / file for file in NCNN_FILES)
+        elif not runtime.startswith("torch"):
+            path = int8 if int8 and name.endswith("int8") else float_file
+            files = (path,)
+        rows.append(
+            Row(
+                name,
+                "Label2label, MobileFaceNet" + (" in INT8" if name.endswith("int8") else ""),
+                runtime,
+                path,
+                files,
+                size,
+                complexity["parameters"]["all"],
+                complexity["flops"]["all"],
+                expected,
+            )
+        )
+    return rows
+
+
+class _Classifier(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return self.model(pixel_values).logits.sigmoid()
+
+
+def other_row(name: str, folder: Path) -> Row:
+    """Build one of `OTHERS` and translate it to ONNX as ours is.
+
+    Args:
+        name: of `OTHERS`.
+        folder: to write to.
+
+    Returns:
+        The row.
+    """
+    title, build, size = OTHERS[name]
+    torch.manual_seed(0)
+    model = build()
+    settle_batch_norms(model, size)
+    pixels = torch.from_numpy(random_images(1, size))
+    with torch.inference_mode():
+        expected = model(pixels).logits.sigmoid()[0].numpy()
+    path = folder / f"{name}.onnx"
+    if isinstance(model, Label2LabelForImageClassification):
+        export_onnx(model, _preprocessing(size), path)
+        complexity = measure_complexity(model.config, size)
+        parameters, flops = complexity["parameters"]["all"], complexity["flops"]["all"]
+    else:
+        inputs = {"pixel_values": torch.zeros(2, 3, size, size)}
+        onnx.save(translate(_Classifier(model), inputs, "probabilities"), path)
+        parameters = count_parameters(model)
+        flops = count_flops(model, torch.empty(1, 3, size, size))
+    return Row(name, title, "onnxruntime", path, (path,), size, parameters, flops, expected)
+
+
+@torch.no_grad()
+def settle_batch_norms(model: nn.Module, size: int) -> None:
+    """Let BatchNorm see noise once, as training would have it: random weights else shrink signals
+    until processors meet numbers that are too small for their fast paths.
+
+    Args:
+        model: left in evaluation mode.
+        size: of its images.
+    """
+    model.eval()
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d)
+    for module in model.modules():
+        if isinstance(module, kinds):
+            module.train()
+            module.momentum = 1.0
+    model(torch.from_numpy(random_images(2, size)))
+    model.eval()
+
+
+def _preprocessing(size: int) -> Preprocessing:
+    return Preprocessing(
+        attributes=[f"attribute {i}" for i in range(NUM_LABELS)],
+        thresholds=[0.5] * NUM_LABELS,
+        shortest_edge=size,
+        crop_size=size,
+        image_mean=[0.5] * 3,
+        image_std=[0.25] * 3,
+        alignment_template=[[0.0, 0.0]] * 5,
+    )
