@@ -28,6 +28,11 @@ def __getattr__(name: str) -> Any:
 
 # After `import label2label`, transformers' Auto classes know the models. The command answers
 # `--help` without waiting for torch: it imports the models when it needs them. (While Python looks
-# for what `-m` names, argv[0] is "-m".)
-if os.path.splitext(os.path.basename(sys.argv[0]))[0] not in ("label2label", "-m"):
+# for what `-m` names, argv[0] is "-m".) The dataset programs need none, nor do their workers, each
+# of which torch would cost 350 MB.
+_folder, _program = os.path.split(os.path.abspath(sys.argv[0]))
+if (
+    os.path.splitext(_program)[0] not in ("label2label", "-m")
+    and os.path.basename(_folder) != "datasets_scripts"
+):
     importlib.import_module("label2label.models")

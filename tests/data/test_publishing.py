@@ -1,9 +1,11 @@
 """Upload to the Hub: refused where the terms forbid it, private where nothing else is said."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import datasets
 import pytest
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants, snapshot_download
 from label2label.data.preparation.cards import DatasetDescription
 from label2label.data.preparation.images import encode_image
 from label2label.data.preparation.program import dataset_parser, prepare
@@ -11,6 +13,8 @@ from label2label.data.schema import Sample
 from label2label.data.vocabulary import get_vocabulary
 from label2label.errors import UserError
 from numpy import full
+
+from ..hub.hub_server import HubServer
 
 RIGHT = "--i-have-the-right-to-redistribute"
 
@@ -75,6 +79,29 @@ def test_upload_carries_card_and_shards_and_is_private_by_default(
     uploaded = calls["upload_folder"]["files"]
     assert {"README.md", "data/train-00000-of-00001.parquet"} <= uploaded
     assert "uploaded to https://huggingface.co/datasets/me/faces" in capsys.readouterr().out
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A Hub on this machine, where `me` may write."""
+    with HubServer() as server:
+        server.add_user("me", token="a-token")
+        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", "a-token")
+        yield server
+
+
+def test_what_went_up_comes_down_as_the_same_rows_and_card(hub: HubServer, tmp_path: Path):
+    run(tmp_path / "out", redistributable=True)
+    assert hub.repository("dataset", "me/faces").private
+    down = Path(snapshot_download("me/faces", repo_type="dataset", local_dir=tmp_path / "down"))
+    names = ("README.md", "counts.csv", "preparation.json", "data/train-00000-of-00001.parquet")
+    for name in names:
+        assert (down / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+    (row,) = datasets.load_dataset(str(down), split="train")
+    assert row["source"] == "faces"
+    assert row["image"].size == (8, 8)
 
 
 def test_claimed_right_lifts_the_refusal(calls: dict, tmp_path: Path):
