@@ -96,7 +96,7 @@ def test_commands_get_the_arguments_that_they_read():
         ["a.jpg", "b"],
         True,
         False,
-        0.5,
+        None,
     )
 
 

@@ -1,4 +1,10 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import datasets
+import label2label
 import numpy as np
 import pytest
 import torch
@@ -63,3 +69,29 @@ def dataset_folder(tmp_path_factory):
     (folder / "data").mkdir(parents=True)
     dataset.to_parquet(folder / "data" / "test-00000-of-00001.parquet")
     return folder
+
+
+@pytest.fixture(scope="session")
+def launch_two_processes():
+    """Runs a program in two processes over gloo; returns what it prints."""
+
+    def launch(*program):
+        # --multi_gpu is what starts several processes; with --cpu accelerate would start one.
+        options = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+        options += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+        options += ["--main_process_port", "0"]
+        done = subprocess.run(
+            [sys.executable, "-m", "accelerate.commands.launch", *options, *map(str, program)],
+            env=os.environ
+            | {
+                "ACCELERATE_USE_CPU": "true",
+                "OMP_NUM_THREADS": "1",
+                "PYTHONPATH": str(Path(label2label.__file__).parents[1]),
+            },
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return launch

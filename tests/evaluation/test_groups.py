@@ -1,12 +1,7 @@
 import numpy as np
 import pytest
 from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
-from label2label.evaluation.groups import (
-    age_bands,
-    group_scores,
-    intersection,
-    post_stratified_scores,
-)
+from label2label.evaluation.groups import group_scores, intersection
 
 
 def scores_of(right, groups, **options):
@@ -16,18 +11,6 @@ def scores_of(right, groups, **options):
     return group_scores(
         right, labels, groups, ["Young"], np.arange(len(right)), resamples=50, **options
     )
-
-
-def test_age_bands_meet_at_fifteen_and_leave_unknown_ages_unknown():
-    assert age_bands([0, 14, 15, 60, 116, None, -1]) == [
-        "0-4",
-        "5-14",
-        "15-29",
-        "60+",
-        "60+",
-        None,
-        None,
-    ]
 
 
 def test_intersection_is_unknown_where_either_column_is():
@@ -116,47 +99,48 @@ def test_unknown_labels_do_not_count_in_a_group():
     assert scores["per_attribute"]["Male"]["num_images"] == {"a": 40, "b": 40}
 
 
-def test_a_gap_that_is_only_due_to_age_vanishes_when_adjusted():
-    # Children are half right, adults all right, in both groups; group b has more children.
-    groups = ["a"] * 200 + ["b"] * 200
-    ages = ["child"] * 40 + ["adult"] * 160 + ["child"] * 160 + ["adult"] * 40
-    right = [1, 0] * 20 + [1] * 160 + [1, 0] * 80 + [1] * 40
-    raw = scores_of(right, groups)
-    adjusted = post_stratified_scores(
-        np.asarray(right, dtype=float)[:, None],
-        np.ones((400, 1), dtype=int),
-        groups,
-        ages,
-        np.arange(400),
-        resamples=50,
+def test_every_attribute_has_its_worst_group_gap_and_interval():
+    # Overall the groups are equal: a is right on Male alone, b on Young alone.
+    groups = ["a"] * 40 + ["b"] * 40
+    labels = np.ones((80, 2), dtype=int)
+    probabilities = np.array([[1.0, 0.0]] * 40 + [[0.5, 1.0]] * 20 + [[1.0, 1.0]] * 20)
+    scores = group_scores(
+        probabilities, labels, groups, ["Male", "Young"], np.arange(80), resamples=200
     )
-    assert raw["gap"] == pytest.approx(0.3)
-    assert adjusted["gap"] == pytest.approx(0)
-    assert adjusted["strata"] == {"adult": 0.5, "child": 0.5}
-    assert adjusted["per_group"]["b"]["accuracy"] == pytest.approx(0.75)
-    assert adjusted["per_group"]["b"]["num_images"] == {"adult": 40, "child": 160}
+    male, young = (scores["per_attribute"][name] for name in ("Male", "Young"))
+    assert (male["worst_group"], male["best_group"], male["gap"]) == ("b", "a", 0.5)
+    assert (young["worst_group"], young["best_group"], young["gap"]) == ("a", "b", 1.0)
+    half = 1.96 * np.sqrt(0.25 / 40)
+    assert male["interval"]["b"] == pytest.approx([0.5 - half, 0.5 + half], abs=0.05)
+    assert male["gap_interval"] == pytest.approx([0.5 - half, 0.5 + half], abs=0.05)
+    assert young["interval"]["a"] == [0.0, 0.0]
 
 
-def test_strata_that_a_group_lacks_are_left_out_and_named():
-    groups = ["a"] * 60 + ["b"] * 40
-    ages = ["adult"] * 30 + ["old"] * 30 + ["adult"] * 40
-    right = np.array([1.0] * 30 + [0.0] * 30 + [1.0] * 20 + [0.0] * 20)[:, None]
-    adjusted = post_stratified_scores(
-        right, np.ones((100, 1), dtype=int), groups, ages, np.arange(100), resamples=5
+def test_rates_of_every_group_come_with_the_images_behind_them():
+    labels = np.array([1] * 30 + [0] * 30 + [1] * 30 + [0] * 10)[:, None]
+    predicted = np.array([1.0] * 15 + [0.0] * 15 + [1.0] * 3 + [0.0] * 27 + [1.0] * 40)[:, None]
+    scores = group_scores(
+        predicted, labels, ["a"] * 60 + ["b"] * 40, ["Male"], np.arange(100), resamples=5
+    )["per_attribute"]["Male"]
+    assert scores["num_images"] == {"a": 60, "b": 40}
+    assert scores["num_present"] == {"a": 30, "b": 30}
+    assert scores["selection_rate"] == pytest.approx({"a": 0.3, "b": 1.0})
+    assert scores["true_positive_rate"] == pytest.approx({"a": 0.5, "b": 1.0})
+    assert scores["false_positive_rate"]["a"] == pytest.approx(0.1)
+    assert np.isnan(scores["false_positive_rate"]["b"])  # of ten images
+
+
+def test_an_attribute_without_labels_in_a_group_has_no_figure_there():
+    labels = np.array([[1, 1]] * 40 + [[1, -100]] * 40)
+    scores = group_scores(
+        labels.clip(0, 1).astype(float),
+        labels,
+        ["a"] * 40 + ["b"] * 40,
+        ["Male", "Young"],
+        np.arange(80),
+        resamples=5,
     )
-    assert adjusted["strata_left_out"] == ["old"]
-    assert adjusted["gap"] == pytest.approx(0.5)
-
-
-def test_groups_that_share_no_stratum_cannot_be_adjusted():
-    assert (
-        post_stratified_scores(
-            np.ones((80, 1)),
-            np.ones((80, 1), dtype=int),
-            ["a"] * 40 + ["b"] * 40,
-            ["x"] * 40 + ["y"] * 40,
-            np.arange(80),
-            resamples=5,
-        )
-        is None
-    )
+    assert scores["per_attribute"]["Young"]["num_images"] == {"a": 40}
+    assert set(scores["per_attribute"]["Young"]["interval"]) == {"a"}
+    assert scores["per_attribute"]["Young"]["gap"] is None
+    assert scores["per_attribute"]["Male"]["gap"] == 0

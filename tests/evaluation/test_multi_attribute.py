@@ -46,6 +46,68 @@ def test_batches_add_up_to_the_whole(predictions, tmp_path):
     assert metric.compute()["accuracy"] == pytest.approx(float(whole))
 
 
+@pytest.mark.parametrize("name", metrics.PER_ATTRIBUTE)
+def test_each_score_loads_alone(name, predictions, tmp_path):
+    probabilities, labels = predictions
+    metric = evaluate.load(MULTI_ATTRIBUTE, name, cache_dir=str(tmp_path))
+    scores = metric.compute(predictions=probabilities, references=labels)
+    assert set(scores) == {name, "per_attribute"}
+    assert scores[name] == pytest.approx(
+        float(metrics.overall_scores(probabilities, labels)[name]), abs=1e-6
+    )
+
+
+def test_a_score_that_there_is_not_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no score 'beauty'"):
+        evaluate.load(MULTI_ATTRIBUTE, "beauty", cache_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize("references", [[[1, 0]], [[1], [0]], [[1, 0], [1]]])
+def test_predictions_of_another_length_are_refused(references, tmp_path):
+    with pytest.raises(ValueError, match=r"not of the same|Mismatch|mismatch"):
+        load(cache_dir=str(tmp_path)).compute(
+            predictions=[[0.5, 0.5], [0.5, 0.5]], references=references
+        )
+
+
+@pytest.mark.slow
+def test_under_accelerate_launch_no_sample_counts_twice(
+    predictions, launch_two_processes, tmp_path
+):
+    # 50 samples in batches of 8 over two processes: the last batches are padded.
+    probabilities, labels = predictions
+    np.savez(tmp_path / "predictions.npz", probabilities=probabilities, labels=labels)
+    program = tmp_path / "program.py"
+    program.write_text("""
+import sys
+import evaluate, numpy, torch
+from accelerate import Accelerator
+from label2label.evaluation import MULTI_ATTRIBUTE
+data = numpy.load(sys.argv[1] + "/predictions.npz")
+tensors = [torch.from_numpy(data[name]) for name in ("probabilities", "labels")]
+accelerator = Accelerator()
+assert accelerator.num_processes == 2
+assert torch.distributed.get_backend() == "gloo"
+loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*tensors), batch_size=8)
+metric = evaluate.load(MULTI_ATTRIBUTE, cache_dir=sys.argv[1] + f"/{accelerator.process_index}")
+count = 0
+for batch in accelerator.prepare(loader):
+    probabilities, labels = accelerator.gather_for_metrics(batch)
+    count += len(labels)
+    metric.add_batch(predictions=probabilities, references=labels)
+scores = metric.compute()
+if accelerator.is_main_process:
+    print("scores:", count, scores["accuracy"], scores["f1"])
+""")
+    printed = launch_two_processes(program, tmp_path)
+    (line,) = (line for line in printed.splitlines() if line.startswith("scores:"))
+    count, accuracy, f1 = line.split()[1:]
+    assert int(count) == 50
+    expected = metrics.overall_scores(probabilities, labels)
+    assert float(accuracy) == pytest.approx(float(expected["accuracy"]))
+    assert float(f1) == pytest.approx(float(expected["f1"]), abs=1e-6)
+
+
 @pytest.mark.slow
 def test_two_processes_add_up_to_the_whole(predictions, tmp_path):
     probabilities, labels = predictions

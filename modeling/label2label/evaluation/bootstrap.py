@@ -46,15 +46,52 @@ def bootstrap_intervals(
         Name to (2, ...) array of lower and upper end, NaN where the statistic is undefined.
         Resamples in which it is undefined are left out.
     """
+    draws = bootstrap_draws(statistics, clusters, resamples, seed)
+    estimates = statistics(np.ones((1, len(clusters))))
+    return {name: interval_of(values, estimates[name][0]) for name, values in draws.items()}
+
+
+def bootstrap_draws(
+    statistics: Callable[[FloatArray], Mapping[str, FloatArray]],
+    clusters: IntArray,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, FloatArray]:
+    """Values of statistics of weighted images in resamples of the clusters.
+
+    Args:
+        statistics: as for `bootstrap_intervals`.
+        clusters: (images,), integers from 0 as `clusters_of` returns them.
+        resamples: how many times to draw the clusters with replacement.
+        seed: of the draws; the same seed draws the same images for any model.
+
+    Returns:
+        Name to (resamples, ...) values, NaN where the statistic is undefined.
+    """
     draws: dict[str, list[FloatArray]] = {}
     for weights in _resampled_weights(clusters, resamples, seed):
         for name, values in statistics(weights).items():
             draws.setdefault(name, []).append(values)
-    estimates = statistics(np.ones((1, len(clusters))))
-    return {
-        name: _interval(np.concatenate(values), estimates[name][0])
-        for name, values in draws.items()
-    }
+    return {name: np.concatenate(values) for name, values in draws.items()}
+
+
+def interval_of(draws: FloatArray, estimate: FloatArray) -> FloatArray:
+    """95 % percentile interval of resampled values.
+
+    Args:
+        draws: (resamples, ...), NaN where the statistic is undefined.
+        estimate: (...), the statistic of the images themselves.
+
+    Returns:
+        (2, ...), lower and upper end, NaN where the statistic is undefined throughout.
+    """
+    undefined = np.isnan(draws).all(axis=0)
+    draws, estimate = np.where(undefined, 0.0, draws), np.where(undefined, 0.0, estimate)
+    # Binned calibration error grows under resampling: its draws are moved back onto the estimate.
+    # For accuracies this changes nothing that is printed.
+    centred = draws - np.nanmean(draws, axis=0) + estimate
+    tail = (1 - LEVEL) / 2 * 100
+    return np.where(undefined, np.nan, np.nanpercentile(centred, [tail, 100 - tail], axis=0))
 
 
 def paired_comparison(
@@ -76,8 +113,7 @@ def paired_comparison(
         seed: of the draws.
 
     Returns:
-        `difference` (first minus second), its 95 % `interval`, and `p_value`: twice the share of
-        resamples on the lesser side of zero, at least 1 / resamples.
+        `difference` (first minus second), its 95 % `interval`, and its `p_value`.
 
     Raises:
         ValueError: if the two models were not scored on the same images and attributes.
@@ -88,17 +124,31 @@ def paired_comparison(
             f"paired over labels of shape {labels.shape}"
         )
 
-    def difference(weights: FloatArray | None = None) -> FloatArray:
+    def difference(weights: FloatArray) -> dict[str, FloatArray]:
         first = mean_accuracy(probabilities, labels, weights)
-        return first - mean_accuracy(other_probabilities, labels, weights)
+        return {"accuracy": first - mean_accuracy(other_probabilities, labels, weights)}
 
-    draws = np.concatenate([difference(w) for w in _resampled_weights(clusters, resamples, seed)])
-    lesser_side = min((draws <= 0).mean(), (draws >= 0).mean())
+    estimate = difference(np.ones((1, len(labels))))["accuracy"][0]
+    draws = bootstrap_draws(difference, clusters, resamples, seed)["accuracy"]
     return {
-        "difference": float(difference()),
-        "interval": _interval(draws, difference()).tolist(),
-        "p_value": float(min(1.0, max(2 * lesser_side, 1 / resamples))),
+        "difference": float(estimate),
+        "interval": interval_of(draws, estimate).tolist(),
+        "p_value": float(p_values(draws)),
     }
+
+
+def p_values(draws: FloatArray) -> FloatArray:
+    """How often resampling alone would turn a difference's sign, on either side.
+
+    Args:
+        draws: (resamples, ...) of the difference.
+
+    Returns:
+        (...): twice the share of resamples on the lesser side of zero, at least 1 / resamples and
+        at most 1.
+    """
+    lesser_side = np.minimum((draws <= 0).mean(axis=0), (draws >= 0).mean(axis=0))
+    return np.clip(2 * lesser_side, 1 / len(draws), 1.0)
 
 
 def _resampled_weights(clusters: IntArray, resamples: int, seed: int) -> Iterator[FloatArray]:
@@ -109,13 +159,3 @@ def _resampled_weights(clusters: IntArray, resamples: int, seed: int) -> Iterato
         size = min(at_a_time, resamples - start)
         drawn = generator.multinomial(count, np.full(count, 1 / count), size=size)
         yield drawn[:, clusters].astype(np.float64)
-
-
-def _interval(draws: FloatArray, estimate: FloatArray) -> FloatArray:
-    undefined = np.isnan(draws).all(axis=0)
-    draws, estimate = np.where(undefined, 0.0, draws), np.where(undefined, 0.0, estimate)
-    # Binned calibration error grows under resampling: its draws are moved back onto the estimate.
-    # For accuracies this changes nothing that is printed.
-    centred = draws - np.nanmean(draws, axis=0) + estimate
-    tail = (1 - LEVEL) / 2 * 100
-    return np.where(undefined, np.nan, np.nanpercentile(centred, [tail, 100 - tail], axis=0))

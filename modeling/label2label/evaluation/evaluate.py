@@ -1,12 +1,10 @@
 """`label2label evaluate`: a model and a labelled dataset in, a JSON file and a report out."""
 
-import hashlib
 import json
-import os
 import sys
+import warnings
 from argparse import Namespace
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +13,20 @@ from datasets import Dataset
 from transformers import PreTrainedModel
 
 from label2label.data.batching import label_array, load_split
-from label2label.data.vocabulary import IGNORE_INDEX
+from label2label.data.vocabulary import IGNORE_INDEX, VOCABULARIES
 from label2label.errors import UserError
-from label2label.evaluation.groups import age_bands
+from label2label.evaluation.comparison import compare_predictions
+from label2label.evaluation.provenance import (
+    identify_model,
+    library_versions,
+    short_name,
+    write_whole,
+)
 from label2label.evaluation.report import markdown_table, write_report
-from label2label.evaluation.scores import Predictions, score_predictions
+from label2label.evaluation.scores import MINIMUM_AGE, Predictions, score_predictions
+from label2label.evaluation.stratification import age_bands
 from label2label.prediction.labelled import predict_dataset
 from label2label.prediction.loading import load_model
-
-_LIBRARIES = ("label2label", "torch", "transformers", "datasets", "accelerate", "numpy")
 
 
 def evaluate_command(args: Namespace) -> int:
@@ -31,8 +34,8 @@ def evaluate_command(args: Namespace) -> int:
 
     Args:
         args: `model` (folder or Hub id), `data` (dataset folder or Hub id), `split`, `group`
-            (columns), `output` (JSON file), `batch_size`, `bootstrap` (resamples), `report`
-            (folder).
+            (columns), `against` (another model, or None), `minimum_age` (years), `output` (JSON
+            file), `batch_size`, `bootstrap` (resamples), `report` (folder).
 
     Returns:
         The exit status, 0.
@@ -43,63 +46,116 @@ def evaluate_command(args: Namespace) -> int:
     """
     accelerator = Accelerator()
     dataset = load_split(args.data, args.split)
-    model, processor = load_model(args.model)
-    result = evaluate_model(
-        model,
-        processor,
+    result = evaluate_models(
+        args.model,
         dataset,
+        against=getattr(args, "against", None),
         group_columns=getattr(args, "group", None) or (),
         batch_size=getattr(args, "batch_size", None) or 64,
         resamples=getattr(args, "bootstrap", None) or 1000,
+        minimum_age=getattr(args, "minimum_age", MINIMUM_AGE),
         accelerator=accelerator,
     )
     if not accelerator.is_main_process:
         return 0
-    result = {
-        "model": {
-            "name": _short_name(args.model),
-            "weights_sha256": _weights_digest(Path(args.model)),
-            **describe_model(model),
-        },
-        "dataset": {"name": _short_name(args.data), "split": args.split},
-        **result,
-        "versions": {library: version(library) for library in _LIBRARIES},
-    }
+    result["dataset"] = {"name": short_name(args.data), "split": args.split}
     text = json.dumps(result, indent=1, allow_nan=False) + "\n"
     if getattr(args, "report", None):
         print(f"report: {write_report(result, Path(args.report))}", file=sys.stderr)
     if args.output:
-        _write(Path(args.output), text)
+        write_whole(Path(args.output), text)
         print(summary(result))
     else:
         print(text, end="")
     return 0
 
 
-def evaluate_model(
+def evaluate_models(
+    model_name: str,
+    dataset: Dataset,
+    against: str | None = None,
+    group_columns: Sequence[str] = (),
+    batch_size: int = 64,
+    resamples: int = 1000,
+    minimum_age: int = MINIMUM_AGE,
+    accelerator: Accelerator | None = None,
+    other_dataset: Dataset | None = None,
+) -> dict[str, Any]:
+    """Score a model on a labelled dataset and, where another is given, the two against each other.
+
+    Args:
+        model_name: folder or Hub id.
+        dataset: of the project's schema: `image`, one nullable bool column an attribute, and,
+            where known, `identity`, `age` and group columns.
+        against: folder or Hub id of the other model.
+        group_columns: to report by; `age` is reported by age band.
+        batch_size: images a forward pass and process.
+        resamples: of the bootstrap.
+        minimum_age: in years, for the scores that leave younger people out.
+        accelerator: of the process; made if not given.
+        other_dataset: the same images as the other model wants them; by default `dataset`.
+
+    Returns:
+        As `score_predictions`, and `model`, `missing_attributes` (those of the model without a
+        known label here), `unscored_columns` (labels here that the model has no attribute for),
+        `comparison` (as `compare_predictions`, and `model`; or None) and `versions`. Empty on every
+        process but the main one.
+
+    Raises:
+        UserError: where a model cannot be loaded, or the dataset lacks images, all of the model's
+            attributes, or a group column.
+    """
+    accelerator = accelerator or Accelerator()
+    model, processor = load_model(model_name)
+    other = load_model(against) if against else None
+
+    def collect(model: Any, processor: Any, images: Dataset) -> Predictions | None:
+        return collect_predictions(model, processor, images, group_columns, batch_size, accelerator)
+
+    predictions = collect(model, processor, dataset)
+    others = collect(*other, other_dataset or dataset) if other else None
+    if predictions is None:
+        return {}
+    comparison = None
+    if other and others:
+        comparison = {
+            "model": identify_model(str(against), other[0]),
+            **compare_predictions(predictions, others, resamples),
+        }
+    known = (predictions.labels != IGNORE_INDEX).any(axis=0)
+    return {
+        "model": identify_model(model_name, model),
+        "dataset": {},
+        **score_predictions(predictions, resamples, minimum_age),
+        "missing_attributes": [
+            name for name, labelled in zip(predictions.names, known, strict=True) if not labelled
+        ],
+        "unscored_columns": _unscored_columns(dataset, predictions.names, group_columns),
+        "comparison": comparison,
+        "versions": library_versions(),
+    }
+
+
+def collect_predictions(
     model: PreTrainedModel,
     processor: Any,
     dataset: Dataset,
     group_columns: Sequence[str] = (),
     batch_size: int = 64,
-    resamples: int = 1000,
     accelerator: Accelerator | None = None,
-) -> dict[str, Any]:
-    """Score a model on a labelled dataset.
+) -> Predictions | None:
+    """Predict a labelled dataset, and read what its images are scored by.
 
     Args:
         model: a `Label2LabelForImageClassification`.
         processor: its image processor.
-        dataset: of the project's schema: `image`, one nullable bool column an attribute, and,
-            where known, `identity`, `age` and group columns.
-        group_columns: to report by; `age` is reported by age band.
+        dataset: as for `evaluate_models`.
+        group_columns: to read; ages become age bands.
         batch_size: images a forward pass and process.
-        resamples: of the bootstrap.
         accelerator: of the process; made if not given.
 
     Returns:
-        As `score_predictions`, and `missing_attributes`: those without a known label here. Empty on
-        every process but the main one.
+        The predictions; None on every process but the main one.
 
     Raises:
         UserError: where the dataset lacks images, all of the model's attributes, or a group column.
@@ -108,10 +164,9 @@ def evaluate_model(
     config: Any = model.config
     names = [config.id2label[index] for index in range(config.num_labels)]
     labels = label_array(dataset, names)
-    labelled = (labels != IGNORE_INDEX).any(axis=0)
-    missing = [name for name, known in zip(names, labelled, strict=True) if not known]
     _check_columns(dataset, group_columns)
-    if len(missing) == len(names):
+    groups = {column: _groups(dataset, column) for column in group_columns}
+    if (labels == IGNORE_INDEX).all():
         raise UserError(
             f"the dataset has no label for any of the model's attributes ({names[0]}, ...): it "
             "needs at least one bool column of those names that is not null throughout"
@@ -120,36 +175,16 @@ def evaluate_model(
         accelerator, model, processor, dataset, batch_size
     )
     if not accelerator.is_main_process:
-        return {}
-    predictions = Predictions(
+        return None
+    return Predictions(
         names=names,
         probabilities=probabilities,
         query_probabilities=query_probabilities,
         labels=labels,
         identities=_column(dataset, "identity"),
-        groups={column: _groups(dataset, column) for column in group_columns},
+        groups=groups,
         ages=_column(dataset, "age"),
     )
-    return {**score_predictions(predictions, resamples), "missing_attributes": missing}
-
-
-def describe_model(model: PreTrainedModel) -> dict[str, Any]:
-    """Name a model's parts and count their parameters.
-
-    Args:
-        model: a `Label2LabelForImageClassification`.
-
-    Returns:
-        `backbone` (its model type), `head` (its kind), `parameters` of `backbone`, `head`, `all`.
-    """
-    base_model: Any = model.base_model
-    everything = model.num_parameters()
-    backbone = sum(parameter.numel() for parameter in base_model.backbone.parameters())
-    return {
-        "backbone": model.config.backbone_config.model_type,
-        "head": model.config.head_type,
-        "parameters": {"backbone": backbone, "head": everything - backbone, "all": everything},
-    }
 
 
 def summary(result: dict[str, Any]) -> str:
@@ -166,6 +201,10 @@ def summary(result: dict[str, Any]) -> str:
         for name, interval in result["intervals"].items()
         if result[name] is not None
     ]
+    if result["comparison"]:
+        accuracy = result["comparison"]["overall"]["accuracy"]
+        title = f"accuracy against {result['comparison']['model']['name']}"
+        figures.append((title, accuracy["difference"], accuracy["interval"]))
     for column, groups in result["groups"].items():
         if groups["gap"] is not None:
             pair = f"{groups['worst_group']} to {groups['best_group']}"
@@ -207,21 +246,24 @@ def _groups(dataset: Dataset, column: str) -> list[str | None]:
     if dataset.features[column].dtype == "bool":
         names = {True: column, False: f"not {column}", None: None}
         return [names[value] for value in values]
-    return [None if value is None else str(value) for value in values]
+    groups = [None if value is None else str(value) for value in values]
+    if len(set(groups) - {None}) == 1:
+        # Shown all the same: one of several columns, or of several datasets, may tell nothing.
+        warnings.warn(
+            f"the group column {column!r} has one value: there is no gap to measure", stacklevel=2
+        )
+    return groups
 
 
-def _short_name(reference: str | os.PathLike) -> str:
-    path = Path(reference)
-    return path.resolve().name if path.exists() else str(reference)
-
-
-def _weights_digest(folder: Path) -> str | None:
-    weights = folder / "model.safetensors"
-    return hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.part")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
+def _unscored_columns(
+    dataset: Dataset, names: Sequence[str], group_columns: Sequence[str]
+) -> list[str]:
+    """Labels that no attribute of the model is scored by."""
+    used = {*names, *group_columns, *(VOCABULARIES["union"].opposites.get(n) for n in names)}
+    return [
+        column
+        for column, feature in dataset.features.items()
+        if getattr(feature, "dtype", None) == "bool"
+        and column not in used
+        and any(value is not None for value in dataset.with_format(None)[column])
+    ]

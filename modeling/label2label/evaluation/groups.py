@@ -1,12 +1,9 @@
-"""Accuracy by group: worst group, gap, parity of rates, intersections and age-adjusted gaps."""
+"""Accuracy by group: worst group and gap, parity of rates and odds, intersections."""
 
-import re
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from fairlearn.metrics import MetricFrame, count, selection_rate
 from sklearn.metrics import accuracy_score
 
@@ -19,31 +16,13 @@ from label2label.evaluation.metrics import (
     correct_predictions,
     ratio,
 )
-
-MINIMUM_IMAGES = 30
-AGE_BANDS = (0, 5, 15, 30, 45, 60)
-
-GroupArray = npt.NDArray[np.object_]
-
-
-def age_bands(ages: Sequence[int | None]) -> list[str | None]:
-    """Name the band of each age: 0-4, 5-14, 15-29, 30-44, 45-59, 60+.
-
-    Args:
-        ages: in years; None where unknown.
-
-    Returns:
-        One band an age; None where the age is unknown or negative.
-    """
-    names = [f"{a}-{b - 1}" for a, b in pairwise(AGE_BANDS)]
-    names.append(f"{AGE_BANDS[-1]}+")
-
-    def band(age: int | None) -> str | None:
-        if age is None or age < AGE_BANDS[0]:
-            return None
-        return names[int(np.searchsorted(AGE_BANDS, age, side="right")) - 1]
-
-    return [band(age) for age in ages]
+from label2label.evaluation.stratification import (
+    MINIMUM_IMAGES,
+    GroupArray,
+    accuracy_by_cell,
+    in_order,
+    members,
+)
 
 
 def intersection(columns: Sequence[Sequence[str | None]]) -> list[str | None]:
@@ -85,24 +64,35 @@ def group_scores(
     Returns:
         `per_group` (accuracy, its 95 % interval, number of images, `small`), `worst_group`,
         `best_group`, `gap` and `gap_interval` between these two, `num_unknown`, and
-        `per_attribute`: accuracy by group, `gap`, `demographic_parity_difference` and
-        `equalized_odds_difference`. What fewer than two groups can tell is None or NaN.
+        `per_attribute`, each by group: `accuracy`, its `interval`, `num_images` with a known label,
+        `num_present`, `selection_rate` (share predicted present), `true_positive_rate` and
+        `false_positive_rate`; and `worst_group`, `best_group`, `gap`, `gap_interval`,
+        `demographic_parity_difference` and `equalized_odds_difference`. What fewer than two groups
+        can tell is None or NaN.
     """
     known = np.array([g is not None for g in groups], dtype=bool)
     column = np.array(groups, dtype=object)[known]
     probabilities, labels = probabilities[known], labels[known]
     clusters = np.unique(clusters[known], return_inverse=True)[1]
-    values = _in_order(column)
-    members = _members(column, values)
-    accuracy = _accuracy_by_cell(probabilities, labels, members)
-    sizes = members.sum(0)
-    counted = np.flatnonzero((sizes >= MINIMUM_IMAGES) & np.isfinite(accuracy))
-    comparable = len(counted) > 1
-    worst, best = _extremes(accuracy, counted) if comparable else (0, 0)
+    values = in_order(column)
+    cells = members(column, values)
+    sizes = cells.sum(0)
+    accuracy = accuracy_by_cell(probabilities, labels, cells)
+    by_attribute = accuracy_by_group(probabilities, labels, cells)  # (groups, attributes)
+    images = cells.T.astype(int) @ (labels != IGNORE_INDEX)  # (groups, attributes)
+    pair = extremes(accuracy, sizes)
+    pairs = [extremes(by_attribute[:, a], images[:, a]) for a in range(len(names))]
 
     def resampled(weights: FloatArray) -> dict[str, FloatArray]:
-        by_group = _accuracy_by_cell(probabilities, labels, members, weights)
-        return {"accuracy": by_group, "gap": by_group[:, best] - by_group[:, worst]}
+        overall = accuracy_by_cell(probabilities, labels, cells, weights)
+        each = accuracy_by_group(probabilities, labels, cells, weights)
+        gaps = [_gap(each[..., a], pairs[a]) for a in range(len(names))]
+        return {
+            "accuracy": overall,
+            "gap": _gap(overall, pair),
+            "by_attribute": each,
+            "gaps": np.stack(gaps, axis=-1),
+        }
 
     intervals = bootstrap_intervals(resampled, clusters, resamples) if values else {}
     return {
@@ -115,94 +105,90 @@ def group_scores(
             }
             for g, value in enumerate(values)
         },
-        "worst_group": values[worst] if comparable else None,
-        "best_group": values[best] if comparable else None,
-        "gap": float(accuracy[best] - accuracy[worst]) if comparable else None,
-        "gap_interval": intervals["gap"].tolist() if comparable else None,
+        **_gap_entries(accuracy, pair, values, intervals.get("gap")),
         "num_unknown": int((~known).sum()),
         "per_attribute": {
-            name: _attribute_scores(probabilities[:, a], labels[:, a], column)
+            name: {
+                **_attribute_scores(probabilities[:, a], labels[:, a], column),
+                "interval": {
+                    value: intervals["by_attribute"][:, g, a].tolist()
+                    for g, value in enumerate(values)
+                    if images[g, a]
+                },
+                **_gap_entries(by_attribute[:, a], pairs[a], values, intervals["gaps"][:, a]),
+            }
             for a, name in enumerate(names)
-            if (labels[:, a] != IGNORE_INDEX).any()
+            if images[:, a].any()
         },
     }
 
 
-def post_stratified_scores(
+def accuracy_by_group(
     probabilities: FloatArray,
     labels: IntArray,
-    groups: Sequence[str | None],
-    strata: Sequence[str | None],
-    clusters: IntArray,
-    resamples: int = 1000,
-) -> dict[str, Any] | None:
-    """Accuracy of every group as if all groups had the same make-up, for example by age band.
-
-    A group's adjusted accuracy is the mean of its accuracies within strata, weighted by the
-    strata's shares among all compared images (direct standardisation). Groups under 30 images are
-    not compared, and only strata in which every compared group has 30 images count.
+    cells: Any,
+    weights: FloatArray | None = None,
+) -> FloatArray:
+    """Accuracy of every attribute in every group.
 
     Args:
         probabilities: (images, attributes), 0 to 1.
         labels: (images, attributes), 1 present, 0 absent, -100 unknown and not counted.
-        groups: one group an image; None where unknown.
-        strata: one stratum an image; None where unknown.
-        clusters: (images,), who is on each image, as `clusters_of` returns them.
-        resamples: of the bootstrap.
+        cells: (images, groups) booleans, who belongs to which.
+        weights: (..., images), how often each image counts; once each by default.
 
     Returns:
-        `per_group` (adjusted `accuracy`, its 95 % `interval`, and `num_images` by stratum),
-        `strata` (share by stratum), `strata_left_out`, `worst_group`, `best_group`, `gap` and
-        `gap_interval`; None where fewer than two groups share a stratum.
+        (..., groups, attributes), NaN where a group has no known label.
     """
-    labelled = (labels != IGNORE_INDEX).any(axis=1)
-    known = labelled & [
-        g is not None and s is not None for g, s in zip(groups, strata, strict=True)
+    weights = np.ones(len(labels)) if weights is None else weights
+    right = correct_predictions(probabilities, labels)
+    known = labels != IGNORE_INDEX
+    scores = [
+        ratio(weights[..., cell] @ right[cell], weights[..., cell] @ known[cell])
+        for cell in np.asarray(cells).T
     ]
-    group_column = np.array(groups, dtype=object)[known]
-    stratum_column = np.array(strata, dtype=object)[known]
-    probabilities, labels = probabilities[known], labels[known]
-    clusters = np.unique(clusters[known], return_inverse=True)[1]
+    if not scores:
+        return np.empty((*weights.shape[:-1], 0, labels.shape[1]))
+    return np.stack(scores, axis=-2)
 
-    values = [g for g in _in_order(group_column) if (group_column == g).sum() >= MINIMUM_IMAGES]
-    all_bands = _in_order(stratum_column)
-    by_group, by_band = _members(group_column, values), _members(stratum_column, all_bands)
-    counts = by_group.T.astype(int) @ by_band.astype(int)  # (groups, strata)
-    shared = (counts >= MINIMUM_IMAGES).all(axis=0)
-    if len(values) < 2 or not shared.any():
+
+def extremes(accuracy: FloatArray, num_images: IntArray) -> tuple[int, int] | None:
+    """The worst and the best group of those with 30 images.
+
+    Args:
+        accuracy: (groups,), NaN where undefined.
+        num_images: (groups,).
+
+    Returns:
+        Their indices, or None where fewer than two groups can be compared.
+    """
+    counted = np.flatnonzero((num_images >= MINIMUM_IMAGES) & np.isfinite(accuracy))
+    if len(counted) < 2:
         return None
-    by_band, counts = by_band[:, shared], counts[:, shared]
-    bands = [band for band, kept in zip(all_bands, shared, strict=True) if kept]
-    shares = counts.sum(0) / counts.sum()
-    cells = (by_group[:, :, None] & by_band[:, None, :]).reshape(len(labels), -1)
+    return int(counted[accuracy[counted].argmin()]), int(counted[accuracy[counted].argmax()])
 
-    def adjusted(weights: FloatArray | None = None) -> FloatArray:
-        accuracy = _accuracy_by_cell(probabilities, labels, cells, weights)
-        return accuracy.reshape(*accuracy.shape[:-1], *counts.shape) @ shares  # (..., groups)
 
-    accuracy = adjusted()
-    worst, best = _extremes(accuracy, np.arange(len(values)))
+def _gap(accuracy: FloatArray, pair: tuple[int, int] | None) -> FloatArray:
+    if pair is None:
+        return np.full(accuracy.shape[:-1], np.nan)
+    worst, best = pair
+    return accuracy[..., best] - accuracy[..., worst]
 
-    def resampled(weights: FloatArray) -> dict[str, FloatArray]:
-        draws = adjusted(weights)
-        return {"accuracy": draws, "gap": draws[:, best] - draws[:, worst]}
 
-    intervals = bootstrap_intervals(resampled, clusters, resamples)
+def _gap_entries(
+    accuracy: FloatArray,
+    pair: tuple[int, int] | None,
+    values: Sequence[str],
+    interval: FloatArray | None,
+) -> dict[str, Any]:
+    if pair is None or interval is None:
+        return {"worst_group": None, "best_group": None, "gap": None, "gap_interval": None}
+    worst, best = pair
     return {
-        "per_group": {
-            value: {
-                "accuracy": float(accuracy[g]),
-                "interval": intervals["accuracy"][:, g].tolist(),
-                "num_images": dict(zip(bands, counts[g].tolist(), strict=True)),
-            }
-            for g, value in enumerate(values)
-        },
-        "strata": dict(zip(bands, shares.tolist(), strict=True)),
-        "strata_left_out": [band for band in all_bands if band not in bands],
         "worst_group": values[worst],
         "best_group": values[best],
         "gap": float(accuracy[best] - accuracy[worst]),
-        "gap_interval": intervals["gap"].tolist(),
+        "gap_interval": interval.tolist(),
     }
 
 
@@ -214,6 +200,7 @@ def _attribute_scores(
         metrics={
             "accuracy": accuracy_score,
             "count": count,
+            "present": _present,
             "selection_rate": selection_rate,
             "true_positive_rate": _true_positive_rate,
             "false_positive_rate": _false_positive_rate,
@@ -228,15 +215,21 @@ def _attribute_scores(
         rates = counted[name].dropna().astype(float)
         return float(rates.max() - rates.min()) if len(rates) > 1 else np.nan
 
+    rates = ("selection_rate", "true_positive_rate", "false_positive_rate")
     return {
         "accuracy": by_group["accuracy"].astype(float).to_dict(),
         "num_images": by_group["count"].astype(int).to_dict(),
-        "gap": spread("accuracy"),
+        "num_present": by_group["present"].astype(int).to_dict(),
+        **{name: by_group[name].astype(float).to_dict() for name in rates},
         "demographic_parity_difference": spread("selection_rate"),
         "equalized_odds_difference": float(
             np.maximum(spread("true_positive_rate"), spread("false_positive_rate"))
         ),
     }
+
+
+def _present(labels: Any, predictions: Any) -> int:
+    return int((labels == 1).sum())
 
 
 def _true_positive_rate(labels: Any, predictions: Any) -> float:
@@ -250,30 +243,3 @@ def _false_positive_rate(labels: Any, predictions: Any) -> float:
 def _rate_where(chosen: Any, predictions: Any) -> float:
     # fairlearn answers 0 for a rate of no images, which would pass for the largest gap of all.
     return float(predictions[chosen].mean()) if chosen.sum() >= MINIMUM_IMAGES else np.nan
-
-
-def _in_order(column: GroupArray) -> list[str]:
-    def numbers_by_size(value: str) -> list[str | int]:
-        return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", value)]
-
-    return sorted(set(column), key=numbers_by_size)
-
-
-def _members(column: GroupArray, values: Sequence[str]) -> npt.NDArray[np.bool_]:
-    return column[:, None] == np.array(values, dtype=object)[None, :]  # (images, groups)
-
-
-def _accuracy_by_cell(
-    probabilities: FloatArray,
-    labels: IntArray,
-    members: npt.NDArray[np.bool_],
-    weights: FloatArray | None = None,
-) -> FloatArray:
-    weights = np.ones(len(labels)) if weights is None else weights
-    right = members * correct_predictions(probabilities, labels).sum(1, keepdims=True)
-    asked = members * (labels != IGNORE_INDEX).sum(1, keepdims=True)
-    return ratio(weights @ right, weights @ asked)
-
-
-def _extremes(accuracy: FloatArray, counted: IntArray) -> tuple[int, int]:
-    return int(counted[accuracy[counted].argmin()]), int(counted[accuracy[counted].argmax()])

@@ -1,8 +1,10 @@
 """The metrics of `label2label.evaluation.metrics` as one `evaluate.Metric`.
 
-`evaluate.load` takes the path of this file and needs no network:
+`evaluate.load` takes the path of this file and needs no network. With a second name it computes
+one score instead of all:
 
     metric = evaluate.load(label2label.evaluation.MULTI_ATTRIBUTE)
+    metric = evaluate.load(label2label.evaluation.MULTI_ATTRIBUTE, "balanced_accuracy")
 """
 
 import datasets
@@ -25,6 +27,9 @@ Returns:
     The overall scores by name, and `per_attribute`: name of a score to a list with one value an
     attribute. A score that is undefined (an attribute without known labels) is NaN and does not
     count in the overall one.
+
+Raises:
+    ValueError: if predictions and references are not of the same images and attributes.
 """
 
 _CITATION = """
@@ -45,6 +50,10 @@ class MultiAttribute(evaluate.Metric):
     """
 
     def _info(self) -> evaluate.MetricInfo:
+        if self.config_name not in ("default", *metrics.PER_ATTRIBUTE):
+            raise ValueError(
+                f"no score {self.config_name!r}: choose one of {', '.join(metrics.PER_ATTRIBUTE)}"
+            )
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
@@ -60,12 +69,17 @@ class MultiAttribute(evaluate.Metric):
     def _compute(
         self, predictions: list[list[float]], references: list[list[int]]
     ) -> dict[str, float | dict[str, list[float]]]:
+        shapes = {tuple(map(len, predictions)), tuple(map(len, references))}
+        if len(shapes) > 1 or len(set(shapes.pop())) != 1:
+            raise ValueError(
+                f"{len(predictions)} predictions and {len(references)} references are not of the "
+                "same images and attributes"
+            )
         probabilities, labels = numpy.asarray(predictions), numpy.asarray(references)
+        names = list(metrics.PER_ATTRIBUTE) if self.config_name == "default" else [self.config_name]
         overall = metrics.overall_scores(probabilities, labels)
-        per_attribute = {
-            name: metric(probabilities, labels).tolist()
-            for name, metric in metrics.PER_ATTRIBUTE.items()
-        }
-        return {name: float(score) for name, score in overall.items()} | {
-            "per_attribute": per_attribute
+        return {name: float(overall[name]) for name in names} | {
+            "per_attribute": {
+                name: metrics.PER_ATTRIBUTE[name](probabilities, labels).tolist() for name in names
+            }
         }

@@ -1,5 +1,6 @@
 """Figures of an evaluation, drawn from its JSON and saved as PNG and SVG."""
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-_BLUE, _ORANGE, _GRAY = "#2b6cb0", "#dd6b20", "#a0aec0"
+_BLUE, _ORANGE, _GRAY = "#2b6cb0", "#dd6b20", "#8492a6"
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -137,6 +138,64 @@ def reliability_plot(result: Mapping[str, Any]) -> Figure:
     return figure
 
 
+def gap_plot(comparison: Mapping[str, Any], column: str, after: str, before: str) -> Figure:
+    """Accuracy of every group by two models, and the gap of each between its worst and best group.
+
+    Args:
+        comparison: of one group column, as `compare_predictions` returns it.
+        column: its name, for the title.
+        after: name of the model.
+        before: name of the other, which it is compared with.
+
+    Returns:
+        A figure with a line a group from one model's accuracy to the other's, lowest before at the
+        bottom; groups under 30 images are gray.
+    """
+    rows = [(g, s) for g, s in comparison["per_group"].items() if s["difference"] is not None]
+    rows.sort(key=lambda row: row[1]["other"])
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(6.5, 1.7 + 0.35 * len(rows)), layout="constrained")
+        axes = figure.add_subplot()
+        for y, (_, s) in enumerate(rows):
+            colors = (_GRAY, _GRAY) if s["small"] else (_ORANGE, _BLUE)
+            axes.plot([s["other"], s["model"]], [y, y], color=_GRAY, linewidth=2, zorder=1)
+            axes.scatter(s["other"], y, s=55, color=colors[0], marker="o", zorder=2)
+            axes.scatter(s["model"], y, s=55, color=colors[1], marker="D", zorder=3)
+        names = [f"{g} ({s['num_images']:,})" for g, s in rows]
+        axes.set_yticks(range(len(rows)), names)
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.margins(x=0.08)
+        axes.set_xlabel("accuracy")
+        axes.grid(axis="x", color="#e2e8f0", linewidth=0.6)
+        axes.set_axisbelow(True)
+        gap = comparison["gap"]
+        titles = [before, after]
+        if gap:
+            titles = [f"{before}, gap {gap['other']:.3f}", f"{after}, gap {gap['model']:.3f}"]
+        handles = [
+            axes.scatter([], [], s=55, color=color, marker=marker, label=title)
+            for title, color, marker in zip(titles, (_ORANGE, _BLUE), ("o", "D"), strict=True)
+        ]
+        figure.legend(handles=handles, loc="outside upper center", ncols=1, frameon=False)
+        axes.set_title(f"accuracy by {column} (images)")
+    return figure
+
+
+def figure_svg(figure: Figure) -> bytes:
+    """A figure as SVG, the same from run to run.
+
+    Args:
+        figure: to draw.
+
+    Returns:
+        The file's content.
+    """
+    file = io.BytesIO()
+    with rc_context(_STYLE):
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()
+
+
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
     """Save a figure as NAME.png and NAME.svg.
 
@@ -147,4 +206,4 @@ def save_figure(figure: Figure, folder: Path, name: str) -> None:
     """
     with rc_context(_STYLE):
         figure.savefig(folder / f"{name}.png", dpi=160)
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    (folder / f"{name}.svg").write_bytes(figure_svg(figure))

@@ -8,13 +8,9 @@ from typing import Any
 import numpy as np
 
 from label2label.data.vocabulary import IGNORE_INDEX
+from label2label.errors import UserError
 from label2label.evaluation.bootstrap import LEVEL, bootstrap_intervals, clusters_of
-from label2label.evaluation.groups import (
-    age_bands,
-    group_scores,
-    intersection,
-    post_stratified_scores,
-)
+from label2label.evaluation.groups import group_scores, intersection
 from label2label.evaluation.metrics import (
     PER_ATTRIBUTE,
     FloatArray,
@@ -24,6 +20,13 @@ from label2label.evaluation.metrics import (
     mean_accuracy,
     overall_scores,
     reliability_curve,
+)
+from label2label.evaluation.stratification import post_stratified_scores, shared_age_bands
+
+MINIMUM_AGE = 15
+_OF_MINIMUM_AGE = (
+    *("accuracy", "balanced_accuracy", "intervals", "num_images", "num_labels"),
+    *("per_attribute", "groups", "age_adjusted"),
 )
 
 
@@ -40,6 +43,10 @@ class Predictions:
         identities: one person an image, None where unknown; or None where no image tells.
         groups: column name to one group an image, None where unknown.
         ages: in years, one an image, None where unknown; or None where no image tells.
+
+    Raises:
+        UserError: if these are not of the same images and attributes, or hold anything but
+            probabilities and labels.
     """
 
     names: Sequence[str]
@@ -50,13 +57,62 @@ class Predictions:
     groups: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
     ages: Sequence[int | None] | None = None
 
+    def __post_init__(self) -> None:
+        shape = (len(self.labels), len(self.names))
+        for title, array in (
+            ("labels", self.labels),
+            ("predictions", self.probabilities),
+            ("query predictions", self.query_probabilities),
+        ):
+            if array is not None and array.shape != shape:
+                raise UserError(
+                    f"{title} of shape {array.shape} do not belong to {shape[0]} images and "
+                    f"{shape[1]} attributes"
+                )
+            # So written that NaN is refused too.
+            if array is not None and title != "labels" and not ((array >= 0) & (array <= 1)).all():
+                raise UserError(f"the {title} hold numbers that are no probabilities in 0..1")
+        if not np.isin(self.labels, (0, 1, IGNORE_INDEX)).all():
+            raise UserError(f"labels must be 1, 0, or {IGNORE_INDEX} where unknown")
+        columns = {"identities": self.identities, "ages": self.ages, **self.groups}
+        for title, column in columns.items():
+            if column is not None and len(column) != shape[0]:
+                raise UserError(f"{title}: {len(column)} values for {shape[0]} images")
 
-def score_predictions(predictions: Predictions, resamples: int = 1000) -> dict[str, Any]:
+    def select(self, images: Sequence[int]) -> "Predictions":
+        """The same of some of the images.
+
+        Args:
+            images: their indices.
+
+        Returns:
+            Predictions of them alone.
+        """
+
+        def pick(column: Sequence[Any] | None) -> list[Any] | None:
+            return None if column is None else [column[i] for i in images]
+
+        query = self.query_probabilities
+        return Predictions(
+            names=self.names,
+            probabilities=self.probabilities[images],
+            labels=self.labels[images],
+            query_probabilities=None if query is None else query[images],
+            identities=pick(self.identities),
+            groups={name: [column[i] for i in images] for name, column in self.groups.items()},
+            ages=pick(self.ages),
+        )
+
+
+def score_predictions(
+    predictions: Predictions, resamples: int = 1000, minimum_age: int = MINIMUM_AGE
+) -> dict[str, Any]:
     """Score predictions overall, per attribute and by group, with 95 % bootstrap intervals.
 
     Args:
         predictions: of one model on one split.
         resamples: of the bootstrap; people are resampled where known, else images.
+        minimum_age: in years; where ages are known, the scores are also given for these alone.
 
     Returns:
         A dictionary for JSON, with None for every figure that is undefined:
@@ -64,8 +120,23 @@ def score_predictions(predictions: Predictions, resamples: int = 1000) -> dict[s
         `expected_calibration_error` (means over attributes), `query_accuracy` (the Attribute Query
         Network's alone), `majority_accuracy`, `intervals`, `bootstrap`, `num_images`, `num_labels`,
         `per_attribute`, `groups` (by column, and by all columns together where there are two or
-        more), `age_adjusted` (groups as if all had the same ages) and `reliability`.
+        more), `age_adjusted` (groups as if all had the same ages), `reliability` and `minimum_age`
+        (None where no image is known to be that old): the `years`, and for the images of these and
+        more years the same scores, groups and age-adjusted groups.
     """
+    result = _scores(predictions, resamples)
+    result["minimum_age"] = None
+    ages = predictions.ages or ()
+    old_enough = [i for i, age in enumerate(ages) if age is not None and age >= minimum_age]
+    if old_enough:
+        # Without the curve and the Attribute Query Network: what groups are compared by is enough.
+        older = _scores(predictions.select(old_enough), resamples)
+        kept = {name: older[name] for name in _OF_MINIMUM_AGE}
+        result["minimum_age"] = {"years": minimum_age, **kept}
+    return jsonable(result)
+
+
+def _scores(predictions: Predictions, resamples: int) -> dict[str, Any]:
     probabilities, labels = predictions.probabilities, predictions.labels
     identities = predictions.identities or [None] * len(labels)
     clusters = clusters_of(identities)
@@ -91,7 +162,7 @@ def score_predictions(predictions: Predictions, resamples: int = 1000) -> dict[s
     }
     if predictions.query_probabilities is not None:
         result["query_accuracy"] = mean_accuracy(predictions.query_probabilities, labels)
-    return jsonable(result)
+    return result
 
 
 def jsonable(value: Any) -> Any:
@@ -146,10 +217,22 @@ def _per_attribute(predictions: Predictions, intervals: FloatArray) -> dict[str,
     }
 
 
-def _by_group(predictions: Predictions, clusters: IntArray, resamples: int) -> dict[str, Any]:
-    columns = dict(predictions.groups)
+def with_intersection(groups: Mapping[str, Sequence[str | None]]) -> dict[str, Any]:
+    """Group columns, and all of them crossed where there are two or more.
+
+    Args:
+        groups: column name to one group an image.
+
+    Returns:
+        The same, and "a x b" for columns a and b.
+    """
+    columns = dict(groups)
     if len(columns) > 1:
         columns[" x ".join(columns)] = intersection(list(columns.values()))
+    return columns
+
+
+def _by_group(predictions: Predictions, clusters: IntArray, resamples: int) -> dict[str, Any]:
     return {
         column: group_scores(
             predictions.probabilities,
@@ -159,18 +242,18 @@ def _by_group(predictions: Predictions, clusters: IntArray, resamples: int) -> d
             clusters,
             resamples,
         )
-        for column, groups in columns.items()
+        for column, groups in with_intersection(predictions.groups).items()
     }
 
 
 def _age_adjusted(predictions: Predictions, clusters: IntArray, resamples: int) -> dict[str, Any]:
     if predictions.ages is None:
         return {}
-    bands = age_bands(predictions.ages)
     adjusted = {}
     for column, groups in predictions.groups.items():
         if column == "age":
             continue
+        bands = shared_age_bands(predictions.ages, groups)
         attributes = {
             name: post_stratified_scores(
                 predictions.probabilities[:, [a]],

@@ -55,12 +55,12 @@ def predict_dataset(
         values = {"row": batch["row"], "logits": outputs.logits.float()}
         if outputs.query_logits is not None:
             values["query_logits"] = outputs.query_logits.float()
-        # The last batch is padded so that every process has its share; this drops the padding.
-        for name, value in accelerator.gather_for_metrics(values).items():
+        for name, value in accelerator.gather(values).items():
             gathered[name].append(value.cpu().numpy())
-    order = np.concatenate(gathered["row"]).argsort()
-    if len(order) != len(dataset):
-        raise RuntimeError(f"{len(order)} predictions for {len(dataset)} images")
+    # The last batches are padded so that every process has its share: each row counts once.
+    rows_seen, order = np.unique(np.concatenate(gathered["row"]), return_index=True)
+    if len(rows_seen) != len(dataset):
+        raise RuntimeError(f"{len(rows_seen)} predictions for {len(dataset)} images")
 
     def probabilities(name: str) -> np.ndarray:
         logits = np.concatenate(gathered[name])[order].astype(np.float64)

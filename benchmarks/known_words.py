@@ -1,0 +1,286 @@
+"""How much known words help: accuracy on attributes asked, by how many others are given.
+
+    python benchmarks/known_words.py --data data/celeba --split test
+
+The caller may know some of a face's attributes (`known_labels`), which then stand in the sentence
+in place of the query network's guesses and condition the other words. For each image a random half
+of the attributes is asked, always the same half, and of the other half the first 0, 1, 2, 5, 10 or
+20 in random order are given as they are labelled: every point of the curve is of the same
+questions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from label2label.checkpoints import default_checkpoint
+from label2label.data.batching import label_array, load_split
+from label2label.data.vocabulary import IGNORE_INDEX
+from label2label.errors import UserError
+from label2label.evaluation.bootstrap import (
+    bootstrap_draws,
+    clusters_of,
+    interval_of,
+    p_values,
+)
+from label2label.evaluation.metrics import ratio
+from label2label.evaluation.plots import save_figure
+from label2label.evaluation.provenance import identify_model, library_versions, short_name
+from label2label.evaluation.scores import jsonable
+from label2label.models import Label2LabelForImageClassification
+from label2label.prediction.loading import load_model
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+GIVEN = (0, 1, 2, 5, 10, 20)
+DRAWS = 5
+
+
+class FeaturesAsImages(torch.nn.Module):
+    """Stands for the backbone once its features are known: the head runs once a sentence."""
+
+    def forward(self, features: torch.Tensor) -> SimpleNamespace:
+        return SimpleNamespace(feature_maps=(features,))
+
+
+def draw_questions(
+    generator: np.random.Generator, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Choose for every image which attributes are asked, and in what order others are given.
+
+    Args:
+        generator: of the draw.
+        labels: (images, attributes), 1, 0 or -100.
+
+    Returns:
+        (images, attributes): `asked`, bool, half of them; and `rank`, the place at which each of
+        the others is given, from 0, with those of unknown label last and never given.
+    """
+    order = np.argsort(generator.random(labels.shape), axis=1)
+    place = np.argsort(order, axis=1)  # (images, attributes), a permutation of each row
+    asked = place < labels.shape[1] // 2
+    candidates = np.where(asked | (labels == IGNORE_INDEX), np.inf, place)
+    rank = np.argsort(np.argsort(candidates, axis=1, kind="stable"), axis=1).astype(float)
+    rank[np.isinf(candidates)] = np.inf
+    return asked & (labels != IGNORE_INDEX), rank
+
+
+@torch.inference_mode()
+def count_right(
+    model: Label2LabelForImageClassification,
+    processor: Any,
+    images: Sequence[Any],
+    labels: np.ndarray,
+    given: tuple[int, ...] = GIVEN,
+    draws: int = DRAWS,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Answer the questions with more and more words given.
+
+    Args:
+        model: in evaluation mode, with a masked language model.
+        processor: its image processor.
+        images: faces, PIL images.
+        labels: (images, attributes), 1, 0 or -100.
+        given: how many words.
+        draws: of questions an image.
+        batch_size: images at once.
+        seed: of the questions.
+
+    Returns:
+        `right`, (words given, images, attributes), how many of the draws in which it was asked
+        each attribute was told right; and `asked`, (images, attributes), how many these are.
+    """
+    backbone = model.label2label.backbone
+    generators = [np.random.default_rng((seed, draw)) for draw in range(draws)]
+    right, asked_often = [], []
+    starts = range(0, len(labels), batch_size)
+    try:
+        for start in tqdm(starts, desc="known words", unit="batch"):
+            truth = labels[start : start + batch_size].astype(np.int64)
+            faces = [images[start + i] for i in range(len(truth))]
+            features = backbone(processor(faces, return_tensors="pt").pixel_values).feature_maps[-1]
+            model.label2label.backbone = FeaturesAsImages()
+            counts = np.zeros((len(given), *truth.shape), np.int64)
+            often = np.zeros(truth.shape, np.int64)
+            for generator in generators:
+                asked, rank = draw_questions(generator, truth)
+                often += asked
+                for index, count in enumerate(given):
+                    words = np.where(rank < count, truth, IGNORE_INDEX)
+                    logits = model(features, known_labels=torch.from_numpy(words)).logits
+                    counts[index] += asked & ((logits.numpy() > 0) == (truth == 1))
+            model.label2label.backbone = backbone
+            right.append(counts)
+            asked_often.append(often)
+    finally:
+        model.label2label.backbone = backbone
+    return np.concatenate(right, axis=1), np.concatenate(asked_often)
+
+
+def curve(
+    right: np.ndarray,
+    asked: np.ndarray,
+    clusters: np.ndarray,
+    given: tuple[int, ...] = GIVEN,
+    resamples: int = 1000,
+) -> list[dict[str, Any]]:
+    """Accuracy by words given, and its rise over none, with 95 % intervals.
+
+    Args:
+        right, asked: as `count_right` returns them.
+        clusters: (images,), who is on each image.
+        given: how many words; the first is what the others are compared with.
+        resamples: of the bootstrap.
+
+    Returns:
+        For each: `given`, `accuracy`, its `interval`, `gain`, `gain_interval` and `gain_p_value`,
+        the last three paired.
+    """
+
+    def statistics(weights: np.ndarray) -> dict[str, np.ndarray]:
+        accuracy = ratio(weights @ right.sum(2).T, (weights @ asked.sum(1))[..., None])
+        return {"accuracy": accuracy, "gain": accuracy - accuracy[..., :1]}
+
+    draws = bootstrap_draws(statistics, clusters, resamples)
+    estimates = statistics(np.ones(len(asked)))
+    intervals = {name: interval_of(draws[name], estimates[name]) for name in draws}
+    chance = p_values(draws["gain"])
+    return [
+        {
+            "given": count,
+            "accuracy": estimates["accuracy"][i],
+            "interval": intervals["accuracy"][:, i],
+            "gain": estimates["gain"][i],
+            "gain_interval": intervals["gain"][:, i],
+            "gain_p_value": chance[i],
+        }
+        for i, count in enumerate(given)
+    ]
+
+
+def measure(model_name: str, data: str, split: str, batch_size: int, draws: int) -> dict[str, Any]:
+    """Measure a model on a split.
+
+    Args:
+        model_name: folder or Hub id.
+        data: prepared dataset.
+        split: of it.
+        batch_size: images at once.
+        draws: of questions an image.
+
+    Returns:
+        What was measured on what, `curve` as the function of that name, and `per_attribute`:
+        accuracy without and with most words, of the times each was asked.
+
+    Raises:
+        UserError: the model or the data cannot be read, or the model reads no words.
+    """
+    model, processor = load_model(model_name)
+    config: Any = model.config
+    if config.head_type != "label2label":
+        raise UserError(f"{model_name} has the head {config.head_type!r}, which reads no words")
+    names = [config.id2label[i] for i in range(config.num_labels)]
+    rows = load_split(data, split)
+    labels = label_array(rows, names)
+    if (labels == IGNORE_INDEX).all():
+        raise UserError(f"{data} has no label for any of the model's attributes")
+    right, asked = count_right(
+        model, processor, rows["image"], labels, draws=draws, batch_size=batch_size
+    )
+    identities = rows["identity"] if "identity" in rows.column_names else [None] * len(rows)
+    by_attribute = ratio(right.sum(1), asked.sum(0))
+    return {
+        "model": identify_model(model_name, model),
+        "dataset": {"name": short_name(data), "split": split},
+        "num_images": len(rows),
+        "num_questions": int(asked.sum()),
+        "draws": draws,
+        "protocol": "half of the attributes asked, the same at every point; others given in "
+        "random order, as they are labelled",
+        "curve": curve(right, asked, clusters_of(list(identities))),
+        "per_attribute": {
+            name: {
+                "without": by_attribute[0, a],
+                "with": by_attribute[-1, a],
+                "num_questions": int(asked[:, a].sum()),
+            }
+            for a, name in enumerate(names)
+        },
+        "versions": library_versions(),
+    }
+
+
+def plot_curve(result: dict[str, Any]) -> Figure:
+    """Accuracy by words given.
+
+    Args:
+        result: of `measure`.
+
+    Returns:
+        A figure with the curve and its 95 % intervals, and the gain over no words.
+    """
+    points = result["curve"]
+    given = [point["given"] for point in points]
+    figure = Figure(figsize=(5, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    gain = np.array([100 * point["gain"] for point in points])
+    low, high = (100 * np.array([p["gain_interval"] for p in points])).T
+    axes.fill_between(given, low, high, color="#2b6cb0", alpha=0.2, linewidth=0)
+    axes.plot(given, gain, "o-", color="#2b6cb0")
+    for count, value, point in zip(given, gain, points, strict=True):
+        label = f"{point['accuracy']:.3f}"
+        axes.annotate(label, (count, value), (0, 8), textcoords="offset points", ha="center")
+    axes.axhline(0, color="#8492a6", linewidth=0.8)
+    axes.margins(x=0.06, y=0.15)
+    axes.set_xticks(given)
+    axes.set_xlabel("true attributes given")
+    axes.set_ylabel("points gained on those asked")
+    axes.set_title("accuracy when words of the sentence are known", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def main() -> int:
+    """Write the figures as JSON, and the curve beside it as PNG and SVG."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default=str(default_checkpoint()), help="folder or Hub id")
+    parser.add_argument("--data", default="data/celeba", help="prepared dataset")
+    parser.add_argument("--split", default="validation", help="default: %(default)s")
+    parser.add_argument("--draws", type=int, default=DRAWS, help="default: %(default)s")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--output", type=Path, default=Path("results/known_words.json"))
+    args = parser.parse_args()
+    try:
+        result = jsonable(
+            measure(args.model, args.data, args.split, args.batch_size, max(1, args.draws))
+        )
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        partial = args.output.with_suffix(".partial")
+        partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+        os.replace(partial, args.output)
+        save_figure(plot_curve(result), args.output.parent, args.output.stem)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for point in result["curve"]:
+        low, high = point["gain_interval"]
+        print(
+            f"{point['given']:2} given: {point['accuracy']:.4f}, "
+            f"gain {point['gain']:+.4f} [{low:+.4f}, {high:+.4f}]"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

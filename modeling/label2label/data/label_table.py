@@ -1,0 +1,173 @@
+"""Images, labels and groups in a user's own table: a CSV or Parquet file."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from label2label.data.vocabulary import VOCABULARIES
+from label2label.errors import UserError
+
+SUFFIXES = (".csv", ".tsv", ".parquet")
+_PRESENT = {"1", "1.0", "true", "yes"}
+_ABSENT = {"0", "0.0", "-1", "-1.0", "false", "no"}
+_UNKNOWN = {"", "-100", "-100.0", "nan", "na", "n/a", "null", "none"}
+
+
+@dataclass
+class LabelTable:
+    """The rows of a table, ready to be scored.
+
+    Args:
+        images: path of an image file, or its bytes, one a row.
+        labels: attribute to one label a row, None where unknown.
+        groups: column to one group a row, None where unknown.
+        identities: one person a row, None where unknown.
+        ages: in years, one a row, None where unknown.
+    """
+
+    images: list[Path | bytes]
+    labels: dict[str, list[bool | None]]
+    groups: dict[str, list[Any]]
+    identities: list[str | None] = field(default_factory=list)
+    ages: list[int | None] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def read_label_table(
+    path: Path, attributes: Sequence[str], group_columns: Sequence[str]
+) -> LabelTable:
+    """Read a table of images, labels and groups.
+
+    Args:
+        path: CSV, TSV or Parquet. Its column `image` holds paths, relative to the table's folder,
+            or in Parquet encoded images as datasets writes them. A column named as an attribute
+            holds its labels: 1, true or yes, 0, -1, false or no, and nothing where unknown.
+            `identity` and `age`, where there are any, are the person and the years.
+        attributes: those of the model; a column named as the opposite of one counts too.
+        group_columns: to read as groups.
+
+    Returns:
+        The table.
+
+    Raises:
+        UserError: the file cannot be read, has no rows, lacks a column, or holds something that is
+            no label, no age or no existing image; it names the column and the row.
+    """
+    columns = _read_columns(path)
+    for name in ("image", *group_columns):
+        if name not in columns:
+            raise UserError(f"{path} has no column {name!r}: it has {', '.join(columns)}")
+    if not columns["image"]:
+        raise UserError(f"{path} has no rows")
+    opposites = VOCABULARIES["union"].opposites
+    known = {*attributes, *(opposites[name] for name in attributes if name in opposites)}
+    found = [name for name in columns if name in known]
+    if not found:
+        raise UserError(
+            f"{path} has no labels: its columns are {', '.join(columns)}, and the model's "
+            f"attributes {', '.join(attributes)}"
+        )
+    return LabelTable(
+        images=_images(columns["image"], path.parent),
+        labels={name: _labels(name, columns[name]) for name in found},
+        groups={
+            name: _ages(columns[name]) if name == "age" else _texts(columns[name])
+            for name in group_columns
+        },
+        identities=_texts(columns.get("identity", [])),
+        ages=_ages(columns.get("age", [])),
+    )
+
+
+def _read_columns(path: Path) -> dict[str, list[Any]]:
+    try:
+        if path.suffix.lower() == ".parquet":
+            return pq.read_table(path).to_pydict()
+        if path.suffix.lower() in (".csv", ".tsv"):
+            return _read_csv(path, "\t" if path.suffix.lower() == ".tsv" else ",")
+    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    raise UserError(f"{path}: a table must be one of {', '.join(SUFFIXES)}")
+
+
+def _read_csv(path: Path, delimiter: str) -> dict[str, list[Any]]:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, delimiter=delimiter)
+        header = [name.strip() for name in next(reader, [])]
+        if len(set(header)) < len(header):
+            raise UserError(f"{path}: two columns have the same name")
+        rows = []
+        for row in reader:
+            if row and len(row) != len(header):
+                raise UserError(
+                    f"{path}, line {reader.line_num}: {len(row)} values for {len(header)} columns"
+                )
+            if row:
+                rows.append(row)
+    return {name: [row[c] for row in rows] for c, name in enumerate(header)}
+
+
+def _images(values: Iterable[Any], folder: Path) -> list[Path | bytes]:
+    images: list[Path | bytes] = []
+    missing = []
+    for row, value in enumerate(values, start=1):
+        if isinstance(value, dict):
+            value = value.get("bytes") or value.get("path")
+        if not value:
+            raise UserError(f"column 'image', row {row}: it is empty")
+        image = value if isinstance(value, bytes) else folder / os.fspath(value)
+        if isinstance(image, Path) and not image.is_file():
+            missing.append(f"{image} (row {row})")
+        images.append(image)
+    if missing:
+        raise UserError(
+            f"{len(missing):,} of {len(images):,} images do not exist, the first is {missing[0]}; "
+            "paths are relative to the table's folder"
+        )
+    return images
+
+
+def _labels(name: str, values: Sequence[Any]) -> list[bool | None]:
+    labels: list[bool | None] = []
+    texts = ["" if value is None else str(value).strip().lower() for value in values]
+    if {"0", "-1"} <= {text.removesuffix(".0") for text in texts}:
+        raise UserError(
+            f"column {name!r} holds both 0 and -1: leave a cell empty where the label is unknown"
+        )
+    for row, text in enumerate(texts, start=1):
+        if text not in _PRESENT | _ABSENT | _UNKNOWN:
+            raise UserError(
+                f"column {name!r}, row {row}: {text[:40]!r} is no label; it must be 1 or 0, or "
+                "empty where unknown"
+            )
+        labels.append(None if text in _UNKNOWN else text in _PRESENT)
+    return labels
+
+
+def _ages(values: Iterable[Any]) -> list[int | None]:
+    ages: list[int | None] = []
+    for row, value in enumerate(values, start=1):
+        text = "" if value is None else str(value).strip()
+        if text.lower() in _UNKNOWN:
+            ages.append(None)
+            continue
+        try:
+            ages.append(int(float(text)))
+        except (ValueError, OverflowError) as error:
+            raise UserError(f"column 'age', row {row}: {text[:40]!r} is no age") from error
+    return ages
+
+
+def _texts(values: Iterable[Any]) -> list[str | None]:
+    texts = ("" if value is None else str(value).strip() for value in values)
+    return [None if text.lower() in ("", "nan", "null", "none") else text for text in texts]

@@ -1,0 +1,221 @@
+"""`label2label audit`: how a model does on a user's own data, group by group, as one HTML page."""
+
+import io
+import sys
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import datasets
+import numpy as np
+from datasets.arrow_writer import ArrowWriter
+from PIL import Image
+from tqdm.auto import tqdm
+
+from label2label.data.batching import load_split
+from label2label.data.label_table import LabelTable, read_label_table
+from label2label.data.preparation.crops import choose_face
+from label2label.errors import UserError
+from label2label.evaluation.evaluate import evaluate_models, summary
+from label2label.evaluation.page import html_page
+from label2label.evaluation.provenance import short_name, write_whole
+from label2label.faces.alignment import align_face
+from label2label.faces.detection import FaceDetector
+from label2label.prediction.loading import load_model
+from label2label.prediction.photos import read_photo
+from label2label.prediction.preprocessing import Preprocessing
+
+_NAMES_SHOWN = 5
+
+
+def audit_command(args: Namespace) -> int:
+    """Run `label2label audit`.
+
+    Args:
+        args: `model` (folder or Hub id), `data` (prepared dataset, or a CSV or Parquet file as
+            `read_label_table` reads it), `split` of a dataset, `group` (columns), `against`
+            (another model, or None), `align` (whether to look for faces in a table's photos),
+            `minimum_age` (years), `output` (HTML file), `batch_size`, `bootstrap` (resamples).
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        UserError: for a model or data that cannot be read, a column that is missing, a group
+            column that has fewer than two values, or no image that is left to score.
+    """
+    output = Path(args.output)
+    if output.is_dir():
+        raise UserError(f"{output} is a folder: --output takes the HTML file to write")
+    notices: list[str] = []
+    split, others = args.split, None
+    with TemporaryDirectory(prefix="label2label-audit-") as folder:
+        if Path(args.data).is_file():
+            split = None
+            dataset, notices, others = _read_photos(args, Path(folder))
+        else:
+            dataset = load_split(args.data, args.split)
+            if missing := [c for c in args.group if c not in dataset.column_names]:
+                raise UserError(
+                    f"no group column {missing[0]!r}: the data have {dataset.column_names}"
+                )
+            plain = dataset.with_format(None)
+            _check_groups({column: plain[column] for column in args.group})
+        result = evaluate_models(
+            args.model,
+            dataset,
+            against=args.against,
+            other_dataset=others,
+            group_columns=args.group,
+            batch_size=args.batch_size,
+            resamples=args.bootstrap or 1000,
+            minimum_age=args.minimum_age,
+        )
+    result["dataset"] = {"name": short_name(args.data), "split": split}
+    write_whole(output, html_page(result, notices))
+    for notice in notices:
+        print(f"warning: {notice}", file=sys.stderr)
+    print(summary(result))
+    print(f"page: {output}")
+    return 0
+
+
+def prepare_photos(
+    table: LabelTable, preprocessing: Preprocessing, align: bool, file: Path
+) -> tuple[datasets.Dataset, list[str]]:
+    """Turn a table's photos into crops of faces, with their labels, in the dataset schema.
+
+    Args:
+        table: the rows.
+        preprocessing: of the model, whose template and size the crops have.
+        align: whether to find the face, the one nearest to the middle where there are several, and
+            align it; if not, each image is one face's crop.
+        file: where the crops are written; it must stay for as long as the dataset is used.
+
+    Returns:
+        The dataset, and what a reader must know: how many photos are left out, and why.
+
+    Raises:
+        UserError: no photo is left.
+    """
+    detector = FaceDetector() if align else None
+    texts = dict.fromkeys([*table.groups, "identity"], datasets.Value("string"))
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            **dict.fromkeys(table.labels, datasets.Value("bool")),
+            **{name: value for name, value in texts.items() if name not in table.labels},
+            "age": datasets.Value("int32"),
+        }
+    )
+    unreadable: list[str] = []
+    without_face: list[int] = []
+    crowded = 0
+    with ArrowWriter(path=str(file), features=features) as writer:
+        for row in tqdm(range(len(table)), desc="photos", unit="photo"):
+            try:
+                pixels = read_photo(table.images[row])
+            except UserError as error:
+                unreadable.append(f"{_name_image(table, row)} ({error})")
+                continue
+            if detector is not None:
+                faces = detector(pixels)
+                if not faces:
+                    without_face.append(row)
+                    continue
+                crowded += len(faces) > 1
+                pixels = align_face(
+                    pixels,
+                    choose_face(faces, pixels),
+                    preprocessing.alignment_template,
+                    preprocessing.crop_size,
+                )
+            crop = preprocessing.crop(pixels)
+            writer.write(_row(table, row, crop))
+        writer.finalize()
+    kept = len(table) - len(unreadable) - len(without_face)
+    notices = []
+    if unreadable:
+        shown = "; ".join(unreadable[:_NAMES_SHOWN])
+        more = ", ..." if len(unreadable) > _NAMES_SHOWN else ""
+        notices.append(f"{len(unreadable):,} photos cannot be read and are left out: {shown}{more}")
+    if without_face:
+        notices.append(
+            f"No face was found in {len(without_face):,} of {len(table):,} photos, which are left "
+            f"out{_by_group(table, without_face)}. If the images are crops of faces already, use "
+            "--no-align."
+        )
+    if crowded:
+        notices.append(
+            f"{crowded:,} photos show several faces: the one nearest to the middle was taken."
+        )
+    if not kept:
+        raise UserError(f"no photo is left to score: {' '.join(notices)}")
+    return datasets.Dataset.from_file(str(file)), notices
+
+
+def _read_photos(
+    args: Namespace, folder: Path
+) -> tuple[datasets.Dataset, list[str], datasets.Dataset | None]:
+    asked = _preprocessing(args.model)
+    table = read_label_table(Path(args.data), asked.attributes, args.group)
+    _check_groups(table.groups)
+    dataset, notices = prepare_photos(table, asked, args.align, folder / "crops.arrow")
+    others = None
+    if args.against:
+        other = _preprocessing(args.against)
+        frame = (asked.alignment_template, asked.shortest_edge, asked.crop_size)
+        if frame != (other.alignment_template, other.shortest_edge, other.crop_size):
+            # Each model sees faces as it was trained to.
+            others, _ = prepare_photos(table, other, args.align, folder / "others.arrow")
+    return dataset, notices, others
+
+
+def _preprocessing(name: str) -> Preprocessing:
+    model, processor = load_model(name)
+    config: Any = model.config
+    attributes = [config.id2label[index] for index in range(config.num_labels)]
+    return Preprocessing.from_processor(processor, attributes)
+
+
+def _check_groups(groups: Mapping[str, Sequence[Any]]) -> None:
+    for column, rows in groups.items():
+        values = {value for value in rows if value is not None}
+        if not values:
+            raise UserError(f"the group column {column!r} is empty throughout: nothing to compare")
+        if len(values) == 1:
+            raise UserError(
+                f"the group column {column!r} has one value, {values.pop()!r}: there is nothing to "
+                "compare"
+            )
+
+
+def _row(table: LabelTable, row: int, crop: np.ndarray) -> dict[str, Any]:
+    file = io.BytesIO()
+    Image.fromarray(crop).save(file, "PNG")
+    columns = {**table.groups, "identity": table.identities, "age": table.ages, **table.labels}
+    return {
+        "image": {"bytes": file.getvalue(), "path": None},
+        **{name: values[row] if values else None for name, values in columns.items()},
+    }
+
+
+def _by_group(table: LabelTable, rows: Sequence[int]) -> str:
+    parts = []
+    for column, values in table.groups.items():
+        everyone, missed = Counter(values), Counter(values[row] for row in rows)
+        shares = (
+            f"{group} {missed[group]:,} of {count:,} ({missed[group] / count:.1%})"
+            for group, count in sorted(everyone.items(), key=str)
+            if group is not None
+        )
+        parts.append(f"; by {column}: {', '.join(shares)}")
+    return "".join(parts)
+
+
+def _name_image(table: LabelTable, row: int) -> str:
+    image = table.images[row]
+    return f"row {row + 1}" if isinstance(image, bytes) else image.name

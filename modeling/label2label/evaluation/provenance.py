@@ -1,0 +1,69 @@
+"""What was measured on what, and files that are written whole or not at all."""
+
+import hashlib
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+_LIBRARIES = ("label2label", "torch", "transformers", "datasets", "accelerate", "numpy")
+
+
+def describe_model(model: PreTrainedModel) -> dict[str, Any]:
+    """Name a model's parts and count their parameters.
+
+    Args:
+        model: a `Label2LabelForImageClassification`.
+
+    Returns:
+        `backbone` (its model type), `head` (its kind), `parameters` of `backbone`, `head`, `all`.
+    """
+    base_model: Any = model.base_model
+    everything = model.num_parameters()
+    backbone = sum(parameter.numel() for parameter in base_model.backbone.parameters())
+    return {
+        "backbone": model.config.backbone_config.model_type,
+        "head": model.config.head_type,
+        "parameters": {"backbone": backbone, "head": everything - backbone, "all": everything},
+    }
+
+
+def identify_model(reference: str | os.PathLike[str], model: PreTrainedModel) -> dict[str, Any]:
+    """Say which model was measured.
+
+    Args:
+        reference: folder or Hub id that it was loaded from.
+        model: a `Label2LabelForImageClassification`.
+
+    Returns:
+        `name`, `weights_sha256` (None for a Hub id), and what `describe_model` returns.
+    """
+    weights = Path(reference) / "model.safetensors"
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None
+    return {"name": short_name(reference), "weights_sha256": digest, **describe_model(model)}
+
+
+def short_name(reference: str | os.PathLike[str]) -> str:
+    """A folder's or file's own name, or the Hub id as it is; never a path of this machine."""
+    path = Path(reference)
+    return path.resolve().name if path.exists() else str(reference)
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what figures depend on, by name."""
+    return {library: version(library) for library in _LIBRARIES}
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file under a temporary name, then rename it; its folders are made.
+
+    Args:
+        path: where to write; an existing file is replaced.
+        text: its content.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.part")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, path)

@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+from label2label.errors import UserError
+from label2label.evaluation.comparison import compare_predictions
+from label2label.evaluation.scores import Predictions
+
+
+def predictions(right, **options):
+    """Of one attribute, always present, predicted right where `right` says so."""
+    right = np.asarray(right, dtype=float)[:, None]
+    defaults = {"names": ["Young"], "labels": np.ones(right.shape, dtype=int)}
+    return Predictions(probabilities=right, **(defaults | options))
+
+
+GROUPS = {"race": ["a"] * 100 + ["b"] * 100 + ["c"] * 20}
+BEFORE = [1] * 90 + [0] * 10 + [1] * 60 + [0] * 40 + [0] * 20
+AFTER = [1] * 90 + [0] * 10 + [1] * 85 + [0] * 15 + [1] * 20
+
+
+@pytest.fixture
+def comparison():
+    return compare_predictions(
+        predictions(AFTER, groups=GROUPS), predictions(BEFORE, groups=GROUPS), resamples=400
+    )
+
+
+def test_overall_difference_by_hand(comparison):
+    accuracy = comparison["overall"]["accuracy"]
+    assert accuracy["model"] == pytest.approx(195 / 220, abs=1e-6)
+    assert accuracy["other"] == pytest.approx(150 / 220, abs=1e-6)
+    assert accuracy["difference"] == pytest.approx(45 / 220, abs=1e-6)
+    assert accuracy["interval"][0] > 0.1
+    assert accuracy["p_value"] < 0.01
+
+
+def test_a_group_that_did_not_change_has_no_difference_at_all(comparison):
+    unchanged = comparison["groups"]["race"]["per_group"]["a"]
+    assert unchanged["difference"] == 0
+    assert unchanged["interval"] == [0, 0]
+    assert unchanged["p_value"] == 1
+
+
+def test_a_paired_interval_is_narrower_than_that_of_two_samples(comparison):
+    gain = comparison["groups"]["race"]["per_group"]["b"]
+    assert gain["difference"] == pytest.approx(0.25)
+    # 25 of 100 images turn right: binomial, whatever the other 75 are.
+    half = 1.96 * np.sqrt(0.25 * 0.75 / 100)
+    assert gain["interval"] == pytest.approx([0.25 - half, 0.25 + half], abs=0.03)
+
+
+def test_the_gap_is_each_models_own_and_leaves_small_groups_out(comparison):
+    gap = comparison["groups"]["race"]["gap"]
+    assert gap["model"] == pytest.approx(0.05)
+    assert gap["other"] == pytest.approx(0.3)
+    assert gap["difference"] == pytest.approx(-0.25)
+    small = comparison["groups"]["race"]["per_group"]["c"]
+    assert small["small"]
+    assert small["num_images"] == 20
+
+
+def test_every_attribute_is_compared_in_every_group(comparison):
+    by_group = comparison["groups"]["race"]["per_attribute"]["Young"]
+    assert by_group["b"]["difference"] == pytest.approx(0.25)
+    assert by_group["b"]["num_images"] == 100
+
+
+def test_only_attributes_of_both_models_are_compared():
+    labels = np.ones((40, 2), dtype=int)
+    first = Predictions(["Young", "Male"], np.ones((40, 2)), labels)
+    second = Predictions(["Bald", "Young"], np.ones((40, 2)) * [0.0, 1.0], labels)
+    comparison = compare_predictions(first, second, resamples=5)
+    assert list(comparison["per_attribute"]) == ["Young"]
+    assert comparison["attributes_left_out"] == ["Male", "Bald"]
+    assert comparison["overall"]["accuracy"]["difference"] == 0
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (predictions([1, 0, 1], names=["Male"]), "share no attribute"),
+        (predictions([1, 0]), "3 and 2 images cannot be paired"),
+        (predictions([1, 0, 1], labels=np.zeros((3, 1), dtype=int)), "the same labels"),
+    ],
+)
+def test_predictions_that_do_not_belong_together_are_refused(other, message):
+    with pytest.raises(UserError, match=message):
+        compare_predictions(predictions([1, 0, 1]), other, resamples=5)
