@@ -6,6 +6,7 @@ import base64
 import os
 import queue
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,9 @@ class Analyser:
 
     def __init__(self, catalogue: Mapping[str, OfferedModel]) -> None:
         self.catalogue = catalogue
+        # The same few threads do all the work, so that what torch and OpenCV keep by thread does
+        # not add up over the many threads that Gradio answers from.
+        self._threads = ThreadPoolExecutor(WORKERS)
         # A detector holds the size of the photo that it looks at, so no two threads share one.
         self._detectors: queue.SimpleQueue[FaceDetector] = queue.SimpleQueue()
         for _ in range(WORKERS):
@@ -51,6 +55,11 @@ class Analyser:
         Raises:
             PhotoError: the photo cannot be read, shows no face, or a model is not offered.
         """
+        return self._threads.submit(self._analyse, photo, keys, known or {}).result()
+
+    def _analyse(
+        self, photo: bytes, keys: Sequence[str], known: Mapping[str, bool]
+    ) -> dict[str, Any]:
         models = [self.find_model(key) for key in keys]
         pixels, animated = read_photo(photo)
         notes: list[dict[str, Any]] = [{"code": "animated", "values": {}}] if animated else []
@@ -96,6 +105,9 @@ class Analyser:
         Raises:
             PhotoError: the crop cannot be read, or the model is not offered.
         """
+        return self._threads.submit(self._condition, crop, key, known).result()
+
+    def _condition(self, crop: bytes, key: str, known: Mapping[str, bool]) -> dict[str, Any]:
         model = self.find_model(key)
         pixels = model.backend.crop(read_photo(crop)[0])
         return encode_prediction(model.predict(pixels[None], known))[0]

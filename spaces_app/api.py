@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -15,13 +14,13 @@ from texts import say
 
 
 def predict_photo(
-    analyser: Analyser, photo: str | None, model: str, known: Mapping[str, bool], maps: bool
+    analyser: Analyser, photo: bytes | None, model: str, known: Mapping[str, bool], maps: bool
 ) -> dict[str, Any]:
     """Attributes of every face of a photo.
 
     Args:
         analyser: asks the models.
-        photo: path of the file that was sent.
+        photo: the file that was sent.
         model: a key of `/models`; empty for the first.
         known: attributes that are known of every face: {"Male": true}.
         maps: whether to tell where the model looked.
@@ -42,8 +41,7 @@ def predict_photo(
                 raise gr.Error(f"The model has no attribute {name}.")
             if not isinstance(value, bool):
                 raise gr.Error(f"What is known of {name} must be true or false.")
-        data = Path(photo).read_bytes() if photo else b""
-        result = analyser.analyse(data, [offered.key], known)
+        result = analyser.analyse(photo or b"", [offered.key], known)
     except PhotoError as error:
         raise gr.Error(say("en", f"error.{error.code}", **error.values)) from error
     faces = []

@@ -26,7 +26,7 @@ def load_evaluations(folders: Iterable[Path]) -> list[dict[str, Any]]:
     Returns:
         What `label2label evaluate` wrote of test splits by group, by file name.
     """
-    evaluations = {}
+    evaluations: dict[str, dict[str, Any]] = {}
     for folder in folders:
         for path in sorted(folder.glob("*.json")):
             try:

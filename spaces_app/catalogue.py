@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import math
 import os
 import statistics
-import struct
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from label2label.errors import UserError
 from label2label.prediction.backend import Backend, load_backend
 from label2label.prediction.onnx_backend import UNKNOWN, OnnxBackend
 from label2label.prediction.preprocessing import Preprocessing
+from safetensors import SafetensorError, safe_open
 
 MODELS_VARIABLE = "LABEL2LABEL_SPACE_MODELS"
 WEIGHTS_FILE = "model.safetensors"
@@ -281,15 +281,13 @@ def count_parameters(weights: Path) -> int:
     Raises:
         UserError: the file is damaged.
     """
-    try:
-        with weights.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
-    except (OSError, ValueError, struct.error, MemoryError) as error:
-        raise UserError(f"{weights} is no safetensors file: {error}") from error
     statistics_of = ("running_mean", "running_var", "num_batches_tracked")
-    return sum(
-        int(np.prod(entry["shape"]))
-        for name, entry in header.items()
-        if name != "__metadata__" and not name.endswith(statistics_of)
-    )
+    try:
+        with safe_open(weights, framework="numpy") as file:
+            return sum(
+                math.prod(file.get_slice(name).get_shape())
+                for name in file.keys()  # noqa: SIM118 - it is no dictionary
+                if not name.endswith(statistics_of)
+            )
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{weights} is no safetensors file: {error}") from error

@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 RESULT_FOLDERS = (HERE / "results", HERE.parent / "results")
 DEVICE_PAGE = HERE / "on_device" / "index.html"
 MAX_WAITING = 100  # requests; later ones are told that the Space is busy
-TEMPORARY_SECONDS = 60
+TEMPORARY_SECONDS = 30  # of files that come through the API, and again until it is seen
 TABS = ("explore", "compare", "audit", "device", "about")
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,8 @@ def build_space() -> gr.Blocks:
     evaluations = load_evaluations(RESULT_FOLDERS)
     shown = dict.fromkeys(TABS, True)
     shown["compare"] = len(models) > 1
-    shown["device"] = DEVICE_PAGE.is_file()
+    # The page alone is no use: `label2label export --web` lays the model beside it.
+    shown["device"] = DEVICE_PAGE.is_file() and any(DEVICE_PAGE.parent.glob("assets/*.onnx"))
     if shown["device"]:
         gr.set_static_paths([DEVICE_PAGE.parent])
 
@@ -77,7 +78,7 @@ def build_space() -> gr.Blocks:
         )
 
     def predict(
-        photo: str | None, model: str, known: dict[str, bool] | None, maps: bool
+        photo: bytes | None, model: str, known: dict[str, bool] | None, maps: bool
     ) -> dict[str, Any]:
         return predict_photo(analyser, photo, model, known or {}, maps)
 
@@ -145,7 +146,8 @@ def build_space() -> gr.Blocks:
         language.change(translate, language, switched, js=SWITCH_LANGUAGE, queue=False, **hidden)
         space.load(None, None, language, js=FIRST_LANGUAGE)
         # For programs: no part of the page.
-        file = gr.File(type="filepath", label="photo", visible=False)
+        # As bytes: as a path, Gradio would leave an empty file behind with every request.
+        file = gr.File(type="binary", label="photo", visible=False)
         key = gr.Textbox("", label="model", visible=False)
         given = gr.JSON(None, label="known", visible=False)
         wanted = gr.Checkbox(False, label="maps", visible=False)

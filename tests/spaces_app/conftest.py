@@ -1,84 +1,56 @@
-"""The page that runs on a user's device, laid out and served, and a browser to drive it."""
+"""The Space, served for real, and a browser that uses it as people do."""
 
-import functools
-import http.server
+import base64
+import io
 import os
 import shutil
-import threading
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
 
-import numpy as np
 import pytest
-from label2label.cli import main
-from label2label.export import web
-from label2label.faces import detection
+import torch
+from label2label.models import (
+    Label2LabelConfig,
+    Label2LabelForImageClassification,
+    Label2LabelImageProcessor,
+)
 from PIL import Image
 
-PAGE = Path(__file__).parents[2] / "spaces_app" / "on_device"
-BROWSER_FLAGS = [
+ROOT = Path(__file__).parents[2]
+SPACE = ROOT / "spaces_app"
+sys.path.insert(0, str(SPACE))  # its modules import each other as the Space's start does
+
+START_SECONDS = 120
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER_ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
+    # A webcam that shows a test picture, and no question whether it may be used.
+    *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
+)
+NAMES = ("Smiling", "Male", "Wearing_Hat", "No_Beard", "Young", "Eyeglasses")
 
 
 @pytest.fixture(scope="session")
-def detector_file():
-    """YuNet's ONNX file: the environment's, else the one among the real images and weights."""
-    root = PAGE.parents[1].parent
-    shared = Path(os.environ.get("LABEL2LABEL_SHARED", root / "shared"))
-    given = os.environ.get(detection.DETECTOR_VARIABLE)
-    path = Path(given) if given else shared / "weights" / detection.DETECTOR_FILE
-    if not path.is_file():
-        pytest.skip(f"no {path}: set {detection.DETECTOR_VARIABLE} to {detection.DETECTOR_FILE}")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(detection.DETECTOR_VARIABLE, str(path))
-        yield path
-
-
-@pytest.fixture(scope="session")
-def page_folder(detector_file, tmp_path_factory):
-    """A copy of the page with the shipped model beside it, as the command lays it out."""
-    folder = tmp_path_factory.mktemp("site") / "on_device"
-    shutil.copytree(PAGE, folder, ignore=shutil.ignore_patterns("assets"))
-    assets = folder / "assets"
-    assets.mkdir()
-    if web.has_runtime(PAGE / "assets"):
-        for name in web.RUNTIME_SHA256:
-            shutil.copyfile(PAGE / "assets" / name, assets / name)
-    elif shutil.which("npm") is None:
-        pytest.skip("no npm: it fetches onnxruntime-web (Debian: apt install npm)")
-    assert main(["export", "--web", "--output", str(assets)]) == 0
+def tiny_folder(tmp_path_factory):
+    """Folder of a tiny random model of six attributes, whose name says that it is tiny."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models") / "random-tiny"
+    config = Label2LabelConfig(
+        backbone_config={"model_type": "mobilefacenet", "width_multiplier": 0.25},
+        hidden_size=16,
+        intermediate_size=16,
+        initializer_range=1.0,  # so that photos differ in more than the fourth decimal
+        id2label=dict(enumerate(NAMES)),
+        label2id={name: i for i, name in enumerate(NAMES)},
+    )
+    Label2LabelForImageClassification(config).save_pretrained(folder)
+    Label2LabelImageProcessor().save_pretrained(folder)
     return folder
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    """Serves files without a log."""
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture(scope="session")
-def serve():
-    """Serves a folder on a port of its own; returns the address."""
-    servers = []
-
-    def start(folder):
-        handler = functools.partial(QuietHandler, directory=str(folder))
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-
-
-@pytest.fixture(scope="session")
-def site(page_folder, serve):
-    """Address of the page."""
-    return serve(page_folder)
 
 
 @pytest.fixture(scope="session")
@@ -89,38 +61,154 @@ def portrait():
 
 
 @pytest.fixture(scope="session")
-def launch():
-    """Launches Chromium with flags of a test's own."""
-    sync_api = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("no chromium on the path (Debian: apt install chromium)")
-    with sync_api.sync_playwright() as playwright:
-        yield lambda *flags: playwright.chromium.launch(
-            executable_path=chromium, args=[*BROWSER_FLAGS, *flags]
+def encode():
+    """A function from a PIL image to a file's bytes."""
+
+    def to_bytes(image, kind="PNG", **options):
+        buffer = io.BytesIO()
+        image.save(buffer, kind, **options)
+        return buffer.getvalue()
+
+    return to_bytes
+
+
+@pytest.fixture(scope="session")
+def photo_files(tmp_path_factory, portrait, encode):
+    """Photos as people upload them, good and bad, by name."""
+    folder = tmp_path_factory.mktemp("photos")
+    gray = Image.new("RGB", (400, 300), "gray")
+    crowd = Image.new("RGB", (6 * 200, 5 * 200))
+    face = portrait.crop((130, 30, 410, 310)).resize((200, 200))
+    for index in range(30):
+        crowd.paste(face, (index % 6 * 200, index // 6 * 200))
+    contents = {
+        "portrait.jpg": encode(portrait, "JPEG", quality=95),
+        "phone.jpg": encode(portrait.resize((2560, 3000)), "JPEG", quality=95),
+        "no_face.png": encode(gray),
+        "not_an_image.jpg": b"these are words, not pixels",
+        "hundred_megapixels.png": encode(Image.new("1", (10_000, 10_000))),
+        "animated.gif": encode(portrait, "GIF", save_all=True, append_images=[gray]),
+        "crowd.jpg": encode(crowd, "JPEG", quality=95),
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return {name: folder / name for name in contents}
+
+
+def find_detector():
+    """YuNet's file, where this machine has it; otherwise the cascade finds the faces."""
+    shared = Path(os.environ.get("LABEL2LABEL_SHARED", ROOT.parent / "shared"))
+    found = sorted(shared.glob("weights/face_detection_yunet_*.onnx"))
+    return str(found[-1]) if found else None
+
+
+@pytest.fixture(scope="session")
+def has_yunet():
+    """Whether the Space finds faces by YuNet; the cascade misses faces in a crowd."""
+    return find_detector() is not None
+
+
+@pytest.fixture(scope="session")
+def uploads(tmp_path_factory):
+    """Where the Space's Gradio would keep files."""
+    return tmp_path_factory.mktemp("uploads")
+
+
+@pytest.fixture(scope="session")
+def space_url(tmp_path_factory, tiny_folder, uploads):
+    """Address of the Space, started as it is on the Hub, with a second model."""
+    pytest.importorskip("gradio")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    environment = {
+        **os.environ,
+        "GRADIO_SERVER_PORT": str(port),
+        "GRADIO_TEMP_DIR": str(uploads),
+        "LABEL2LABEL_SPACE_MODELS": str(tiny_folder),
+        "HF_HUB_OFFLINE": "1",
+        "no_proxy": "127.0.0.1,localhost",
+    }
+    detector = find_detector()
+    if detector:
+        environment["LABEL2LABEL_FACE_DETECTOR"] = detector
+    log = tmp_path_factory.mktemp("space") / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, str(SPACE / "app.py")],
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
         )
+    url = f"http://127.0.0.1:{port}/"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + START_SECONDS
+    try:
+        while True:
+            try:
+                opener.open(url, timeout=5).close()
+                break
+            except OSError:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    pytest.fail(f"the Space did not start: {log.read_text()[-2000:]}")
+                time.sleep(0.2)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
 
 
 @pytest.fixture(scope="session")
-def film(portrait, tmp_path_factory):
-    """What the fake camera sees: half a minute of the portrait, 640x480, moving a little."""
-    path = tmp_path_factory.mktemp("film") / "camera.mjpeg"
-    backdrop = np.full((480, 640, 3), 90, np.uint8)
-    with path.open("wb") as file:
-        for i in range(20):
-            frame = Image.fromarray(backdrop)
-            frame.paste(portrait.resize((410, 480)), (110 + i % 10, 0))
-            frame.save(file, "JPEG", quality=92)
-    return path
+def browser():
+    """Chromium, without a window."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip("no Chromium: install Debian's package chromium")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=[*BROWSER_ARGUMENTS])
+        yield chromium
+        chromium.close()
 
 
-@pytest.fixture(scope="session")
-def browser(launch, film):
-    """A browser whose camera shows the film."""
-    browser = launch(
-        "--use-fake-device-for-media-stream",
-        "--use-fake-ui-for-media-stream",
-        f"--use-file-for-fake-video-capture={film}",
-    )
-    yield browser
-    browser.close()
+DESKTOP = {"viewport": {"width": 1280, "height": 900}}
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+
+
+@pytest.fixture
+def open_page(browser, space_url):
+    """A function that opens the Space: on a desktop unless options say otherwise.
+
+    Errors of the page's scripts, and requests to anywhere else, fail the test.
+    """
+    contexts, faults = [], []
+
+    def open_space(**options):
+        context = browser.new_context(**{"locale": "en-US", **DESKTOP, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on(
+            "request",
+            lambda request: (
+                faults.append(f"asks {request.url}")
+                if not request.url.startswith((space_url, "data:", "blob:"))
+                and "cdnjs.cloudflare.com" not in request.url  # Gradio's own, for frames
+                else None
+            ),
+        )
+        page.set_default_timeout(30_000)
+        page.goto(space_url)
+        page.wait_for_selector("#explorer .photo")
+        return page
+
+    yield open_space
+    for context in contexts:
+        context.close()
+    assert not faults
+
+
+@pytest.fixture
+def data_url(encode):
+    """A function from a PIL image to a data URL, as the page sends photos."""
+    return lambda image: "data:image/png;base64," + base64.b64encode(encode(image)).decode()

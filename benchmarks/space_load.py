@@ -1,0 +1,263 @@
+"""How long the Space takes to start and to answer, alone and with many visitors, and its memory.
+
+`python benchmarks/space_load.py --output results/space_load.json` starts `spaces_app/app.py` on
+this machine and sends it a public-domain portrait as the page does, over HTTP and through its
+queue: first by one visitor, then by many at once, each asking again as soon as the answer is
+there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parents[1]
+START_SECONDS = 300
+ANSWER_SECONDS = 60
+WARM_UP_REQUESTS, SINGLE_REQUESTS = 5, 50
+SAMPLE_SECONDS = 1.0
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--output", type=Path, metavar="FILE.json", help="write the figures here")
+    parser.add_argument("--users", type=int, default=20, metavar="N", help="default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=60, metavar="S", help="default: 60")
+    parser.add_argument(
+        "--url", help="measure a Space that runs already: neither its start nor its memory is known"
+    )
+    return parser.parse_args()
+
+
+@contextmanager
+def started_space() -> Iterator[tuple[str, float, psutil.Process]]:
+    """Start the Space; yields its address, the seconds until it answered, and its process."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    environment = {**os.environ, "GRADIO_SERVER_PORT": str(port)}
+    with tempfile.TemporaryFile() as log:
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, ROOT / "spaces_app" / "app.py"],
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            while True:
+                seconds = time.perf_counter() - start
+                try:
+                    httpx.get(url, timeout=5, trust_env=False).raise_for_status()
+                    break
+                except httpx.HTTPError:
+                    if process.poll() is not None or seconds > START_SECONDS:
+                        log.seek(0)
+                        sys.exit(f"error: the Space did not start: {log.read()[-2000:].decode()}")
+                    time.sleep(0.05)
+            yield url, time.perf_counter() - start, psutil.Process(process.pid)
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+def build_request(url: str) -> dict[str, Any]:
+    """What the page sends for a photo with one face.
+
+    Args:
+        url: of the Space.
+
+    Returns:
+        The body of a request to its queue, but for the session.
+    """
+    from matplotlib import get_data_path
+
+    file = Path(get_data_path(), "sample_data", "grace_hopper.jpg")
+    photo = base64.b64encode(file.read_bytes()).decode()
+    config = httpx.get(f"{url}/config", trust_env=False, timeout=60).raise_for_status().json()
+    # A page's own event has no public name: it is the one that its component calls `analyse`.
+    (index,) = (
+        dependency["id"]
+        for dependency in config["dependencies"]
+        if any(target[1] == "analyse" for target in dependency["targets"])
+    )
+    event = {"id": 1, "photo": f"data:image/jpeg;base64,{photo}", "model": ""}
+    return {"data": [], "event_data": event, "fn_index": index, "trigger_id": None}
+
+
+async def ask(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> float:
+    """Send one request through the queue, and wait for its answer.
+
+    Args:
+        client: of the visitor.
+        url: of the Space.
+        body: as `build_request` returns it.
+
+    Returns:
+        Seconds.
+
+    Raises:
+        RuntimeError: the answer is an error, or has not one face.
+        httpx.HTTPError: there is no answer.
+    """
+    session = uuid.uuid4().hex
+    start = time.perf_counter()
+    joined = await client.post(
+        f"{url}/gradio_api/queue/join", json={**body, "session_hash": session}
+    )
+    joined.raise_for_status()
+    stream = client.stream("GET", f"{url}/gradio_api/queue/data", params={"session_hash": session})
+    async with stream as response:
+        async for line in response.aiter_lines():
+            message = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {}
+            if message.get("msg") == "process_completed":
+                seconds = time.perf_counter() - start
+                answer = message["output"]["data"][0] if message["success"] else {}
+                if len(answer.get("faces", [])) != 1:
+                    raise RuntimeError(f"not one face: {str(message)[:300]}")
+                return seconds
+    raise RuntimeError("the queue closed without an answer")
+
+
+async def measure_single(url: str, body: dict[str, Any]) -> dict[str, Any]:
+    """One visitor, one request after the other."""
+    async with httpx.AsyncClient(timeout=ANSWER_SECONDS, trust_env=False) as client:
+        for _ in range(WARM_UP_REQUESTS):
+            await ask(client, url, body)
+        requests = tqdm(range(SINGLE_REQUESTS), desc="one visitor", unit="photo")
+        seconds = [await ask(client, url, body) for _ in requests]
+    return {"requests": len(seconds), **summarize(seconds)}
+
+
+async def measure_many(
+    url: str, body: dict[str, Any], users: int, duration: float, process: psutil.Process | None
+) -> tuple[dict[str, Any], list[float]]:
+    """Many visitors at once.
+
+    Args:
+        url: of the Space.
+        body: as `build_request` returns it.
+        users: how many.
+        duration: seconds; requests that run then are waited for.
+        process: of the Space, or None.
+
+    Returns:
+        Answer times, errors, and the memory of the process in megabytes, second by second.
+    """
+    seconds: list[float] = []
+    errors: list[str] = []
+    memory: list[float] = []
+    deadline = time.perf_counter() + duration
+
+    async def visit(bar: tqdm) -> None:
+        async with httpx.AsyncClient(timeout=ANSWER_SECONDS, trust_env=False) as client:
+            while time.perf_counter() < deadline:
+                try:
+                    seconds.append(await ask(client, url, body))
+                    bar.update()
+                except (RuntimeError, httpx.HTTPError) as error:
+                    errors.append(f"{type(error).__name__}: {error}")
+
+    async def watch() -> None:
+        while process and time.perf_counter() < deadline:
+            memory.append(process.memory_info().rss / 1e6)
+            await asyncio.sleep(SAMPLE_SECONDS)
+
+    start = time.perf_counter()
+    with tqdm(desc=f"{users} visitors", unit="photo") as bar:
+        await asyncio.gather(watch(), *(visit(bar) for _ in range(users)))
+    elapsed = time.perf_counter() - start
+    return {
+        "users": users,
+        "seconds": round(elapsed, 1),
+        "answers": len(seconds),
+        "answers_per_second": round(len(seconds) / elapsed, 2),
+        "errors": len(errors),
+        "first_errors": errors[:3],
+        **summarize(seconds),
+    }, memory
+
+
+def summarize(seconds: list[float]) -> dict[str, float | None]:
+    """Median and 95th percentile in milliseconds; None without answers."""
+    if len(seconds) < 2:
+        return {"median_ms": None, "p95_ms": None}
+    return {
+        "median_ms": round(1e3 * statistics.median(seconds), 1),
+        "p95_ms": round(1e3 * statistics.quantiles(seconds, n=20)[-1], 1),
+    }
+
+
+def summarize_memory(memory: list[float]) -> dict[str, float] | None:
+    """Megabytes in the first and last tenth of the samples, after the first tenth's warm-up."""
+    tenth = len(memory) // 10
+    if not tenth:
+        return None
+    early = statistics.median(memory[tenth : 2 * tenth])
+    late = statistics.median(memory[-tenth:])
+    return {
+        "early_mb": round(early, 1),
+        "late_mb": round(late, 1),
+        "growth": round(late / early - 1, 4),
+    }
+
+
+def measure(
+    url: str, users: int, duration: float, process: psutil.Process | None
+) -> dict[str, Any]:
+    """All figures of a Space that runs."""
+    body = build_request(url)
+    single = asyncio.run(measure_single(url, body))
+    many, memory = asyncio.run(measure_many(url, body, users, duration, process))
+    return {"one_visitor": single, "many_visitors": many, "memory": summarize_memory(memory)}
+
+
+def main() -> int:
+    """Measure, print, and write the figures where asked.
+
+    Returns:
+        The exit code: 1 where a request failed.
+    """
+    args = parse_arguments()
+    # Other work on the machine slows the Space down: the figures say how much there was.
+    machine = {"cpus": os.cpu_count(), "load_before": round(os.getloadavg()[0], 2)}
+    if args.url:
+        url = args.url.rstrip("/")
+        figures = measure(url, args.users, args.seconds, None)
+    else:
+        with started_space() as (url, start_seconds, process):
+            figures = {
+                "start_seconds": round(start_seconds, 2),
+                **measure(url, args.users, args.seconds, process),
+            }
+    text = json.dumps({"machine": machine, **figures}, indent=1)
+    print(text)
+    if args.output:
+        draft = args.output.with_name(f".{args.output.name}.part")
+        draft.write_text(text + "\n", encoding="utf-8")
+        os.replace(draft, args.output)
+    return int(figures["many_visitors"]["errors"] > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

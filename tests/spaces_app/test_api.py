@@ -1,0 +1,88 @@
+"""What programs get from the Space, by gradio_client."""
+
+import time
+
+import pytest
+from label2label.checkpoints import default_checkpoint
+from label2label.prediction.predictor import AttributePredictor
+
+from .conftest import find_detector
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def client(space_url):
+    gradio_client = pytest.importorskip("gradio_client")
+    return gradio_client.Client(space_url, verbose=False)
+
+
+@pytest.fixture(scope="module")
+def predict(client):
+    from gradio_client import handle_file
+
+    def call(path, model="", known=None, maps=False):
+        photo = handle_file(str(path)) if path else None
+        return client.predict(photo, model, known, maps, api_name="/predict")
+
+    return call
+
+
+def test_attributes_are_those_that_the_package_predicts(predict, photo_files, monkeypatch):
+    answer = predict(photo_files["portrait.jpg"])
+    detector = find_detector()
+    if detector is None:
+        pytest.skip("no YuNet file: the Space and this test would each warn of the cascade")
+    monkeypatch.setenv("LABEL2LABEL_FACE_DETECTOR", detector)
+    (expected,) = AttributePredictor.from_pretrained(default_checkpoint())(
+        str(photo_files["portrait.jpg"])
+    )
+    (face,) = answer["faces"]
+    assert face["box"] == pytest.approx(expected["box"], abs=1)
+    told = {name: entry["probability"] for name, entry in face["attributes"].items()}
+    assert told == pytest.approx(expected["attributes"], abs=1e-3)
+    assert face["attributes"]["Wearing_Hat"]["present"] is True
+    assert answer["notes"] == []
+
+
+def test_known_attributes_and_maps_on_request(predict, photo_files):
+    answer = predict(photo_files["portrait.jpg"], "random-tiny", {"Young": True}, True)
+    attributes = answer["faces"][0]["attributes"]
+    assert answer["model"] == "random-tiny"
+    assert attributes["Young"] == {**attributes["Young"], "probability": 1, "present": True}
+    for entry in attributes.values():
+        assert max(map(max, entry["map"])) == 1
+
+
+def test_the_models_are_listed_with_their_size_and_speed(client):
+    first, *_, last = client.predict(api_name="/models")
+    assert first["kind"] == "default"
+    assert len(first["attributes"]) == len(first["thresholds"]) == 40
+    assert first["parameters"] < 2_000_000
+    assert first["milliseconds"] > 0
+    assert last["key"] == "random-tiny"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "text"),
+    [
+        (None, {}, "no photo yet"),
+        ("no_face.png", {}, "No face was found"),
+        ("not_an_image.jpg", {}, "not a photo that can be read"),
+        ("hundred_megapixels.png", {}, "100 megapixels; the limit is 50"),
+        ("portrait.jpg", {"model": "other"}, "There are: celeba-mobilefacenet"),
+        ("portrait.jpg", {"known": {"Halo": True}}, "no attribute Halo"),
+        ("portrait.jpg", {"known": {"Young": 3}}, "must be true or false"),
+    ],
+)
+def test_bad_requests_get_a_sentence(predict, photo_files, name, options, text):
+    with pytest.raises(Exception, match=text):
+        predict(name and photo_files[name], **options)
+
+
+def test_files_of_programs_are_deleted_again(predict, photo_files, uploads):
+    predict(photo_files["portrait.jpg"])
+    deadline = time.monotonic() + 75
+    while any(path.is_file() for path in uploads.rglob("*")):
+        assert time.monotonic() < deadline, "a file outlived the minute that the page tells"
+        time.sleep(2)

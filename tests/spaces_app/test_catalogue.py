@@ -1,0 +1,107 @@
+"""The Space offers what is there, and says what it costs."""
+
+import logging
+
+import numpy as np
+import pytest
+from catalogue import MODELS_VARIABLE, count_parameters, load_catalogue, load_models
+from label2label.checkpoints import default_checkpoint
+from label2label.errors import UserError
+from label2label.export.onnx_export import export_onnx
+from label2label.prediction.backend import load_backend
+
+
+def random_crops(model, count=2):
+    size = model.preprocessing.crop_size
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_folder):
+    (model,) = load_models(str(tiny_folder))
+    return model
+
+
+def test_the_model_that_ships_comes_first_and_a_broken_folder_is_left_out(
+    tiny_folder, tmp_path, monkeypatch, caplog
+):
+    (tmp_path / "broken").mkdir()
+    monkeypatch.setenv(MODELS_VARIABLE, f"{tmp_path / 'broken'}, {tiny_folder}")
+    with caplog.at_level(logging.WARNING):
+        catalogue = load_catalogue()
+    first, *_, last = catalogue.values()
+    assert first.kind == "default"
+    assert (last.key, last.kind, last.int8) == ("random-tiny", "tiny", False)
+    assert "broken is not offered" in caplog.text
+
+
+def test_size_and_speed_are_the_models_own(tiny, tiny_folder):
+    backend = load_backend(tiny_folder)
+    assert tiny.parameters == sum(p.numel() for p in backend.model.parameters())
+    assert tiny.file_bytes == (tiny_folder / "model.safetensors").stat().st_size
+    assert 0 < tiny.milliseconds < 10_000
+
+
+def test_probabilities_are_those_of_the_packages_own_backend(tiny):
+    crops = random_crops(tiny)
+    expected = tiny.backend.predict(crops)
+    np.testing.assert_allclose(tiny.predict(crops).probabilities, expected, atol=1e-5)
+
+
+def test_maps_have_one_grid_an_attribute_whose_strongest_cell_is_1(tiny):
+    maps = tiny.predict(random_crops(tiny)).maps
+    assert maps.shape[:2] == (2, 6)
+    assert maps.shape[2] == maps.shape[3] > 1
+    np.testing.assert_allclose(maps.max(axis=(2, 3)), 1, atol=1e-6)
+    assert maps.min() >= 0
+
+
+def test_known_attributes_keep_their_value_and_move_others(tiny):
+    crops = random_crops(tiny)
+    free = tiny.predict(crops).probabilities
+    names = tiny.preprocessing.attributes
+    smiling = names.index("Smiling")
+    known = {"Smiling": bool(free[0, smiling] < 0.5)}  # the contrary of what it guessed
+    pinned = tiny.predict(crops[:1], known).probabilities[0]
+    assert pinned[smiling] == known["Smiling"]
+    others = np.arange(len(names)) != smiling
+    assert np.abs(pinned - free[0])[others].max() > 1e-3
+
+
+def test_an_int8_file_beside_the_weights_is_offered_too(tiny_folder, tmp_path):
+    folder = tmp_path / "random-fair"
+    folder.mkdir()
+    for file in tiny_folder.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    backend = load_backend(folder)
+    for name in ("model.onnx", "model_int8.onnx"):
+        export_onnx(backend.model, backend.preprocessing, folder / name, known_labels=True)
+    whole, small = load_models(str(folder))
+    assert [whole.key, small.key] == ["random-fair", "random-fair/model_int8"]
+    assert [whole.int8, small.int8] == [False, True]
+    assert small.kind == "fair"
+    assert small.parameters == whole.parameters
+    assert small.takes_known
+    assert not small.tells_maps
+    crops = random_crops(small)
+    for known in ({}, {"Male": True}):
+        np.testing.assert_allclose(
+            small.predict(crops, known).probabilities,
+            whole.predict(crops, known).probabilities,
+            atol=1e-4,
+        )
+    assert small.predict(crops).maps is None
+
+
+def test_a_file_that_is_no_safetensors_is_refused(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"\xff" * 64)
+    with pytest.raises(UserError, match="no safetensors"):
+        count_parameters(path)
+
+
+def test_the_model_that_ships_takes_known_attributes_and_tells_maps():
+    models = load_models(default_checkpoint(), is_default=True)
+    assert models[0].takes_known
+    assert models[0].tells_maps
+    assert models[0].describe()["thresholds"] == models[0].preprocessing.thresholds

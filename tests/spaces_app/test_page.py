@@ -1,0 +1,298 @@
+"""The Space as people use it, in Chromium: a photo, its faces, bars, map, pins, languages."""
+
+import re
+
+import pytest
+
+from .conftest import DESKTOP, NAMES, PHONE
+
+pytestmark = pytest.mark.slow
+
+WIDTHS = pytest.mark.parametrize("device", [DESKTOP, PHONE], ids=["desktop", "phone"])
+
+
+def upload(page, path):
+    page.locator("#explorer input[type=file]").set_input_files(str(path))
+
+
+def upload_and_wait(page, path):
+    upload(page, path)
+    page.wait_for_selector("#explorer .status.good")
+
+
+def status(page, pattern):
+    """Wait until the status line says something like it."""
+    page.locator("#explorer .status").filter(has_text=re.compile(pattern)).wait_for()
+
+
+def percent(page, attribute):
+    return int(page.inner_text(f"[data-attribute={attribute}] .percent").split()[0])
+
+
+def answer(page, attribute):
+    return page.inner_text(f"[data-attribute={attribute}] .answer")
+
+
+def choose_model(page, key):
+    """Ask another model about the photo, and wait for its answer."""
+    page.select_option("#explorer .model select", key)
+    page.wait_for_function(
+        "key => document.querySelector('#explorer .groups').dataset.built?.startsWith(key)", arg=key
+    )
+
+
+def map_pixels(page):
+    """A digest of what the map shows."""
+    return page.evaluate("document.querySelector('canvas.map').toDataURL()")
+
+
+@WIDTHS
+def test_a_photo_gets_a_box_and_forty_bars_that_say_what_the_model_says(
+    open_page, photo_files, device
+):
+    page = open_page(**device)
+    upload_and_wait(page, photo_files["portrait.jpg"])
+    assert page.locator("#explorer .box").count() == 1
+    assert page.locator("#explorer .group button").count() == 40
+    assert answer(page, "Wearing_Hat") == "yes"
+    assert answer(page, "Blond_Hair") == "no"
+    width = page.evaluate(
+        "document.querySelector('[data-attribute=Wearing_Hat] .fill').style.width"
+    )
+    assert float(width.rstrip("%")) == pytest.approx(percent(page, "Wearing_Hat"), abs=0.51)
+    assert "Hat" in page.inner_text("#explorer .sentence")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_the_box_surrounds_the_face(open_page, photo_files):
+    page = open_page()
+    upload_and_wait(page, photo_files["portrait.jpg"])
+    box = page.locator("#explorer .box").bounding_box()
+    frame = page.locator("#explorer .frame img").bounding_box()
+    left = (box["x"] - frame["x"]) / frame["width"]
+    right = (box["x"] + box["width"] - frame["x"]) / frame["width"]
+    assert left < 265 / 512 < right  # between her eyes, in the photo of 512 pixels
+    assert 0.1 < right - left < 0.6
+
+
+def test_a_large_photo_is_sent_small_and_boxed_alike(open_page, photo_files):
+    page = open_page()
+    sizes = []
+    page.on("request", lambda r: sizes.append(len(r.post_data or "")) if r.method == "POST" else 0)
+    upload_and_wait(page, photo_files["phone.jpg"])
+    large = page.locator("#explorer .box").get_attribute("style")
+    assert photo_files["phone.jpg"].stat().st_size > 1_000_000
+    assert 0 < max(sizes) < 700_000
+    upload_and_wait(page, photo_files["portrait.jpg"])
+    status(page, "1 face")
+    small = page.locator("#explorer .box").get_attribute("style")
+    for a, b in zip(re.findall(r"[\d.]+", large), re.findall(r"[\d.]+", small), strict=True):
+        assert float(a) == pytest.approx(float(b), abs=3)
+
+
+def test_each_attribute_has_its_own_map_and_says_where_it_is(open_page, photo_files):
+    page = open_page()
+    upload_and_wait(page, photo_files["portrait.jpg"])
+    seen = {}
+    for attribute in ("Wearing_Hat", "Smiling"):
+        page.click(f"[data-attribute={attribute}]")
+        seen[attribute] = map_pixels(page)
+        label = page.get_attribute("canvas.map", "aria-label")
+        assert "of the crop" in label
+        assert page.locator("[aria-pressed=true]").get_attribute("data-attribute") == attribute
+    assert seen["Wearing_Hat"] != seen["Smiling"]
+
+
+def test_what_is_known_stays_and_moves_the_others_until_it_is_forgotten(open_page, photo_files):
+    page = open_page()
+    upload_and_wait(page, photo_files["portrait.jpg"])
+    choose_model(page, "random-tiny")
+    before = {name: percent(page, name) for name in NAMES}
+    page.click("[data-attribute=Smiling]")
+    said = "no" if answer(page, "Smiling") == "yes" else "yes"
+    page.check(f".know input[value={said}]", force=True)
+    status(page, "Updated")
+    assert percent(page, "Smiling") == (100 if said == "yes" else 0)
+    assert answer(page, "Smiling") == said
+    after = {name: percent(page, name) for name in NAMES if name != "Smiling"}
+    assert any(after[name] != before[name] for name in after)
+    assert page.inner_text(".known-list .chip").startswith("Smiling")
+    page.click(".known-list .chip")
+    assert {name: percent(page, name) for name in NAMES} == before
+
+
+def test_another_model_is_asked_and_its_cost_is_shown(open_page, photo_files):
+    page = open_page()
+    facts = page.inner_text("#explorer .facts")
+    assert re.search(r"[\d.]+ M parameters · [\d.]+ MB · \d+ ms a face", facts)
+    upload_and_wait(page, photo_files["portrait.jpg"])
+    choose_model(page, "random-tiny")
+    assert page.inner_text("#explorer .facts") != facts
+    assert page.locator("#explorer .group button").count() == len(NAMES)
+
+
+def test_the_language_can_be_switched_with_a_photo_open(open_page, photo_files):
+    page = open_page()
+    upload_and_wait(page, photo_files["portrait.jpg"])
+    page.get_by_label("한국어").check(force=True)
+    page.wait_for_function("document.querySelector('#header').innerText.includes('사진은')")
+    assert page.evaluate("document.documentElement.lang") == "ko"
+    assert page.inner_text("[data-attribute=Wearing_Hat] .name") == "모자"
+    assert answer(page, "Wearing_Hat") == "예"
+    assert "얼굴 1개" in page.inner_text("#explorer .status")
+    page.get_by_role("tab", name="공정성").wait_for()
+    page.get_by_label("English").check(force=True)
+    page.wait_for_function("document.querySelector('#header').innerText.includes('never stored')")
+    assert answer(page, "Wearing_Hat") == "yes"
+
+
+def test_a_korean_browser_is_greeted_in_korean(open_page):
+    page = open_page(locale="ko-KR")
+    page.wait_for_function("document.querySelector('#header').innerText.includes('사진은')")
+    assert page.inner_text("#explorer .sources .primary") == "사진 올리기"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("no_face.png", "No face was found"),
+        ("not_an_image.jpg", "not a photo"),
+        ("hundred_megapixels.png", "100 megapixels; the limit is 50"),
+    ],
+)
+def test_a_bad_photo_gets_a_friendly_sentence_and_the_next_one_works(
+    open_page, photo_files, name, text
+):
+    page = open_page()
+    upload(page, photo_files[name])
+    page.wait_for_selector("#explorer .status.bad")
+    assert text in page.inner_text("#explorer .status")
+    assert page.locator("#explorer .group").count() == 0
+    upload_and_wait(page, photo_files["portrait.jpg"])
+    assert page.locator("#explorer .box").count() == 1
+
+
+def test_of_an_animation_the_first_frame_is_read_and_the_visitor_told(open_page, photo_files):
+    page = open_page()
+    upload_and_wait(page, photo_files["animated.gif"])
+    assert "first frame" in page.inner_text("#explorer .status")
+
+
+def test_of_thirty_faces_the_largest_twenty_can_be_chosen(open_page, photo_files, has_yunet):
+    if not has_yunet:
+        pytest.skip("no YuNet file: OpenCV's cascade finds another number of faces")
+    page = open_page()
+    upload_and_wait(page, photo_files["crowd.jpg"])
+    assert "30 faces found: here are the 20 largest" in page.inner_text("#explorer .status")
+    assert page.locator("#explorer .box").count() == 20
+    assert page.locator("#explorer .strip input").count() == 20
+
+
+def test_a_face_is_chosen_by_a_click_on_its_box_and_by_the_arrow_keys(open_page):
+    page = open_page()
+    if not page.locator("[data-example=together]").count():
+        pytest.skip("the photo of two faces needs scikit-image")
+    page.click("[data-example=together]")
+    status(page, "2 faces")
+    hat = answer(page, "Wearing_Hat")
+    page.locator("#explorer .box").nth(1).click()
+    assert (hat, answer(page, "Wearing_Hat")) == ("yes", "no")
+    page.locator("#explorer .strip input").nth(1).focus()
+    page.keyboard.press("ArrowLeft")
+    assert answer(page, "Wearing_Hat") == "yes"
+
+
+def test_everything_can_be_done_by_keyboard(open_page):
+    page = open_page()
+    page.locator("[data-example=hopper]").focus()
+    page.keyboard.press("Enter")
+    status(page, "1 face")
+    page.locator("[data-attribute=Smiling]").focus()
+    page.keyboard.press("Space")
+    assert page.inner_text("#explorer .detail .title") == "Smiling"
+    page.locator(".know input[value=unknown]").focus()
+    page.keyboard.press("ArrowRight")
+    status(page, "Updated")
+    assert answer(page, "Smiling") == "yes"
+    assert page.evaluate("document.activeElement.value") == "yes"  # the focus is not lost
+
+
+def test_a_photo_can_be_pasted(open_page, photo_files):
+    page = open_page()
+    page.evaluate(
+        """async bytes => {
+          const data = new DataTransfer();
+          data.items.add(new File([new Uint8Array(bytes)], "photo.jpg", { type: "image/jpeg" }));
+          document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data }));
+        }""",
+        list(photo_files["portrait.jpg"].read_bytes()),
+    )
+    status(page, "1 face")
+
+
+def test_the_webcam_takes_a_photo_and_is_switched_off(open_page):
+    page = open_page(permissions=["camera"])
+    page.get_by_role("button", name="Webcam").first.click()
+    page.wait_for_function("document.querySelector('#explorer video').videoWidth > 0")
+    page.click("#explorer .camera .primary")
+    page.wait_for_selector("#explorer .status.bad")  # the test picture shows no face
+    assert "No face" in page.inner_text("#explorer .status")
+    assert page.evaluate("document.querySelector('#explorer .camera').hidden")
+
+
+def test_two_models_are_compared_on_the_first_tabs_photo(open_page, photo_files):
+    page = open_page()
+    upload_and_wait(page, photo_files["portrait.jpg"])
+    page.get_by_role("tab", name="Compare").click()
+    page.wait_for_selector("#comparison tbody tr")
+    assert page.locator("#comparison tbody tr").count() == len(NAMES)
+    row = page.locator("#comparison tr[data-attribute=Wearing_Hat]")
+    first, second = (int(cell.split()[0]) for cell in row.locator(".percent").all_inner_texts())
+    difference = int(row.locator(".difference").inner_text().replace("−", "-"))
+    assert difference == pytest.approx(second - first, abs=1)
+    page.check("#comparison .sort input")
+    differences = page.locator("#comparison td.difference").all_inner_texts()
+    sizes = [abs(int(text.replace("−", "-"))) for text in differences]
+    assert sizes == sorted(sizes, reverse=True)
+    page.get_by_role("tab", name="Photo").click()
+    assert percent(page, "Wearing_Hat") == first
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@WIDTHS
+def test_no_serious_accessibility_fault_on_any_tab(open_page, photo_files, device, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page = open_page(**device, color_scheme=scheme)
+
+    def check(name):
+        faults = [
+            f"{name}: {v['id']}: {node['html'][:200]}"
+            for v in axe.run(page).response["violations"]
+            if v["impact"] in ("serious", "critical")
+            for node in v["nodes"]
+        ]
+        assert faults == []
+
+    check("start")
+    upload_and_wait(page, photo_files["portrait.jpg"])
+    page.check(".know input[value=no]", force=True)
+    status(page, "Updated")
+    page.wait_for_timeout(500)  # until the bars stand still
+    check("result")
+    for name in ("Compare", "Fairness", "About"):
+        tab = page.get_by_role("tab", name=name)
+        if not tab.is_visible():  # on a phone the last ones are in a menu
+            page.locator(".overflow-menu > button").click()
+            tab = page.locator(".overflow-dropdown").get_by_text(name)
+        tab.click()
+        page.wait_for_timeout(500)
+        check(name)
+
+
+def test_photos_of_the_page_are_never_written_to_a_file(open_page, photo_files, uploads):
+    known = set(uploads.rglob("*"))
+    page = open_page()
+    upload_and_wait(page, photo_files["phone.jpg"])
+    page.check(".know input[value=no]", force=True)
+    status(page, "Updated")
+    assert set(uploads.rglob("*")) <= known
