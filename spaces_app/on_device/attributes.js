@@ -49,8 +49,11 @@ export class AttributeView {
       threshold.className = "threshold";
       threshold.style.left = `${100 * this.page.thresholds[this.page.attributes.indexOf(name)]}%`;
       bar.append(fill, threshold);
-      const value = document.createElement("output");
+      const value = document.createElement("span");
+      value.className = "value";
       value.textContent = "–";
+      // The meter says it all to a screen reader.
+      label.ariaHidden = value.ariaHidden = "true";
       row.append(label, bar, value);
       list.append(row);
       this.rows.set(name, { row, label, bar, fill, value });

@@ -1,0 +1,221 @@
+"""Measure how long the page on a user's device takes for a face, beside Python on this machine.
+
+    label2label export --web --output spaces_app/on_device/assets
+    python benchmarks/in_browser.py --output results/in_browser.json
+
+A photo is read by the page in headless Chromium and by Python, in turns, each on one thread; times
+are the page's own. A fake camera then shows the photo for the rate of the video. It needs
+playwright and Chromium, and the detector as `label2label predict` does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import http.server
+import json
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from label2label.errors import UserError
+from label2label.faces.alignment import align_face
+from label2label.faces.detection import FaceDetector
+from label2label.prediction.onnx_backend import OnnxBackend
+from label2label.prediction.photos import read_photo
+from PIL import Image
+from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from tqdm import tqdm
+
+PAGE = Path(__file__).parents[1] / "spaces_app" / "on_device"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+STEPS = ("detection", "attributes")
+WARM_UP = 3
+VIDEO_SIZE = (640, 480)
+PATIENCE = 120_000  # milliseconds
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves files without a log."""
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+def serve(folder: Path) -> str:
+    """Serve a folder from a thread until the process ends; the address is returned."""
+    handler = functools.partial(QuietHandler, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return f"http://127.0.0.1:{server.server_port}/index.html?lang=en"
+
+
+def launch(playwright: Playwright, film: Path) -> Browser:
+    """Start Chromium with a camera that shows a film.
+
+    Raises:
+        UserError: there is no Chromium.
+    """
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        raise UserError("no Chromium on the path: install Debian's package chromium")
+    flags = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
+    camera = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+    return playwright.chromium.launch(
+        executable_path=path, args=[*flags, *camera, f"--use-file-for-fake-video-capture={film}"]
+    )
+
+
+def read_timings(page: Page, names: tuple[str, ...] = STEPS) -> dict[str, float]:
+    """The values that the page shows under the picture."""
+    return {
+        name: float(page.locator(f"[data-timing={name}]").get_attribute("data-value") or "nan")
+        for name in names
+    }
+
+
+def time_page(page: Page, photo: Path) -> dict[str, float]:
+    """Milliseconds of each step in the page, for one photo with one face."""
+    page.set_input_files("#file", photo)
+    page.wait_for_selector("#status:has-text('1 face found')")
+    return read_timings(page)
+
+
+def time_python(
+    photo: np.ndarray, detector: FaceDetector, backend: OnnxBackend
+) -> dict[str, float]:
+    """Milliseconds of each step in Python, for one photo with one face."""
+    start = time.perf_counter()
+    faces = detector(photo)
+    found = time.perf_counter()
+    asked = backend.preprocessing
+    crops = [align_face(photo, face, asked.alignment_template, asked.crop_size) for face in faces]
+    backend.predict(np.stack(crops))
+    end = time.perf_counter()
+    return {"detection": 1e3 * (found - start), "attributes": 1e3 * (end - found)}
+
+
+def time_video(page: Page, frames: int) -> dict[str, float]:
+    """Medians over frames of a video: milliseconds of each step, and frames per second."""
+    page.click("[data-action=camera]:visible")
+    page.wait_for_selector("#status:has-text('1 face found')")
+    seen = []
+    for _ in tqdm(range(frames), desc="video", unit="frame"):
+        page.wait_for_timeout(100)
+        seen.append(read_timings(page, (*STEPS, "rate")))
+    page.click("[data-action=camera]:visible")
+    medians = {name: float(np.median([one[name] for one in seen])) for name in seen[0]}
+    medians["frames_per_second"] = medians.pop("rate")
+    return medians
+
+
+def write_film(photo: Path, path: Path) -> None:
+    """Write a video of one frame, the photo in the middle, for Chromium's fake camera."""
+    image = Image.open(photo).convert("RGB")
+    image.thumbnail(VIDEO_SIZE)
+    frame = Image.new("RGB", VIDEO_SIZE, "gray")
+    frame.paste(image, ((VIDEO_SIZE[0] - image.width) // 2, (VIDEO_SIZE[1] - image.height) // 2))
+    frame.save(path, "JPEG", quality=92)
+
+
+def summarize(times: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Median and 95th percentile in milliseconds, by step."""
+    values = {step: [one[step] for one in times] for step in STEPS}
+    return {
+        step: {"p50": float(np.median(x)), "p95": float(np.percentile(x, 95))}
+        for step, x in values.items()
+    }
+
+
+def measure(folder: Path, photo: Path, repeats: int) -> dict[str, Any]:
+    """Time the page and Python in turns.
+
+    Args:
+        folder: of the page, with its `assets`.
+        photo: with one face.
+        repeats: measurements of each.
+
+    Returns:
+        `browser` and `python`, milliseconds by step; `ratio`, of the medians, browser over Python,
+        by step; `video`, medians over frames; and what was run.
+
+    Raises:
+        UserError: the page lacks its assets, the photo does not show one face, or there is no
+            Chromium.
+    """
+    description = folder / "assets" / "page.json"
+    if not description.is_file():
+        raise UserError(f"{description} does not exist: `label2label export --web` writes it")
+    described = json.loads(description.read_text(encoding="utf-8"))
+    backend = OnnxBackend(description.parent / described["model"]["file"], threads=1)
+    detector, pixels = FaceDetector(), read_photo(photo)
+    if len(faces := detector(pixels)) != 1:
+        raise UserError(f"{photo} shows {len(faces)} faces: give a photo of one")
+    cv2.setNumThreads(1)
+    times: dict[str, list[dict[str, float]]] = {"browser": [], "python": []}
+    with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
+        write_film(photo, film := Path(scratch, "film.mjpeg"))
+        browser = launch(playwright, film)
+        page = browser.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(serve(folder))
+        for i in tqdm(range(WARM_UP + repeats), desc="photo", unit="turn"):
+            one = {
+                "browser": time_page(page, photo),
+                "python": time_python(pixels, detector, backend),
+            }
+            if i >= WARM_UP:
+                for name, value in one.items():
+                    times[name].append(value)
+        video = time_video(page, repeats)
+        version = browser.version
+        browser.close()
+    summaries = {name: summarize(values) for name, values in times.items()}
+    return {
+        **summaries,
+        "ratio": {
+            step: summaries["browser"][step]["p50"] / summaries["python"][step]["p50"]
+            for step in STEPS
+        },
+        "video": video,
+        "photo": [*reversed(pixels.shape[:2])],
+        "repeats": repeats,
+        "threads": 1,
+        "chromium": version,
+        "runtime": f"{described['runtime']['name']} {described['runtime']['version']}",
+        "model_bytes": described["model"]["bytes"],
+        "download_bytes": sum(
+            described[part]["bytes"] for part in ("model", "detector", "runtime")
+        ),
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the program; 2 for a mistake that the user can mend, said in one line."""
+    parser = argparse.ArgumentParser(description="Time per face in the browser and in Python.")
+    parser.add_argument("--page", type=Path, default=PAGE, metavar="DIR")
+    parser.add_argument("--photo", type=Path, default=PAGE / "example.jpg", metavar="FILE")
+    parser.add_argument("--repeats", type=int, default=50, metavar="N")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE.json")
+    args = parser.parse_args(arguments)
+    try:
+        figures = measure(args.page, args.photo, args.repeats)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    draft = args.output.with_name(f".{args.output.name}.part")
+    draft.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    os.replace(draft, args.output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""`benchmarks/in_browser.py` measures the page and Python in turns."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from label2label.faces import detection
+from PIL import Image
+
+PROGRAM = Path(__file__).parents[3] / "benchmarks" / "in_browser.py"
+
+pytestmark = pytest.mark.slow
+
+
+def test_times_of_page_and_python_are_written_with_their_ratio(
+    detector_file, page_folder, launch, tmp_path
+):
+    output = tmp_path / "new" / "in_browser.json"
+    arguments = ["--repeats", "2", "--page", page_folder, "--output", output]
+    environment = {**os.environ, detection.DETECTOR_VARIABLE: str(detector_file)}
+    # In a process of its own, as one process drives one browser at a time.
+    done = subprocess.run(
+        [sys.executable, PROGRAM, *arguments], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(output.read_text())
+    for step in ("detection", "attributes"):
+        browser, python = figures["browser"][step], figures["python"][step]
+        assert 0 < browser["p50"] <= browser["p95"]
+        assert figures["ratio"][step] == pytest.approx(browser["p50"] / python["p50"])
+        assert figures["video"][step] > 0
+    assert figures["video"]["frames_per_second"] > 0
+    assert figures["model_bytes"] == (page_folder / "assets" / "model.onnx").stat().st_size
+
+
+def test_page_without_assets_and_photo_without_a_face_are_one_line(
+    detector_file, page_folder, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv(detection.DETECTOR_VARIABLE, str(detector_file))
+    main = runpy.run_path(str(PROGRAM))["main"]
+    output = ["--output", str(tmp_path / "figures.json")]
+    assert main(["--page", str(tmp_path), *output]) == 2
+    assert "page.json does not exist" in capsys.readouterr().err
+    Image.new("RGB", (200, 200)).save(tmp_path / "black.png")
+    assert main(["--page", str(page_folder), "--photo", str(tmp_path / "black.png"), *output]) == 2
+    err = capsys.readouterr().err
+    assert "shows 0 faces" in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "figures.json").exists()
