@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 from huggingface_hub.errors import HFValidationError
@@ -96,5 +96,5 @@ def list_folder(folder: Path) -> dict[str, Content]:
         for name in sorted(names):
             if not any(fnmatch(name, pattern) for pattern in _LEFT_OUT_FILES):
                 path = Path(place, name)
-                files[str(PurePosixPath(path.relative_to(folder)))] = path
+                files[path.relative_to(folder).as_posix()] = path
     return dict(sorted(files.items()))
