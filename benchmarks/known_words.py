@@ -180,7 +180,7 @@ def measure(model_name: str, data: str, split: str, batch_size: int, draws: int)
         draws: of questions an image.
 
     Returns:
-        What was measured on what, `curve` as the function of that name, and `per_attribute`:
+        What was measured on what, `curve` as the function of that name, and `by_attribute`:
         accuracy without and with most words, of the times each was asked.
 
     Raises:
@@ -209,7 +209,7 @@ def measure(model_name: str, data: str, split: str, batch_size: int, draws: int)
         "protocol": "half of the attributes asked, the same at every point; others given in "
         "random order, as they are labelled",
         "curve": curve(right, asked, clusters_of(list(identities))),
-        "per_attribute": {
+        "by_attribute": {
             name: {
                 "without": by_attribute[0, a],
                 "with": by_attribute[-1, a],

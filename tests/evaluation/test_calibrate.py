@@ -83,6 +83,8 @@ def test_the_effect_is_measured_on_the_other_split(folder, two_splits, tmp_path,
     assert measured["difference"]["negative_log_likelihood"]["value"] <= 1e-6
     assert set(measured["per_attribute"]) == set(ATTRIBUTES)
     assert "expected calibration error" in capsys.readouterr().out
+    assert (tmp_path / "calibration.png").stat().st_size > 5_000
+    assert (tmp_path / "calibration.svg").exists()
 
 
 def test_the_effect_by_hand():

@@ -79,7 +79,7 @@ def test_the_report_shows_every_figure_and_links_only_to_files_that_exist(
     assert f"{result['accuracy']:.4f}" in text
     assert f"{result['groups']['race']['gap']:.4f}" in text
     figures = [line.split("(")[-1].rstrip(")") for line in text.splitlines() if line[:2] == "!["]
-    assert len(figures) == 5
+    assert len(figures) == 2 + 3 * 2  # by column, of all and of the older
     for figure in figures:
         assert (tmp_path / "report" / figure).stat().st_size > 5_000
         assert (tmp_path / "report" / figure).with_suffix(".svg").exists()

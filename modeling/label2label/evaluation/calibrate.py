@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
+from matplotlib.figure import Figure
 
 from label2label.data.batching import load_split
 from label2label.data.vocabulary import IGNORE_INDEX
@@ -32,6 +33,7 @@ from label2label.evaluation.metrics import (
     overall_scores,
     reliability_curve,
 )
+from label2label.evaluation.plots import reliability_plot, save_figure
 from label2label.evaluation.provenance import (
     identify_model,
     library_versions,
@@ -48,8 +50,9 @@ def calibrate_command(args: Namespace) -> int:
 
     Args:
         args: `model` (folder), `data` (dataset folder or Hub id), `split` to fit to, `measure_on`
-            (another split, or None), `output` (JSON file or None), `accuracy_loss` (0 to 1),
-            `batch_size`, `bootstrap` (resamples).
+            (another split, or None), `output` (JSON file or None; what is measured is also drawn
+            beside it, as PNG and SVG), `accuracy_loss` (0 to 1), `batch_size`, `bootstrap`
+            (resamples).
 
     Returns:
         The exit status, 0.
@@ -102,7 +105,10 @@ def calibrate_command(args: Namespace) -> int:
     store_calibration(folder, fitting.names, calibration)
     if args.output:
         text = json.dumps(jsonable(result), indent=1, allow_nan=False) + "\n"
-        write_whole(Path(args.output), text)
+        output = Path(args.output)
+        write_whole(output, text)
+        if result["measured_on"]:
+            save_figure(reliability_before_and_after(result), output.parent, output.stem)
     print(summary(result))
     return 0
 
@@ -202,6 +208,28 @@ def calibration_effect(
             "after": reliability_curve(after, labels),
         },
     }
+
+
+def reliability_before_and_after(result: dict[str, Any]) -> Figure:
+    """How often "present" is true at each predicted probability, before and after.
+
+    Args:
+        result: of the command, measured on a split.
+
+    Returns:
+        The figure.
+    """
+    measured = result["measured_on"]
+    before, after = (
+        measured[when]["expected_calibration_error"]["value"] for when in ("before", "after")
+    )
+    return reliability_plot(
+        {
+            "before": measured["reliability"]["before"],
+            f"after, temperature {result['temperature']:.3f}": measured["reliability"]["after"],
+        },
+        f"expected calibration error {before:.3f} to {after:.3f}\n(mean over attributes)",
+    )
 
 
 def store_calibration(folder: Path, names: Sequence[str], calibration: Calibration) -> None:

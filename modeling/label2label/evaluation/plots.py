@@ -112,28 +112,29 @@ def group_heat_map(scores: Mapping[str, Any], column: str) -> Figure:
     return figure
 
 
-def reliability_plot(result: Mapping[str, Any]) -> Figure:
+def reliability_plot(curves: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
     """How often "present" is true at each predicted probability, over all attributes.
 
     Args:
-        result: of `score_predictions`.
+        curves: name to what `reliability_curve` returns; the last is drawn on top.
+        title: of the figure.
 
     Returns:
-        A figure with the curve beside the diagonal, and the share of predictions in each bin.
+        A figure with the curves beside the diagonal, and the last one's share of predictions in
+        each bin.
     """
-    curve = result["reliability"]
-    error = result["expected_calibration_error"]
+    styles = [(_ORANGE, "s--"), (_BLUE, "o-")][-len(curves) :]
     with rc_context(_STYLE):
         figure = Figure(figsize=(4.2, 4.8), layout="constrained")
         axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         axes.plot([0, 1], [0, 1], color=_GRAY, linewidth=1, label="perfectly calibrated")
-        axes.plot(curve["predicted"], curve["observed"], "o-", color=_BLUE, label="model")
-        axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="observed share of “present”")
+        for (name, curve), (color, style) in zip(curves.items(), styles, strict=True):
+            axes.plot(curve["predicted"], curve["observed"], style, color=color, label=name)
+        axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="observed share of “present”", title=title)
         axes.legend(frameon=False, loc="upper left")
-        if error is not None:
-            axes.set_title(f"expected calibration error {error:.3f}\n(mean over attributes)")
-        share = np.array(curve["count"]) / max(1, sum(curve["count"]))
-        counts.bar(curve["predicted"], share, width=0.04, color=_BLUE)
+        last = list(curves.values())[-1]
+        share = np.array(last["count"]) / max(1, sum(last["count"]))
+        counts.bar(last["predicted"], share, width=0.04, color=_BLUE)
         counts.set(xlabel="predicted probability of “present”", ylabel="share")
     return figure
 

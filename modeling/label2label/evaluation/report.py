@@ -53,7 +53,12 @@ def report_figures(result: Mapping[str, Any]) -> dict[str, Figure]:
     Returns:
         Figure by file name without its ending.
     """
-    figures = {"attributes": attribute_bars(result), "reliability": reliability_plot(result)}
+    error = _number(result["expected_calibration_error"])
+    title = f"expected calibration error {error}\n(mean over attributes)"
+    figures = {
+        "attributes": attribute_bars(result),
+        "reliability": reliability_plot({"model": result["reliability"]}, title),
+    }
     comparison = result["comparison"]
     for column, scores in result["groups"].items():
         if not scores["per_group"]:
