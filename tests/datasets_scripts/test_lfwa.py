@@ -100,6 +100,27 @@ def test_index_list_gives_the_original_protocol(
     assert set(dataset["train"]["identity"]) == set(people[::2])
 
 
+def test_aligned_faces_have_the_frame_of_celeba(
+    names: list[str],
+    labels: np.ndarray,
+    shared: Path,
+    tmp_path: Path,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    detector = shared / "weights/face_detection_yunet_2026may.onnx"
+    monkeypatch.setenv("LABEL2LABEL_FACE_DETECTOR", str(detector))
+    write_annotation("text", tmp_path / "source", names, labels)
+    folders = ("--source", tmp_path / "source", "--output", tmp_path / "out")
+    assert run("lfwa", *folders, "--align") == 0
+    assert f"aligned {len(names)} of {len(names)} images" in capsys.readouterr().out
+    rows = datasets.concatenate_datasets(
+        list(datasets.load_dataset(str(tmp_path / "out")).values())
+    )
+    assert {image.size for image in rows["image"]} == {(178, 218)}
+
+
 def test_value_out_of_range_is_refused_by_line(
     names: list[str],
     labels: np.ndarray,
