@@ -36,13 +36,13 @@ def test_interrupted_group_dro_ends_with_the_same_weights(values, tmp_path):
     whole = Trainer(recipe, tmp_path / "whole")
     whole.train()
     first = Trainer(recipe, tmp_path / "parts")
-    step = first._step
+    step = first.step
 
     def step_then_interrupt(batch):
         first.interrupted = first.progress.step == 5
         return step(batch)
 
-    first._step = step_then_interrupt
+    first.step = step_then_interrupt
     assert not first.train()["finished"]
     second = Trainer(recipe, tmp_path / "parts")
     second.resume()

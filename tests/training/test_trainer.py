@@ -62,7 +62,7 @@ def test_interrupted_at_any_step_it_ends_with_the_same_weights(
     Trainer(recipe, tmp_path / "whole").train()
 
     first = Trainer(recipe, tmp_path / "parts")
-    step, done = first._step, []
+    step, done = first.step, []
 
     def step_then_interrupt(batch):
         loss = step(batch)
@@ -70,7 +70,7 @@ def test_interrupted_at_any_step_it_ends_with_the_same_weights(
         first.interrupted = len(done) >= stop_after
         return loss
 
-    monkeypatch.setattr(first, "_step", step_then_interrupt)
+    monkeypatch.setattr(first, "step", step_then_interrupt)
     assert not first.train()["finished"]
     second = Trainer(recipe, tmp_path / "parts")
     second.resume()

@@ -126,8 +126,8 @@ class Trainer:
         progress, recipe = self.progress, self.recipe
         while progress.epoch < recipe.epochs:
             started = time.monotonic() - progress.seconds
-            for batch in self._batches():
-                progress.loss_sum += self._step(batch)
+            for batch in self.batches():
+                progress.loss_sum += self.step(batch)
                 progress.seconds = time.monotonic() - started
                 if not self.accelerator.sync_gradients:
                     continue  # half a step cannot be saved
@@ -152,8 +152,13 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         self.accelerator.init_trackers("logs")
 
-    def _batches(self) -> Iterator[dict[str, torch.Tensor]]:
-        """The rest of the epoch, with a progress bar."""
+    def batches(self) -> Iterator[dict[str, torch.Tensor]]:
+        """
+        Loads the rest of the epoch, with a progress bar.
+
+        Yields:
+            Batches as `AttributeDataset` makes them, on the process's device.
+        """
         progress = self.progress
         self.data.train.epoch = self.data.sampler.epoch = progress.epoch
         per_step = self.recipe.batch_size * self.accelerator.num_processes
@@ -168,7 +173,19 @@ class Trainer:
         with self.bar:
             yield from self.train_loader
 
-    def _step(self, batch: dict[str, torch.Tensor]) -> float:
+    def step(self, batch: dict[str, torch.Tensor]) -> float:
+        """
+        Takes one step, or a part of one where the recipe accumulates gradients.
+
+        Args:
+            batch: One that `batches` gave.
+
+        Returns:
+            This process's loss.
+
+        Raises:
+            UserError: If the loss is not a finite number.
+        """
         recipe, progress, accelerator = self.recipe, self.progress, self.accelerator
         # Randomness is a function of seed, batch and process: resuming changes no draw.
         position = progress.epoch * self.batches_per_epoch + progress.step_in_epoch
