@@ -1,0 +1,127 @@
+"""The commands that README.md and docs/ show run, in order, on small data; training for an epoch."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from label2label.data.vocabulary import CELEBA_ATTRIBUTES
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS = re.compile(r"^```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+# What sets a machine up: CI itself is their test.
+SETUP = re.compile(r"make (demo|test|lint)\b|pip install\b")
+PEOPLE = {0: 40, 1: 8, 2: 8}  # images by split: training, validation, test
+TRAIN = "label2label train"
+# Before the arguments that the page shows, which therefore win.
+SHORTER = "--set epochs=1 --set workers=0"
+
+
+def draw_face(rng: np.random.Generator) -> Image.Image:
+    """Coarse random colours, as large as CelebA's small images; no two are near-duplicates."""
+    return Image.fromarray(rng.integers(0, 256, (9, 7, 3), np.uint8)).resize((89, 109))
+
+
+def draw_celeba(folder: Path) -> None:
+    """A folder in CelebA's official layout, of drawn images and drawn labels."""
+    rng = np.random.default_rng(0)
+    images = folder / "img_align_celeba"
+    images.mkdir(parents=True)
+    attributes, people, partition = [], [], []
+    for split, count in PEOPLE.items():
+        for _ in range(count):
+            name = f"{len(people) + 1:06}.jpg"
+            draw_face(rng).save(images / name)
+            values = rng.choice([-1, 1], len(CELEBA_ATTRIBUTES))
+            attributes.append(f"{name} {' '.join(map(str, values))}")
+            people.append(f"{name} {len(people) + 1}")
+            partition.append(f"{name} {split}")
+    head = [str(len(people)), " ".join(CELEBA_ATTRIBUTES)]
+    for file, lines in (
+        ("list_attr_celeba.txt", head + attributes),
+        ("identity_CelebA.txt", people),
+        ("list_eval_partition.txt", partition),
+    ):
+        (folder / file).write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory, shared):
+    """A checkout's programs, and the files that the pages name."""
+    folder = tmp_path_factory.mktemp("docs")
+    for name in ("datasets_scripts", "benchmarks", "spaces_app"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "holiday").mkdir()
+    matplotlib = pytest.importorskip("matplotlib")
+    photo = Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")
+    shutil.copy(photo, folder / "photo.jpg")
+    shutil.copy(photo, folder / "holiday" / "beach.jpg")
+    Image.open(photo).crop((150, 100, 380, 330)).save(folder / "crop.png")
+    shutil.copy(shared / "weights" / "mobilefacenet_ms1m_relu6.pt", folder)
+    draw_celeba(folder / "CELEBA")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environment(shared, tmp_path_factory):
+    return {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HF_HOME": str(tmp_path_factory.mktemp("cache")),
+        "HF_HUB_OFFLINE": "1",
+        "LABEL2LABEL_FACE_DETECTOR": str(shared / "weights" / "face_detection_yunet_2026may.onnx"),
+    }
+
+
+def shown(page: Path) -> list[list[str]]:
+    """The commands and Python examples of one page, in its order."""
+    text = page.read_text(encoding="utf-8")
+    blocks = [
+        (match.start(), ["bash", "-euo", "pipefail", "-c", match[1]])
+        for match in COMMANDS.finditer(text)
+        if not SETUP.search(match[1])
+    ]
+    blocks += [(match.start(), [sys.executable, "-c", match[1]]) for match in PYTHON.finditer(text)]
+    return [
+        [*start, text.replace(TRAIN, f"{TRAIN} {SHORTER}")] for _, (*start, text) in sorted(blocks)
+    ]
+
+
+# The pages share the sandbox: what training.md trains, the pages after it use.
+ORDER = ["training.md", "README.md", *(p.name for p in PAGES)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page", sorted(PAGES, key=lambda p: ORDER.index(p.name)), ids=lambda p: p.name
+)
+def test_every_command_runs(page, sandbox, environment):
+    for command in shown(page):
+        done = subprocess.run(
+            command, cwd=sandbox, env=environment, capture_output=True, text=True, timeout=600
+        )
+        assert done.returncode == 0, f"{page.name}: {command[-1]}\n{done.stdout}\n{done.stderr}"
+
+
+def test_no_page_shows_a_command_that_is_not_tested():
+    fence = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+    for page in PAGES:
+        for language, text in fence.findall(page.read_text(encoding="utf-8")):
+            assert language, f"{page.name}: name the language of the block {text[:40]!r}"
+            if language != "bash":
+                assert not re.search(r"^(label2label|python|accelerate) ", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
