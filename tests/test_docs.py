@@ -1,4 +1,4 @@
-"""The commands that README.md and docs/ show run, in order, on small data; training for an epoch."""
+"""The commands that README.md and docs/ show run, in order, on small data; trainings briefly."""
 
 import os
 import re

@@ -103,13 +103,16 @@ def load_backbone(name: str) -> Any:
     try:
         # AutoBackbone.from_pretrained takes Hub ids only, so the class comes from the config.
         backbone_class = type(AutoBackbone.from_config(AutoConfig.from_pretrained(name)))
-        return backbone_class.from_pretrained(name, dtype=torch.float32)
+        backbone = backbone_class.from_pretrained(name, dtype=torch.float32)
     except Exception as error:  # the Hub's client raises its transport's errors as they are
         first = str(error).strip().splitlines()[0]
         raise UserError(
             f"{name}: cannot be loaded as a backbone ({first}); "
             "make one with `label2label convert CHECKPOINT OUT`"
         ) from error
+    if Path(name).is_dir():
+        backbone.config._name_or_path = ""  # a path of this machine says nothing to others
+    return backbone
 
 
 def attribute_frequencies(labels: np.ndarray) -> torch.Tensor:
