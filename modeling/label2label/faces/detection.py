@@ -222,6 +222,9 @@ def find_detector_file() -> str | None:
                 f"give the path of {DETECTOR_FILE} or unset it"
             )
         return given
+    cached = find_cached_detector()
+    if cached:
+        return cached
     # Imported here because a detector whose file is given needs no Hub.
     from huggingface_hub import get_session, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -238,5 +241,24 @@ def find_detector_file() -> str | None:
             path = hf_hub_download(*where, revision=DETECTOR_REVISION, etag_timeout=HUB_TIMEOUT)
         except Exception:
             return None
-    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    return path if digest == DETECTOR_SHA256 else None
+    return path if is_detector_file(path) else None
+
+
+def find_cached_detector() -> str | None:
+    """Path of YuNet's file in the Hub's cache, found without the Hub's client.
+
+    To import the client takes longer than all else that predicts the first photo.
+
+    Returns:
+        The path, or None.
+    """
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    folder = Path(HF_HUB_CACHE, "models--" + DETECTOR_REPOSITORY.replace("/", "--"))
+    files = map(str, folder.glob(f"snapshots/*/{DETECTOR_FILE}"))
+    return next(filter(is_detector_file, files), None)
+
+
+def is_detector_file(path: str) -> bool:
+    """Whether a file is the pinned YuNet, byte for byte."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() == DETECTOR_SHA256
