@@ -32,6 +32,7 @@ from label2label.training.optimization import (
     freeze_statistics,
 )
 from label2label.training.recipe import Recipe
+from label2label.training.synchronization import synchronize_batch_norm
 
 
 class Trainer:
@@ -73,6 +74,8 @@ class Trainer:
 
     def _prepare_optimization(self) -> None:
         recipe, accelerator = self.recipe, self.accelerator
+        if accelerator.num_processes > 1:
+            synchronize_batch_norm(self.model)
         if recipe.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
         optimizer = build_optimizer(self.model, recipe)

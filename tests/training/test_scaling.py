@@ -1,0 +1,85 @@
+"""Two processes over gloo train as one does with twice the batch."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+from label2label.training.recipe import Recipe
+from label2label.training.trainer import Trainer
+
+# Sums are taken in another order, and an optimizer's first steps enlarge what is near to 0.
+TOLERANCE = 2e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["mean", "group-dro"])
+def test_two_processes_have_the_loss_curve_of_one_with_twice_the_batch(
+    recipe_values, grouped_folder, tmp_path, objective
+):
+    values = {
+        **recipe_values,
+        "data": str(grouped_folder),
+        "objective": objective,
+        "groups": ["race"],
+        "sampling": "group-balanced" if objective == "group-dro" else "uniform",
+        "batch_size": 8,
+        "epochs": 3,
+        # What is drawn in every process on its own is left out; augmentation follows the images.
+        "mixup": 0,
+    }
+    values["model"] = {**values["model"], "dropout": 0.0, "mask_probability": 0.0}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    launched = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc_per_node", "2", "-m", "label2label", "train"),
+            *("--recipe", str(tmp_path / "recipe.yaml"), "--output", str(tmp_path / "two")),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+    )
+    assert launched.returncode == 0, launched.stderr
+    two = json.loads((tmp_path / "two/history.json").read_text())
+
+    one = Trainer(Recipe(**{**values, "batch_size": 16}), tmp_path / "one").train()["history"]
+    assert [entry["step"] for entry in two] == [entry["step"] for entry in one] == [2, 4, 6]
+    losses = [[entry["train_loss"] for entry in history] for history in (one, two)]
+    assert losses[1] == pytest.approx(losses[0], rel=TOLERANCE)
+    assert losses[0][0] != pytest.approx(losses[0][2], rel=10 * TOLERANCE)
+    assert [entry["accuracy"] for entry in two] == [entry["accuracy"] for entry in one]
+
+
+def _compare_with_plain(rank: int, folder: str) -> None:
+    from label2label.training.synchronization import synchronize_batch_norm
+
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
+    )
+    torch.manual_seed(0)
+    whole = torch.randn(6, 4, 3, 3) * 3 + 5
+    plain, parts = torch.nn.BatchNorm2d(4), torch.nn.Sequential(torch.nn.BatchNorm2d(4))
+    torch.nn.init.normal_(plain.weight)
+    parts[0].load_state_dict(plain.state_dict())
+    synchronize_batch_norm(parts)
+    own = whole[:2] if rank == 0 else whole[2:]  # parts of unequal size
+    inputs, part = whole.clone().requires_grad_(), own.clone().requires_grad_()
+    expected, found = plain(inputs), parts(part)
+    chosen = slice(0, 2) if rank == 0 else slice(2, 6)
+    torch.testing.assert_close(found, expected[chosen])
+    target = torch.arange(whole.numel()).view_as(whole).float().sin()
+    (expected * target).sum().backward()
+    (found * target[chosen]).sum().backward()
+    torch.testing.assert_close(part.grad, inputs.grad[chosen])
+    torch.testing.assert_close(parts[0].running_mean, plain.running_mean)
+    torch.testing.assert_close(parts[0].running_var, plain.running_var)
+    torch.testing.assert_close(parts.eval()(own), plain.eval()(own))
+
+
+@pytest.mark.slow
+def test_batch_norm_over_two_processes_is_that_of_their_images_together(tmp_path):
+    torch.multiprocessing.spawn(_compare_with_plain, args=(str(tmp_path),), nprocs=2)
