@@ -1,0 +1,122 @@
+"""The ablation table: every cell trained once, differences that are real told from chance."""
+
+import argparse
+import json
+
+import datasets
+import numpy as np
+import pytest
+import yaml
+from label2label.data.vocabulary import CELEBA_ATTRIBUTES
+
+from tests.training.conftest import dataset_folder, draw, recipe_values  # noqa: F401
+
+
+@pytest.fixture
+def with_test_split(dataset_folder, tmp_path):  # noqa: F811
+    folder = tmp_path / "data-with-test"
+    (folder / "data").mkdir(parents=True)
+    for file in (dataset_folder / "data").iterdir():
+        (folder / "data" / file.name).write_bytes(file.read_bytes())
+    features = datasets.Dataset.from_parquet(str(file)).features
+    rows = datasets.Dataset.from_dict(draw(np.random.default_rng(3), 20), features=features)
+    rows.to_parquet(folder / "data/test-00000-of-00001.parquet")
+    return folder
+
+
+@pytest.mark.slow
+def test_a_stopped_table_goes_on_and_holds_every_row(
+    recipe_values,  # noqa: F811
+    with_test_split,
+    tmp_path,
+    load_benchmark,
+    run_inside,
+    monkeypatch,
+    capsys,
+):
+    ablation = load_benchmark("ablation")
+    ran: list[list[str]] = []
+
+    def run(arguments: list[str]) -> int:
+        ran.append(arguments)
+        return 1 if len(ran) == 2 else run_inside(arguments)
+
+    monkeypatch.setattr(ablation, "run_command", run)
+    monkeypatch.setitem(ablation.BACKBONES, "mobilefacenet-scratch", [])
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(recipe_values))
+    options = ["--recipe", str(recipe), "--data", str(with_test_split), "--epochs", "1"]
+    options += ["--backbones", "mobilefacenet-scratch", "--heads", "fc", "label2label-unmasked"]
+    options += ["--seeds", "4", "--runs", str(tmp_path / "runs")]
+    options += ["--output", str(tmp_path / "ablation.json")]
+    assert ablation.main(options) == 2
+    assert "the same command goes on" in capsys.readouterr().err
+    assert ablation.main(options) == 0
+    assert len(ran) == 3
+
+    result = json.loads((tmp_path / "ablation.json").read_text())
+    fc, unmasked = result["rows"].values()
+    assert (fc["head"], unmasked["head"]) == ("fc", "label2label-unmasked")
+    assert fc["parameters"]["backbone"] == unmasked["parameters"]["backbone"]
+    assert fc["parameters"]["head"] < unmasked["parameters"]["head"]
+    assert 0 < fc["flops"] < unmasked["flops"]
+    counts = np.load(tmp_path / "runs/mobilefacenet-scratch/fc/seed-4/counts.npy")
+    assert fc["accuracy"]["mean"] == pytest.approx(counts[:, 0].sum() / counts[:, 1].sum())
+    config = tmp_path / "runs/mobilefacenet-scratch/label2label-unmasked/seed-4/best/config.json"
+    assert json.loads(config.read_text())["mask_probability"] == 0.0
+    assert f"{fc['accuracy']['mean']:.4f}" in capsys.readouterr().out
+
+
+def test_a_difference_is_real_if_neither_people_nor_seeds_undo_it(
+    tmp_path, load_benchmark, monkeypatch
+):
+    ablation = load_benchmark("ablation")
+    people = [str(i // 2) for i in range(200)]
+    monkeypatch.setattr(
+        ablation, "load_split", lambda *_: datasets.Dataset.from_dict({"identity": people})
+    )
+    rng = np.random.default_rng(0)
+    rates = {"good": (0.91, 0.9, 0.905), "same": (0.9, 0.905, 0.91), "bad": (0.8, 0.81, 0.805)}
+    rates["unsteady"] = (0.98, 0.75, 0.9)
+    rows = {}
+    for head, values in rates.items():
+        for seed, rate in enumerate(values):
+            folder = tmp_path / "b" / head / f"seed-{seed}"
+            folder.mkdir(parents=True)
+            right = rng.binomial(40, rate, 200)
+            np.save(folder / "counts.npy", np.stack([right, np.full(200, 40)], axis=1))
+        means = [
+            np.load(tmp_path / "b" / head / f"seed-{s}" / "counts.npy")[:, 0].mean() / 40
+            for s in range(3)
+        ]
+        row = {"backbone": "b", "head": head, "seeds": [0, 1, 2]}
+        rows[head] = row | {"accuracy": {"mean": float(np.mean(means))}}
+    args = argparse.Namespace(data="", runs=tmp_path)
+    found = {tuple(c["rows"]): c for c in ablation.compare_rows(args, rows)}
+    assert found["good", "bad"]["real"]
+    assert found["good", "bad"]["difference"] == pytest.approx(0.1, abs=0.01)
+    assert not found["good", "same"]["real"]
+    # As far from good on average as a real difference would be, but not in every seed.
+    assert not found["good", "unsteady"]["real"]
+    low, high = found["good", "bad"]["interval"]
+    assert low < found["good", "bad"]["difference"] < high
+
+
+def test_all_rows_of_the_table_are_valid_recipes(load_benchmark):
+    from label2label.models import Label2LabelConfig
+    from label2label.training.recipe import load_recipe
+
+    ablation = load_benchmark("ablation")
+    for backbone, settings in ablation.BACKBONES.items():
+        for head, more in ablation.HEADS.items():
+            recipe = load_recipe("celeba", [*settings, *more])
+            assert (recipe.backbone is None) == backbone.endswith("scratch")
+            config = Label2LabelConfig(
+                backbone_config=recipe.backbone_config,
+                id2label=dict(enumerate(CELEBA_ATTRIBUTES)),
+                label2id={name: i for i, name in enumerate(CELEBA_ATTRIBUTES)},
+                **recipe.model,
+            )
+            assert config.head_type == head.removesuffix("-unmasked")
+            parameters = ablation.measure_complexity(config, 112)["parameters"]["backbone"]
+            assert (parameters > 20e6) == backbone.startswith("resnet")
