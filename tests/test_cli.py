@@ -48,7 +48,9 @@ def test_module_runs_without_heavy_imports():
     assert not imported & set(HEAVY)
 
 
-@pytest.mark.parametrize("command", ["predict", "train", "evaluate", "convert", "push"])
+@pytest.mark.parametrize(
+    "command", ["predict", "train", "evaluate", "audit", "calibrate", "convert", "push"]
+)
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
@@ -67,6 +69,8 @@ def test_every_command_has_help(command, capsys):
         ["predict", "a.jpg", "--batch-size", "0"],
         ["train"],
         ["evaluate"],
+        ["audit", "--data", "d", "--output", "a.html"],
+        ["calibrate", "--data", "d"],
         ["convert", "a.pt"],
         ["push", "--private", "--public"],
     ],
