@@ -32,7 +32,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 START_SECONDS = 300
 ANSWER_SECONDS = 60
-WARM_UP_REQUESTS, SINGLE_REQUESTS = 5, 50
+WARM_UP_REQUESTS = 5
 SAMPLE_SECONDS = 1.0
 
 
@@ -42,6 +42,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="write the figures here")
     parser.add_argument("--users", type=int, default=20, metavar="N", help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=60, metavar="S", help="default: 60")
+    parser.add_argument(
+        "--requests", type=int, default=50, metavar="N", help="of the one visitor (default: 50)"
+    )
     parser.add_argument(
         "--url", help="measure a Space that runs already: neither its start nor its memory is known"
     )
@@ -139,12 +142,12 @@ async def ask(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> floa
     raise RuntimeError("the queue closed without an answer")
 
 
-async def measure_single(url: str, body: dict[str, Any]) -> dict[str, Any]:
+async def measure_single(url: str, body: dict[str, Any], count: int) -> dict[str, Any]:
     """One visitor, one request after the other."""
     async with httpx.AsyncClient(timeout=ANSWER_SECONDS, trust_env=False) as client:
         for _ in range(WARM_UP_REQUESTS):
             await ask(client, url, body)
-        requests = tqdm(range(SINGLE_REQUESTS), desc="one visitor", unit="photo")
+        requests = tqdm(range(count), desc="one visitor", unit="photo")
         seconds = [await ask(client, url, body) for _ in requests]
     return {"requests": len(seconds), **summarize(seconds)}
 
@@ -222,13 +225,11 @@ def summarize_memory(memory: list[float]) -> dict[str, float] | None:
     }
 
 
-def measure(
-    url: str, users: int, duration: float, process: psutil.Process | None
-) -> dict[str, Any]:
+def measure(args: argparse.Namespace, url: str, process: psutil.Process | None) -> dict[str, Any]:
     """All figures of a Space that runs."""
     body = build_request(url)
-    single = asyncio.run(measure_single(url, body))
-    many, memory = asyncio.run(measure_many(url, body, users, duration, process))
+    single = asyncio.run(measure_single(url, body, args.requests))
+    many, memory = asyncio.run(measure_many(url, body, args.users, args.seconds, process))
     return {"one_visitor": single, "many_visitors": many, "memory": summarize_memory(memory)}
 
 
@@ -243,13 +244,11 @@ def main() -> int:
     machine = {"cpus": os.cpu_count(), "load_before": round(os.getloadavg()[0], 2)}
     if args.url:
         url = args.url.rstrip("/")
-        figures = measure(url, args.users, args.seconds, None)
+        figures = measure(args, url, None)
     else:
         with started_space() as (url, start_seconds, process):
-            figures = {
-                "start_seconds": round(start_seconds, 2),
-                **measure(url, args.users, args.seconds, process),
-            }
+            figures = measure(args, url, process)
+            figures = {"start_seconds": round(start_seconds, 2), **figures}
     text = json.dumps({"machine": machine, **figures}, indent=1)
     print(text)
     if args.output:

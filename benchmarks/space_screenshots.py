@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync")
-DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}, "locale": "en-US"}
+DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 1080}, "locale": "en-US"}
 PHONE: dict[str, Any] = {
     "viewport": {"width": 390, "height": 844},
     "device_scale_factor": 2,
@@ -53,6 +53,7 @@ def show_faces(browser: Browser, url: str) -> Page:
     """Two faces on a desktop, and where the model looked for the hat."""
     page = open_space(browser, url, "together", DESKTOP)
     choose(page, "Wearing_Hat")
+    page.evaluate("scrollTo(0, 0)")
     return page
 
 
@@ -62,6 +63,7 @@ def show_known(browser: Browser, url: str) -> Page:
     choose(page, "Smiling")
     page.check(".know input[value=no]", force=True)
     page.wait_for_selector(".known-list .chip")
+    page.evaluate("scrollTo(0, 0)")
     page.wait_for_timeout(SETTLE_MS)
     return page
 

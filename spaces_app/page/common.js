@@ -29,7 +29,7 @@ const nameOf = (attribute) => {
   const text = say(key);
   return text === key ? attribute.replaceAll("_", " ") : text;
 };
-const percentOf = (probability) => `${Math.round(probability * 100)} %`;
+const percentOf = (probability) => `${Math.round(probability * 100)}\u00a0%`;
 const pointsOf = (difference) => {
   const points = Math.round(difference * 100);
   return `${points > 0 ? "+" : points < 0 ? "−" : ""}${Math.abs(points)}`;

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from .conftest import DESKTOP, NAMES, PHONE
+from .conftest import DESKTOP, NAMES, PHONE, SPACE
 
 pytestmark = pytest.mark.slow
 
@@ -287,6 +287,20 @@ def test_no_serious_accessibility_fault_on_any_tab(open_page, photo_files, devic
         tab.click()
         page.wait_for_timeout(500)
         check(name)
+
+
+def test_the_device_tab_runs_the_browsers_page_where_its_files_are(open_page):
+    page = open_page()
+    tab = page.get_by_role("tab", name="On device")
+    if not any(SPACE.glob("on_device/assets/*.onnx")):
+        assert tab.count() == 0
+        return
+    tab.click()
+    frame = page.frame_locator("iframe")
+    frame.locator("h1").wait_for()
+    assert frame.locator("html").get_attribute("lang") == "en"
+    page.get_by_label("한국어").check(force=True)
+    frame.locator("html[lang=ko] h1").wait_for()
 
 
 def test_photos_of_the_page_are_never_written_to_a_file(open_page, photo_files, uploads):

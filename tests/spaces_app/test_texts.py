@@ -32,7 +32,7 @@ def test_every_text_that_the_code_asks_for_is_there():
             re.findall(r'say\((?:language, |"en", )?["\']([\w.]+)["\']', source.read_text())
         )
     assert len(asked) > 40
-    assert asked - set(TEXTS["en"]) == set()
+    assert asked - set(TEXTS["en"]) - set(TEXTS) == set()
     codes = set()
     for source in sources:
         codes |= set(re.findall(r'(?:PhotoError|Refusal)\(\s*"(\w+)"', source.read_text()))
