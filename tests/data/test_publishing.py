@@ -1,11 +1,11 @@
 """Upload to the Hub: refused where the terms forbid it, private where nothing else is said."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import datasets
 import pytest
-from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub import HfApi, constants
 from label2label.data.preparation.cards import DatasetDescription
 from label2label.data.preparation.images import encode_image
 from label2label.data.preparation.program import dataset_parser, prepare
@@ -92,16 +92,21 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
         yield server
 
 
-def test_what_went_up_comes_down_as_the_same_rows_and_card(hub: HubServer, tmp_path: Path):
+def test_repository_holds_every_file_of_the_folder_and_nothing_else(hub: HubServer, tmp_path: Path):
     run(tmp_path / "out", redistributable=True)
-    assert hub.repository("dataset", "me/faces").private
-    down = Path(snapshot_download("me/faces", repo_type="dataset", local_dir=tmp_path / "down"))
-    names = ("README.md", "counts.csv", "preparation.json", "data/train-00000-of-00001.parquet")
-    for name in names:
-        assert (down / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
-    (row,) = datasets.load_dataset(str(down), split="train")
-    assert row["source"] == "faces"
-    assert row["image"].size == (8, 8)
+    repository = hub.repository("dataset", "me/faces")
+    assert repository.private
+    held = repository.resolve("main").files
+    folder = tmp_path / "out"
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.relative_to(folder).as_posix() for path in files} == set(held) - {".gitattributes"}
+    for path in files:
+        blob = held[path.relative_to(folder).as_posix()]
+        assert blob.size == path.stat().st_size
+        if blob.sha256 is None:
+            assert blob.content == path.read_bytes()
+        else:
+            assert blob.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_claimed_right_lifts_the_refusal(calls: dict, tmp_path: Path):
