@@ -193,7 +193,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     evaluate = commands.add_parser("evaluate", help="accuracy of a model on a prepared dataset")
     evaluate.set_defaults(run=run_evaluate)
-    evaluate.add_argument("--model", help="folder or Hub id (default: the model that ships)")
+    evaluate.add_argument(
+        "--model", help="folder, Hub id or exported ONNX file (default: the model that ships)"
+    )
     evaluate.add_argument("--data", required=True, metavar="DIR", help="prepared dataset or Hub id")
     evaluate.add_argument("--split", default="test", help="default: %(default)s")
     evaluate.add_argument(

@@ -16,6 +16,7 @@ from label2label.data.batching import label_array, load_split
 from label2label.data.vocabulary import IGNORE_INDEX, VOCABULARIES
 from label2label.errors import UserError
 from label2label.evaluation.comparison import compare_predictions
+from label2label.evaluation.exported import load_scored_model
 from label2label.evaluation.provenance import (
     identify_model,
     library_versions,
@@ -26,16 +27,15 @@ from label2label.evaluation.report import markdown_table, write_report
 from label2label.evaluation.scores import MINIMUM_AGE, Predictions, score_predictions
 from label2label.evaluation.stratification import age_bands
 from label2label.prediction.labelled import predict_dataset
-from label2label.prediction.loading import load_model
 
 
 def evaluate_command(args: Namespace) -> int:
     """Run `label2label evaluate`.
 
     Args:
-        args: `model` (folder or Hub id), `data` (dataset folder or Hub id), `split`, `group`
-            (columns), `against` (another model, or None), `minimum_age` (years), `output` (JSON
-            file), `batch_size`, `bootstrap` (resamples), `report` (folder).
+        args: `model` (folder, Hub id or exported ONNX file), `data` (dataset folder or Hub id),
+            `split`, `group` (columns), `against` (another model, or None), `minimum_age` (years),
+            `output` (JSON file), `batch_size`, `bootstrap` (resamples), `report` (folder).
 
     Returns:
         The exit status, 0.
@@ -84,10 +84,10 @@ def evaluate_models(
     """Score a model on a labelled dataset and, where another is given, the two against each other.
 
     Args:
-        model_name: folder or Hub id.
+        model_name: folder, Hub id or exported ONNX file.
         dataset: of the project's schema: `image`, one nullable bool column an attribute, and,
             where known, `identity`, `age` and group columns.
-        against: folder or Hub id of the other model.
+        against: folder, Hub id or exported ONNX file of the other model.
         group_columns: to report by; `age` is reported by age band.
         batch_size: images a forward pass and process.
         resamples: of the bootstrap.
@@ -106,8 +106,8 @@ def evaluate_models(
             attributes, or a group column.
     """
     accelerator = accelerator or Accelerator()
-    model, processor = load_model(model_name)
-    other = load_model(against) if against else None
+    model, processor = load_scored_model(model_name)
+    other = load_scored_model(against) if against else None
 
     def collect(model: Any, processor: Any, images: Dataset) -> Predictions | None:
         return collect_predictions(model, processor, images, group_columns, batch_size, accelerator)

@@ -11,15 +11,18 @@ from transformers import PreTrainedModel
 _LIBRARIES = ("label2label", "torch", "transformers", "datasets", "accelerate", "numpy")
 
 
-def describe_model(model: PreTrainedModel) -> dict[str, Any]:
+def describe_model(model: Any) -> dict[str, Any]:
     """Name a model's parts and count their parameters.
 
     Args:
-        model: a `Label2LabelForImageClassification`.
+        model: a `Label2LabelForImageClassification`, or an `ExportedModel`, which has no parts.
 
     Returns:
-        `backbone` (its model type), `head` (its kind), `parameters` of `backbone`, `head`, `all`.
+        `backbone` (its model type), `head` (its kind), `parameters` of `backbone`, `head`, `all`;
+        nothing of an `ExportedModel`.
     """
+    if not isinstance(model, PreTrainedModel):
+        return {}
     base_model: Any = model.base_model
     everything = model.num_parameters()
     backbone = sum(parameter.numel() for parameter in base_model.backbone.parameters())
@@ -30,17 +33,19 @@ def describe_model(model: PreTrainedModel) -> dict[str, Any]:
     }
 
 
-def identify_model(reference: str | os.PathLike[str], model: PreTrainedModel) -> dict[str, Any]:
+def identify_model(reference: str | os.PathLike[str], model: Any) -> dict[str, Any]:
     """Say which model was measured.
 
     Args:
-        reference: folder or Hub id that it was loaded from.
-        model: a `Label2LabelForImageClassification`.
+        reference: folder, Hub id or ONNX file that it was loaded from.
+        model: a `Label2LabelForImageClassification` or an `ExportedModel`.
 
     Returns:
         `name`, `weights_sha256` (None for a Hub id), and what `describe_model` returns.
     """
-    weights = Path(reference) / "model.safetensors"
+    weights = Path(reference)
+    if weights.suffix != ".onnx":
+        weights /= "model.safetensors"
     digest = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None
     return {"name": short_name(reference), "weights_sha256": digest, **describe_model(model)}
 

@@ -177,7 +177,7 @@ def run_benchmark(
         UserError: a model cannot be loaded or translated, or a row fails amid the run.
     """
     from label2label.export.benchmark_profile import profile_backbone
-    from label2label.export.benchmark_rows import OURS, other_row, our_rows
+    from label2label.export.benchmark_rows import FLOAT_FILE, OURS, other_row, our_rows
     from label2label.export.onnx_export import export_onnx
     from label2label.prediction.torch_backend import TorchBackend
 
@@ -198,16 +198,13 @@ def run_benchmark(
                 if (threads, batch) == (1, 1):
                     ratios = _ratios(workers)
         backend = TorchBackend.from_pretrained(model)
-        export_onnx(
-            backend.model.cpu(), backend.preprocessing, folder / "backbone.onnx", backbone_only=True
-        )
-        export_onnx(backend.model, backend.preprocessing, folder / "whole.onnx")
-        profile = profile_backbone(
-            folder / "backbone.onnx",
-            folder / "whole.onnx",
-            backend.preprocessing.crop_size,
-            repeats=5 if quick else 100,
-        )
+        network, preprocessing = backend.model.cpu(), backend.preprocessing
+        backbone, whole = folder / "backbone.onnx", folder / FLOAT_FILE
+        export_onnx(network, preprocessing, backbone, backbone_only=True)
+        if not whole.exists():
+            export_onnx(network, preprocessing, whole)
+        repeats = 5 if quick else 100
+        profile = profile_backbone(backbone, whole, preprocessing.crop_size, repeats)
     return {
         "machine": describe_machine(),
         "settings": {"quick": quick, "rounds": rounds, "round_seconds": seconds},

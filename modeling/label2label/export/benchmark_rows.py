@@ -34,6 +34,7 @@ from label2label.prediction.preprocessing import Preprocessing
 from label2label.prediction.torch_backend import TorchBackend
 
 NUM_LABELS = 40
+FLOAT_FILE = "ours.onnx"
 OURS = {
     "ours-torch": "torch",
     "ours-torch-compile": "torch-compile",
@@ -120,7 +121,7 @@ def our_rows(model: str, names: list[str], folder: Path, int8: Path | None = Non
     backend = TorchBackend.from_pretrained(model)
     network = backend.model.cpu()
     preprocessing, size = backend.preprocessing, backend.preprocessing.crop_size
-    float_file = folder / "ours.onnx"
+    float_file = folder / FLOAT_FILE
     export_onnx(network, preprocessing, float_file)
     if int8 is None and any(name.endswith("int8") for name in names):
         int8 = folder / "ours_int8.onnx"
