@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,10 +16,26 @@ from label2label.training.trainer import Trainer
 TOLERANCE = 2e-4
 
 
+def launch(folder: Path, *more: str) -> subprocess.CompletedProcess:
+    """Trains `folder/recipe.yaml` in two processes."""
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc_per_node", "2", "-m", "label2label", "train"),
+            *("--recipe", str(folder / "recipe.yaml"), "--output", str(folder / "two"), *more),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+    )
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", ["mean", "group-dro"])
+@pytest.mark.parametrize(
+    ("objective", "fully_sharded"), [("mean", False), ("group-dro", False), ("mean", True)]
+)
 def test_two_processes_have_the_loss_curve_of_one_with_twice_the_batch(
-    recipe_values, grouped_folder, tmp_path, objective
+    recipe_values, grouped_folder, tmp_path, objective, fully_sharded
 ):
     values = {
         **recipe_values,
@@ -32,17 +49,9 @@ def test_two_processes_have_the_loss_curve_of_one_with_twice_the_batch(
         "mixup": 0,
     }
     values["model"] = {**values["model"], "dropout": 0.0, "mask_probability": 0.0}
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
-    launched = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc_per_node", "2", "-m", "label2label", "train"),
-            *("--recipe", str(tmp_path / "recipe.yaml"), "--output", str(tmp_path / "two")),
-        ],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
-    )
+    two_values = {**values, "fully_sharded": fully_sharded}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(two_values))
+    launched = launch(tmp_path)
     assert launched.returncode == 0, launched.stderr
     two = json.loads((tmp_path / "two/history.json").read_text())
 
@@ -52,6 +61,12 @@ def test_two_processes_have_the_loss_curve_of_one_with_twice_the_batch(
     assert losses[1] == pytest.approx(losses[0], rel=TOLERANCE)
     assert losses[0][0] != pytest.approx(losses[0][2], rel=10 * TOLERANCE)
     assert [entry["accuracy"] for entry in two] == [entry["accuracy"] for entry in one]
+    if fully_sharded:
+        resumed = launch(tmp_path, "--resume", "--set", "epochs=4")
+        assert resumed.returncode == 0, resumed.stderr
+        more = json.loads((tmp_path / "two/history.json").read_text())
+        assert more[:3] == two
+        assert more[3]["train_loss"] < two[0]["train_loss"]
 
 
 def _compare_with_plain(rank: int, folder: str) -> None:

@@ -65,6 +65,8 @@ class Recipe:
         mixed_precision: `"no"`, `"bf16"` or `"fp16"`.
         channels_last: Whether images and kernels lie channels last, which is faster on most
             devices.
+        fully_sharded: Whether each of several processes keeps a part of the weights, gradients and
+            optimizer state only (FSDP), see `label2label.training.sharding`.
         workers: Processes that prepare images.
         keep_decoded: Whether images are decoded once and kept as plain pixels on disk (40 kB for an
             image of CelebA's crops), which spares most of the preparation.
@@ -114,6 +116,7 @@ class Recipe:
     ema: float | int = 0.995
     mixed_precision: str = "no"
     channels_last: bool = False
+    fully_sharded: bool = False
     workers: int = 1
     keep_decoded: bool = True
     seed: int = 0
@@ -145,6 +148,8 @@ class Recipe:
             for name in ("objective", "sampling"):
                 if getattr(self, name).startswith("group"):
                     raise ValueError(f"{name} {getattr(self, name)!r} needs groups, such as [race]")
+        if self.fully_sharded and self.mixed_precision == "fp16":
+            raise ValueError("fully_sharded scales no losses: use mixed_precision bf16")
         if self.objective == "group-dro" and self.mixup:
             raise ValueError("group-dro cannot tell the group of mixed-up images: set mixup to 0")
 

@@ -32,6 +32,7 @@ from label2label.training.optimization import (
     freeze_statistics,
 )
 from label2label.training.recipe import Recipe
+from label2label.training.sharding import ShardedTraining
 from label2label.training.synchronization import synchronize_batch_norm
 
 
@@ -78,26 +79,43 @@ class Trainer:
             synchronize_batch_norm(self.model)
         if recipe.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
+        self.sharded = None
+        if recipe.fully_sharded:
+            if accelerator.num_processes == 1:
+                raise UserError("fully_sharded needs several processes: use accelerate launch")
+            self.sharded = ShardedTraining(self.model, accelerator.device.type)
         optimizer = build_optimizer(self.model, recipe)
         steps = math.ceil(self.batches_per_epoch / recipe.gradient_accumulation) * recipe.epochs
         self.schedule = build_schedule(optimizer, recipe, steps)
-        self.model, self.optimizer = accelerator.prepare(self.model, optimizer)
+        self.optimizer: Any = optimizer
+        if self.sharded is None:
+            self.model, self.optimizer = accelerator.prepare(self.model, optimizer)
+        else:
+            # Accelerate shards on accelerators only: here the model is not wrapped by it.
+            self.sharded.optimizer = optimizer
+            accelerator.register_for_checkpointing(self.sharded)
         self.progress = Progress()
         accelerator.register_for_checkpointing(self.schedule, self.progress)
         self.group_dro = None
         if recipe.objective == "group-dro":
             self.group_dro = GroupDRO(len(self.data.group_names), recipe.group_step_size)
             accelerator.register_for_checkpointing(self.group_dro)
-        self.average = build_average(accelerator.unwrap_model(self.model), recipe)
+        self.average = build_average(self._plain_model(), recipe)
         if self.average is not None:
             accelerator.register_for_checkpointing(self.average)
+
+    def _plain_model(self) -> Label2LabelForImageClassification:
+        """The model as it is saved, with all of its weights; up to date after a gathering."""
+        if self.sharded is not None:
+            return self.sharded.whole
+        return self.accelerator.unwrap_model(self.model)
 
     @property
     def averaged_model(self) -> Label2LabelForImageClassification:
         """The model to validate and save: the moving average where the recipe has one."""
         if self.average is not None and self.average.n_averaged > 0:
             return cast(Label2LabelForImageClassification, self.average.module)
-        return self.accelerator.unwrap_model(self.model)
+        return self._plain_model()
 
     def resume(self) -> None:
         """
@@ -205,19 +223,23 @@ class Trainer:
         if recipe.freeze_statistics:
             freeze_statistics(self.model)
         with accelerator.accumulate(self.model):
-            outputs = self.model(**inputs)
+            with accelerator.autocast():
+                outputs = self.model(**inputs)
             loss = self._loss(outputs, inputs, rows)
             self._refuse_nan(loss, rows)
             accelerator.backward(loss)
             if accelerator.sync_gradients and recipe.max_gradient_norm:
                 accelerator.clip_grad_norm_(self.model.parameters(), recipe.max_gradient_norm)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+            if accelerator.sync_gradients:
+                self.optimizer.step()
+                self.optimizer.zero_grad()
         if accelerator.sync_gradients:
             self.schedule.step()
             progress.step += 1
             if self.average is not None:
-                self.average.update_parameters(accelerator.unwrap_model(self.model))
+                if self.sharded is not None:
+                    self.sharded.gather()
+                self.average.update_parameters(self._plain_model())
         progress.step_in_epoch += 1
 
         known = batch["labels"] >= 0
@@ -233,7 +255,7 @@ class Trainer:
     def _loss(self, outputs: Any, inputs: dict[str, Any], rows: np.ndarray) -> torch.Tensor:
         if self.recipe.objective == "mean":
             return outputs.loss
-        config = self.accelerator.unwrap_model(self.model).config
+        config = self._plain_model().config
         given = inputs.get("known_labels")
         losses, counted = per_image_losses(config, outputs, inputs["labels"], given)
         if self.group_dro is not None:
@@ -299,6 +321,8 @@ class Trainer:
             has several, whose own are in `sources`. With groups, `groups` and
             `worst_group_accuracy` too.
         """
+        if self.sharded is not None:
+            self.sharded.gather()
         model = self.averaged_model.eval()
         counts = []
         for batch in self.validation_loader:
