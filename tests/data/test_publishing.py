@@ -109,6 +109,13 @@ def test_repository_holds_every_file_of_the_folder_and_nothing_else(hub: HubServ
             assert blob.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def test_a_second_upload_changes_nothing(hub: HubServer, tmp_path: Path):
+    run(tmp_path / "out", redistributable=True)
+    before = set(hub.repository("dataset", "me/faces").resolve("main").files)
+    run(tmp_path / "out", redistributable=True)
+    assert set(hub.repository("dataset", "me/faces").resolve("main").files) == before
+
+
 def test_claimed_right_lifts_the_refusal(calls: dict, tmp_path: Path):
     run(tmp_path / "out", RIGHT)
     assert calls["create_repo"]["private"] is True

@@ -46,9 +46,16 @@ def create(request: Request) -> Response:
     kind = wanted.get("type") or "model"
     repo_id = f"{wanted.get('organization') or user.name}/{wanted['name']}"
     private = wanted.get("visibility") == "private" or bool(wanted.get("private"))
-    request.state.create(user, kind, repo_id, private, wanted.get("sdk"))
     prefix = "" if kind == "model" else f"{kind}s/"
-    return Response(content={"url": f"{request.hub.endpoint}/{prefix}{repo_id}", "name": repo_id})
+    content = {"url": f"{request.hub.endpoint}/{prefix}{repo_id}", "name": repo_id}
+    try:
+        request.state.create(user, kind, repo_id, private, wanted.get("sdk"))
+    except ApiError as error:
+        if error.status != 409:
+            raise
+        # The client's `exist_ok` reads the address of what is there already.
+        return Response(409, {**content, "error": error.message})
+    return Response(content=content)
 
 
 def validate_yaml(request: Request) -> Response:
