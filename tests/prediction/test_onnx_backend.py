@@ -87,6 +87,20 @@ def test_file_that_is_no_exported_model_is_one_line(write, exported, tmp_path):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("attributes", ["Smiling", "Male"]), ("crop_size", 96), ("attributes", ["Smiling"] * 40)],
+)
+def test_metadata_of_another_model_are_refused(key, value, exported, tmp_path):
+    model = onnx.load(exported)
+    properties = {item.key: item.value for item in model.metadata_props}
+    properties[f"label2label.{key}"] = json.dumps(value)
+    onnx.helper.set_model_props(model, properties)
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(UserError, match="its metadata are of another model"):
+        load_backend(tmp_path / "other.onnx")
+
+
 def test_missing_file_is_said(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         load_backend(tmp_path / "gone.onnx")

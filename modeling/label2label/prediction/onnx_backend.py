@@ -43,10 +43,19 @@ class OnnxBackend:
             )
         except UserError as error:
             raise UserError(f"{path} is not an exported label2label model: {error}") from error
-        if self.session.get_outputs()[0].name != "probabilities":
+        output = self.session.get_outputs()[0]
+        if output.name != "probabilities":
             raise UserError(f"{path} is a backbone alone: it tells no attributes")
         image, *known_labels = self.session.get_inputs()
         self._takes_uint8 = image.type == "tensor(uint8)"
+        asked = self.preprocessing
+        size = [asked.crop_size, asked.crop_size]
+        pixels = [*size, 3] if self._takes_uint8 else [3, *size]
+        if image.shape[1:] != pixels or output.shape[1:] != [len(asked.attributes)]:
+            raise UserError(
+                f"{path}: its metadata are of another model ({len(asked.attributes)} attributes of "
+                f"{size[0]}x{size[1]} pixels): export it again"
+            )
         self._takes_known_labels = bool(known_labels)
 
     def crop(self, pixels: np.ndarray) -> np.ndarray:
