@@ -1,13 +1,17 @@
 # Two commands set everything up on a machine with Python 3.10 or later, pip, make and git:
 #   make demo   installs into .venv and reads the attributes of the person in a photo
 #   make test   installs into .venv and runs the tests
+# One more measures exported files, on a quiet machine and a prepared dataset:
+#   make benchmark DATA=data/celeba
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint format clean
+DATA ?= data/celeba
+
+.PHONY: demo test benchmark lint format clean
 
 demo: $(INSTALLED)
 	$(BIN)/label2label predict "$$($(BIN)/python -c \
@@ -15,6 +19,15 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+benchmark: $(INSTALLED)
+	$(BIN)/label2label export --int8 --calibration $(DATA) --ncnn --output runs/exported
+	$(BIN)/label2label evaluate --model runs/exported/model.onnx --data $(DATA) \
+		--output results/celeba_test_onnx.json
+	$(BIN)/label2label evaluate --model runs/exported/model_int8.onnx --data $(DATA) \
+		--output results/celeba_test_int8.json
+	$(BIN)/label2label benchmark --int8 runs/exported/model_int8.onnx \
+		--output results/benchmark.json
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

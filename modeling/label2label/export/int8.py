@@ -87,7 +87,7 @@ def quantize_onnx(
                     per_channel=True,
                     activation_type=QuantType.QUInt8,
                     weight_type=QuantType.QInt8,
-                    nodes_to_exclude=list(float_layers),
+                    nodes_to_exclude=with_followers(nodes, float_layers),
                     # The ranges of activations are the same whatever is quantised.
                     calibration_cache_path=str(Path(scratch, "ranges.json")),
                 )
@@ -118,6 +118,26 @@ def quantize_onnx(
         f"INT8 changes probabilities by {total:.3f} with half of the layers in float: calibrate by "
         "more faces, or by faces framed as the training ones"
     )
+
+
+def with_followers(nodes: Iterable[onnx.NodeProto], float_layers: Iterable[str]) -> list[str]:
+    """Float layers and what stands behind them, which would round their outputs all the same.
+
+    Args:
+        nodes: of the graph, in its order.
+        float_layers: names of layers that stay in float.
+
+    Returns:
+        Their names, and those of the nodes of `BETWEEN` that read from any of them.
+    """
+    excluded = set(float_layers)
+    outputs: set[str] = set()
+    for node in nodes:
+        follows = node.op_type in BETWEEN and not outputs.isdisjoint(node.input)
+        if node.name in excluded or follows:
+            excluded.add(node.name)
+            outputs.update(node.output)
+    return sorted(excluded)
 
 
 def predict_in_batches(backend: OnnxBackend, crops: np.ndarray) -> np.ndarray:
