@@ -58,9 +58,9 @@ def show_faces(browser: Browser, url: str) -> Page:
 
 
 def show_known(browser: Browser, url: str) -> Page:
-    """What the visitor knows moves other attributes."""
+    """What the visitor knows, against the model's guess."""
     page = open_space(browser, url, "astronaut", DESKTOP)
-    choose(page, "Smiling")
+    choose(page, "Male")
     page.check(".know input[value=no]", force=True)
     page.wait_for_selector(".known-list .chip")
     page.evaluate("scrollTo(0, 0)")

@@ -13,7 +13,7 @@ from texts import TEXTS, say
 
 WIDEST_GAPS = 5  # attributes shown by group column
 DATASETS = {"celeba": "CelebA", "utkface": "UTKFace", "lfwa": "LFWA", "fairface": "FairFace"}
-COMMAND = "label2label evaluate --model MODEL --data DATA --split test --group race"
+COMMAND = "label2label audit --data photos.csv --group race --output audit.html"
 logger = logging.getLogger(__name__)
 
 

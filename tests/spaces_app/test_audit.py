@@ -2,7 +2,8 @@
 
 import json
 
-from audit import load_evaluations, render_audit
+from audit import COMMAND, load_evaluations, render_audit
+from label2label.cli import build_parser
 
 
 def evaluation(**changes):
@@ -69,6 +70,11 @@ def test_the_widest_gap_comes_first_and_undefined_ones_are_left_out():
 def test_without_results_the_page_says_so_in_the_visitors_language():
     assert "No evaluation by group was published" in render_audit([], "en")
     assert "집단별 평가 결과" in render_audit([], "ko")
+
+
+def test_the_command_that_the_page_shows_is_the_packages():
+    arguments = build_parser().parse_args(COMMAND.split()[1:])
+    assert (arguments.command, arguments.group) == ("audit", ["race"])
 
 
 def test_only_test_splits_by_group_are_read_and_damaged_files_are_left_out(tmp_path):
