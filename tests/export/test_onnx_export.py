@@ -110,7 +110,11 @@ def test_backbone_alone_gives_features(backend, faces, tmp_path):
 def test_opset_is_the_one_asked_for(opset, backend, faces, tmp_path):
     path = tmp_path / "model.onnx"
     export_onnx(backend.model, backend.preprocessing, path, opset=opset)
-    assert onnx.load(path).opset_import[0].version == opset
+    onnx.checker.check_model(path, full_check=True)
+    model = onnx.load(path)
+    assert {item.domain: item.version for item in model.opset_import} == {"": opset}
+    for node in model.graph.node:
+        assert onnx.defs.has(node.op_type, opset, node.domain), node.op_type
     assert np.abs(OnnxBackend(path).predict(faces) - backend.predict(faces)).max() < 1e-4
 
 
@@ -124,13 +128,37 @@ def real_faces(shared):
     return np.stack([processor.crop(np.asarray(photo)) for photo in photos])
 
 
-def test_shipped_model_agrees_with_torch_on_real_faces(real_faces, tmp_path):
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory):
+    """The model that ships, in PyTorch and exported."""
     backend = load_backend(default_checkpoint())
-    export_onnx(backend.model, backend.preprocessing, tmp_path / "model.onnx")
-    onnx_backend = OnnxBackend(tmp_path / "model.onnx")
-    for start in range(0, 200, 50):
-        batch = real_faces[start : start + 50]
-        assert np.abs(onnx_backend.predict(batch) - backend.predict(batch)).max() < 1e-4
+    path = tmp_path_factory.mktemp("shipped") / "model.onnx"
+    export_onnx(backend.model, backend.preprocessing, path)
+    return backend, OnnxBackend(path)
+
+
+def greatest_difference(shipped, crops, batch):
+    """Of the probabilities by PyTorch and by ONNX Runtime, so many crops at a time."""
+    backend, onnx_backend = shipped
+    batches = [crops[start : start + batch] for start in range(0, len(crops), batch)]
+    return max(np.abs(onnx_backend.predict(x) - backend.predict(x)).max() for x in batches)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 64])
+def test_shipped_model_agrees_with_torch_on_real_faces(batch, shipped, real_faces):
+    assert greatest_difference(shipped, real_faces, batch) < 1e-4
+
+
+@pytest.mark.parametrize("batch", [1, 2, 64])
+def test_shipped_model_agrees_with_torch_on_random_input(batch, shipped, faces):
+    assert greatest_difference(shipped, faces, batch) < 1e-4
+
+
+@pytest.mark.parametrize("batch", [2, 64])
+def test_a_face_has_the_same_probabilities_in_any_batch(batch, shipped, real_faces):
+    together = shipped[1].predict(real_faces[:batch])
+    alone = np.concatenate([shipped[1].predict(face[None]) for face in real_faces[:batch]])
+    assert np.abs(together - alone).max() < 1e-4
 
 
 @pytest.fixture
@@ -159,6 +187,50 @@ def test_command_writes_int8_beside_float(export, backend, faces, tmp_path):
     assert np.abs(int8.predict(faces) - backend.predict(faces)).mean() < 0.03
     assert list((tmp_path / "new").iterdir()) == [output]
     assert export("--output", output)[0] == 0  # files of an earlier export are replaced
+
+
+def test_file_in_place_of_the_output_folder_is_left_alone(export, tmp_path):
+    (tmp_path / "out").write_text("thesis")
+    code, err = export("--output", tmp_path / "out")
+    assert code == 2
+    assert err == f"error: --output {tmp_path / 'out'} is a file: give a folder\n"
+    assert (tmp_path / "out").read_text() == "thesis"
+
+
+def test_opset_that_is_no_number_is_refused(export, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        export("--output", tmp_path / "out", "--opset", "newest")
+    assert stop.value.code == 2
+    assert "newest" in capsys.readouterr().err
+
+
+def test_model_that_is_damaged_is_one_line_and_writes_nothing(model_folder, tmp_path, capsys):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for file in model_folder.iterdir():
+        (broken / file.name).write_bytes(file.read_bytes())
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    assert main(["export", "--model", str(broken), "--output", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert "cannot load the model" in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [broken]
+
+
+def test_exported_file_is_no_model_to_export(exported, tmp_path, capsys):
+    assert main(["export", "--model", str(exported), "--output", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert "is a file: --model takes a model's folder or a Hub id" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_head_without_known_labels_is_said(make_backend, tmp_path):
+    backend = make_backend(head_type="fc")
+    path = tmp_path / "model.onnx"
+    with pytest.raises(UserError, match="known labels condition the label2label head"):
+        export_onnx(backend.model, backend.preprocessing, path, known_labels=True)
+    assert not path.exists()
 
 
 def test_folder_with_other_content_is_left_alone(export, tmp_path):
