@@ -65,7 +65,9 @@ def build_space() -> gr.Blocks:
         return answer(event, lambda: analyser.analyse(decode_data_url(event.photo), [event.model]))
 
     def compare(event: gr.EventData) -> dict[str, Any]:
-        return answer(event, lambda: analyser.analyse(decode_data_url(event.photo), event.models))
+        return answer(
+            event, lambda: analyser.analyse(decode_data_url(event.photo), event.models[:2])
+        )
 
     def condition(event: gr.EventData) -> dict[str, Any]:
         return answer(
