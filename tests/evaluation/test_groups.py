@@ -39,6 +39,11 @@ def test_a_group_under_30_images_is_shown_but_kept_out_of_the_gap():
     assert scores["per_attribute"]["Young"]["gap"] == pytest.approx(0.5)
 
 
+def test_equal_groups_are_two_groups_without_a_gap():
+    scores = scores_of([1] * 80, ["a"] * 40 + ["b"] * 40)
+    assert (scores["worst_group"], scores["best_group"], scores["gap"]) == ("a", "b", 0)
+
+
 def test_one_group_alone_has_no_gap():
     scores = scores_of([1] * 40, ["a"] * 40)
     assert scores["gap"] is None

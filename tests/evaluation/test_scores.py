@@ -82,3 +82,13 @@ def test_age_adjusted_gaps_of_sparse_ages_rest_on_merged_bands():
     assert male["gap"] == 0
     assert sum(male["per_group"]["a"]["num_images"].values()) == 48
     assert "0-14" in male["strata"]
+
+
+def test_no_interval_leaves_the_range_of_its_score():
+    generator = np.random.default_rng(0)
+    scores = score_predictions(
+        make(probabilities=generator.random((12, 2)), labels=generator.integers(0, 2, (12, 2))),
+        resamples=200,
+    )
+    for low, high in scores["intervals"].values():
+        assert 0 <= low <= high <= 1

@@ -20,11 +20,11 @@ from label2label.data.label_table import LabelTable, read_label_table
 from label2label.data.preparation.crops import choose_face
 from label2label.errors import UserError
 from label2label.evaluation.evaluate import evaluate_models, summary
+from label2label.evaluation.exported import load_scored_model
 from label2label.evaluation.page import html_page
 from label2label.evaluation.provenance import short_name, write_whole
 from label2label.faces.alignment import align_face
 from label2label.faces.detection import FaceDetector
-from label2label.prediction.loading import load_model
 from label2label.prediction.photos import read_photo
 from label2label.prediction.preprocessing import Preprocessing
 
@@ -35,10 +35,11 @@ def audit_command(args: Namespace) -> int:
     """Run `label2label audit`.
 
     Args:
-        args: `model` (folder or Hub id), `data` (prepared dataset, or a CSV or Parquet file as
-            `read_label_table` reads it), `split` of a dataset, `group` (columns), `against`
-            (another model, or None), `align` (whether to look for faces in a table's photos),
-            `minimum_age` (years), `output` (HTML file), `batch_size`, `bootstrap` (resamples).
+        args: `model` (folder, Hub id or exported ONNX file), `data` (prepared dataset, or a CSV or
+            Parquet file as `read_label_table` reads it), `split` of a dataset, `group` (columns),
+            `against` (another model, or None), `align` (whether to look for faces in a table's
+            photos), `minimum_age` (years), `output` (HTML file), `batch_size`, `bootstrap`
+            (resamples).
 
     Returns:
         The exit status, 0.
@@ -74,6 +75,8 @@ def audit_command(args: Namespace) -> int:
             resamples=args.bootstrap or 1000,
             minimum_age=args.minimum_age,
         )
+    if not result:
+        return 0  # not the main process, which writes the page
     result["dataset"] = {"name": short_name(args.data), "split": split}
     write_whole(output, html_page(result, notices))
     for notice in notices:
@@ -148,6 +151,11 @@ def prepare_photos(
             f"out{_by_group(table, without_face)}. If the images are crops of faces already, use "
             "--no-align."
         )
+    if detector is not None and detector.name == "haar":
+        notices.append(
+            "Faces were found by OpenCV's Haar cascade, because YuNet's file cannot be had: it "
+            "misses more of them, and aligns them less exactly."
+        )
     if crowded:
         notices.append(
             f"{crowded:,} photos show several faces: the one nearest to the middle was taken."
@@ -175,7 +183,7 @@ def _read_photos(
 
 
 def _preprocessing(name: str) -> Preprocessing:
-    model, processor = load_model(name)
+    model, processor = load_scored_model(name)
     config: Any = model.config
     attributes = [config.id2label[index] for index in range(config.num_labels)]
     return Preprocessing.from_processor(processor, attributes)

@@ -165,7 +165,9 @@ def extremes(accuracy: FloatArray, num_images: IntArray) -> tuple[int, int] | No
     counted = np.flatnonzero((num_images >= MINIMUM_IMAGES) & np.isfinite(accuracy))
     if len(counted) < 2:
         return None
-    return int(counted[accuracy[counted].argmin()]), int(counted[accuracy[counted].argmax()])
+    # Of equals the first is worst and the last best: two groups, even where the gap is zero.
+    backwards = counted[::-1]
+    return int(counted[accuracy[counted].argmin()]), int(backwards[accuracy[backwards].argmax()])
 
 
 def _gap(accuracy: FloatArray, pair: tuple[int, int] | None) -> FloatArray:

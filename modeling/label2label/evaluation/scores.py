@@ -197,7 +197,8 @@ def _headline_intervals(
         per_attribute = accuracy_per_attribute(predictions.probabilities, labels, weights)
         return scores | {"per_attribute": per_attribute}
 
-    return bootstrap_intervals(statistics, clusters, resamples)
+    intervals = bootstrap_intervals(statistics, clusters, resamples)
+    return {name: np.clip(ends, 0, 1) for name, ends in intervals.items()}
 
 
 def _per_attribute(predictions: Predictions, intervals: FloatArray) -> dict[str, Any]:

@@ -124,7 +124,8 @@ def post_stratified_scores(
         return accuracy.reshape(*accuracy.shape[:-1], *counts.shape) @ shares  # (..., groups)
 
     accuracy = adjusted()
-    worst, best = int(accuracy.argmin()), int(accuracy.argmax())
+    # Of equals the first is worst and the last best: two groups, even where the gap is zero.
+    worst, best = int(accuracy.argmin()), len(values) - 1 - int(accuracy[::-1].argmax())
 
     def resampled(weights: FloatArray) -> dict[str, FloatArray]:
         draws = adjusted(weights)
