@@ -17,7 +17,6 @@ from label2label.hub.refusals import Content
 
 Kind = Literal["model", "dataset", "space"]
 
-_LEFT_OUT_FOLDERS = {".git", ".cache", "__pycache__", ".ipynb_checkpoints"}
 _LEFT_OUT_FILES = ("*.part", "*.pyc", ".DS_Store", "Thumbs.db")
 
 
@@ -82,7 +81,7 @@ def check_repo_id(repo_id: str) -> str:
 
 
 def list_folder(folder: Path) -> dict[str, Content]:
-    """The files of a folder, hidden ones too, without caches and drafts.
+    """The files of a folder, without hidden folders, caches and drafts.
 
     Args:
         folder: to list.
@@ -92,7 +91,7 @@ def list_folder(folder: Path) -> dict[str, Content]:
     """
     files: dict[str, Content] = {}
     for place, folders, names in os.walk(folder):
-        folders[:] = sorted(set(folders) - _LEFT_OUT_FOLDERS)
+        folders[:] = sorted(x for x in folders if x != "__pycache__" and not x.startswith("."))
         for name in sorted(names):
             if not any(fnmatch(name, pattern) for pattern in _LEFT_OUT_FILES):
                 path = Path(place, name)
