@@ -238,9 +238,10 @@ def plot_curve(result: dict[str, Any]) -> Figure:
     low, high = (100 * np.array([p["gain_interval"] for p in points])).T
     axes.fill_between(given, low, high, color="#2b6cb0", alpha=0.2, linewidth=0)
     axes.plot(given, gain, "o-", color="#2b6cb0")
-    for count, value, point in zip(given, gain, points, strict=True):
-        label = f"{point['accuracy']:.3f}"
-        axes.annotate(label, (count, value), (0, 8), textcoords="offset points", ha="center")
+    for end in (0, -1):  # the points between lie too close for their numbers
+        label = f"accuracy {points[end]['accuracy']:.4f}"
+        side = "left" if end == 0 else "right"
+        axes.annotate(label, (given[end], gain[end]), (0, 8), textcoords="offset points", ha=side)
     axes.axhline(0, color="#8492a6", linewidth=0.8)
     axes.margins(x=0.06, y=0.15)
     axes.set_xticks(given)
