@@ -18,6 +18,7 @@ paired; all intervals are of 95 %.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shlex
@@ -104,6 +105,26 @@ def _training(args: argparse.Namespace, run: Path, recipe: str, limit: int) -> S
     if list((run / "state").glob("step-*")):
         arguments.append("--resume")
     return Step(f"{run.name}: train", arguments, run / "finished.json")
+
+
+def hold_on_to_model(args: argparse.Namespace) -> None:
+    """Refuse to mix steps of two starting models in one folder of runs.
+
+    Args:
+        args: The command line.
+
+    Raises:
+        UserError: If the runs were begun from other weights.
+    """
+    weights = Path(args.model or default_checkpoint()) / "model.safetensors"
+    if not weights.is_file():
+        raise UserError(f"{weights} is missing: --model takes the folder of a model")
+    start = {"weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    file = args.runs / "start.json"
+    if not file.is_file():
+        _write(file, start)
+    elif json.loads(file.read_text(encoding="utf-8")) != start:
+        raise UserError(f"{args.runs} was begun from another model: remove it, or choose --runs")
 
 
 def run_command(arguments: Sequence[str]) -> int:
@@ -374,6 +395,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="print the commands, run nothing")
     args = parser.parse_args(arguments)
     try:
+        if not args.list:
+            hold_on_to_model(args)
         for step in plan_steps(args):
             if step.done.is_file():
                 continue

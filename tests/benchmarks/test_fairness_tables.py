@@ -88,6 +88,11 @@ def test_tables_hold_what_evaluate_says_and_a_stopped_run_goes_on(
     assert (commands.count("train"), commands.count("evaluate")) == (2, 13)
     assert benchmark.main(options) == 0
     assert len(ran) == 15
+    weights = tmp_path / "model/model.safetensors"
+    before, _ = weights.read_bytes(), weights.write_bytes(b"another")
+    assert benchmark.main(options) == 2
+    assert "begun from another model" in capsys.readouterr().err
+    weights.write_bytes(before)
 
     results = tmp_path / "results"
     before = json.loads((results / "fairness_before.json").read_text())

@@ -138,6 +138,7 @@ def test_objectives_that_cannot_be_are_refused(values, change, message):
     [
         ({"groups": ["planet"]}, "no column 'planet'"),
         ({"groups": ["source"]}, "no column 'source'"),
+        ({"data": [{"path": "DATA", "where": {"Male": None}}]}, "no row .* has Male = None"),
         ({"data": [{"path": "DATA", "share": 0.5}]}, "add up to 0.5, not to 1"),
         ({"data": [{"path": "DATA", "where": {"race": "Martian"}}]}, "race = Martian"),
     ],
@@ -192,3 +193,12 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_and_names_the_images(
     assert str(told.value).endswith(", ".join(f"row {row}" for row in rows))
     after = trainer.model.state_dict()
     assert all(torch.equal(before[k], after[k]) for k in before if "num_batches" not in k)
+
+
+def test_labels_that_are_null_throughout_are_refused(values, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "label2label.data.batching.label_array",
+        lambda rows, names: np.full((len(rows), len(names)), -100, np.int8),
+    )
+    with pytest.raises(UserError, match="no label of the training split is known"):
+        Trainer(Recipe(**values), tmp_path)

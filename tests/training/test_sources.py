@@ -78,6 +78,11 @@ def test_a_condition_that_no_row_meets_is_refused(grouped_folder, where, message
         open_sources([Source(str(grouped_folder), where)], "train", 0)
 
 
+def test_a_split_that_is_not_there_is_named(grouped_folder):
+    with pytest.raises(UserError, match="has no split 'test': it has train, validation"):
+        open_sources([Source(str(grouped_folder))], "test", 0)
+
+
 def test_one_group_is_no_groups(grouped_folder, dataset_folder):
     rows, _ = open_sources([Source(str(grouped_folder), {"race": "Asian"})], "train", 0)
     with pytest.raises(UserError, match="race name only Asian"):

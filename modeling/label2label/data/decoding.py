@@ -78,7 +78,7 @@ class DecodedImages:
             raise UserError(f"the image in row {index} cannot be read: {error}") from error
 
     def _decode_all(self, file: Path) -> None:
-        temporary = file.with_name(f".{file.name}-{os.getpid()}")
+        temporary = file.with_name(f".{file.stem}-{os.getpid()}.pixels")
         shapes = []
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,9 @@ class DecodedImages:
                     image = self._decode(index)
                     shapes.append(image.shape[:2])
                     pixels.write(np.ascontiguousarray(image).data)
-            file.with_suffix(".json").write_text(json.dumps(shapes), encoding="utf-8")
+            told = temporary.with_suffix(".json")
+            told.write_text(json.dumps(shapes), encoding="utf-8")
+            os.replace(told, file.with_suffix(".json"))
             os.replace(temporary, file)
         except OSError as error:
             raise UserError(
@@ -97,3 +99,4 @@ class DecodedImages:
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+                temporary.with_suffix(".json").unlink(missing_ok=True)

@@ -73,10 +73,14 @@ def save_state(accelerator: Accelerator, folder: Path, step: int) -> None:
             os.replace(temporary, path)
     # torch.save wraps a failed write in a RuntimeError
     except (OSError, SafetensorError, RuntimeError) as error:
+        free = shutil.disk_usage(folder).free / 1e6 if folder.exists() else 0.0
         shutil.rmtree(temporary, ignore_errors=True)
         kept = latest_state(folder)
         rest = f"resume from {kept} with --resume" if kept else "nothing was saved before"
-        raise UserError(f"{path}: could not write the state ({error}); {rest}") from error
+        raise UserError(
+            f"{path}: could not write the state with {free:.1f} MB left on the disk "
+            f"({' '.join(str(error).split())}); {rest}"
+        ) from error
     if accelerator.is_main_process:
         shutil.rmtree(temporary, ignore_errors=True)
         for other in folder.glob("step-*"):

@@ -70,6 +70,8 @@ class TrainingData:
                 recipe.seed,
                 keep_decoded=recipe.keep_decoded,
             )
+        if not recipe.teachers and not (self.train.labels >= 0).any():
+            raise UserError(f"{title}: no label of the training split is known: nothing to learn")
         self.group_names: list[str] = []
         self.group_of = np.full(len(rows), -1)
         if recipe.groups:
