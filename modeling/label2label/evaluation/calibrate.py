@@ -249,7 +249,7 @@ def store_calibration(folder: Path, names: Sequence[str], calibration: Calibrati
     }
     for file, changed in changes.items():
         settings = json.loads((folder / file).read_text(encoding="utf-8")) | changed
-        text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
+        text = json.dumps(settings, indent=2) + "\n"
         (folder / f".{file}.part").write_text(text, encoding="utf-8")
     # Both are written before either is renamed: a full disk leaves the model as it was.
     for file in changes:

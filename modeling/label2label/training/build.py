@@ -65,7 +65,7 @@ def _continue_model(
 ) -> tuple[Label2LabelForImageClassification, Label2LabelImageProcessor]:
     name = find_model(str(recipe.init_from))
     model, processor = load_model(name)
-    if list(model.config.id2label.values()) != list(attributes):
+    if [model.config.id2label[i] for i in range(model.config.num_labels)] != list(attributes):
         model = derive_model(model, attributes)
     # What was calibrated for other weights is not for these.
     absorb_temperature(model)
