@@ -19,6 +19,7 @@ from huggingface_hub import ModelCard
 
 from label2label.checkpoints import default_checkpoint
 from label2label.errors import UserError
+from label2label.hub.card_decisions import calibration_section, known_words_section
 from label2label.hub.card_metadata import card_metadata, plain_metadata
 from label2label.hub.card_results import (
     attribute_section,
@@ -26,6 +27,7 @@ from label2label.hub.card_results import (
     group_sections,
     results_section,
 )
+from label2label.hub.card_shift import shift_section
 from label2label.hub.card_text import (
     BACKBONE,
     CITATION,
@@ -88,6 +90,9 @@ SECTIONS: tuple[Section, ...] = (
     comparison_section,
     attribute_section,
     group_sections,
+    shift_section,
+    calibration_section,
+    known_words_section,
     prose(LIMITS),
     training_section,
     prose(LICENSE),
