@@ -171,7 +171,8 @@ def run_benchmark(
         quick: one thread, one image, two short rounds: to see that it works.
 
     Returns:
-        `machine`, `settings`, `rows` by name, `ratios` by reference and name, `profile`.
+        `model` (the digest of its weights, None for a Hub id), `machine`, `settings`, `rows` by
+        name, `ratios` by reference and name, `profile`.
 
     Raises:
         UserError: a model cannot be loaded or translated, or a row fails amid the run.
@@ -205,7 +206,9 @@ def run_benchmark(
             export_onnx(network, preprocessing, whole)
         repeats = 5 if quick else 100
         profile = profile_backbone(backbone, whole, preprocessing.crop_size, repeats)
+    weights = Path(model, "model.safetensors")
     return {
+        "model": {"weights_sha256": digest(weights) if weights.is_file() else None},
         "machine": describe_machine(),
         "settings": {"quick": quick, "rounds": rounds, "round_seconds": seconds},
         "rows": entries,
@@ -316,18 +319,23 @@ def find_accuracy(weights: Path, results: Path) -> dict[str, Any] | None:
         `accuracy`, 0 to 1, of which `dataset` and `split`, and the `file` that says so; of the
         split `test` where several do; None where none does.
     """
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    sha256 = digest(weights)
     found = []
     for file in sorted(results.glob("*.json")):
         try:
             result = json.loads(file.read_text(encoding="utf-8"))
-            if result["model"]["weights_sha256"] == digest:
+            if result["model"]["weights_sha256"] == sha256:
                 dataset = result["dataset"]
                 entry = {"accuracy": result["accuracy"], **dataset, "file": file.name}
                 found.append((dataset["split"] != "test", entry))
         except (KeyError, TypeError, ValueError):
             continue  # a result of another command
     return min(found, key=lambda pair: pair[0])[1] if found else None
+
+
+def digest(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def describe_machine() -> dict[str, Any]:

@@ -20,6 +20,7 @@ from huggingface_hub import ModelCard
 from label2label.checkpoints import default_checkpoint
 from label2label.errors import UserError
 from label2label.hub.card_decisions import calibration_section, known_words_section
+from label2label.hub.card_devices import devices_section
 from label2label.hub.card_metadata import card_metadata, plain_metadata
 from label2label.hub.card_results import (
     attribute_section,
@@ -93,6 +94,7 @@ SECTIONS: tuple[Section, ...] = (
     shift_section,
     calibration_section,
     known_words_section,
+    devices_section,
     prose(LIMITS),
     training_section,
     prose(LICENSE),

@@ -1,0 +1,57 @@
+"""The model card's section of speed and size on a processor, beside what else one might pick."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from label2label.hub.card_tables import number, table
+from label2label.hub.measurements import CardSection, Measurements
+
+_REFERENCE = "ours-onnx"
+
+
+def devices_section(measured: Measurements) -> CardSection | None:
+    """One face on one thread, by runtime and by model, from one interleaved run."""
+    benchmark = measured.get("benchmark")
+    if not benchmark or _REFERENCE not in benchmark["ratios"]:
+        return None
+    ratios = benchmark["ratios"][_REFERENCE]
+    rows = []
+    for name, row in benchmark["rows"].items():
+        alone = _one_face(row)
+        if alone is None:
+            continue
+        accuracy = row["accuracy"]
+        rows.append(
+            (
+                f"{row['title']}, {row['image_size']}x{row['image_size']}",
+                row["runtime"],
+                f"{row['file_bytes'] / 1e6:.2f} MB",
+                number(accuracy["accuracy"]) if accuracy else "",
+                f"{alone['latency_p50_ms']:.1f} ms",
+                f"{alone['peak_memory_bytes'] / 1e6:.0f} MB",
+                f"{ratios[name]['latency']:.2f}",
+            )
+        )
+    machine = benchmark["machine"]
+    return CardSection(
+        "\n\n".join(
+            [
+                "## On a processor",
+                f"One face at a time on one thread of {machine['processor']}, by `label2label "
+                "benchmark`: medians of interleaved rounds, each row in a process of its own. The "
+                "last column says how many times as long a row takes as this model in ONNX "
+                "Runtime. Models without an accuracy have random weights, which are as fast as "
+                "any.",
+                table(
+                    ("model", "runtime", "file", "accuracy", "a face", "memory", "times"),
+                    rows,
+                ),
+            ]
+        )
+    )
+
+
+def _one_face(row: dict[str, Any]) -> dict[str, Any] | None:
+    """A row's measurement by one thread and one face; None where it could not run."""
+    return next((m for m in row["measurements"] if (m["threads"], m["batch"]) == (1, 1)), None)
