@@ -1,6 +1,7 @@
 """The figures that README.md and the model card show are those of results/*.json."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,10 @@ def test_the_model_card_is_current(card):
     assert card.read_text(encoding="utf-8") == current, (
         f"run `python -m label2label.hub.model_card --output {card}`"
     )
+
+
+def test_the_api_reference_is_current():
+    pytest.importorskip("griffe2md")
+    written = runpy.run_path(str(ROOT / "docs" / "api_reference.py"))["api_reference"]()
+    current = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert current == written, "run `python docs/api_reference.py`"
