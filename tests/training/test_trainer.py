@@ -124,7 +124,7 @@ def test_two_processes_train_together_and_resume(recipe_file, tmp_path):
             ],
             capture_output=True,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
 
     done = launch()

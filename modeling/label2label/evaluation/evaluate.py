@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from datasets import Dataset
 from transformers import PreTrainedModel
@@ -44,7 +45,8 @@ def evaluate_command(args: Namespace) -> int:
         UserError: for a model or dataset that cannot be read, a split or a column that is missing,
             a split without images or labels.
     """
-    accelerator = Accelerator()
+    # Else several processes without a GPU would each score every image.
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
     dataset = load_split(args.data, args.split)
     result = evaluate_models(
         args.model,

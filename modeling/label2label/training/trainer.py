@@ -56,6 +56,8 @@ class Trainer:
         self.recipe = recipe
         self.output = Path(output)
         self.accelerator = Accelerator(
+            # Else several processes without a GPU would each train alone, into the same folder.
+            cpu=not torch.accelerator.is_available(),
             mixed_precision=recipe.mixed_precision,
             gradient_accumulation_steps=recipe.gradient_accumulation,
             log_with="tensorboard",
