@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -31,6 +30,7 @@ from label2label.errors import UserError
 from label2label.evaluation.bootstrap import bootstrap_draws, clusters_of, interval_of, p_values
 from label2label.evaluation.metrics import balanced_accuracy_per_attribute, mean_accuracy
 from label2label.export.complexity import measure_complexity
+from label2label.files import write_whole
 from label2label.prediction.labelled import predict_dataset
 from label2label.prediction.loading import load_model
 
@@ -246,10 +246,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def _write(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.part")
-    draft.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(draft, path)
+    write_whole(path, json.dumps(value, indent=1) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -24,6 +24,7 @@ import label2label
 from label2label.cli import main as label2label_main
 from label2label.errors import UserError
 from label2label.faces import detection
+from label2label.files import write_whole
 from tqdm import tqdm
 
 LIMITS = {"first_prediction": 1.0, "help": 1.0, "import_over_dependencies": 0.5}  # seconds
@@ -173,10 +174,7 @@ def main() -> int:
             args.photo = str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
         with tempfile.TemporaryDirectory() as scratch:
             figures = json.dumps(measure(args.photo, args.runs, Path(scratch)), indent=2)
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        partial = args.output.with_suffix(".partial")
-        partial.write_text(figures + "\n")
-        os.replace(partial, args.output)
+        write_whole(args.output, figures + "\n")
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

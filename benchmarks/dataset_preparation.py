@@ -21,6 +21,7 @@ from typing import Any
 
 import psutil
 from label2label import __version__
+from label2label.files import write_whole
 from tqdm import tqdm
 
 PROGRAM = Path(__file__).parents[1] / "datasets_scripts" / "celeba.py"
@@ -159,9 +160,7 @@ def main() -> int:
     text = json.dumps(figures, indent=2)
     print(text)
     if arguments.output:
-        temporary = arguments.output.with_suffix(".tmp")
-        temporary.write_text(text + "\n", encoding="utf-8")
-        temporary.replace(arguments.output)
+        write_whole(arguments.output, text + "\n")
     return 0
 
 

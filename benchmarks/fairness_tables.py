@@ -18,9 +18,7 @@ paired; all intervals are of 95 %.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -31,6 +29,7 @@ from typing import Any
 
 from label2label.checkpoints import default_checkpoint
 from label2label.errors import UserError
+from label2label.files import sha256, write_whole
 from label2label.training.recipe import load_recipe
 
 RECIPES = ("finetune-shifted", "finetune-merged", "group-balanced", "group-dro")
@@ -119,7 +118,7 @@ def hold_on_to_model(args: argparse.Namespace) -> None:
     weights = Path(args.model or default_checkpoint()) / "model.safetensors"
     if not weights.is_file():
         raise UserError(f"{weights} is missing: --model takes the folder of a model")
-    start = {"weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    start = {"weights_sha256": sha256(weights)}
     file = args.runs / "start.json"
     if not file.is_file():
         _write(file, start)
@@ -365,10 +364,7 @@ def _cell(figure: dict[str, Any] | None) -> str:
 
 
 def _write(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.part")
-    draft.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(draft, path)
+    write_whole(path, json.dumps(value, indent=1) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

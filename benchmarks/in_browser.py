@@ -14,7 +14,6 @@ import argparse
 import functools
 import http.server
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -28,6 +27,7 @@ import numpy as np
 from label2label.errors import UserError
 from label2label.faces.alignment import align_face
 from label2label.faces.detection import FaceDetector
+from label2label.files import write_whole
 from label2label.prediction.onnx_backend import OnnxBackend
 from label2label.prediction.photos import read_photo
 from PIL import Image
@@ -210,10 +210,7 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    draft = args.output.with_name(f".{args.output.name}.part")
-    draft.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    os.replace(draft, args.output)
+    write_whole(args.output, json.dumps(figures, indent=1) + "\n")
     return 0
 
 

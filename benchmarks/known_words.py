@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +35,7 @@ from label2label.evaluation.metrics import ratio
 from label2label.evaluation.plots import save_figure
 from label2label.evaluation.provenance import identify_model, library_versions, short_name
 from label2label.evaluation.scores import jsonable
+from label2label.files import write_whole
 from label2label.models import Label2LabelForImageClassification
 from label2label.prediction.loading import load_model
 from matplotlib.figure import Figure
@@ -266,10 +266,7 @@ def main() -> int:
         result = jsonable(
             measure(args.model, args.data, args.split, args.batch_size, max(1, args.draws))
         )
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        partial = args.output.with_suffix(".partial")
-        partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
-        os.replace(partial, args.output)
+        write_whole(args.output, json.dumps(result, indent=1, allow_nan=False) + "\n")
         save_figure(plot_curve(result), args.output.parent, args.output.stem)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

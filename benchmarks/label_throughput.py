@@ -23,6 +23,7 @@ from pathlib import Path
 from label2label.cli import main as label2label_main
 from label2label.errors import UserError
 from label2label.faces.detection import FaceDetector
+from label2label.files import write_whole
 from label2label.prediction.photos import find_photos
 from tqdm import tqdm
 
@@ -167,10 +168,7 @@ def main() -> int:
                 raise UserError(f"{folder} holds no photos")
             figures = measure(photos, args.repeat, args.runs, Path(scratch))
         figures["benchmark_seconds"] = round(time.perf_counter() - start, 1)
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        partial = args.output.with_suffix(".partial")
-        partial.write_text(json.dumps(figures, indent=2) + "\n")
-        os.replace(partial, args.output)
+        write_whole(args.output, json.dumps(figures, indent=2) + "\n")
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -14,7 +14,6 @@ import argparse
 import csv
 import io
 import json
-import os
 import sys
 import zipfile
 from pathlib import Path
@@ -24,6 +23,7 @@ import torch
 from label2label.errors import UserError
 from label2label.faces.alignment import align_face
 from label2label.faces.detection import Face, FaceDetector
+from label2label.files import write_whole
 from label2label.models import Label2LabelImageProcessor
 from PIL import Image
 from tqdm import tqdm
@@ -158,10 +158,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         figures = json.dumps(verify_lfw(args.source, args.model), indent=2)
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        partial = args.output.with_suffix(".partial")
-        partial.write_text(figures + "\n")
-        os.replace(partial, args.output)
+        write_whole(args.output, figures + "\n")
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

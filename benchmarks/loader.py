@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from label2label.errors import UserError
+from label2label.files import write_whole
 from label2label.training.recipe import load_recipe
 from label2label.training.trainer import Trainer
 from tqdm.auto import tqdm
@@ -166,10 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     "torch": torch.__version__,
                 },
             }
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        draft = args.output.with_name(f".{args.output.name}.part")
-        draft.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        os.replace(draft, args.output)
+        write_whole(args.output, json.dumps(result, indent=1) + "\n")
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from typing import Any
 from label2label.data.augmentation import LARGEST
 from label2label.data.batching import load_split
 from label2label.errors import UserError
+from label2label.files import write_whole
 from label2label.training.recipe import load_recipe
 
 CELEBA_IMAGES = 162_770
@@ -120,10 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "celeba": extrapolate(rate, CELEBA_IMAGES, recipe.epochs, size),
             "web": extrapolate(rate, WEB_IMAGES, 1, size),
         }
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        draft = args.output.with_name(f".{args.output.name}.part")
-        draft.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        os.replace(draft, args.output)
+        write_whole(args.output, json.dumps(result, indent=1) + "\n")
     except (UserError, OSError, KeyError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -27,6 +27,7 @@ from typing import Any
 
 import httpx
 import psutil
+from label2label.files import write_whole
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -252,9 +253,7 @@ def main() -> int:
     text = json.dumps({"machine": machine, **figures}, indent=1)
     print(text)
     if args.output:
-        draft = args.output.with_name(f".{args.output.name}.part")
-        draft.write_text(text + "\n", encoding="utf-8")
-        os.replace(draft, args.output)
+        write_whole(args.output, text + "\n")
     return int(figures["many_visitors"]["errors"] > 0)
 
 

@@ -209,7 +209,7 @@ def test_two_processes_share_the_images_and_one_finishes_what_they_leave(
         *("-m", "label2label", "label", "--model", str(exported), "--data", str(crops)),
         *("--output", str(output), "--no-align", "--shard-size", str(SHARD)),
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def check():
         rows = read_rows(output).to_pylist()

@@ -26,7 +26,7 @@ def launch(folder: Path, *more: str) -> subprocess.CompletedProcess:
         ],
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
 

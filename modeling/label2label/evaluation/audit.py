@@ -22,9 +22,10 @@ from label2label.errors import UserError
 from label2label.evaluation.evaluate import evaluate_models, summary
 from label2label.evaluation.exported import load_scored_model
 from label2label.evaluation.page import html_page
-from label2label.evaluation.provenance import short_name, write_whole
+from label2label.evaluation.provenance import short_name
 from label2label.faces.alignment import align_face
 from label2label.faces.detection import FaceDetector
+from label2label.files import write_whole
 from label2label.prediction.photos import read_photo
 from label2label.prediction.preprocessing import Preprocessing
 

@@ -38,11 +38,12 @@ from label2label.evaluation.provenance import (
     identify_model,
     library_versions,
     short_name,
-    write_whole,
 )
 from label2label.evaluation.report import markdown_table
 from label2label.evaluation.scores import Predictions, jsonable
+from label2label.files import write_whole
 from label2label.prediction.loading import load_model
+from label2label.prediction.processes import without_accelerator
 
 
 def calibrate_command(args: Namespace) -> int:
@@ -68,7 +69,7 @@ def calibrate_command(args: Namespace) -> int:
         raise UserError(
             f"--measure-on {args.split} is the split that is fitted to: measure on another"
         )
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=without_accelerator())
     fitted_on = load_split(args.data, args.split)
     measured_on = load_split(args.data, args.measure_on) if args.measure_on else None
     model, processor = load_model(folder)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from datasets import Dataset
 from transformers import PreTrainedModel
@@ -22,12 +21,13 @@ from label2label.evaluation.provenance import (
     identify_model,
     library_versions,
     short_name,
-    write_whole,
 )
 from label2label.evaluation.report import markdown_table, write_report
 from label2label.evaluation.scores import MINIMUM_AGE, Predictions, score_predictions
 from label2label.evaluation.stratification import age_bands
+from label2label.files import write_whole
 from label2label.prediction.labelled import predict_dataset
+from label2label.prediction.processes import without_accelerator
 
 
 def evaluate_command(args: Namespace) -> int:
@@ -45,8 +45,7 @@ def evaluate_command(args: Namespace) -> int:
         UserError: for a model or dataset that cannot be read, a split or a column that is missing,
             a split without images or labels.
     """
-    # Else several processes without a GPU would each score every image.
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
+    accelerator = Accelerator(cpu=without_accelerator())
     dataset = load_split(args.data, args.split)
     result = evaluate_models(
         args.model,
@@ -107,7 +106,7 @@ def evaluate_models(
         UserError: where a model cannot be loaded, or the dataset lacks images, all of the model's
             attributes, or a group column.
     """
-    accelerator = accelerator or Accelerator()
+    accelerator = accelerator or Accelerator(cpu=without_accelerator())
     model, processor = load_scored_model(model_name)
     other = load_scored_model(against) if against else None
 
@@ -162,7 +161,7 @@ def collect_predictions(
     Raises:
         UserError: where the dataset lacks images, all of the model's attributes, or a group column.
     """
-    accelerator = accelerator or Accelerator()
+    accelerator = accelerator or Accelerator(cpu=without_accelerator())
     config: Any = model.config
     names = [config.id2label[index] for index in range(config.num_labels)]
     labels = label_array(dataset, names)

@@ -1,12 +1,13 @@
 """What was measured on what, and files that are written whole or not at all."""
 
-import hashlib
 import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
+
+from label2label.files import sha256
 
 _LIBRARIES = ("label2label", "torch", "transformers", "datasets", "accelerate", "numpy")
 
@@ -46,7 +47,7 @@ def identify_model(reference: str | os.PathLike[str], model: Any) -> dict[str, A
     weights = Path(reference)
     if weights.suffix != ".onnx":
         weights /= "model.safetensors"
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None
+    digest = sha256(weights) if weights.is_file() else None
     return {"name": short_name(reference), "weights_sha256": digest, **describe_model(model)}
 
 
@@ -59,16 +60,3 @@ def short_name(reference: str | os.PathLike[str]) -> str:
 def library_versions() -> dict[str, str]:
     """Versions of what figures depend on, by name."""
     return {library: version(library) for library in _LIBRARIES}
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, then rename it; its folders are made.
-
-    Args:
-        path: where to write; an existing file is replaced.
-        text: its content.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.part")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)

@@ -14,7 +14,7 @@ from label2label.evaluation.plots import (
     reliability_plot,
     save_figure,
 )
-from label2label.evaluation.provenance import write_whole
+from label2label.files import write_whole
 
 _TITLES = {
     "accuracy": "Accuracy",

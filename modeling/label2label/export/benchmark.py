@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -20,6 +19,7 @@ from tqdm import tqdm
 
 from label2label.errors import UserError
 from label2label.export.benchmark_worker import RUNTIMES
+from label2label.files import sha256
 
 THREADS, BATCHES = (1, 2), (1, 32)
 ROUNDS, ROUND_SECONDS = {1: 15, 32: 5}, 0.5
@@ -208,7 +208,7 @@ def run_benchmark(
         profile = profile_backbone(backbone, whole, preprocessing.crop_size, repeats)
     weights = Path(model, "model.safetensors")
     return {
-        "model": {"weights_sha256": digest(weights) if weights.is_file() else None},
+        "model": {"weights_sha256": sha256(weights) if weights.is_file() else None},
         "machine": describe_machine(),
         "settings": {"quick": quick, "rounds": rounds, "round_seconds": seconds},
         "rows": entries,
@@ -319,23 +319,18 @@ def find_accuracy(weights: Path, results: Path) -> dict[str, Any] | None:
         `accuracy`, 0 to 1, of which `dataset` and `split`, and the `file` that says so; of the
         split `test` where several do; None where none does.
     """
-    sha256 = digest(weights)
+    digest = sha256(weights)
     found = []
     for file in sorted(results.glob("*.json")):
         try:
             result = json.loads(file.read_text(encoding="utf-8"))
-            if result["model"]["weights_sha256"] == sha256:
+            if result["model"]["weights_sha256"] == digest:
                 dataset = result["dataset"]
                 entry = {"accuracy": result["accuracy"], **dataset, "file": file.name}
                 found.append((dataset["split"] != "test", entry))
         except (KeyError, TypeError, ValueError):
             continue  # a result of another command
     return min(found, key=lambda pair: pair[0])[1] if found else None
-
-
-def digest(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def describe_machine() -> dict[str, Any]:

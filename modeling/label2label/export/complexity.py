@@ -6,7 +6,6 @@ ships.
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from transformers import ResNetConfig
 
 from label2label.checkpoints import default_checkpoint
 from label2label.errors import UserError
+from label2label.files import write_whole
 from label2label.models import Label2LabelConfig, Label2LabelForImageClassification
 
 
@@ -96,10 +96,7 @@ def main() -> int:
             },
             "original_label2label": measure_complexity(original_label2label(), image_size=250),
         }
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        draft = args.output.with_name(f".{args.output.name}.part")
-        draft.write_text(json.dumps(sizes, indent=1) + "\n", encoding="utf-8")
-        os.replace(draft, args.output)
+        write_whole(args.output, json.dumps(sizes, indent=1) + "\n")
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -81,8 +81,7 @@ def known_words_section(measured: Measurements) -> CardSection | None:
     verdict = (
         "Known words help: the interval of the gain does not hold zero."
         if low > 0
-        else "**Known words do not help this model**: the interval of the gain holds zero. They "
-        "change the sentence, and the image outweighs it."
+        else "**Known words do not help this model**: the interval of the gain holds zero."
     )
     text = "\n\n".join(
         [

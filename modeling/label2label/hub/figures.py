@@ -11,7 +11,6 @@ README.md` writes the figures anew.
 
 import argparse
 import json
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from label2label.errors import UserError
+from label2label.files import write_whole
 
 _FIGURE = re.compile(
     r"(?P<mark><!--=\s+(?P<file>\S+)\s+(?P<path>\S+)\s+(?P<format>\S+)\s+-->)"
@@ -128,9 +128,7 @@ def main() -> int:
     try:
         for file in args.files:
             text = write_figures(file.read_text(encoding="utf-8"), args.results)
-            draft = file.with_name(f".{file.name}.part")
-            draft.write_text(text, encoding="utf-8")
-            os.replace(draft, file)
+            write_whole(file, text)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

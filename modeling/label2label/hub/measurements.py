@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 from huggingface_hub import EvalResult
 
 from label2label.errors import UserError
+from label2label.files import sha256
 
 _DATASETS = {"celeba": "CelebA subset", "utkface": "UTKFace subset"}
 
@@ -159,6 +159,6 @@ def digest(path: Path) -> str:
         UserError: it cannot be read.
     """
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return sha256(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error}") from error

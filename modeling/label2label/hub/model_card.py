@@ -8,7 +8,6 @@ function in `SECTIONS` that returns its text, and the figures that the metadata 
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -19,6 +18,7 @@ from huggingface_hub import ModelCard
 
 from label2label.checkpoints import default_checkpoint
 from label2label.errors import UserError
+from label2label.files import write_whole
 from label2label.hub.card_decisions import calibration_section, known_words_section
 from label2label.hub.card_devices import devices_section
 from label2label.hub.card_metadata import card_metadata, plain_metadata
@@ -223,9 +223,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         text = str(model_card(args.model, args.results, args.repo_id))
-        draft = args.output.with_name(f".{args.output.name}.part")
-        draft.write_text(text, encoding="utf-8")
-        os.replace(draft, args.output)
+        write_whole(args.output, text)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -96,13 +96,11 @@ def join_processes() -> Any:
     """
     if all(int(os.environ.get(name) or 1) == 1 for name in WORLD_SIZES):
         return None
-    import torch
     from accelerate import PartialState
-    from accelerate.utils import parse_flag_from_env
 
-    # Left to itself, Accelerate sees one process where there is no GPU.
-    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
-    return PartialState(cpu=cpu, timeout=PATIENCE)
+    from label2label.prediction.processes import without_accelerator
+
+    return PartialState(cpu=without_accelerator(), timeout=PATIENCE)
 
 
 def absolute(data: str) -> str:

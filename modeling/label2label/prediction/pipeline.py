@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
+
+from label2label.streams import map_by
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -34,14 +35,8 @@ def map_in_threads(
             dropped. Closing the stream drops them too.
     """
     pool = ThreadPoolExecutor(threads)
-    pending: deque[Future[Result]] = deque()
     try:
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) >= ahead:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+        yield from map_by(pool, function, items, ahead)
     finally:
         pool.shutdown(cancel_futures=True)
 

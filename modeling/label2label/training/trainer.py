@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from label2label.data.vocabulary import get_vocabulary
 from label2label.errors import UserError
 from label2label.models import Label2LabelForImageClassification
+from label2label.prediction.processes import without_accelerator
 from label2label.training.build import attribute_frequencies, build_model
 from label2label.training.checkpoint import Progress, latest_state, save_state
 from label2label.training.data import TrainingData
@@ -56,8 +57,7 @@ class Trainer:
         self.recipe = recipe
         self.output = Path(output)
         self.accelerator = Accelerator(
-            # Else several processes without a GPU would each train alone, into the same folder.
-            cpu=not torch.accelerator.is_available(),
+            cpu=without_accelerator(),
             mixed_precision=recipe.mixed_precision,
             gradient_accumulation_steps=recipe.gradient_accumulation,
             log_with="tensorboard",

@@ -6,11 +6,12 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import connection
 from typing import TypeVar
+
+from label2label.streams import map_by
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -38,14 +39,8 @@ def map_in_order(
         return
     context = multiprocessing.get_context("spawn")  # forking breaks the threads of Arrow and OpenCV
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
-        pending: deque[Future[Result]] = deque()
         try:
-            for item in items:
-                pending.append(pool.submit(function, item))
-                if len(pending) >= 2 * workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
+            yield from map_by(pool, function, items, ahead=2 * workers)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
