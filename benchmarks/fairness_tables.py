@@ -312,7 +312,13 @@ def write_tables(args: argparse.Namespace) -> None:
         return
     rows = {name: describe_row(args, name) for name in finished}
     before = rows["before"]
-    about = {"shifted": args.shifted, "attributes": ["Male", "Young"], "unit": "image"}
+    evaluated = json.loads((args.runs / "before" / "celeba-test.json").read_text(encoding="utf-8"))
+    about = {
+        "model": evaluated["model"],  # the one before: what is said of it is of no other's weights
+        "shifted": args.shifted,
+        "attributes": ["Male", "Young"],
+        "unit": "image",
+    }
     _write(args.output / "fairness_before.json", about | before)
     mitigated = {name: rows[name] for name in args.recipes if name in rows}
     if mitigated:
