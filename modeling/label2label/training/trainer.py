@@ -34,6 +34,7 @@ from label2label.training.optimization import (
 )
 from label2label.training.recipe import Recipe
 from label2label.training.sharding import ShardedTraining
+from label2label.training.strided_depthwise import speed_up_strided_depthwise
 from label2label.training.synchronization import synchronize_batch_norm
 
 
@@ -79,6 +80,7 @@ class Trainer:
         recipe, accelerator = self.recipe, self.accelerator
         if accelerator.num_processes > 1:
             synchronize_batch_norm(self.model)
+        speed_up_strided_depthwise(self.model)
         if recipe.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
         self.sharded = None
