@@ -17,8 +17,10 @@ from label2label.models import (
     Label2LabelForImageClassification,
     Label2LabelImageProcessor,
 )
+from label2label.models.modeling_mobilefacenet import MobileFaceNetBackbone
 from label2label.prediction.loading import load_model
 from label2label.training.derivation import absorb_temperature, derive_model
+from label2label.training.narrowing import narrow_backbone
 from label2label.training.recipe import Recipe
 
 
@@ -29,7 +31,7 @@ def build_model(
     Builds the model that a recipe trains.
 
     Args:
-        recipe: Gives `backbone`, `backbone_config` and `model`.
+        recipe: Gives `backbone`, `backbone_config` and `model`, or `init_from`.
         attributes: Names of the attributes, in order.
 
     Returns:
@@ -45,6 +47,8 @@ def build_model(
     if recipe.init_from:
         return _continue_model(recipe, attributes)
     backbone = load_backbone(recipe.backbone) if recipe.backbone else None
+    if backbone is not None and recipe.backbone_config:
+        backbone = _narrow(backbone, recipe.backbone_config)
     try:
         config = Label2LabelConfig(
             backbone_config=recipe.backbone_config if backbone is None else backbone.config,
@@ -73,6 +77,18 @@ def _continue_model(
     return model, processor
 
 
+def _narrow(backbone: Any, wanted: dict[str, Any]) -> MobileFaceNetBackbone:
+    if not isinstance(backbone, MobileFaceNetBackbone) or set(wanted) != {"width_multiplier"}:
+        raise UserError(
+            "beside a backbone, backbone_config can only give the width_multiplier of a "
+            "MobileFaceNet that is narrower"
+        )
+    try:
+        return narrow_backbone(backbone, wanted["width_multiplier"])
+    except (TypeError, ValueError) as error:
+        raise UserError(f"backbone_config: {error}") from error
+
+
 def find_model(name: str) -> str:
     """
     Finds a model that ships with the package by its name.
@@ -89,10 +105,11 @@ def find_model(name: str) -> str:
 
 def load_backbone(name: str) -> Any:
     """
-    Loads a pretrained backbone.
+    Loads a pretrained backbone, alone or out of a whole model.
 
     Args:
-        name: Folder or Hub id.
+        name: Folder or Hub id of a backbone or of a Label2label model, or the name of one that
+            ships with the package.
 
     Returns:
         A transformers backbone, in float32 on the CPU.
@@ -100,7 +117,10 @@ def load_backbone(name: str) -> Any:
     Raises:
         UserError: If there is none that can be loaded.
     """
+    name = find_model(name)
     try:
+        if AutoConfig.from_pretrained(name).model_type == Label2LabelConfig.model_type:
+            return load_model(name)[0].label2label.backbone
         # AutoBackbone.from_pretrained takes Hub ids only, so the class comes from the config.
         backbone_class = type(AutoBackbone.from_config(AutoConfig.from_pretrained(name)))
         backbone = backbone_class.from_pretrained(name, dtype=torch.float32)

@@ -28,8 +28,10 @@ class Recipe:
         init_from: Folder or Hub id of a whole model to go on from, or the name of one that ships
             with the package; `backbone`, `backbone_config` and `model` are then left out. If its
             attributes are not the vocabulary's, its head is derived from them.
-        backbone: Folder or Hub id of a pretrained backbone; `None` starts from random weights.
-        backbone_config: The backbone's config where `backbone` is `None`; MobileFaceNet by default.
+        backbone: Folder or Hub id of a pretrained backbone, or of a model whose backbone is taken;
+            `None` starts from random weights.
+        backbone_config: The backbone's config where `backbone` is `None`, MobileFaceNet by default;
+            beside a `backbone`, the `width_multiplier` to which that is narrowed.
         model: Fields of `Label2LabelConfig`: head, widths, layers, dropout, masking.
 
     Augmentation (see `label2label.data.augmentation`):

@@ -1,0 +1,93 @@
+"""A narrower backbone out of a trained one: of every layer, the channels that matter most."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from label2label.models.configuration_mobilefacenet import MobileFaceNetConfig
+from label2label.models.modeling_mobilefacenet import (
+    MobileFaceNetBackbone,
+    MobileFaceNetConvLayer,
+)
+
+
+@torch.no_grad()
+def narrow_backbone(backbone: MobileFaceNetBackbone, width: float) -> MobileFaceNetBackbone:
+    """
+    Keeps the channels whose BatchNorm scales are largest (network slimming, arXiv:1708.06519).
+
+    Channels that a residual joins are kept or dropped together, by the sum of their scales. The
+    layers before and after lose the same channels, so that the rest computes what it did, less what
+    the dropped channels gave it: some training has to make up for that.
+
+    Args:
+        backbone: A MobileFaceNet.
+        width: Its new `width_multiplier`, in 0..1 and less than the one it has.
+
+    Returns:
+        A new backbone, on the CPU.
+
+    Raises:
+        ValueError: If the backbone is no wider than that.
+    """
+    if not 0 < width < backbone.config.width_multiplier:
+        raise ValueError(
+            f"width_multiplier {width} must be less than the backbone's, "
+            f"{backbone.config.width_multiplier}"
+        )
+    fields = {**backbone.config.to_dict(), "width_multiplier": width}
+    for name in ("model_type", "auto_map", "architectures", "transformers_version", "dtype"):
+        fields.pop(name, None)
+    narrow = MobileFaceNetBackbone(MobileFaceNetConfig(**fields))
+    # Modules of modules have no types that are known before they run.
+    old: Any = backbone.encoder
+    new: Any = narrow.encoder
+
+    kept = torch.arange(old.num_channels)
+    for place, (layer, narrower) in enumerate(zip(old.stem, new.stem, strict=True)):
+        if place == 1:  # depthwise: its channels are those of the layer before
+            _copy_channels(layer, narrower, kept, kept)
+            continue
+        outputs = _largest([layer], narrower)
+        _copy_channels(layer, narrower, kept, outputs)
+        kept = outputs
+    for stage, narrower_stage in zip(old.stages, new.stages, strict=True):
+        joined = _largest([block.project for block in stage], narrower_stage[0].project)
+        for block, narrower in zip(stage, narrower_stage, strict=True):
+            inner = _largest([block.depthwise], narrower.depthwise)
+            _copy_channels(block.expand, narrower.expand, kept, inner)
+            _copy_channels(block.depthwise, narrower.depthwise, inner, inner)
+            _copy_channels(block.project, narrower.project, inner, joined)
+            kept = joined
+    outputs = _largest([old.features], new.features)
+    _copy_channels(old.features, new.features, kept, outputs)
+    return narrow.eval()
+
+
+def _largest(writers: list[MobileFaceNetConvLayer], narrower: MobileFaceNetConvLayer) -> Tensor:
+    """Indices, in order, of the output channels that `narrower` has room for."""
+    scales = torch.stack([layer.normalization.weight.abs() for layer in writers]).sum(dim=0)
+    return scales.topk(narrower.convolution.out_channels).indices.sort().values
+
+
+def _copy_channels(
+    layer: MobileFaceNetConvLayer,
+    narrower: MobileFaceNetConvLayer,
+    inputs: Tensor,
+    outputs: Tensor,
+) -> None:
+    weight = layer.convolution.weight[outputs]
+    if layer.convolution.groups == 1:
+        weight = weight[:, inputs]
+    narrower.convolution.weight.copy_(weight)
+    for source, target in (
+        (layer.normalization, narrower.normalization),
+        (layer.activation, narrower.activation),
+    ):
+        for name, values in target.state_dict().items():
+            given = source.state_dict()[name]
+            values.copy_(given[outputs] if given.ndim else given)
+
+
+__all__ = ["narrow_backbone"]

@@ -1,0 +1,74 @@
+"""Narrower backbones: what is kept computes what it did."""
+
+import pytest
+import torch
+from label2label.errors import UserError
+from label2label.models import MobileFaceNetBackbone, MobileFaceNetConfig
+from label2label.training.build import build_model
+from label2label.training.narrowing import narrow_backbone
+from label2label.training.recipe import Recipe
+
+STAGES = [[2, 32, 2, 2], [2, 64, 1, 2]]
+
+
+@pytest.fixture
+def backbone() -> MobileFaceNetBackbone:
+    """A small backbone whose BatchNorms have been used."""
+    torch.manual_seed(0)
+    config = MobileFaceNetConfig(
+        stem_channels=32, stem_pointwise=True, stages=STAGES, feature_channels=64
+    )
+    backbone = MobileFaceNetBackbone(config)
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.uniform_(module.bias, -0.5, 0.5)
+    backbone.train()(torch.randn(8, 3, 32, 32))
+    return backbone.eval()
+
+
+def test_dropping_dead_channels_changes_nothing(backbone):
+    # The last half of every layer's channels is always 0, and so are the only ones to be dropped.
+    for name, parameter in backbone.named_parameters():
+        if "normalization" in name:
+            parameter.data[len(parameter) // 2 :] = 0.0
+    pixels = torch.randn(2, 3, 32, 32)
+    narrow = narrow_backbone(backbone, 0.5)
+    (expected,) = backbone(pixels).feature_maps
+    (found,) = narrow(pixels).feature_maps
+    assert found.shape == (2, 32, 4, 4)
+    torch.testing.assert_close(found, expected[:, :32], rtol=1e-4, atol=1e-5)
+    assert expected[:, 32:].abs().max() == 0
+
+
+def test_the_largest_scales_are_kept(backbone):
+    scales = backbone.encoder.features.normalization.weight
+    narrow = narrow_backbone(backbone, 0.5)
+    assert narrow.config.width_multiplier == 0.5
+    kept = narrow.encoder.features.normalization.weight
+    assert kept.min() >= scales.sort(descending=True).values[len(kept) :].max()
+
+
+@pytest.mark.parametrize("width", [0.0, 1.0, 1.5])
+def test_a_backbone_is_not_widened(backbone, width):
+    with pytest.raises(ValueError, match="width_multiplier"):
+        narrow_backbone(backbone, width)
+
+
+def test_a_recipe_narrows_the_backbone_of_the_shipped_model():
+    recipe = Recipe(
+        backbone="celeba-mobilefacenet",
+        backbone_config={"width_multiplier": 0.5},
+        model={"hidden_size": 64, "intermediate_size": 128},
+    )
+    model, _ = build_model(recipe, ["Smiling", "Young"])
+    assert model.label2label.backbone.channels == [256]
+    assert sum(p.numel() for p in model.parameters()) < 500_000
+    assert model(torch.zeros(1, 3, 112, 112)).logits.shape == (1, 2)
+
+
+@pytest.mark.parametrize("change", [{"hidden_act": "relu"}, {"width_multiplier": 2}])
+def test_a_backbone_cannot_be_made_another(change):
+    recipe = Recipe(backbone="celeba-mobilefacenet", backbone_config=change)
+    with pytest.raises(UserError, match="width_multiplier"):
+        build_model(recipe, ["Smiling"])
