@@ -36,6 +36,8 @@ def random_model(**options):
     for name, tensor in model.state_dict().items():
         if "normalization" in name and tensor.is_floating_point():
             tensor.uniform_(0.5, 1.5)
+    if model.config.head_type == "label2label":
+        torch.nn.init.normal_(model.coupling.weight)
     return model.eval()
 
 

@@ -6,10 +6,17 @@ from label2label.export.folding import fold_batch_norms
 from label2label.export.inference import InferenceHead
 
 
-@pytest.fixture(params=[(1, 1), (2, 2)], ids=["one layer each", "two layers each"])
+@pytest.fixture(
+    params=[(1, 1, False), (2, 2, False), (1, 1, True), (1, 2, True)],
+    ids=["one layer each", "two layers each", "words see queries", "the first of two sees them"],
+)
 def model(request, make_backend):
-    query_layers, mlm_layers = request.param
-    return make_backend(num_query_layers=query_layers, num_mlm_layers=mlm_layers).model
+    query_layers, mlm_layers, words_see_queries = request.param
+    return make_backend(
+        num_query_layers=query_layers,
+        num_mlm_layers=mlm_layers,
+        words_see_queries=words_see_queries,
+    ).model
 
 
 def heads(model, shape):

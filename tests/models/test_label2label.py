@@ -4,6 +4,7 @@ import pytest
 import torch
 from label2label.models.modeling_label2label import (
     ImageConditionedMaskedLanguageModel,
+    LogitBatchNorm,
     masked_binary_cross_entropy,
     mix_words,
 )
@@ -119,10 +120,11 @@ def test_words_are_masked_in_training_only(make_model, probability):
     network = ImageConditionedMaskedLanguageModel(config)
     words = torch.zeros(400, config.num_labels, dtype=torch.bool)
     tokens = torch.zeros(400, 4, config.hidden_size)
+    states = torch.zeros(400, config.num_labels, config.hidden_size)
     torch.manual_seed(0)
-    _, masked, *_ = network.train()(words, None, tokens)
+    _, masked, *_ = network.train()(words, None, states, tokens)
     assert masked.float().mean().item() == pytest.approx(probability, abs=0.05)
-    assert network.eval()(words, None, tokens)[1] is None
+    assert network.eval()(words, None, states, tokens)[1] is None
 
 
 def test_a_fully_masked_sentence_says_nothing_about_its_words(make_model):
@@ -130,7 +132,58 @@ def test_a_fully_masked_sentence_says_nothing_about_its_words(make_model):
     network = ImageConditionedMaskedLanguageModel(config).train()
     words = torch.ones(4, config.num_labels, dtype=torch.bool)
     tokens = torch.randn(4, 4, config.hidden_size)
-    assert torch.equal(network(words, None, tokens)[0], network(~words, None, tokens)[0])
+    states = torch.zeros(4, config.num_labels, config.hidden_size)
+    masked = network(words, None, states, tokens)[0]
+    assert torch.equal(masked, network(~words, None, states, tokens)[0])
+
+
+def test_words_may_see_what_their_queries_saw(make_model, images):
+    plain, seeing = make_model(), make_model(words_see_queries=True)
+    network = seeing.label2label.masked_language_model
+    missing, unexpected = seeing.load_state_dict(plain.state_dict(), strict=False)
+    assert missing == ["label2label.masked_language_model.query_projection.weight"]
+    assert not unexpected
+    assert not torch.equal(seeing(images).logits, plain(images).logits)
+    torch.nn.init.zeros_(network.query_projection.weight)
+    torch.testing.assert_close(seeing(images).logits, plain(images).logits)
+
+
+def test_coupling_adds_the_surprise_of_known_words_to_the_others(make_model, images):
+    model = make_model()
+    known = torch.full((4, 5), -100)
+    known[:, 1] = torch.tensor([1, 0, 1, 0])
+    before = model(images, known_labels=known)
+    with torch.no_grad():
+        model.coupling.weight[1, 3] = 2.0
+    after = model(images, known_labels=known)
+    surprise = known[:, 1] - before.query_logits[:, 1].sigmoid()
+    torch.testing.assert_close(after.logits[:, 3], before.logits[:, 3] + 2 * surprise)
+    others = [0, 1, 2, 4]
+    assert torch.equal(after.logits[:, others], before.logits[:, others])
+    assert torch.equal(model(images).logits, make_model()(images).logits)
+
+
+def test_given_words_have_no_part_in_the_last_batch_norm(make_model):
+    given = torch.tensor([[True, False], [False, False], [False, True], [False, False]])
+    logits = torch.randn(4, 2)
+    spoilt = logits.masked_fill(given, 1e3)
+    guesses = [logits[~given[:, i], i] for i in range(2)]
+    normalization = LogitBatchNorm(2).train()
+    normalized = normalization(spoilt, given)
+    for i, values in enumerate(guesses):
+        expected = (values - values.mean()) / (values.var(unbiased=False) + 1e-5).sqrt()
+        torch.testing.assert_close(normalized[~given[:, i], i], expected)
+        assert normalization.running_mean[i].item() == pytest.approx(0.1 * values.mean().item())
+        variance = 0.9 + 0.1 * values.var().item()
+        assert normalization.running_var[i].item() == pytest.approx(variance)
+    # Without given words it is the plain one; where all are given, it remembers nothing.
+    plain = torch.nn.BatchNorm1d(2).train()
+    normalization = LogitBatchNorm(2).train()
+    nothing_given = torch.zeros_like(given)
+    torch.testing.assert_close(normalization(logits, nothing_given), plain(logits))
+    torch.testing.assert_close(normalization.running_var, plain.running_var)
+    assert torch.isfinite(normalization(logits, ~nothing_given)).all()
+    torch.testing.assert_close(normalization.running_var, plain.running_var)
 
 
 def test_known_words_are_never_masked_nor_asked_for(make_model, images, labels):

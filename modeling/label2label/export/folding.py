@@ -49,6 +49,7 @@ def fold_batch_norms(
             (classifier.bias - normalization.running_mean) * scale + normalization.bias
         )
         model.normalization = nn.Identity()  # type: ignore[assignment]
+        model.coupling.weight.div_(config.temperature)
     classifier.weight /= config.temperature
     classifier.bias /= config.temperature
     config.temperature = 1.0

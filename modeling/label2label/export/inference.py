@@ -35,7 +35,7 @@ class InferenceHead(nn.Module):
     * The queries that enter the first decoder layer are constants. So are its self-attention and
       the queries of its cross-attention, whose products with the keys are then linear in the image.
     * A word of the sentence is "absent" or "present": the first self-attention of the language
-      model takes its queries, keys and values from two tables.
+      model takes its queries, keys and values from two tables, unless words see their queries.
     * The layers' attention to the image begins with one 1x1 convolution for all of them, of which
       the positions' part is a constant.
 
@@ -65,6 +65,8 @@ class InferenceHead(nn.Module):
             self.word_layers = nn.ModuleList(word_layers)
             self.norm, self.classifier = language_model.decoder.norm, model.classifier
             self._tabulate_words(language_model, self.first_word_layer)
+            self.query_projection = language_model.query_projection
+            self.coupling = model.coupling
             attending += language_model.decoder.layers
         self._join_projections(base.input_projection, attending, height, width)
 
@@ -162,22 +164,32 @@ class InferenceHead(nn.Module):
             keys, values, *others = others
             hidden_states = self._attend_to_words(layer, hidden_states)
             hidden_states = self._attend_to_image(layer, hidden_states, keys, values)
-        logits = self.query_classifier(self.query_norm(hidden_states))
+        query_states = self.query_norm(hidden_states)
+        query_logits = self.query_classifier(query_states)
         if not self.has_language_model:
-            return logits
+            return query_logits
         keys, values, *others = others
-        # As `logits > 0`, of which ncnn knows nothing; what lies between is below float32's noise.
-        words = (logits * 1e30).clamp(0, 1)
-        hidden_states = self._read_sentence(self.first_word_layer, words, known_labels)
+        # As `> 0`, of which ncnn knows nothing; what lies between is below float32's noise.
+        words = (query_logits * 1e30).clamp(0, 1)
+        hidden_states = self._read_sentence(
+            self.first_word_layer, words, known_labels, query_states
+        )
         hidden_states = self._attend_to_image(self.first_word_layer, hidden_states, keys, values)
         for layer in self.word_layers:
             keys, values, *others = others
             hidden_states = self._attend_to_words(layer, hidden_states)
             hidden_states = self._attend_to_image(layer, hidden_states, keys, values)
-        return self.classifier(self.norm(hidden_states))
+        logits = self.classifier(self.norm(hidden_states))
+        if known_labels is not None:
+            logits = logits + self.coupling(query_logits, known_labels)
+        return logits
 
     def _read_sentence(
-        self, layer: Any, words: torch.Tensor, known_labels: torch.Tensor | None
+        self,
+        layer: Any,
+        words: torch.Tensor,
+        known_labels: torch.Tensor | None,
+        query_states: torch.Tensor,
     ) -> torch.Tensor:
         known = None
         if known_labels is not None:
@@ -190,11 +202,13 @@ class InferenceHead(nn.Module):
                 return found
             return found + known[axes] * (table[2] + words[axes] * table[3])
 
+        sentence = look_up(self.words, (slice(None), slice(None), None))
+        if self.query_projection is not None:
+            return self._attend_to_words(layer, sentence + self.query_projection(query_states))
         by_row, by_column = (slice(None), None, slice(None), None), (slice(None), None, None)
         scores = look_up(self.word_queries, by_row) @ look_up(self.word_keys, by_column)
         output = scores.softmax(-1) @ look_up(self.word_values, by_row)
         output = output.transpose(1, 2).flatten(2)
-        sentence = look_up(self.words, (slice(None), slice(None), None))
         return sentence + layer.self_attention.o_proj(output)
 
 

@@ -34,6 +34,9 @@ class Label2LabelConfig(PreTrainedConfig):
             Decoder layers of the attribute query network.
         num_mlm_layers (`int`, *optional*, defaults to 1):
             Decoder layers of the image-conditioned masked language model.
+        words_see_queries (`bool`, *optional*, defaults to `False`):
+            Whether what the query network saw of an attribute is added to its word, so that the
+            language model need not find it again. The papers' model has it not.
         hidden_act (`str`, *optional*, defaults to `"gelu"`):
             Activation of the feed-forward layers.
         dropout (`float`, *optional*, defaults to 0.1):
@@ -63,6 +66,7 @@ class Label2LabelConfig(PreTrainedConfig):
     num_attention_heads: int = 4
     num_query_layers: int = 1
     num_mlm_layers: int = 1
+    words_see_queries: bool = False
     hidden_act: str = "gelu"
     dropout: float | int = 0.1
     mask_probability: float | int = 0.1

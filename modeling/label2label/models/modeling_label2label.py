@@ -101,14 +101,32 @@ class GroupWiseLinear(nn.Module):
 
 
 class LogitBatchNorm(nn.BatchNorm1d):
-    """BatchNorm over attributes; a batch of one, without variance, takes running statistics."""
+    """
+    BatchNorm over attributes. A batch of one, without variance, takes running statistics. Logits of
+    words that were given, surer than any guess, have no part in the statistics.
+    """
 
-    def forward(self, logits: torch.Tensor) -> torch.Tensor:
-        if self.training and logits.shape[0] == 1:
-            return nn.functional.batch_norm(
-                logits, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-            )
-        return super().forward(logits)
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
+    momentum: float
+
+    def forward(self, logits: torch.Tensor, given: torch.Tensor | None = None) -> torch.Tensor:
+        alone = logits.shape[0] == 1
+        if not self.training or (given is None and not alone):
+            return super().forward(logits)
+        mean, variance = self.running_mean, self.running_var
+        if given is not None and not alone:
+            guessed = (~given).to(logits.dtype)
+            count = guessed.sum(dim=0).clamp(min=1)
+            mean = (logits * guessed).sum(dim=0) / count
+            variance = ((logits - mean).square() * guessed).sum(dim=0) / count
+            with torch.no_grad():
+                share = self.momentum * (count > 1)
+                unbiased = variance * count / (count - 1).clamp(min=1)
+                self.running_mean.lerp_(mean, share)
+                self.running_var.lerp_(unbiased, share)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (logits - mean) * scale + self.bias
 
 
 class AttributeQueryNetwork(nn.Module):
@@ -142,12 +160,18 @@ class ImageConditionedMaskedLanguageModel(nn.Module):
         self.mask_embeddings = nn.Embedding(config.num_labels, config.hidden_size)
         # Added to words that the caller knows: they are surer than the query network's guesses.
         self.known_embedding = nn.Parameter(torch.zeros(config.num_labels, config.hidden_size))
+        self.query_projection = (
+            nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+            if config.words_see_queries
+            else None
+        )
         self.decoder = Label2LabelDecoder(config, config.num_mlm_layers)
 
     def forward(
         self,
         words: torch.Tensor,  # (batch, attributes), true where present
         known_words: torch.Tensor | None,  # (batch, attributes), true where the caller gave it
+        query_states: torch.Tensor,  # (batch, attributes, hidden), what the query network saw
         image_tokens: torch.Tensor,
         output_attentions: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None, list[torch.Tensor], list[torch.Tensor]]:
@@ -165,10 +189,32 @@ class ImageConditionedMaskedLanguageModel(nn.Module):
             )  # (batch, attributes, hidden)
         if known_words is not None:
             sentence = sentence + known_words[..., None] * self.known_embedding
+        if self.query_projection is not None:
+            sentence = sentence + self.query_projection(query_states)
         hidden_states, attentions, cross_attentions = self.decoder(
             sentence, image_tokens, output_attentions
         )
         return hidden_states, masked_words, attentions, cross_attentions
+
+
+class LabelCoupling(nn.Module):
+    """
+    What known words tell of the others beyond the image: each adds its surprise, its label minus
+    the query network's probability, to the others' logits by a weight a pair.
+    """
+
+    def __init__(self, num_attributes: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(num_attributes, num_attributes))  # known, other
+
+    def forward(
+        self, query_logits: torch.Tensor, known_labels: torch.Tensor | None
+    ) -> torch.Tensor:
+        if known_labels is None:
+            # So that the weights have a gradient in every step, as data parallelism expects.
+            return torch.zeros_like(query_logits) @ self.weight
+        surprise = known_labels.to(query_logits.dtype) - query_logits.sigmoid()
+        return surprise.masked_fill(known_labels < 0, 0.0) @ self.weight
 
 
 class Label2LabelPreTrainedModel(PreTrainedModel):
@@ -201,6 +247,8 @@ class Label2LabelPreTrainedModel(PreTrainedModel):
             init.zeros_(module.bias)
         elif isinstance(module, ImageConditionedMaskedLanguageModel):
             init.zeros_(module.known_embedding)
+        elif isinstance(module, LabelCoupling):
+            init.zeros_(module.weight)
 
 
 class Label2LabelModel(Label2LabelPreTrainedModel):
@@ -282,7 +330,9 @@ class Label2LabelModel(Label2LabelPreTrainedModel):
                 known_words = known_labels >= 0
                 words = (known_labels > 0) | (words & ~known_words)
             hidden_states, masked_words, mlm_attentions, mlm_cross_attentions = (
-                self.masked_language_model(words, known_words, image_tokens, output_attentions)
+                self.masked_language_model(
+                    words, known_words, hidden_states, image_tokens, output_attentions
+                )
             )
             attentions = attentions + mlm_attentions
             cross_attentions = cross_attentions + mlm_cross_attentions
@@ -334,6 +384,7 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
         elif config.head_type == "label2label":
             self.classifier = GroupWiseLinear(config.num_labels, config.hidden_size)
             self.normalization = LogitBatchNorm(config.num_labels)
+            self.coupling = LabelCoupling(config.num_labels)
         self.post_init()
 
     @can_return_tuple
@@ -391,7 +442,10 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
         else:
             logits = self.classifier(outputs.last_hidden_state)
         if self.config.head_type == "label2label":
-            logits = self.normalization(logits)
+            given = (known_labels >= 0,) if self.training and known_labels is not None else ()
+            logits = self.normalization(logits, *given)
+            if known_labels is not None or self.training:
+                logits = logits + self.coupling(outputs.query_logits, known_labels)
         logits = logits / self.config.temperature
 
         loss = None

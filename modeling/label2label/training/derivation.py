@@ -68,6 +68,9 @@ def _carry_over(
         words = [torch.where(swapped, present, absent), torch.where(swapped, absent, present)]
         known = (sign != 0)[:, None].repeat(2, 1)
         return torch.where(known, torch.cat(words), fresh)
+    if module == "coupling":  # from a known attribute's surprise to another's logit
+        pairs = sign[:, None] * sign
+        return torch.where(pairs != 0, old[index][:, index] * pairs, fresh)
     by_attribute = ("query_embeddings", "mask_embeddings", "classifier", "normalization")
     # The backbone has layers of the name `normalization` too.
     in_backbone = name.startswith("label2label.backbone.")
@@ -103,4 +106,6 @@ def absorb_temperature(model: Label2LabelForImageClassification) -> None:
     layer = model.get_submodule(last)
     for name in ("weight", "bias"):
         layer.get_parameter(name).div_(model.config.temperature)
+    if model.config.head_type == "label2label":
+        model.coupling.weight.div_(model.config.temperature)
     model.config.temperature = 1.0

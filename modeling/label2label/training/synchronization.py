@@ -15,10 +15,11 @@ class SynchronizedBatchNorm(_BatchNorm):
     def _check_input_dim(self, input: torch.Tensor) -> None:
         pass  # of any shape (batch, channels, ...)
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor, given: torch.Tensor | None = None) -> torch.Tensor:
         """
         Args:
             input: (batch, channels, ...).
+            given: (batch, channels, ...), true where a value has no part in the statistics.
 
         Returns:
             The same shape and dtype.
@@ -28,17 +29,18 @@ class SynchronizedBatchNorm(_BatchNorm):
         axes = [axis for axis in range(input.ndim) if axis != 1]
         shape = [-1 if axis == 1 else 1 for axis in range(input.ndim)]
         values = input.float()
-        own = torch.tensor([float(values.numel() // values.shape[1])], device=values.device)
-        sums = all_reduce(torch.cat([values.sum(axes), own]))
-        count = sums[-1].detach()
-        mean = sums[:-1] / count
+        counted = torch.ones_like(values) if given is None else (~given).float()
+        sums = all_reduce(torch.cat([(values * counted).sum(axes), counted.sum(axes)]))
+        mean, count = sums.chunk(2)
+        count = count.detach().clamp(min=1)
+        mean = mean / count
         centred = values - mean.view(shape)
         # Of the centred values: the difference of two large sums would lose digits.
-        variance = all_reduce(centred.square().sum(axes)) / count
+        variance = all_reduce((centred.square() * counted).sum(axes)) / count
         unbiased = variance.detach() * count / (count - 1).clamp(min=1)
         for remembered, new in ((self.running_mean, mean.detach()), (self.running_var, unbiased)):
             if remembered is not None and self.momentum is not None:
-                remembered.lerp_(new, self.momentum)
+                remembered.lerp_(new, self.momentum * (count > 1))
         normalized = centred * torch.rsqrt(variance + self.eps).view(shape)
         return (normalized * self.weight.view(shape) + self.bias.view(shape)).to(input.dtype)
 
