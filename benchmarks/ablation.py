@@ -1,23 +1,32 @@
-"""The ablation table: heads and backbones under one recipe, one budget and one list of seeds.
+"""What a model's parts are worth: tables of rows that differ in a few settings of one recipe.
 
     label2label convert mobilefacenet_ms1m_relu6.pt runs/backbone
     python datasets_scripts/celeba.py --source CELEBA --output data/celeba
-    python benchmarks/ablation.py
+    python benchmarks/ablation.py heads
+    python benchmarks/ablation.py sizes
+    python benchmarks/ablation.py recipe
 
-Rows are the heads `fc`, `query2label`, `label2label` without masking and `label2label`, over
-MobileFaceNet from a converted face-recognition checkpoint, MobileFaceNet from scratch, and
-ResNet-50 from scratch (without ImageNet's weights, unlike the papers). Every cell, one seed of one
+`heads` has the heads `fc`, `query2label`, `label2label` without masking and `label2label` over
+MobileFaceNet from a converted face-recognition checkpoint, the last also over MobileFaceNet and
+ResNet-50 from scratch (without ImageNet's weights, unlike the papers); it is scored on test.
+`sizes` has heads of several widths and depths over the shipped model's backbone, which stays as it
+is; `recipe` has changes of one thing each of the recipe. By these two a model is chosen, so they
+are scored on validation.
+
+All rows of a table have the same budget and the same list of seeds. Every cell, one seed of one
 row, leaves its figures in its folder and is trained once; a run that was stopped goes on with the
-same command. The best epoch is chosen on validation; test is read once a cell.
+same command. The best epoch is chosen on validation.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -35,19 +44,91 @@ from label2label.prediction.labelled import predict_dataset
 from label2label.prediction.loading import load_model
 
 RESNET = '{"model_type": "resnet", "out_features": ["stage4"]}'
-BACKBONES = {
-    "mobilefacenet": [],
-    "mobilefacenet-scratch": ["backbone=null"],
-    "resnet50-scratch": ["backbone=null", f"backbone_config={RESNET}"],
-}
-HEADS = {
-    "fc": ["model.head_type=fc"],
-    "query2label": ["model.head_type=query2label"],
-    "label2label-unmasked": ["model.head_type=label2label", "model.mask_probability=0.0"],
-    "label2label": ["model.head_type=label2label"],
+LABEL2LABEL = ["model.head_type=label2label"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows that are compared with each other.
+
+    Args:
+        split: That they are scored on.
+        epochs: Of every cell.
+        rows: By name, settings of the recipe.
+        recipe: That the settings change.
+    """
+
+    split: str
+    epochs: int
+    rows: dict[str, list[str]]
+    recipe: str = "celeba"
+
+
+def _size(hidden: int, heads: int, layers: tuple[int, int] = (1, 1)) -> list[str]:
+    return [
+        *("backbone=celeba-mobilefacenet", "freeze_backbone=true"),
+        *(f"model.hidden_size={hidden}", f"model.intermediate_size={2 * hidden}"),
+        f"model.num_attention_heads={heads}",
+        *(f"model.num_query_layers={layers[0]}", f"model.num_mlm_layers={layers[1]}"),
+    ]
+
+
+TABLES = {
+    "heads": Table(
+        "test",
+        4,
+        {
+            "fc": ["model.head_type=fc", "known_words=0"],
+            "query2label": ["model.head_type=query2label", "known_words=0"],
+            "label2label, nothing masked": [*LABEL2LABEL, "model.mask_probability=0.0"],
+            "label2label": LABEL2LABEL,
+            "label2label, from scratch": [*LABEL2LABEL, "backbone=null"],
+            "label2label, ResNet-50 from scratch": [
+                *(*LABEL2LABEL, "backbone=null"),
+                f"backbone_config={RESNET}",
+            ],
+        },
+    ),
+    "sizes": Table(
+        "validation",
+        4,
+        {
+            "32 wide": _size(32, 4),
+            "64 wide": _size(64, 4),
+            "96 wide": _size(96, 4),
+            "128 wide": _size(128, 4),
+            "192 wide": _size(192, 4),
+            "96 wide, 1 attention head": _size(96, 1),
+            "96 wide, 8 attention heads": _size(96, 8),
+            "96 wide, 2 query layers": _size(96, 4, (2, 1)),
+            "96 wide, 2 language model layers": _size(96, 4, (1, 2)),
+        },
+    ),
+    "recipe": Table(
+        "validation",
+        4,
+        {
+            "the recipe": [],
+            "no augmentation but flip and shift": [
+                *("scale=0", "rotation=0", "color=0", "grayscale=0", "blur=0", "erasing=0")
+            ],
+            "twice the augmentation": [
+                *("shift=0.1", "scale=0.2", "rotation=12", "color=0.5", "grayscale=0.06"),
+                *("blur=0.1", "erasing=0.2"),
+            ],
+            "mixup of every fifth batch": ["mixup=0.2"],
+            "label smoothing 0.04": ["label_smoothing=0.04"],
+            "no moving average": ["ema=0"],
+            "no known words": ["known_words=0"],
+            "words do not see queries": ["model.words_see_queries=false"],
+            "no dropout": ["model.dropout=0.0"],
+            "the backbone at half the rate": ["backbone_learning_rate=0.0003"],
+            "the backbone at twice the rate": ["backbone_learning_rate=0.0012"],
+        },
+    ),
 }
 SEEDS = (0, 1, 2)
-EPOCHS = 6
+SCORES = ("accuracy", "balanced_accuracy", "query_accuracy")
 
 
 def run_command(arguments: Sequence[str]) -> int:
@@ -62,25 +143,38 @@ def run_command(arguments: Sequence[str]) -> int:
     return subprocess.run([sys.executable, "-m", "label2label", *arguments]).returncode
 
 
-def train_cell(args: argparse.Namespace, backbone: str, head: str, seed: int) -> None:
+def cell_folder(args: argparse.Namespace, row: str, seed: int) -> Path:
+    """Where a cell is trained.
+
+    Args:
+        args: The command line.
+        row: Its name.
+        seed: Of everything random.
+
+    Returns:
+        The folder.
+    """
+    return args.runs / args.table / re.sub(r"[^a-z0-9.]+", "-", row.lower()) / f"seed-{seed}"
+
+
+def train_cell(args: argparse.Namespace, row: str, seed: int) -> None:
     """Train and measure one cell, unless it has been.
 
     Args:
         args: The command line.
-        backbone: A key of `BACKBONES`.
-        head: A key of `HEADS`.
+        row: Its name.
         seed: Of everything random.
 
     Raises:
         UserError: If the training fails or is stopped.
     """
-    folder = args.runs / backbone / head / f"seed-{seed}"
+    table, folder = TABLES[args.table], cell_folder(args, row, seed)
     if (folder / "cell.json").is_file():
         return
-    print(f"== {backbone}, {head}, seed {seed}", file=sys.stderr, flush=True)
-    arguments = ["train", "--recipe", args.recipe, "--data", args.data, "--output", str(folder)]
-    settings = [f"seed={seed}", f"epochs={args.epochs}", *args.set]
-    for setting in [*settings, *BACKBONES[backbone], *HEADS[head]]:
+    print(f"== {row}, seed {seed}", file=sys.stderr, flush=True)
+    arguments = ["train", "--recipe", args.recipe or table.recipe, "--data", args.data]
+    arguments += ["--output", str(folder)]
+    for setting in [f"seed={seed}", f"epochs={args.epochs}", *args.set, *table.rows[row]]:
         arguments += ["--set", setting]
     if list((folder / "state").glob("step-*")):
         arguments.append("--resume")
@@ -90,7 +184,7 @@ def train_cell(args: argparse.Namespace, backbone: str, head: str, seed: int) ->
 
 
 def measure_cell(args: argparse.Namespace, folder: Path) -> None:
-    """Score a trained cell on test, and keep the figures and the right answers of every image.
+    """Score a trained cell, and keep the figures and the right answers of every image.
 
     Args:
         args: The command line.
@@ -101,7 +195,7 @@ def measure_cell(args: argparse.Namespace, folder: Path) -> None:
     history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
     # The image is as the processor crops it: not every backbone's config says how large that is.
     complexity = measure_complexity(model.config, processor.crop_size["height"])
-    dataset = load_split(args.data, "test")
+    dataset = load_split(args.data, TABLES[args.table].split)
     labels = label_array(dataset, names)
     accelerator = Accelerator(mixed_precision="no")
     probabilities, _ = predict_dataset(accelerator, model, processor, dataset)
@@ -115,7 +209,7 @@ def measure_cell(args: argparse.Namespace, folder: Path) -> None:
         {
             "accuracy": float(mean_accuracy(probabilities, labels)),
             "balanced_accuracy": float(np.nanmean(balanced)),
-            "validation_accuracy": max(entry["accuracy"] for entry in history),
+            "query_accuracy": max(history, key=lambda e: e["accuracy"])["query_accuracy"],
             "seconds_per_epoch": float(np.median([entry["seconds"] for entry in history])),
             "epochs": len(history),
             "parameters": complexity["parameters"],
@@ -132,36 +226,34 @@ def gather_rows(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
         args: The command line.
 
     Returns:
-        By `backbone, head`: mean and standard deviation over seeds of the scores, the seeds, and
-        what is the same for all of them.
+        By name: mean and standard deviation over seeds of the scores, the seeds, and what is the
+        same for all of them.
     """
     rows = {}
-    for backbone in args.backbones:
-        for head in args.heads:
-            cells = {}
-            for seed in args.seeds:
-                file = args.runs / backbone / head / f"seed-{seed}" / "cell.json"
-                if file.is_file():
-                    cells[seed] = json.loads(file.read_text(encoding="utf-8"))
-            if not cells:
-                continue
-            first = next(iter(cells.values()))
-            row: dict[str, Any] = {"backbone": backbone, "head": head, "seeds": list(cells)}
-            for score in ("accuracy", "balanced_accuracy", "validation_accuracy"):
-                values = [cell[score] for cell in cells.values()]
-                spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-                row[score] = {"mean": float(np.mean(values)), "std": spread}
-            seconds = [cell["seconds_per_epoch"] for cell in cells.values()]
-            row["seconds_per_epoch"] = float(np.median(seconds))
-            row |= {name: first[name] for name in ("parameters", "flops", "epochs")}
-            rows[f"{backbone}, {head}"] = row
+    for name in args.rows:
+        cells = {}
+        for seed in args.seeds:
+            file = cell_folder(args, name, seed) / "cell.json"
+            if file.is_file():
+                cells[seed] = json.loads(file.read_text(encoding="utf-8"))
+        if not cells:
+            continue
+        first = next(iter(cells.values()))
+        row: dict[str, Any] = {"seeds": list(cells)}
+        for score in SCORES:
+            values = [cell[score] for cell in cells.values()]
+            spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+            row[score] = {"mean": float(np.mean(values)), "std": spread}
+        seconds = [cell["seconds_per_epoch"] for cell in cells.values()]
+        row["seconds_per_epoch"] = float(np.median(seconds))
+        rows[name] = row | {name: first[name] for name in ("parameters", "flops", "epochs")}
     return rows
 
 
 def compare_rows(
     args: argparse.Namespace, rows: dict[str, dict[str, Any]], resamples: int = 1000
 ) -> list[dict[str, Any]]:
-    """Differences of test accuracy between all pairs of rows, by the paired bootstrap.
+    """Differences of accuracy between all pairs of rows, by the paired bootstrap.
 
     Every resample draws the same people for both rows, and as many of each row's seeds as it has:
     a difference is real where neither other people nor other seeds would undo it.
@@ -175,13 +267,14 @@ def compare_rows(
         For each pair: `rows`, the `difference` (first minus second), its 95 % `interval`, `p_value`
         and whether it is `real` (the interval leaves 0 out).
     """
-    dataset = load_split(args.data, "test")
+    dataset = load_split(args.data, TABLES[args.table].split)
     identities = dataset["identity"] if "identity" in dataset.column_names else [None]
     clusters = clusters_of(list(identities) if len(identities) > 1 else [None] * len(dataset))
 
-    def accuracies(row: dict[str, Any], seeds: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        folder = args.runs / row["backbone"] / row["head"]
-        counts = np.stack([np.load(folder / f"seed-{s}" / "counts.npy") for s in row["seeds"]])
+    def accuracies(name: str, seeds: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        counts = np.stack(
+            [np.load(cell_folder(args, name, s) / "counts.npy") for s in rows[name]["seeds"]]
+        )
         # (resamples, seeds): each seed's accuracy on the people drawn
         by_seed = np.stack([weights @ c[:, 0] / (weights @ c[:, 1]) for c in counts], axis=1)
         return np.take_along_axis(by_seed, seeds, axis=1).mean(axis=1)
@@ -192,14 +285,14 @@ def compare_rows(
 
         def difference(
             weights: np.ndarray,
-            pair: tuple[dict[str, Any], dict[str, Any]] = (rows[first], rows[second]),
+            pair: tuple[str, str] = (first, second),
             rng: np.random.Generator = rng,
         ) -> dict[str, np.ndarray]:
             values = []
-            for row in pair:
-                number = len(row["seeds"])
+            for name in pair:
+                number = len(rows[name]["seeds"])
                 seeds = rng.integers(0, number, (len(weights), number))
-                values.append(accuracies(row, seeds, weights))
+                values.append(accuracies(name, seeds, weights))
             return {"difference": values[0] - values[1]}
 
         draws = bootstrap_draws(difference, clusters, resamples)["difference"]
@@ -226,11 +319,11 @@ def markdown(result: dict[str, Any]) -> str:
     Returns:
         The text.
     """
-    head = ("backbone", "head", "accuracy", "balanced", "backbone M", "head M", "all M", "GFLOPs")
-    lines = [f"| {' | '.join((*head, 's/epoch', 'seeds'))} |", "| :--- | :--- |" + " ---: |" * 8]
-    for row in result["rows"].values():
-        cells = [row["backbone"], row["head"]]
-        for score in ("accuracy", "balanced_accuracy"):
+    head = ("accuracy", "balanced", "query network", "backbone M", "head M", "all M", "GFLOPs")
+    lines = [f"| {' | '.join(('', *head, 's/epoch', 'seeds'))} |", "| :--- |" + " ---: |" * 9]
+    for name, row in result["rows"].items():
+        cells = [name]
+        for score in SCORES:
             spread = row[score]["std"]
             cells.append(f"{row[score]['mean']:.4f}" + (f" ± {spread:.4f}" if spread else ""))
         cells += [f"{row['parameters'][part] / 1e6:.2f}" for part in ("backbone", "head", "all")]
@@ -261,29 +354,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--recipe", default="celeba", metavar="NAME|FILE")
+    parser.add_argument("table", choices=list(TABLES))
+    parser.add_argument("--rows", nargs="+", metavar="NAME", help="all by default")
+    parser.add_argument("--recipe", metavar="NAME|FILE", help="the table's own by default")
     parser.add_argument("--data", default="data/celeba", metavar="DIR")
-    parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=list(BACKBONES))
-    parser.add_argument("--heads", nargs="+", default=list(HEADS), choices=list(HEADS))
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help="the budget of every cell")
+    parser.add_argument("--epochs", type=int, help="the budget of every cell")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), metavar="DIR")
-    parser.add_argument("--output", type=Path, default=Path("results/ablation.json"))
+    parser.add_argument("--output", type=Path, help="results/ablation_TABLE.json by default")
     args = parser.parse_args(arguments)
+    table = TABLES[args.table]
+    args.rows = args.rows or list(table.rows)
+    args.epochs = args.epochs or table.epochs
+    args.output = args.output or Path(f"results/ablation_{args.table}.json")
+    if unknown := sorted(set(args.rows) - set(table.rows)):
+        parser.error(f"unknown row {', '.join(unknown)}; known: {', '.join(table.rows)}")
     try:
         # Seed by seed, so that a table of all rows is there early.
         for seed in args.seeds:
-            for backbone in args.backbones:
-                for head in args.heads:
-                    train_cell(args, backbone, head, seed)
-                    rows = gather_rows(args)
-                    result = {
-                        "epochs": args.epochs,
-                        "rows": rows,
-                        "comparisons": compare_rows(args, rows),
-                    }
-                    _write(args.output, result)
+            for row in args.rows:
+                train_cell(args, row, seed)
+                rows = gather_rows(args)
+                result = {
+                    "table": args.table,
+                    "split": table.split,
+                    "epochs": args.epochs,
+                    "rows": rows,
+                    "comparisons": compare_rows(args, rows),
+                }
+                _write(args.output, result)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

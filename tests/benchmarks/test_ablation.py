@@ -42,11 +42,11 @@ def test_a_stopped_table_goes_on_and_holds_every_row(
         return 1 if len(ran) == 2 else run_inside(arguments)
 
     monkeypatch.setattr(ablation, "run_command", run)
-    monkeypatch.setitem(ablation.BACKBONES, "mobilefacenet-scratch", [])
+    rows = {"fc": ["model.head_type=fc"], "no masks": ["model.mask_probability=0.0"]}
+    monkeypatch.setitem(ablation.TABLES, "heads", ablation.Table("test", 4, rows))
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(yaml.safe_dump(recipe_values))
-    options = ["--recipe", str(recipe), "--data", str(with_test_split), "--epochs", "1"]
-    options += ["--backbones", "mobilefacenet-scratch", "--heads", "fc", "label2label-unmasked"]
+    options = ["heads", "--recipe", str(recipe), "--data", str(with_test_split), "--epochs", "1"]
     options += ["--seeds", "4", "--runs", str(tmp_path / "runs")]
     options += ["--output", str(tmp_path / "ablation.json")]
     assert ablation.main(options) == 2
@@ -55,14 +55,14 @@ def test_a_stopped_table_goes_on_and_holds_every_row(
     assert len(ran) == 3
 
     result = json.loads((tmp_path / "ablation.json").read_text())
-    fc, unmasked = result["rows"].values()
-    assert (fc["head"], unmasked["head"]) == ("fc", "label2label-unmasked")
+    assert (result["split"], result["epochs"]) == ("test", 1)
+    fc, unmasked = result["rows"]["fc"], result["rows"]["no masks"]
     assert fc["parameters"]["backbone"] == unmasked["parameters"]["backbone"]
     assert fc["parameters"]["head"] < unmasked["parameters"]["head"]
     assert 0 < fc["flops"] < unmasked["flops"]
-    counts = np.load(tmp_path / "runs/mobilefacenet-scratch/fc/seed-4/counts.npy")
+    counts = np.load(tmp_path / "runs/heads/fc/seed-4/counts.npy")
     assert fc["accuracy"]["mean"] == pytest.approx(counts[:, 0].sum() / counts[:, 1].sum())
-    config = tmp_path / "runs/mobilefacenet-scratch/label2label-unmasked/seed-4/best/config.json"
+    config = tmp_path / "runs/heads/no-masks/seed-4/best/config.json"
     assert json.loads(config.read_text())["mask_probability"] == 0.0
     assert f"{fc['accuracy']['mean']:.4f}" in capsys.readouterr().out
 
@@ -81,17 +81,16 @@ def test_a_difference_is_real_if_neither_people_nor_seeds_undo_it(
     rows = {}
     for head, values in rates.items():
         for seed, rate in enumerate(values):
-            folder = tmp_path / "b" / head / f"seed-{seed}"
+            folder = tmp_path / "heads" / head / f"seed-{seed}"
             folder.mkdir(parents=True)
             right = rng.binomial(40, rate, 200)
             np.save(folder / "counts.npy", np.stack([right, np.full(200, 40)], axis=1))
         means = [
-            np.load(tmp_path / "b" / head / f"seed-{s}" / "counts.npy")[:, 0].mean() / 40
+            np.load(tmp_path / "heads" / head / f"seed-{s}" / "counts.npy")[:, 0].mean() / 40
             for s in range(3)
         ]
-        row = {"backbone": "b", "head": head, "seeds": [0, 1, 2]}
-        rows[head] = row | {"accuracy": {"mean": float(np.mean(means))}}
-    args = argparse.Namespace(data="", runs=tmp_path)
+        rows[head] = {"seeds": [0, 1, 2], "accuracy": {"mean": float(np.mean(means))}}
+    args = argparse.Namespace(data="", runs=tmp_path, table="heads")
     found = {tuple(c["rows"]): c for c in ablation.compare_rows(args, rows)}
     assert found["good", "bad"]["real"]
     assert found["good", "bad"]["difference"] == pytest.approx(0.1, abs=0.01)
@@ -102,21 +101,37 @@ def test_a_difference_is_real_if_neither_people_nor_seeds_undo_it(
     assert low < found["good", "bad"]["difference"] < high
 
 
-def test_all_rows_of_the_table_are_valid_recipes(load_benchmark):
+def test_rows_lie_in_folders_of_their_own(load_benchmark, tmp_path):
+    ablation = load_benchmark("ablation")
+    for name, table in ablation.TABLES.items():
+        args = argparse.Namespace(runs=tmp_path, table=name)
+        folders = {ablation.cell_folder(args, row, 0) for row in table.rows}
+        assert len(folders) == len(table.rows)
+
+
+@pytest.mark.parametrize("name", ["heads", "sizes", "recipe"])
+def test_all_rows_are_valid_recipes(load_benchmark, name):
     from label2label.models import Label2LabelConfig
     from label2label.training.recipe import load_recipe
 
     ablation = load_benchmark("ablation")
-    for backbone, settings in ablation.BACKBONES.items():
-        for head, more in ablation.HEADS.items():
-            recipe = load_recipe("celeba", [*settings, *more])
-            assert (recipe.backbone is None) == backbone.endswith("scratch")
-            config = Label2LabelConfig(
-                backbone_config=recipe.backbone_config,
-                id2label=dict(enumerate(CELEBA_ATTRIBUTES)),
-                label2id={name: i for i, name in enumerate(CELEBA_ATTRIBUTES)},
-                **recipe.model,
-            )
-            assert config.head_type == head.removesuffix("-unmasked")
-            parameters = ablation.measure_complexity(config, 112)["parameters"]["backbone"]
-            assert (parameters > 20e6) == backbone.startswith("resnet")
+    table = ablation.TABLES[name]
+    plain = load_recipe(table.recipe)
+    for row, settings in table.rows.items():
+        recipe = load_recipe(table.recipe, settings)
+        assert (recipe != plain) == (row not in ("the recipe", "label2label"))
+        config = Label2LabelConfig(
+            backbone_config=recipe.backbone_config,
+            id2label=dict(enumerate(CELEBA_ATTRIBUTES)),
+            label2id={name: i for i, name in enumerate(CELEBA_ATTRIBUTES)},
+            **recipe.model,
+        )
+        parameters = ablation.measure_complexity(config, 112)["parameters"]
+        assert (recipe.backbone is None) == row.endswith("scratch")
+        assert (parameters["backbone"] > 20e6) == ("ResNet-50" in row)
+
+
+def test_an_unknown_row_is_refused(load_benchmark, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        load_benchmark("ablation").main(["sizes", "--rows", "1,000 wide"])
+    assert "unknown row 1,000 wide; known: 32 wide" in capsys.readouterr().err
