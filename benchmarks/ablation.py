@@ -38,10 +38,12 @@ from label2label.data.batching import label_array, load_split
 from label2label.errors import UserError
 from label2label.evaluation.bootstrap import bootstrap_draws, clusters_of, interval_of, p_values
 from label2label.evaluation.metrics import balanced_accuracy_per_attribute, mean_accuracy
+from label2label.evaluation.plots import figure_svg
 from label2label.export.complexity import measure_complexity
 from label2label.files import write_whole
 from label2label.prediction.labelled import predict_dataset
 from label2label.prediction.loading import load_model
+from matplotlib.figure import Figure
 
 RESNET = '{"model_type": "resnet", "out_features": ["stage4"]}'
 LABEL2LABEL = ["model.head_type=label2label"]
@@ -338,6 +340,39 @@ def markdown(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def plot_frontier(result: dict[str, Any], path: Path) -> None:
+    """Draw accuracy over the size of the whole model, each row a point with its seeds' spread.
+
+    Args:
+        result: As it is written.
+        path: Of the picture, an SVG.
+    """
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    rows = sorted(result["rows"].items(), key=lambda item: item[1]["parameters"]["all"])
+    best = -np.inf
+    for name, row in rows:
+        size, accuracy = row["parameters"]["all"] / 1e6, row["accuracy"]
+        on_frontier = accuracy["mean"] > best
+        best = max(best, accuracy["mean"])
+        axes.errorbar(
+            size,
+            accuracy["mean"],
+            yerr=accuracy["std"],
+            fmt="o",
+            capsize=3,
+            color="tab:blue" if on_frontier else "tab:gray",
+        )
+        axes.annotate(
+            name, (size, accuracy["mean"]), xytext=(6, 4), textcoords="offset points", fontsize=8
+        )
+    axes.set_xlabel("parameters of the whole model, millions")
+    axes.set_ylabel(f"accuracy, {result['split']}")
+    axes.margins(x=0.25)
+    axes.grid(alpha=0.3)
+    path.write_bytes(figure_svg(figure))
+
+
 def _write(path: Path, value: Any) -> None:
     write_whole(path, json.dumps(value, indent=1) + "\n")
 
@@ -363,6 +398,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), metavar="DIR")
     parser.add_argument("--output", type=Path, help="results/ablation_TABLE.json by default")
+    parser.add_argument("--plot", type=Path, metavar="SVG", help="a picture of accuracy over size")
     args = parser.parse_args(arguments)
     table = TABLES[args.table]
     args.rows = args.rows or list(table.rows)
@@ -387,6 +423,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if args.plot:
+        plot_frontier(result, args.plot)
     print(markdown(result))
     return 0
 

@@ -48,7 +48,7 @@ def test_a_stopped_table_goes_on_and_holds_every_row(
     recipe.write_text(yaml.safe_dump(recipe_values))
     options = ["heads", "--recipe", str(recipe), "--data", str(with_test_split), "--epochs", "1"]
     options += ["--seeds", "4", "--runs", str(tmp_path / "runs")]
-    options += ["--output", str(tmp_path / "ablation.json")]
+    options += ["--output", str(tmp_path / "ablation.json"), "--plot", str(tmp_path / "sizes.svg")]
     assert ablation.main(options) == 2
     assert "the same command goes on" in capsys.readouterr().err
     assert ablation.main(options) == 0
@@ -65,6 +65,7 @@ def test_a_stopped_table_goes_on_and_holds_every_row(
     config = tmp_path / "runs/heads/no-masks/seed-4/best/config.json"
     assert json.loads(config.read_text())["mask_probability"] == 0.0
     assert f"{fc['accuracy']['mean']:.4f}" in capsys.readouterr().out
+    assert "<svg" in (tmp_path / "sizes.svg").read_text()
 
 
 def test_a_difference_is_real_if_neither_people_nor_seeds_undo_it(
