@@ -1,9 +1,9 @@
 """From a prepared dataset to batches: splits, label arrays, and faces as normalised tensors."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import datasets
 import numpy as np
@@ -16,14 +16,18 @@ from label2label.data.decoding import DecodedImages
 from label2label.data.vocabulary import IGNORE_INDEX, VOCABULARIES, Vocabulary, derive_labels
 from label2label.errors import UserError
 
+Opened = TypeVar("Opened", datasets.Dataset, datasets.IterableDataset)
 
-def load_split(path: str | Path, split: str) -> datasets.Dataset:
+
+def load_split(path: str | Path, split: str, alone: bool = False) -> datasets.Dataset:
     """
     Opens one split of a prepared dataset, memory-mapped.
 
     Args:
         path: Folder that a script of `datasets_scripts/` wrote, or a Hub dataset id.
         split: `"train"`, `"validation"` or `"test"`.
+        alone: Whether the other splits are left where they are; else datasets fetches and caches
+            all of them.
 
     Returns:
         The split, in the one dataset schema.
@@ -31,6 +35,41 @@ def load_split(path: str | Path, split: str) -> datasets.Dataset:
     Raises:
         UserError: If the folder or the split is missing, cannot be read, or has no images.
     """
+
+    def load() -> datasets.Dataset:
+        if not alone:
+            return datasets.load_dataset(str(path), split=split)
+        builder = datasets.load_dataset_builder(str(path))
+        files = {split: builder.config.data_files[split]}
+        features = builder.info.features
+        return datasets.load_dataset(builder.name, data_files=files, split=split, features=features)
+
+    dataset = _open_split(path, split, load)
+    if len(dataset) == 0:
+        raise UserError(f"{path}: the {split} split is empty")
+    return dataset
+
+
+def stream_split(path: str | Path, split: str) -> datasets.IterableDataset:
+    """
+    Opens one split of a prepared dataset to be read from front to back, none of it kept.
+
+    Args:
+        path: As for `load_split`; of a Hub dataset nothing is downloaded before it is read.
+        split: `"train"`, `"validation"` or `"test"`.
+
+    Returns:
+        The split, in the one dataset schema.
+
+    Raises:
+        UserError: If the folder or the split is missing, cannot be read, or has no column `image`.
+    """
+    return _open_split(
+        path, split, lambda: datasets.load_dataset(str(path), split=split, streaming=True)
+    )
+
+
+def _open_split(path: str | Path, split: str, load: Callable[[], Opened]) -> Opened:
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise UserError(
@@ -42,16 +81,15 @@ def load_split(path: str | Path, split: str) -> datasets.Dataset:
         splits = datasets.get_dataset_split_names(str(path))
         if split not in splits:
             raise UserError(f"{path} has no split {split!r}: it has {', '.join(splits)}")
-        dataset = datasets.load_dataset(str(path), split=split)
+        dataset = load()
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
             f"{path} is no prepared dataset ({_first_line(error)}): "
             "make one with a script of datasets_scripts/"
         ) from error
-    if "image" not in dataset.column_names:
+    # A stream whose files do not tell their columns has None.
+    if "image" not in (dataset.column_names or []):
         raise UserError(f"{path}: the {split} split has no column 'image'")
-    if len(dataset) == 0:
-        raise UserError(f"{path}: the {split} split is empty")
     return dataset
 
 
@@ -186,13 +224,13 @@ class AttributeDataset(Dataset):
         return reduce_image(np.asarray(image.convert("RGB")), self.size)
 
 
-def batch_loader(data: AttributeDataset, batch_size: int, **options: Any) -> DataLoader:
+def batch_loader(data: Dataset, batch_size: int | None, **options: Any) -> DataLoader:
     """
     Makes a loader of whole batches, which the dataset puts together itself.
 
     Args:
         data: The images.
-        batch_size: Images a batch.
+        batch_size: Images a batch; `None` for a stream of batches.
         **options: Of `torch.utils.data.DataLoader`.
 
     Returns:

@@ -75,7 +75,7 @@ class DecodedImages:
                 raise ValueError("it is null")
             return self.prepare(datasets.Image().decode_example(encoded))
         except (OSError, ValueError, PIL.Image.DecompressionBombError) as error:
-            raise UserError(f"the image in row {index} cannot be read: {error}") from error
+            raise UserError(f"the image in {self.name(index)} cannot be read: {error}") from error
 
     def _decode_all(self, file: Path) -> None:
         temporary = file.with_name(f".{file.stem}-{os.getpid()}.pixels")

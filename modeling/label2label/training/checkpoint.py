@@ -6,7 +6,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from safetensors import SafetensorError
 
 from label2label.errors import UserError
@@ -25,8 +27,12 @@ class Progress:
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     def state_dict(self) -> dict[str, Any]:
-        """The fields, for Accelerate."""
-        return dataclasses.asdict(self)
+        """
+        The fields, for Accelerate, which keeps those of one process: the loss is all processes'
+        mean. All processes call it.
+        """
+        mean = float(np.mean(gather_object([self.loss_sum])))
+        return dataclasses.asdict(self) | {"loss_sum": mean}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes the fields that `state_dict` gave."""

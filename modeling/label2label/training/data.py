@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.data_loader import prepare_data_loader
+from accelerate.utils import broadcast_object_list
 from torch.utils.data import DataLoader
 
 from label2label.data.augmentation import Augmentation
-from label2label.data.batching import AttributeDataset, batch_loader
+from label2label.data.batching import AttributeDataset, batch_loader, load_split
 from label2label.data.sampling import EpochSampler, draw_probabilities
 from label2label.errors import UserError
 from label2label.training.distillation import teach
 from label2label.training.recipe import Recipe
 from label2label.training.sources import group_rows, open_sources
+from label2label.training.streaming import ImageStream
 
 
 class TrainingData:
@@ -28,6 +31,8 @@ class TrainingData:
     Attributes:
         train, validation: Images and labels.
         sampler: Of the training rows.
+        stream: What stands in for `train` and `sampler` where the recipe streams, else `None`.
+        labels: int8 of shape (rows, attributes), of the training rows, or of some of a stream.
         batches_per_epoch: Of this process.
         group_names, group_of: Groups, and the index of each training row's, -1 for none; no groups
             where the recipe names no columns.
@@ -58,7 +63,31 @@ class TrainingData:
         augmentation = Augmentation(
             **{f.name: getattr(recipe, f.name) for f in dataclasses.fields(Augmentation)}
         )
+        self.group_names: list[str] = []
+        self.stream: ImageStream | None = None
         title = ", ".join(source.path for source in recipe.sources)
+        if recipe.streaming:
+            self.stream = ImageStream(
+                title, attributes, processor, augmentation, recipe, accelerator
+            )
+            # Read by one process, so that all start from the same model.
+            labels = [self.stream.first_labels() if accelerator.is_main_process else None]
+            self.labels = broadcast_object_list(labels)[0]
+            self.batches_per_epoch = self.stream.batches_per_epoch
+        else:
+            self._open_train(attributes, processor, augmentation, title)
+        if not recipe.teachers and not (self.labels >= 0).any():
+            raise UserError(f"{title}: no label of the training split is known: nothing to learn")
+        self._open_validation(attributes, processor, title)
+
+    def _open_train(
+        self,
+        attributes: Sequence[str],
+        processor: Any,
+        augmentation: Augmentation,
+        title: str,
+    ) -> None:
+        recipe, accelerator = self.recipe, self.accelerator
         rows, source_of = open_sources(recipe.sources, "train", recipe.seed)
         # One process decodes, the others read what it kept.
         with accelerator.main_process_first():
@@ -70,9 +99,7 @@ class TrainingData:
                 recipe.seed,
                 keep_decoded=recipe.keep_decoded,
             )
-        if not recipe.teachers and not (self.train.labels >= 0).any():
-            raise UserError(f"{title}: no label of the training split is known: nothing to learn")
-        self.group_names: list[str] = []
+        self.labels = self.train.labels
         self.group_of = np.full(len(rows), -1)
         if recipe.groups:
             self.group_names, self.group_of = group_rows(rows, recipe.groups, title)
@@ -94,11 +121,14 @@ class TrainingData:
         self.distillation = taught[source_of, None].astype(np.float32)
         if recipe.teachers:
             self.train.teacher = self._teach(recipe.teachers)
-        self._open_validation(attributes, processor, title)
 
     def _open_validation(self, attributes: Sequence[str], processor: Any, title: str) -> None:
         recipe = self.recipe
-        rows, source_of = open_sources(recipe.sources, "validation", recipe.seed)
+        if self.stream is None:
+            rows, source_of = open_sources(recipe.sources, "validation", recipe.seed)
+        else:
+            rows = load_split(title, "validation", alone=True)
+            source_of = np.zeros(len(rows), int)
         with self.accelerator.main_process_first():
             self.validation = AttributeDataset(
                 rows, attributes, processor, keep_decoded=recipe.keep_decoded
@@ -117,14 +147,46 @@ class TrainingData:
             self.validation_parts["group"] = {name: group_of == i for i, name in enumerate(names)}
 
     def loaders(self) -> tuple[DataLoader, DataLoader]:
-        """Loaders of training and of validation batches, not yet prepared by Accelerate."""
+        """Loaders of training and of validation batches, prepared by Accelerate."""
         options: dict[str, Any] = {
             "num_workers": self.recipe.workers,
             "worker_init_fn": leave_signals_to_the_trainer,
         }
-        size = self.recipe.batch_size
-        train = batch_loader(self.train, size, sampler=self.sampler, drop_last=True, **options)
-        return train, batch_loader(self.validation, size, **options)
+        size, prepare = self.recipe.batch_size, self.accelerator.prepare
+        validation = prepare(batch_loader(self.validation, size, **options))
+        if self.stream is None:
+            train = batch_loader(self.train, size, sampler=self.sampler, drop_last=True, **options)
+            return prepare(train), validation
+        # The stream is this process's share already: Accelerate would have one process read it all.
+        train = prepare_data_loader(
+            batch_loader(self.stream, None, **options),
+            self.accelerator.device,
+            num_processes=1,
+            process_index=0,
+            put_on_device=True,
+            dispatch_batches=False,
+        )
+        return train, validation
+
+    def start_at(self, epoch: int, batch: int) -> None:
+        """
+        Says what the training loader gives next.
+
+        Args:
+            epoch: Counts from 0.
+            batch: Batches of the epoch that this process took before.
+        """
+        if self.stream is not None:
+            self.stream.start_at(epoch, batch)
+            return
+        self.train.epoch = self.sampler.epoch = epoch
+        self.sampler.start = batch * self.recipe.batch_size * self.accelerator.num_processes
+
+    def names(self, batch: dict[str, Any]) -> list[str]:
+        """What the dataset calls the images of a training batch."""
+        if self.stream is not None:
+            return batch["names"]
+        return [self.train.images.name(row) for row in batch["row"].tolist()]
 
     def _teach(self, teachers: Sequence[str]) -> np.ndarray:
         """The teachers' probabilities of the rows that are shown to them, asked for once a run."""

@@ -23,6 +23,13 @@ class Recipe:
         data: Folder that a script of `datasets_scripts/` wrote, or a Hub dataset id; or a list of
             them, some perhaps with conditions, see `label2label.training.sources`.
         vocabulary: Attributes to learn, see `label2label.data.vocabulary`.
+        streaming: Whether the training split is read from front to back, from disk or the Hub, and
+            never whole, see `label2label.training.streaming`. Teachers, groups and more than one
+            plain dataset need all rows at once and are refused.
+        shuffle_buffer: Images that each of the processes that read a stream holds and shuffles, in
+            whole batches.
+        batches_per_epoch: Batches of an epoch on each process, for streaming; 0 for as many as the
+            images fill of which the dataset's card tells.
 
     Model:
         init_from: Folder or Hub id of a whole model to go on from, or the name of one that ships
@@ -71,13 +78,16 @@ class Recipe:
             optimizer state only (FSDP), see `label2label.training.sharding`.
         workers: Processes that prepare images.
         keep_decoded: Whether images are decoded once and kept as plain pixels on disk (40 kB for an
-            image of CelebA's crops), which spares most of the preparation.
+            image of CelebA's crops), which spares most of the preparation. Streamed ones never are.
         seed: Of everything random.
         checkpoint_every: Steps between states to resume from, beside one an epoch; 0 for none.
     """
 
     data: str | list[Any] = "data/celeba"
     vocabulary: str = "celeba-40"
+    streaming: bool = False
+    shuffle_buffer: int = 4096
+    batches_per_epoch: int = 0
 
     init_from: str | None = None
     backbone: str | None = None
@@ -130,7 +140,8 @@ class Recipe:
         for name in shares:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in 0..1, got {getattr(self, name)}")
-        for name in ("epochs", "batch_size", "gradient_accumulation", "mixup_alpha"):
+        positive = ("epochs", "batch_size", "gradient_accumulation", "mixup_alpha")
+        for name in (*positive, "shuffle_buffer"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.init_from and (self.backbone or self.backbone_config):
@@ -146,6 +157,7 @@ class Recipe:
                 raise ValueError(
                     f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
                 )
+        self._check_streaming()
         if not self.groups:
             for name in ("objective", "sampling"):
                 if getattr(self, name).startswith("group"):
@@ -154,6 +166,25 @@ class Recipe:
             raise ValueError("fully_sharded scales no losses: use mixed_precision bf16")
         if self.objective == "group-dro" and self.mixup:
             raise ValueError("group-dro cannot tell the group of mixed-up images: set mixup to 0")
+
+    def _check_streaming(self) -> None:
+        if self.batches_per_epoch < 0:
+            raise ValueError(f"batches_per_epoch must not be negative: {self.batches_per_epoch}")
+        if not self.streaming:
+            if self.batches_per_epoch:
+                raise ValueError("batches_per_epoch needs streaming: else an epoch is all images")
+            return
+        asked = {
+            "teachers": self.teachers,
+            "groups": self.groups,
+            f"objective {self.objective}": self.objective == "group-dro",
+            f"sampling {self.sampling}": self.sampling != "uniform",
+            "all of data but one path": self.sources != [Source(self.sources[0].path)],
+        }
+        if refused := [name for name, value in asked.items() if value]:
+            raise ValueError(
+                f"streaming never sees all rows at once: leave out {', '.join(refused)}"
+            )
 
     @property
     def sources(self) -> list[Source]:

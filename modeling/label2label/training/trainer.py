@@ -71,9 +71,9 @@ class Trainer:
         self.model, self.processor = build_model(recipe, attributes)
         self.data = TrainingData(recipe, attributes, self.processor, self.accelerator, self.output)
         self.batches_per_epoch = self.data.batches_per_epoch
-        self.train_loader, self.validation_loader = self.accelerator.prepare(*self.data.loaders())
+        self.train_loader, self.validation_loader = self.data.loaders()
         if recipe.init_from is None:
-            self.model.set_prior(attribute_frequencies(self.data.train.labels))
+            self.model.set_prior(attribute_frequencies(self.data.labels))
         self._prepare_optimization()
 
     def _prepare_optimization(self) -> None:
@@ -100,6 +100,8 @@ class Trainer:
             accelerator.register_for_checkpointing(self.sharded)
         self.progress = Progress()
         accelerator.register_for_checkpointing(self.schedule, self.progress)
+        if self.data.stream is not None:
+            accelerator.register_for_checkpointing(self.data.stream)
         self.group_dro = None
         if recipe.objective == "group-dro":
             self.group_dro = GroupDRO(len(self.data.group_names), recipe.group_step_size)
@@ -184,10 +186,8 @@ class Trainer:
         Yields:
             Batches as `AttributeDataset` makes them, on the process's device.
         """
-        progress = self.progress
-        self.data.train.epoch = self.data.sampler.epoch = progress.epoch
-        per_step = self.recipe.batch_size * self.accelerator.num_processes
-        self.data.sampler.start = progress.step_in_epoch * per_step
+        progress, stream = self.progress, self.data.stream
+        self.data.start_at(progress.epoch, progress.step_in_epoch)
         self.bar = tqdm(
             total=self.batches_per_epoch,
             initial=progress.step_in_epoch,
@@ -196,7 +196,7 @@ class Trainer:
             disable=not self.accelerator.is_local_main_process,
         )
         with self.bar:
-            yield from self.train_loader
+            yield from self.train_loader if stream is None else stream.follow(self.train_loader)
 
     def step(self, batch: dict[str, torch.Tensor]) -> float:
         """
@@ -218,7 +218,9 @@ class Trainer:
         torch.manual_seed(int(rng.integers(2**62)))
 
         rows = batch["row"].cpu().numpy()
-        share = torch.from_numpy(self.data.distillation[rows]).to(accelerator.device)
+        share: torch.Tensor | float = 0.0
+        if "teacher" in batch:
+            share = torch.from_numpy(self.data.distillation[rows]).to(accelerator.device)
         inputs = training_inputs(batch, recipe, rng, share)
         if recipe.channels_last:
             pixels = inputs["pixel_values"]
@@ -230,7 +232,7 @@ class Trainer:
             with accelerator.autocast():
                 outputs = self.model(**inputs)
             loss = self._loss(outputs, inputs, rows)
-            self._refuse_nan(loss, rows)
+            self._refuse_nan(loss, batch)
             accelerator.backward(loss)
             if accelerator.sync_gradients and recipe.max_gradient_norm:
                 accelerator.clip_grad_norm_(self.model.parameters(), recipe.max_gradient_norm)
@@ -272,15 +274,15 @@ class Trainer:
             loss = weight * loss + (1 - weight) * other
         return loss
 
-    def _refuse_nan(self, loss: torch.Tensor, rows: np.ndarray) -> None:
+    def _refuse_nan(self, loss: torch.Tensor, batch: dict[str, Any]) -> None:
         """Ends all processes where one has no loss, before it reaches the weights."""
         finite = torch.isfinite(loss.detach()).float()
         if self.accelerator.num_processes > 1:
             finite = self.accelerator.reduce(finite, "sum") == self.accelerator.num_processes
         if finite:
             return
-        own = [] if torch.isfinite(loss.detach()) else rows.tolist()
-        blamed = [self.data.train.images.name(row) for row in gather_object(own)]
+        own = [] if torch.isfinite(loss.detach()) else self.data.names(batch)
+        blamed = gather_object(own)
         kept = latest_state(self.output / "state")
         rest = f"the last good state is {kept}" if kept else "no state was saved before"
         raise UserError(
