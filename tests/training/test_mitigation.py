@@ -101,6 +101,17 @@ def test_frozen_statistics_stay_and_weights_learn(values, tmp_path):
     assert [name for name in moved if name.endswith("normalization.weight")]
 
 
+def test_a_frozen_backbone_stays_and_the_head_learns(values, tmp_path):
+    trainer = Trainer(Recipe(**{**values, "freeze_backbone": True, "epochs": 1}), tmp_path)
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    trainer.train()
+    after = trainer.model.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert not [name for name in moved if ".backbone." in name]
+    assert "normalization.running_mean" in moved
+    assert [name for name in moved if "query_network" in name]
+
+
 def test_a_models_own_crop_is_kept_and_its_calibration_is_not(values, tmp_path):
     Trainer(Recipe(**{**values, "epochs": 1}), tmp_path / "first").train()
     folder = tmp_path / "first/best"

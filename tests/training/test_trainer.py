@@ -18,7 +18,7 @@ from label2label.errors import UserError
 from label2label.training import checkpoint
 from label2label.training.build import attribute_frequencies
 from label2label.training.inputs import draw_known_words
-from label2label.training.optimization import parameter_groups
+from label2label.training.optimization import build_average, parameter_groups
 from label2label.training.recipe import Recipe
 from label2label.training.trainer import Trainer
 
@@ -248,3 +248,19 @@ def test_frequencies_count_known_labels_only():
 def test_every_switch_trains(recipe_values, tmp_path, change):
     recipe = dataclasses.replace(Recipe(**recipe_values), epochs=1, **change)
     assert Trainer(recipe, tmp_path).train()["step"] == 5
+
+
+def test_the_average_of_a_short_run_forgets_the_weights_it_started_from():
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    average = build_average(model, Recipe(ema=0.999))
+    average.update_parameters(model)
+    torch.nn.init.ones_(model.weight)
+    for _ in range(20):
+        average.update_parameters(model)
+    assert average.module.weight.item() > 0.95
+    for _ in range(20_000):
+        average.update_parameters(model)
+    torch.nn.init.zeros_(model.weight)
+    average.update_parameters(model)
+    assert average.module.weight.item() == pytest.approx(0.999, abs=1e-4)

@@ -47,16 +47,24 @@ def build_average(model: torch.nn.Module, recipe: Recipe) -> AveragedModel | Non
     """
     Makes the exponential moving average of weights and of BatchNorm's statistics.
 
+    Its decay rises with the steps n, as (1 + n) / (10 + n), so that the average of a short run is
+    not made of the weights that it started from.
+
     Args:
         model: What is averaged.
-        recipe: Gives `ema`, the decay, 0..1; 0 for no average.
+        recipe: Gives `ema`, the decay in the end, 0..1; 0 for no average.
 
     Returns:
         The average, holding the model's present weights, or `None`.
     """
     if not recipe.ema:
         return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+
+    def average(averaged: Any, current: Any, steps: torch.Tensor | int) -> None:
+        decay = min(float(recipe.ema), (1 + int(steps)) / (10 + int(steps)))
+        get_ema_multi_avg_fn(decay)(averaged, current, steps)
+
+    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
 
 
 def parameter_groups(model: torch.nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
@@ -78,6 +86,8 @@ def parameter_groups(model: torch.nn.Module, recipe: Recipe) -> list[dict[str, A
     }
     groups: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         part = name.removeprefix("label2label.").split(".")[0]
         key = (part if part in rates else "head", parameter.ndim > 1)
         groups.setdefault(key, []).append(parameter)
@@ -91,13 +101,17 @@ def parameter_groups(model: torch.nn.Module, recipe: Recipe) -> list[dict[str, A
     ]
 
 
-def freeze_statistics(model: torch.nn.Module) -> None:
+def freeze_statistics(model: torch.nn.Module, recipe: Recipe) -> None:
     """
-    Makes BatchNorm use and keep its running means and variances; its weights still learn.
+    Makes BatchNorms use and keep their running means and variances; their weights may still learn.
 
     Args:
         model: In training mode, which undoes this each time it is set.
+        recipe: Gives `freeze_statistics`, for all BatchNorms, and `freeze_backbone`, for those of
+            the backbone.
     """
-    for module in model.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and (
+            recipe.freeze_statistics or (recipe.freeze_backbone and "backbone" in name.split("."))
+        ):
             module.eval()

@@ -61,6 +61,8 @@ class Recipe:
             training; the share is drawn for every second image, the others are given none.
 
     Optimisation:
+        freeze_backbone: Whether the backbone stays as it is, statistics included: only the head
+            learns, in about a third of the time.
         freeze_statistics: Whether BatchNorm keeps the means and variances of the model or backbone
             that training starts from, so that another domain does not move them.
         epochs, batch_size: Passes over the data; images a step and process.
@@ -115,6 +117,7 @@ class Recipe:
     sampling: str = "uniform"
     group_step_size: float | int = 0.05
 
+    freeze_backbone: bool = False
     freeze_statistics: bool = False
     epochs: int = 10
     batch_size: int = 64

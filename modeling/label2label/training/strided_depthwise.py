@@ -106,7 +106,7 @@ def speed_up_strided_depthwise(module: nn.Module) -> None:
                 groups=child.groups,
                 bias=False,
             )
-            fast.load_state_dict(child.state_dict())
+            fast.weight = child.weight
             setattr(module, name, fast.train(child.training))
         else:
             speed_up_strided_depthwise(child)

@@ -80,6 +80,8 @@ class Trainer:
         recipe, accelerator = self.recipe, self.accelerator
         if accelerator.num_processes > 1:
             synchronize_batch_norm(self.model)
+        if recipe.freeze_backbone:
+            self.model.label2label.backbone.requires_grad_(False)
         speed_up_strided_depthwise(self.model)
         if recipe.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
@@ -226,8 +228,7 @@ class Trainer:
             pixels = inputs["pixel_values"]
             inputs["pixel_values"] = pixels.contiguous(memory_format=torch.channels_last)
         self.model.train()
-        if recipe.freeze_statistics:
-            freeze_statistics(self.model)
+        freeze_statistics(self.model, recipe)
         with accelerator.accumulate(self.model):
             with accelerator.autocast():
                 outputs = self.model(**inputs)
