@@ -31,19 +31,19 @@ def run_train(args: argparse.Namespace) -> int:
 
 def run_evaluate(args: argparse.Namespace) -> int:
     """Accuracy of a model on a prepared dataset."""
-    from label2label.checkpoints import default_checkpoint
+    from label2label.checkpoints import find_checkpoint
     from label2label.evaluation.evaluate import evaluate_command
 
-    args.model = args.model or str(default_checkpoint())
+    args.model = find_checkpoint(args.model)
     return evaluate_command(args)
 
 
 def run_audit(args: argparse.Namespace) -> int:
     """Accuracy and gaps between groups on data of one's own, as one HTML page."""
-    from label2label.checkpoints import default_checkpoint
+    from label2label.checkpoints import find_checkpoint
     from label2label.evaluation.audit import audit_command
 
-    args.model = args.model or str(default_checkpoint())
+    args.model = find_checkpoint(args.model)
     return audit_command(args)
 
 

@@ -129,11 +129,11 @@ def benchmark_command(args: argparse.Namespace) -> int:
     Raises:
         UserError: the model or the INT8 file will not do, or no row is left.
     """
-    from label2label.checkpoints import default_checkpoint
+    from label2label.checkpoints import find_checkpoint
     from label2label.export.benchmark_report import markdown, plot
     from label2label.export.benchmark_rows import ROW_NAMES
 
-    model = args.model or str(default_checkpoint())
+    model = find_checkpoint(args.model)
     if unknown := sorted(set(args.rows or ()) - set(ROW_NAMES)):
         raise UserError(f"no row {unknown[0]!r}: the rows are {', '.join(ROW_NAMES)}")
     names = [name for name in ROW_NAMES if name in (args.rows or ROW_NAMES)]

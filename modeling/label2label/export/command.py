@@ -6,6 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from label2label.checkpoints import find_checkpoint
 from label2label.errors import UserError
 from label2label.export.ncnn_export import NCNN_FILES, export_ncnn
 from label2label.export.onnx_export import export_onnx
@@ -43,10 +44,7 @@ def export_command(args: argparse.Namespace) -> int:
         raise UserError("ncnn's files are of the whole model, which takes a face and nothing else")
     output = Path(args.output)
     check_output(output)
-    if args.model is None:
-        from label2label.checkpoints import default_checkpoint
-
-        args.model = default_checkpoint()
+    args.model = find_checkpoint(args.model)
     backend = TorchBackend.from_pretrained(args.model)
     if args.int8:
         from label2label.export.calibration import load_calibration

@@ -66,10 +66,10 @@ def describe(args: argparse.Namespace) -> list[Repository]:
         raise UserError("--space needs --space-id, the OWNER/NAME to upload to")
     repositories = []
     if args.repo_id:
-        from label2label.checkpoints import default_checkpoint
+        from label2label.checkpoints import find_checkpoint
         from label2label.hub.model_repository import model_repository
 
-        folder = Path(args.model or default_checkpoint())
+        folder = Path(find_checkpoint(args.model))
         if not folder.is_dir():
             raise UserError(f"--model {folder} is no folder: push uploads a folder on this machine")
         onnx = Path(args.onnx) if args.onnx else None

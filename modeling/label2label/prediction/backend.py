@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from label2label.checkpoints import find_checkpoint
 from label2label.errors import UserError
 from label2label.prediction.preprocessing import Preprocessing
 
@@ -28,8 +29,8 @@ def load_backend(name: str | os.PathLike[str] | None = None, threads: int = 0) -
     """Load a model with the library that its files are for.
 
     Args:
-        name: an ONNX file, a folder that holds one and no `config.json`, a model's folder or a Hub
-            id; by default the checkpoint that ships with the package.
+        name: an ONNX file, a folder that holds one and no `config.json`, a model's folder, a Hub
+            id, or the name of a model that ships with the package; the default one where `None`.
         threads: of one inference by ONNX Runtime; its own choice by default.
 
     Returns:
@@ -38,10 +39,7 @@ def load_backend(name: str | os.PathLike[str] | None = None, threads: int = 0) -
     Raises:
         UserError: the model cannot be loaded, or a folder holds several ONNX files.
     """
-    if name is None:
-        from label2label.checkpoints import default_checkpoint
-
-        name = default_checkpoint()
+    name = find_checkpoint(name)
     path = Path(name)
     if path.is_dir() and not (path / "config.json").exists():
         files = sorted(path.glob("*.onnx"))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from label2label.checkpoints import default_checkpoint
+from label2label.checkpoints import find_checkpoint
 from label2label.errors import UserError
 from label2label.prediction.collection import (
     ImageLocation,
@@ -159,7 +159,7 @@ def digest_model(name: str | None) -> str:
     Returns:
         Hexadecimal SHA-256 of the files that decide its predictions, or the Hub id.
     """
-    path = Path(name or default_checkpoint())
+    path = Path(find_checkpoint(name))
     suffixes = (".json", ".safetensors", ".onnx")
     files = [path] if path.is_file() else []
     if path.is_dir():

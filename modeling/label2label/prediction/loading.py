@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from label2label.checkpoints import find_checkpoint
 from label2label.errors import UserError
 from label2label.models import Label2LabelForImageClassification, Label2LabelImageProcessor
 from label2label.prediction.photos import join_lines
@@ -22,7 +23,7 @@ def load_model(
     error.
 
     Args:
-        name: a folder or a Hub id.
+        name: a folder, a Hub id, or the name of a model that ships with the package.
 
     Returns:
         The model, in evaluation mode, and its processor.
@@ -31,7 +32,7 @@ def load_model(
         UserError: a file is missing or damaged, the weights do not match the config, or it is
             another kind of model.
     """
-    name = str(name)
+    name = find_checkpoint(name)
     if not Path(name).is_dir():
         if Path(name).exists():
             raise UserError(f"{name} is a file: --model takes a model's folder or a Hub id")

@@ -10,7 +10,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoBackbone, AutoConfig
 
-from label2label.checkpoints import default_checkpoint
+from label2label.checkpoints import find_checkpoint
 from label2label.errors import UserError
 from label2label.models import (
     Label2LabelConfig,
@@ -67,8 +67,7 @@ def build_model(
 def _continue_model(
     recipe: Recipe, attributes: Sequence[str]
 ) -> tuple[Label2LabelForImageClassification, Label2LabelImageProcessor]:
-    name = find_model(str(recipe.init_from))
-    model, processor = load_model(name)
+    model, processor = load_model(str(recipe.init_from))
     if [model.config.id2label[i] for i in range(model.config.num_labels)] != list(attributes):
         model = derive_model(model, attributes)
     # What was calibrated for other weights is not for these.
@@ -89,20 +88,6 @@ def _narrow(backbone: Any, wanted: dict[str, Any]) -> MobileFaceNetBackbone:
         raise UserError(f"backbone_config: {error}") from error
 
 
-def find_model(name: str) -> str:
-    """
-    Finds a model that ships with the package by its name.
-
-    Args:
-        name: Of its folder in `label2label.checkpoints`, or a folder or Hub id, left as it is.
-
-    Returns:
-        A folder or Hub id.
-    """
-    shipped = Path(default_checkpoint()).parent / name
-    return str(shipped) if "/" not in name and (shipped / "config.json").is_file() else name
-
-
 def load_backbone(name: str) -> Any:
     """
     Loads a pretrained backbone, alone or out of a whole model.
@@ -117,7 +102,7 @@ def load_backbone(name: str) -> Any:
     Raises:
         UserError: If there is none that can be loaded.
     """
-    name = find_model(name)
+    name = find_checkpoint(name)
     try:
         if AutoConfig.from_pretrained(name).model_type == Label2LabelConfig.model_type:
             return load_model(name)[0].label2label.backbone

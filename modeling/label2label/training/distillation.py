@@ -8,12 +8,13 @@ from huggingface_hub.errors import HfHubHTTPError
 from tqdm.auto import tqdm
 from transformers import PreTrainedConfig
 
+from label2label.checkpoints import find_checkpoint
 from label2label.data.batching import AttributeDataset, batch_loader
 from label2label.data.vocabulary import IGNORE_INDEX, VOCABULARIES, Vocabulary, derive_labels
 from label2label.errors import UserError
 from label2label.models import Label2LabelConfig
 from label2label.prediction.loading import load_model
-from label2label.training.build import find_model, load_backbone
+from label2label.training.build import load_backbone
 
 FOLDS = 5
 PROBED_GRID = 3  # a probe reads features pooled to 3x3
@@ -128,7 +129,7 @@ def soften_labels(
 
 def _open_teacher(name: str) -> tuple[torch.nn.Module, list[str] | None]:
     """A module from pixels to probabilities and their names, or to features and None."""
-    name = find_model(name)
+    name = find_checkpoint(name)
     try:
         config, _ = PreTrainedConfig.get_config_dict(name)
     except (OSError, ValueError, HfHubHTTPError) as error:
