@@ -46,12 +46,13 @@ def predict_dataset(
     rows = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))
     rows = rows.add_column("row", list(range(len(dataset))))
     loader = accelerator.prepare(DataLoader(rows, batch_size=batch_size, collate_fn=collate))
-    model = accelerator.prepare_model(model, evaluation_mode=True).eval()
+    layout = torch.channels_last  # faster on most devices
+    model = accelerator.prepare_model(model.to(memory_format=layout), evaluation_mode=True).eval()
     gathered: dict[str, list[np.ndarray]] = {"row": [], "logits": [], "query_logits": []}
     progress = tqdm(loader, desc="evaluate", unit="batch", disable=not accelerator.is_main_process)
     for batch in progress:
         with torch.inference_mode():
-            outputs = model(pixel_values=batch["pixel_values"])
+            outputs = model(pixel_values=batch["pixel_values"].contiguous(memory_format=layout))
         values = {"row": batch["row"], "logits": outputs.logits.float()}
         if outputs.query_logits is not None:
             values["query_logits"] = outputs.query_logits.float()
