@@ -93,14 +93,15 @@ TRAINING = """## Training
 - **Start**: a public MobileFaceNet trained for face recognition on MS-Celeb-1M
   (foamliu/MobileFaceNet, Apache-2.0), converted by `label2label convert`. MS-Celeb-1M was withdrawn
   by its publisher; it was collected from the web without the consent of the people in it.
-- **Recipe**: two rounds. `label2label train --config celeba` (`training/recipes/celeba.yaml`):
+- **Recipe**: three rounds. `label2label train --recipe celeba` (`training/recipes/celeba.yaml`):
   AdamW with warm-up and cosine decay, a lower learning rate for the backbone than for the head,
   flips, shifts, colour and erasing, mixup of images and words, an exponential moving average of the
   weights, and masked words with probability 0.1, as in Label2Label. Then `label2label train
-  --config celeba-distilled` goes on from that model: beside the labels it learns from the mean of
+  --recipe celeba-distilled` goes on from that model: beside the labels it learns from the mean of
   that model's probabilities and of a linear probe of the face-recognition backbone that never saw
-  the image, and is given some true words, so that `known_labels` condition the others. The epoch
-  with the best validation accuracy is kept."""
+  the image. Then `label2label train --recipe celeba-head` puts a smaller head on the backbone,
+  which stays, and teaches it in the same way; its sentences are given true words, so that
+  `known_labels` condition the others. The epoch with the best validation accuracy is kept."""
 
 EMISSIONS = """- **Cost**: {hours:.1f} hours on {cores} CPU cores, about {grams:g} g of CO2
   equivalent (estimated by Green Algorithms, arXiv:2007.07610, with its defaults)."""
