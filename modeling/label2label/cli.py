@@ -284,6 +284,9 @@ def build_parser() -> argparse.ArgumentParser:
     calibrate.add_argument(
         "--measure-on", metavar="SPLIT", help="measure before and after on this split, unseen"
     )
+    calibrate.add_argument(
+        "--couple-on", metavar="SPLIT", help="fit what known words tell of others to this split"
+    )
     calibrate.add_argument("--output", metavar="FILE.json", help="write the figures here")
     calibrate.add_argument(
         "--accuracy-loss",

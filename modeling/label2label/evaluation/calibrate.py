@@ -1,4 +1,5 @@
-"""`label2label calibrate`: temperature and thresholds into a model's folder, weights untouched."""
+"""`label2label calibrate`: temperature, thresholds and the coupling of known words into a model's
+folder; all other weights stay."""
 
 import json
 import os
@@ -8,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from matplotlib.figure import Figure
+from safetensors.torch import load_file, save_file
 
 from label2label.data.batching import load_split
 from label2label.data.vocabulary import IGNORE_INDEX
@@ -24,6 +27,7 @@ from label2label.evaluation.calibration import (
     to_logits,
     to_probabilities,
 )
+from label2label.evaluation.coupling import fit_coupling
 from label2label.evaluation.evaluate import collect_predictions
 from label2label.evaluation.metrics import (
     THRESHOLD,
@@ -51,8 +55,9 @@ def calibrate_command(args: Namespace) -> int:
 
     Args:
         args: `model` (folder), `data` (dataset folder or Hub id), `split` to fit to, `measure_on`
-            (another split, or None), `output` (JSON file or None; what is measured is also drawn
-            beside it, as PNG and SVG), `accuracy_loss` (0 to 1), `batch_size`, `bootstrap`
+            (another split, or None), `couple_on` (the training split, to which the coupling of
+            known words is fitted, or None), `output` (JSON file or None; what is measured is also
+            drawn beside it, as PNG and SVG), `accuracy_loss` (0 to 1), `batch_size`, `bootstrap`
             (resamples).
 
     Returns:
@@ -69,7 +74,10 @@ def calibrate_command(args: Namespace) -> int:
         raise UserError(
             f"--measure-on {args.split} is the split that is fitted to: measure on another"
         )
+    if args.couple_on in (args.split, args.measure_on) and args.couple_on:
+        raise UserError(f"--couple-on {args.couple_on}: couple on a split of its own, as train")
     accelerator = Accelerator(cpu=without_accelerator())
+    coupled_on = load_split(args.data, args.couple_on) if args.couple_on else None
     fitted_on = load_split(args.data, args.split)
     measured_on = load_split(args.data, args.measure_on) if args.measure_on else None
     model, processor = load_model(folder)
@@ -80,6 +88,12 @@ def calibrate_command(args: Namespace) -> int:
     measured = (
         collect_predictions(model, processor, measured_on, **options) if measured_on else None
     )
+    if coupled_on:
+        if model.config.head_type != "label2label":
+            raise UserError("--couple-on is for the label2label head: others take no known words")
+        coupling = collect_predictions(model, processor, coupled_on, **options)
+        if coupling is not None:
+            store_coupling(folder, couple(coupling, temperature))
     if fitting is None:
         return 0
     calibration = calibrate(fitting, temperature, args.accuracy_loss)
@@ -112,6 +126,34 @@ def calibrate_command(args: Namespace) -> int:
             save_figure(reliability_before_and_after(result), output.parent, output.stem)
     print(summary(result))
     return 0
+
+
+def couple(predictions: Predictions, temperature: float) -> torch.Tensor:
+    """Fit the coupling of known words to the predictions of the training images.
+
+    Args:
+        predictions: of the model as it is, its query network's too.
+        temperature: that these were made with.
+
+    Returns:
+        float32 (attributes, attributes), as `LabelCoupling` has it.
+    """
+    assert predictions.query_probabilities is not None
+    logits = to_logits(predictions.probabilities) * temperature
+    query_logits = to_logits(predictions.query_probabilities)
+    return fit_coupling(logits, query_logits, predictions.labels)
+
+
+def store_coupling(folder: Path, weight: torch.Tensor) -> None:
+    """Write the coupling's weights into a model's folder; all others stay.
+
+    Args:
+        folder: with `model.safetensors`.
+        weight: to store.
+    """
+    file, draft = folder / "model.safetensors", folder / ".model.safetensors.part"
+    save_file({**load_file(file), "coupling.weight": weight}, draft, metadata={"format": "pt"})
+    os.replace(draft, file)
 
 
 def calibrate(predictions: Predictions, temperature: float, accuracy_loss: float) -> Calibration:

@@ -34,12 +34,7 @@ def training_inputs(
     if rng.random() < recipe.mixup:
         return mix_batch(inputs, recipe.mixup_alpha, rng)
     if recipe.known_words:
-        given = draw_known_words(labels, recipe.known_words, rng)
-        # Asked beside true words, the model is to say what is labelled: a teacher, who was not
-        # given them, says less.
-        told = (given >= 0).any(dim=1, keepdim=True)
-        true = soften_labels(labels, None, 0.0, recipe.label_smoothing)
-        inputs |= {"known_labels": given, "labels": torch.where(told, true, soft)}
+        inputs["known_labels"] = draw_known_words(labels, recipe.known_words, rng)
     return inputs
 
 

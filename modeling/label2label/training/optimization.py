@@ -73,8 +73,7 @@ def parameter_groups(model: torch.nn.Module, recipe: Recipe) -> list[dict[str, A
 
     Args:
         model: A `Label2LabelForImageClassification`.
-        recipe: Gives the rates and the decay of matrices and kernels; vectors have none, nor has
-            the coupling.
+        recipe: Gives the rates and the decay of matrices and kernels; vectors have none.
 
     Returns:
         Groups for an optimizer.
@@ -84,16 +83,13 @@ def parameter_groups(model: torch.nn.Module, recipe: Recipe) -> list[dict[str, A
         "head": recipe.head_learning_rate,
         # The last BatchNorm alone sets how large logits are, and starts far below where they end.
         "normalization": 10 * recipe.head_learning_rate,
-        # So does the coupling, from zero, and it learns from few words.
-        "coupling": 10 * recipe.head_learning_rate,
     }
     groups: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         part = name.removeprefix("label2label.").split(".")[0]
-        decays = parameter.ndim > 1 and part != "coupling"
-        key = (part if part in rates else "head", decays)
+        key = (part if part in rates else "head", parameter.ndim > 1)
         groups.setdefault(key, []).append(parameter)
     return [
         {

@@ -58,8 +58,7 @@ class Recipe:
         sampling: `"uniform"`, or `"group-balanced"`: all groups are drawn equally often.
         group_step_size: How fast the weights of group DRO move.
         known_words: Largest share, 0..1, of an image's words that are given as `known_labels` in
-            training; the share is drawn for every second image, the others are given none. Images
-            that are given words learn from their labels alone, not from teachers.
+            training; the share is drawn for every second image, the others are given none.
 
     Optimisation:
         freeze_backbone: Whether the backbone stays as it is, statistics included: only the head
