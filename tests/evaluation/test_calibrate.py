@@ -5,12 +5,14 @@ import shutil
 import datasets
 import numpy as np
 import pytest
+import torch
 from label2label import Label2LabelImageProcessor
 from label2label.cli import main
 from label2label.evaluation.calibrate import calibration_effect
 from label2label.evaluation.calibration import Calibration
 from label2label.evaluation.scores import Predictions
 from label2label.prediction.loading import load_model
+from safetensors.torch import load_file
 
 from .conftest import ATTRIBUTES
 
@@ -133,3 +135,18 @@ def test_too_few_people_are_refused(folder, tmp_path, capsys):
     datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "data" / "validation-0.parquet")
     assert calibrate(folder, tmp_path) == 2
     assert "too few people" in capsys.readouterr().err
+
+
+def test_a_coupling_is_fitted_to_another_split_and_all_else_stays(folder, two_splits):
+    before = load_file(folder / "model.safetensors")
+    assert calibrate(folder, two_splits, "--couple-on", "test") == 0
+    after = load_file(folder / "model.safetensors")
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert changed == {"coupling.weight"}
+    assert load_model(folder)[0].coupling.weight.diagonal().abs().max() == 0
+    assert sorted(path.name for path in folder.iterdir() if path.name[0] == ".") == []
+
+
+def test_a_coupling_on_the_split_of_the_thresholds_is_refused(folder, two_splits, capsys):
+    assert calibrate(folder, two_splits, "--couple-on", "validation") == 2
+    assert "couple on a split of its own" in capsys.readouterr().err

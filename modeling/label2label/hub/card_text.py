@@ -100,8 +100,9 @@ TRAINING = """## Training
   --recipe celeba-distilled` goes on from that model: beside the labels it learns from the mean of
   that model's probabilities and of a linear probe of the face-recognition backbone that never saw
   the image. Then `label2label train --recipe celeba-head` puts a smaller head on the backbone,
-  which stays, and teaches it in the same way; its sentences are given true words, so that
-  `known_labels` condition the others. The epoch with the best validation accuracy is kept."""
+  which stays, and teaches it in the same way. Of each round the epoch with the best validation
+  accuracy is kept. `label2label calibrate --couple-on train` then fits what known words tell of the
+  others to the training labels, and temperature and thresholds to the validation labels."""
 
 EMISSIONS = """- **Cost**: {hours:.1f} hours on {cores} CPU cores, about {grams:g} g of CO2
   equivalent (estimated by Green Algorithms, arXiv:2007.07610, with its defaults)."""
