@@ -47,7 +47,8 @@ def predict_dataset(
     rows = rows.add_column("row", list(range(len(dataset))))
     loader = accelerator.prepare(DataLoader(rows, batch_size=batch_size, collate_fn=collate))
     layout = torch.channels_last  # faster on most devices
-    model = accelerator.prepare_model(model.to(memory_format=layout), evaluation_mode=True).eval()
+    model = model.to(memory_format=layout)  # type: ignore[call-overload]
+    model = accelerator.prepare_model(model, evaluation_mode=True).eval()
     gathered: dict[str, list[np.ndarray]] = {"row": [], "logits": [], "query_logits": []}
     progress = tqdm(loader, desc="evaluate", unit="batch", disable=not accelerator.is_main_process)
     for batch in progress:

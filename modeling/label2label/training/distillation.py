@@ -167,7 +167,7 @@ def _both_ways(
 ) -> np.ndarray:
     """Means over each image and its mirror image, (images, values)."""
     layout = torch.channels_last  # faster on most devices
-    module.to(device, memory_format=layout)
+    module.to(device, memory_format=layout)  # type: ignore[call-overload]
     rows = []
     for batch in tqdm(batch_loader(data, batch_size), desc=title, unit="batch"):
         pixels = batch["pixel_values"].to(device, memory_format=layout)
