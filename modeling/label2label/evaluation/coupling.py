@@ -4,7 +4,7 @@ import torch
 
 from label2label.evaluation.metrics import FloatArray, IntArray
 
-STEPS = 500
+STEPS = 500  # too few for what few images say to become large
 LEARNING_RATE = 0.01
 RIDGE = 1e-5  # on the sum of squared weights, beside the mean cross-entropy
 
