@@ -55,15 +55,11 @@ class Table:
 
     Args:
         split: That they are scored on.
-        epochs: Of every cell.
         rows: By name, settings of the recipe.
-        recipe: That the settings change.
     """
 
     split: str
-    epochs: int
     rows: dict[str, list[str]]
-    recipe: str = "celeba"
 
 
 def _size(hidden: int, heads: int, layers: tuple[int, int] = (1, 1)) -> list[str]:
@@ -78,7 +74,6 @@ def _size(hidden: int, heads: int, layers: tuple[int, int] = (1, 1)) -> list[str
 TABLES = {
     "heads": Table(
         "test",
-        4,
         {
             "fc": ["model.head_type=fc"],
             "query2label": ["model.head_type=query2label"],
@@ -93,7 +88,6 @@ TABLES = {
     ),
     "sizes": Table(
         "validation",
-        4,
         {
             "32 wide": _size(32, 4),
             "64 wide": _size(64, 4),
@@ -108,7 +102,6 @@ TABLES = {
     ),
     "recipe": Table(
         "validation",
-        4,
         {
             "the recipe": [],
             "no augmentation but flip and shift": [
@@ -130,6 +123,7 @@ TABLES = {
     ),
 }
 SEEDS = (0, 1, 2)
+EPOCHS = 4
 SCORES = ("accuracy", "balanced_accuracy", "query_accuracy")
 
 
@@ -170,13 +164,17 @@ def train_cell(args: argparse.Namespace, row: str, seed: int) -> None:
     Raises:
         UserError: If the training fails or is stopped.
     """
-    table, folder = TABLES[args.table], cell_folder(args, row, seed)
+    folder = cell_folder(args, row, seed)
     if (folder / "cell.json").is_file():
         return
     print(f"== {row}, seed {seed}", file=sys.stderr, flush=True)
-    arguments = ["train", "--recipe", args.recipe or table.recipe, "--data", args.data]
-    arguments += ["--output", str(folder)]
-    for setting in [f"seed={seed}", f"epochs={args.epochs}", *args.set, *table.rows[row]]:
+    arguments = ["train", "--recipe", args.recipe, "--data", args.data, "--output", str(folder)]
+    for setting in [
+        f"seed={seed}",
+        f"epochs={args.epochs}",
+        *args.set,
+        *TABLES[args.table].rows[row],
+    ]:
         arguments += ["--set", setting]
     if list((folder / "state").glob("step-*")):
         arguments.append("--resume")
@@ -391,10 +389,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("table", choices=list(TABLES))
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="all by default")
-    parser.add_argument("--recipe", metavar="NAME|FILE", help="the table's own by default")
+    parser.add_argument("--recipe", default="celeba", metavar="NAME|FILE")
     parser.add_argument("--data", default="data/celeba", metavar="DIR")
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
-    parser.add_argument("--epochs", type=int, help="the budget of every cell")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="the budget of every cell")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), metavar="DIR")
     parser.add_argument("--output", type=Path, help="results/ablation_TABLE.json by default")
@@ -402,7 +400,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     table = TABLES[args.table]
     args.rows = args.rows or list(table.rows)
-    args.epochs = args.epochs or table.epochs
     args.output = args.output or Path(f"results/ablation_{args.table}.json")
     if unknown := sorted(set(args.rows) - set(table.rows)):
         parser.error(f"unknown row {', '.join(unknown)}; known: {', '.join(table.rows)}")

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from label2label.checkpoints import default_checkpoint
+from label2label.checkpoints import find_checkpoint
 from label2label.errors import UserError
 from label2label.files import sha256, write_whole
 from label2label.training.recipe import load_recipe
@@ -74,13 +74,13 @@ def plan_steps(args: argparse.Namespace) -> Iterator[Step]:
         for split in SPLITS:
             for data in ("utkface", "celeba"):
                 output = run / f"{data}-{split}.json"
-                model = str(run / "best") if recipe else args.model or default_checkpoint()
+                model = str(run / "best") if recipe else find_checkpoint(args.model)
                 arguments = ["evaluate", "--model", model, "--data", getattr(args, data)]
                 arguments += ["--split", split, "--output", str(output)]
                 if data == "utkface":
                     arguments += ["--group", "race"]
                 if split == "test" and recipe:
-                    arguments += ["--against", args.model or default_checkpoint()]
+                    arguments += ["--against", find_checkpoint(args.model)]
                 yield Step(f"{name}: evaluate on {data}, {split}", arguments, output)
 
 
@@ -115,7 +115,7 @@ def hold_on_to_model(args: argparse.Namespace) -> None:
     Raises:
         UserError: If the runs were begun from other weights.
     """
-    weights = Path(args.model or default_checkpoint()) / "model.safetensors"
+    weights = Path(find_checkpoint(args.model)) / "model.safetensors"
     if not weights.is_file():
         raise UserError(f"{weights} is missing: --model takes the folder of a model")
     start = {"weights_sha256": sha256(weights)}

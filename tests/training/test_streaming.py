@@ -28,9 +28,9 @@ FEATURES = datasets.Features(
 # resume. Every process writes the images of each of its runs' batches.
 PROGRAM = """
 import json, sys
-import yaml
 from label2label.training.recipe import Recipe
 from label2label.training.trainer import Trainer
+from tests.training.test_streaming import watch
 
 values, runs, output = (json.loads(argument) for argument in sys.argv[1:])
 seen = []
@@ -38,18 +38,10 @@ for data, folder, stop, resume in runs:
     trainer = Trainer(Recipe(**{**values, "data": data}), folder)
     if resume:
         trainer.resume()
-    step, names = trainer.step, []
-
-    def record(batch):
-        names.append(batch["names"])
-        trainer.interrupted = len(names) == stop
-        return step(batch)
-
-    trainer.step = record
     # It would close the group of processes, which the next run needs.
     trainer.accelerator.end_training = lambda: None
-    result = trainer.train()
-    seen.append({"names": names, "losses": [entry["train_loss"] for entry in result["history"]]})
+    names, history = watch(trainer, stop), trainer.progress.history
+    seen.append({"names": names, "losses": [entry["train_loss"] for entry in history]})
     rank = trainer.accelerator.process_index
 with open(f"{output}/{rank}.json", "w") as file:
     json.dump(seen, file)
@@ -130,7 +122,7 @@ def test_two_processes_see_every_image_once_resume_and_bear_uneven_files(values,
         ],
         check=True,
         timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     processes = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
     epochs = []

@@ -74,13 +74,15 @@ def calibrate_command(args: Namespace) -> int:
         raise UserError(
             f"--measure-on {args.split} is the split that is fitted to: measure on another"
         )
-    if args.couple_on in (args.split, args.measure_on) and args.couple_on:
+    if args.couple_on and args.couple_on in (args.split, args.measure_on):
         raise UserError(f"--couple-on {args.couple_on}: couple on a split of its own, as train")
     accelerator = Accelerator(cpu=without_accelerator())
     coupled_on = load_split(args.data, args.couple_on) if args.couple_on else None
     fitted_on = load_split(args.data, args.split)
     measured_on = load_split(args.data, args.measure_on) if args.measure_on else None
     model, processor = load_model(folder)
+    if args.couple_on and model.config.head_type != "label2label":
+        raise UserError("--couple-on is for the label2label head: others take no known words")
     # What the logits are divided by now; the fit starts from none.
     temperature = float(model.config.temperature)
     options = {"batch_size": args.batch_size, "accelerator": accelerator}
@@ -88,15 +90,12 @@ def calibrate_command(args: Namespace) -> int:
     measured = (
         collect_predictions(model, processor, measured_on, **options) if measured_on else None
     )
-    if coupled_on:
-        if model.config.head_type != "label2label":
-            raise UserError("--couple-on is for the label2label head: others take no known words")
-        coupling = collect_predictions(model, processor, coupled_on, **options)
-        if coupling is not None:
-            store_coupling(folder, couple(coupling, temperature))
+    coupling = collect_predictions(model, processor, coupled_on, **options) if coupled_on else None
     if fitting is None:
         return 0
     calibration = calibrate(fitting, temperature, args.accuracy_loss)
+    if coupling is not None:
+        store_coupling(folder, couple(coupling, temperature))
     resamples = args.bootstrap or 1000
     result = {
         "model": identify_model(folder, model),
@@ -110,6 +109,7 @@ def calibrate_command(args: Namespace) -> int:
             "num_images": len(fitting.labels),
             "cross_validation": calibration.cross_validation,
         },
+        "coupled_on": coupling and {"split": args.couple_on, "num_images": len(coupling.labels)},
         "measured_on": measured
         and {
             "split": args.measure_on,

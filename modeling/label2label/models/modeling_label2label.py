@@ -228,8 +228,6 @@ class Label2LabelPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ("Label2LabelDecoderLayer",)
     _supports_sdpa = True
-    # Weights from before there was a coupling have none: it is zero then.
-    _keys_to_ignore_on_load_missing = (r"^coupling\.weight$",)
 
     def save_pretrained(self, save_directory, **kwargs):
         """Saves weights, config and the code that loads them, reachable by every Auto class."""

@@ -104,10 +104,11 @@ def load_backbone(name: str) -> Any:
     """
     name = find_checkpoint(name)
     try:
-        if AutoConfig.from_pretrained(name).model_type == Label2LabelConfig.model_type:
+        config = AutoConfig.from_pretrained(name)
+        if config.model_type == Label2LabelConfig.model_type:
             return load_model(name)[0].label2label.backbone
         # AutoBackbone.from_pretrained takes Hub ids only, so the class comes from the config.
-        backbone_class = type(AutoBackbone.from_config(AutoConfig.from_pretrained(name)))
+        backbone_class = type(AutoBackbone.from_config(config))
         backbone = backbone_class.from_pretrained(name, dtype=torch.float32)
     except Exception as error:  # the Hub's client raises its transport's errors as they are
         first = str(error).strip().splitlines()[0]

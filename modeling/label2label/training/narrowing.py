@@ -1,11 +1,11 @@
 """A narrower backbone out of a trained one: of every layer, the channels that matter most."""
 
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from label2label.models.configuration_mobilefacenet import MobileFaceNetConfig
 from label2label.models.modeling_mobilefacenet import (
     MobileFaceNetBackbone,
     MobileFaceNetConvLayer,
@@ -36,10 +36,9 @@ def narrow_backbone(backbone: MobileFaceNetBackbone, width: float) -> MobileFace
             f"width_multiplier {width} must be less than the backbone's, "
             f"{backbone.config.width_multiplier}"
         )
-    fields = {**backbone.config.to_dict(), "width_multiplier": width}
-    for name in ("model_type", "auto_map", "architectures", "transformers_version", "dtype"):
-        fields.pop(name, None)
-    narrow = MobileFaceNetBackbone(MobileFaceNetConfig(**fields))
+    config = copy.deepcopy(backbone.config)
+    config.width_multiplier = width
+    narrow = MobileFaceNetBackbone(config)
     # Modules of modules have no types that are known before they run.
     old: Any = backbone.encoder
     new: Any = narrow.encoder
@@ -88,6 +87,3 @@ def _copy_channels(
         for name, values in target.state_dict().items():
             given = source.state_dict()[name]
             values.copy_(given[outputs] if given.ndim else given)
-
-
-__all__ = ["narrow_backbone"]

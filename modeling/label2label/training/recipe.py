@@ -62,7 +62,7 @@ class Recipe:
 
     Optimisation:
         freeze_backbone: Whether the backbone stays as it is, statistics included: only the head
-            learns, in about a third of the time.
+            learns, in less time.
         freeze_statistics: Whether BatchNorm keeps the means and variances of the model or backbone
             that training starts from, so that another domain does not move them.
         epochs, batch_size: Passes over the data; images a step and process.
