@@ -7,9 +7,11 @@
 Every step (a training, an evaluation) leaves a file and is skipped where that exists: a run that
 was stopped goes on with the same command. `--list` prints the commands of the steps to come.
 
-Written: `fairness_before.json` (the model as it is, by group), `fairness_mitigation.json` (after
-each recipe: the shifted domain, what was forgotten of CelebA, gaps between groups, raw and
-age-adjusted) and `fairness_few_shot.json` (how much 10, 50, 200 and 1,000 labelled images bring).
+Written, the last two with pictures: `fairness_before.json` (the model as it is, by group),
+`fairness_mitigation.json` (after each recipe: the shifted domain, what was forgotten of CelebA,
+gaps between groups, raw and age-adjusted) and `fairness_few_shot.json` (how much 10, 50, 200 and
+1,000 labelled images bring).
+
 The mitigation that is `chosen` is so on validation: the best on the shifted domain of those that
 cost CelebA at most 0.3 points. Test is read once a row. Differences from the model before are
 paired; all intervals are of 95 %.
@@ -27,10 +29,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from label2label.checkpoints import find_checkpoint
 from label2label.errors import UserError
+from label2label.evaluation.plots import BLUE, GRAY, ORANGE, STYLE, save_figure
 from label2label.files import sha256, write_whole
 from label2label.training.recipe import load_recipe
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 RECIPES = ("finetune-shifted", "finetune-merged", "group-balanced", "group-dro")
 FEW_SHOT_RECIPE = "finetune-merged"
@@ -225,7 +232,9 @@ def describe_row(args: argparse.Namespace, name: str) -> dict[str, Any]:
         for split in SPLITS
     }
     if name != "before":
-        by_race = read("utkface-test.json")["comparison"]["groups"]["race"]["per_group"]
+        tested = read("utkface-test.json")
+        row["weights_sha256"] = tested["model"]["weights_sha256"]
+        by_race = tested["comparison"]["groups"]["race"]["per_group"]
         row["difference"] = {
             "by_race": by_race,
             "shifted": by_race[args.shifted],
@@ -327,11 +336,94 @@ def write_tables(args: argparse.Namespace) -> None:
         if chosen:
             table["goals"] = judge(before, mitigated[chosen])
         _write(args.output / "fairness_mitigation.json", table)
+        save_figure(mitigation_plot(table), args.output, "fairness_mitigation")
     few = {limit: rows[name] for limit in args.few_shot if (name := f"few-shot-{limit}") in rows}
     if few:
         table = about | {"recipe": FEW_SHOT_RECIPE, "before": before, "images": few}
         _write(args.output / "fairness_few_shot.json", table)
+        save_figure(few_shot_plot(table), args.output, "fairness_few_shot")
     print(markdown(rows))
+
+
+def mitigation_plot(table: dict[str, Any]) -> Figure:
+    """What each recipe gains on the shifted domain and costs on CelebA; and Male by race, before
+    and after the chosen one.
+
+    Args:
+        table: As it is written to `fairness_mitigation.json`.
+
+    Returns:
+        A figure of two panels, or of one where no recipe is chosen.
+    """
+    with rc_context(STYLE):
+        figure = Figure(figsize=(8.5, 3.6), layout="constrained")
+        panels = figure.subplots(1, 2 if table["chosen"] else 1, squeeze=False)[0]
+        for name, row in table["after"].items():
+            points = []
+            for domain in ("celeba", "shifted"):
+                change = row["difference"][domain]
+                points.append(100 * np.array([change["difference"], *change["interval"]]))
+            (x, *x_ends), (y, *y_ends) = points
+            panels[0].errorbar(
+                *(x, y),
+                xerr=np.abs(np.array(x_ends) - x)[:, None],
+                yerr=np.abs(np.array(y_ends) - y)[:, None],
+                fmt="o",
+                capsize=2,
+                color=BLUE if name == table["chosen"] else GRAY,
+            )
+            panels[0].annotate(name, (x, y), xytext=(5, 5), textcoords="offset points")
+        panels[0].axvline(-100 * LARGEST_LOSS, color=GRAY, linestyle="--", linewidth=0.8)
+        panels[0].set_xlabel("CelebA: accuracy gained, points (dashed: the most it may cost)")
+        panels[0].set_ylabel(f"{table['shifted']}: Male and Young gained, points")
+        if table["chosen"]:
+            _draw_races(panels[1], table["before"]["test"], table["after"][table["chosen"]]["test"])
+            panels[1].set_xlabel(f"accuracy of Male on UTKFace, {table['chosen']}")
+    return figure
+
+
+def _draw_races(axes: Axes, before: dict[str, Any], after: dict[str, Any]) -> None:
+    races = sorted(before["Male_by_race"], key=lambda race: before["Male_by_race"][race])[::-1]
+    for y, race in enumerate(races):
+        start, end = before["Male_by_race"][race], after["Male_by_race"][race]
+        axes.plot([start, end], [y, y], color=GRAY, linewidth=1.5, zorder=1)
+        axes.scatter(start, y, color=ORANGE, zorder=2, label="before" if y == 0 else None)
+        axes.scatter(end, y, color=BLUE, zorder=2, label="after" if y == 0 else None)
+    titles = [f"{race}, {before['num_images_by_race'][race]} images" for race in races]
+    axes.set_yticks(range(len(races)), titles)
+    axes.legend(frameon=False)
+
+
+def few_shot_plot(table: dict[str, Any]) -> Figure:
+    """The shifted domain's accuracy over the number of its labelled images.
+
+    Args:
+        table: As it is written to `fairness_few_shot.json`.
+
+    Returns:
+        A figure.
+    """
+    counts = [0, *(int(count) for count in table["images"])]
+    rows = [table["before"]["test"], *(row["test"] for row in table["images"].values())]
+    with rc_context(STYLE):
+        figure = Figure(figsize=(6, 3.4), layout="constrained")
+        axes = figure.subplots()
+        for key, title, color in (("mean", "Male and Young", BLUE), ("Male", "Male", ORANGE)):
+            value = np.array([row[key]["value"] for row in rows])
+            ends = np.array([row[key]["interval"] for row in rows]).T
+            axes.errorbar(
+                *(range(len(counts)), value),
+                yerr=np.abs(ends - value),
+                fmt="o-",
+                capsize=3,
+                color=color,
+                label=title,
+            )
+        axes.set_xticks(range(len(counts)), [f"{count:,}" for count in counts])
+        axes.set_xlabel(f"labelled images of {table['shifted']} faces, at most")
+        axes.set_ylabel("accuracy, 95 % interval")
+        axes.legend(frameon=False)
+    return figure
 
 
 def markdown(rows: dict[str, dict[str, Any]]) -> str:

@@ -21,14 +21,14 @@ def load_evaluations(folders: Iterable[Path]) -> list[dict[str, Any]]:
     """Evaluations by group among the JSON files of some folders.
 
     Args:
-        folders: those that do not exist are left out.
+        folders: with those in them; those that do not exist are left out.
 
     Returns:
-        What `label2label evaluate` wrote of test splits by group, by file name.
+        What `label2label evaluate` wrote of test splits by group, each file once.
     """
     evaluations: dict[str, dict[str, Any]] = {}
     for folder in folders:
-        for path in sorted(folder.glob("*.json")):
+        for path in sorted(folder.rglob("*.json"), key=lambda path: (len(path.parts), path)):
             try:
                 evaluation = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError) as error:
@@ -38,7 +38,7 @@ def load_evaluations(folders: Iterable[Path]) -> list[dict[str, Any]]:
             if not isinstance(evaluation, dict) or not needed <= set(evaluation):
                 continue  # other results lie there too
             if evaluation["groups"] and evaluation["dataset"]["split"] == "test":
-                evaluations.setdefault(path.name, evaluation)
+                evaluations.setdefault(str(path.relative_to(folder)), evaluation)
     return list(evaluations.values())
 
 

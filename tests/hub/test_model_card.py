@@ -128,7 +128,8 @@ def test_results_that_are_there_appear(model, results):
 def test_the_examples_name_the_hub_id_where_there_is_one(model, results):
     text = str(model_card(model, results, repo_id="someone/faces"))
     assert 'model="someone/faces"' in text
-    assert "default_checkpoint" not in text
+    assert "find_checkpoint" not in text
+    assert 'find_checkpoint("tiny")' in str(model_card(model, results))
 
 
 def test_the_examples_are_python(model, results):
@@ -142,6 +143,85 @@ def test_results_of_other_weights_are_refused(model, results):
     (model / "model.safetensors").write_bytes(b"other weights")
     with pytest.raises(UserError, match="evaluate them again"):
         model_card(model, results)
+
+
+def test_a_models_own_results_come_before_those_of_the_default_model(model, results):
+    (model / "model.safetensors").write_bytes(b"other weights")
+    own = evaluation(0.8765)
+    own["model"]["weights_sha256"] = hashlib.sha256(b"other weights").hexdigest()
+    (results / "tiny").mkdir()
+    (results / "tiny" / "celeba_test.json").write_text(json.dumps(own))
+    hour = [{"seconds": 3600.0}]
+    (results / "training_celeba.json").write_text(json.dumps(hour))
+    (results / "tiny" / "training_tiny.json").write_text(json.dumps(hour))
+    text = str(model_card(model, results))
+    assert "0.8765" in text
+    assert "0.9025" not in text
+    assert "2.0 hours" in text  # the default model's training is a part of its own
+    assert text.index("  - `celeba` ") < text.index("  - `tiny` ")
+    assert "`group-dro`" not in text
+
+
+def shift_figures(male, celeba):
+    figure = {"value": 0.8, "interval": [0.7, 0.9]}
+    gap = {**figure, "worst": "A", "best": "B"}
+    return {
+        **dict.fromkeys(("mean", "Young", "from_15_mean", "from_15_Male"), figure),
+        **dict.fromkeys(("Male_gap", "Male_gap_age_adjusted", "from_15_Male_gap"), gap),
+        "Male": {**figure, "value": male},
+        "celeba": {**figure, "value": celeba},
+        "Male_by_race": {"A": 0.6111, "B": 0.7},
+        "Young_by_race": {"A": 0.8, "B": 0.9},
+        "num_images_by_race": {"A": 40, "B": 1500},
+    }
+
+
+@pytest.fixture
+def shift(results):
+    """Results of the model before and after a mitigation, whose weights are `b"fair"`."""
+    before = {"model": {"name": "tiny"}, "shifted": "A", "test": shift_figures(0.6111, 0.9025)}
+    before["model"]["weights_sha256"] = hashlib.sha256(b"weights").hexdigest()
+    by_race = {race: {"difference": 0.0333, "interval": [0.01, 0.05]} for race in "AB"}
+    row = {
+        "test": shift_figures(0.8222, 0.9001),
+        "difference": {"by_race": by_race},
+        "weights_sha256": hashlib.sha256(b"fair").hexdigest(),
+        "training": {"seconds": 120.0},
+    }
+    goals = {"Male": {"value": 0.8222, "goal": "at least 0.9", "met": False}}
+    after = {"group-dro": row, "finetune-shifted": {**row, "weights_sha256": "others"}}
+    table = {**before, "before": before, "after": after, "chosen": "group-dro", "goals": goals}
+    (results / "fairness_before.json").write_text(json.dumps(before))
+    (results / "fairness_mitigation.json").write_text(json.dumps(table))
+
+
+def test_a_model_before_mitigation_says_that_it_is_not_mitigated(model, results, shift):
+    card = model_card(model, results)
+    assert "before any mitigation" in card.text
+    assert "| Male, A | 0.6111 | [0.7000, 0.9000] |" in card.text
+    assert "| B | 1,500 | 0.7000 | 0.9000 |" in card.text
+    assert "this model is not mitigated" in card.text
+    assert card.data.datasets == ["celeba"]
+
+
+def test_a_mitigated_model_is_shown_beside_the_one_before(model, results, shift, validator):
+    (model / "model.safetensors").write_bytes(b"fair")
+    own = evaluation(0.9001)
+    own["model"]["weights_sha256"] = hashlib.sha256(b"fair").hexdigest()
+    (results / "tiny").mkdir()
+    (results / "tiny" / "celeba_test.json").write_text(json.dumps(own))
+    card = model_card(model, results)
+    assert "before and after mitigation" in card.text
+    assert "not mitigated" not in card.text
+    assert "| Male, A | 0.6111 | 0.8222 | [0.7000, 0.9000] |" in card.text
+    assert (
+        "| A | 40 | 0.6111 | 0.6111 | 0.8000 | 0.8000 | +0.0333 | [0.0100, 0.0500] |" in card.text
+    )
+    assert "| Male | 0.8222 | at least 0.9 | **no** |" in card.text
+    assert "of which `group-dro` was chosen" in card.text
+    assert "training part of UTKFace" in card.text
+    assert card.data.datasets == ["celeba", "utkface"]
+    card.validate()
 
 
 def test_a_model_without_test_results_has_no_card(model, results):

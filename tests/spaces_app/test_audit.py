@@ -88,5 +88,8 @@ def test_only_test_splits_by_group_are_read_and_damaged_files_are_left_out(tmp_p
     }
     for name, text in files.items():
         (tmp_path / name).write_text(text)
+    (tmp_path / "a-model").mkdir()  # of another model than the default one, which comes first
+    other = evaluation(model={"name": "a-model"})
+    (tmp_path / "a-model" / "b.json").write_text(json.dumps(other))
     found = load_evaluations([tmp_path, tmp_path / "missing"])
-    assert [e["dataset"]["name"] for e in found] == ["utkface"]
+    assert [e["model"]["name"] for e in found] == ["some-model", "a-model"]

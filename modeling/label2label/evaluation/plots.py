@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-_BLUE, _ORANGE, _GRAY = "#2b6cb0", "#dd6b20", "#8492a6"
-_STYLE: dict[Any, Any] = {
+BLUE, ORANGE, GRAY = "#2b6cb0", "#dd6b20", "#8492a6"
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.spines.top": False,
@@ -36,10 +36,10 @@ def attribute_bars(result: Mapping[str, Any]) -> Figure:
     accuracy = np.array([s["accuracy"] for _, s in rows])
     interval = np.array([s["interval"] for _, s in rows]).reshape(-1, 2).T
     y = np.arange(len(rows))
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(6.5, 1.2 + 0.2 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
-        axes.barh(y, accuracy, color=_BLUE, height=0.7, label="model (95 % interval)")
+        axes.barh(y, accuracy, color=BLUE, height=0.7, label="model (95 % interval)")
         axes.errorbar(
             accuracy,
             y,
@@ -53,7 +53,7 @@ def attribute_bars(result: Mapping[str, Any]) -> Figure:
             majority,
             y,
             "|",
-            color=_ORANGE,
+            color=ORANGE,
             markersize=9,
             markeredgewidth=2,
             label="always the majority",
@@ -88,7 +88,7 @@ def group_heat_map(scores: Mapping[str, Any], column: str) -> Figure:
         [[np.nan if row.get(g) is None else row[g] for g in groups] for row in rows.values()]
     )
     small = np.array([[count.get(g, 0) < 30 for g in groups] for count in counts.values()])
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         size = (2.2 + 0.8 * len(groups), 1.3 + 0.22 * len(rows))
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
@@ -97,7 +97,7 @@ def group_heat_map(scores: Mapping[str, Any], column: str) -> Figure:
         for (row, group), value in np.ndenumerate(values):
             if np.isfinite(value):
                 dark = value > 0.75 and not small[row, group]
-                color = "white" if dark else _GRAY if small[row, group] else "black"
+                color = "white" if dark else GRAY if small[row, group] else "black"
                 axes.text(group, row, f"{value:.2f}", ha="center", va="center", color=color)
         labels = [
             "{}\n({:,})".format(g.replace(", ", "\n"), n)
@@ -123,18 +123,18 @@ def reliability_plot(curves: Mapping[str, Mapping[str, Any]], title: str) -> Fig
         A figure with the curves beside the diagonal, and the last one's share of predictions in
         each bin.
     """
-    styles = [(_ORANGE, "s--"), (_BLUE, "o-")][-len(curves) :]
-    with rc_context(_STYLE):
+    styles = [(ORANGE, "s--"), (BLUE, "o-")][-len(curves) :]
+    with rc_context(STYLE):
         figure = Figure(figsize=(4.2, 4.8), layout="constrained")
         axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-        axes.plot([0, 1], [0, 1], color=_GRAY, linewidth=1, label="perfectly calibrated")
+        axes.plot([0, 1], [0, 1], color=GRAY, linewidth=1, label="perfectly calibrated")
         for (name, curve), (color, style) in zip(curves.items(), styles, strict=True):
             axes.plot(curve["predicted"], curve["observed"], style, color=color, label=name)
         axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="observed share of “present”", title=title)
         axes.legend(frameon=False, loc="upper left")
         last = list(curves.values())[-1]
         share = np.array(last["count"]) / max(1, sum(last["count"]))
-        counts.bar(last["predicted"], share, width=0.04, color=_BLUE)
+        counts.bar(last["predicted"], share, width=0.04, color=BLUE)
         counts.set(xlabel="predicted probability of “present”", ylabel="share")
     return figure
 
@@ -154,12 +154,12 @@ def gap_plot(comparison: Mapping[str, Any], column: str, after: str, before: str
     """
     rows = [(g, s) for g, s in comparison["per_group"].items() if s["difference"] is not None]
     rows.sort(key=lambda row: row[1]["other"])
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(6.5, 1.7 + 0.35 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
         for y, (_, s) in enumerate(rows):
-            colors = (_GRAY, _GRAY) if s["small"] else (_ORANGE, _BLUE)
-            axes.plot([s["other"], s["model"]], [y, y], color=_GRAY, linewidth=2, zorder=1)
+            colors = (GRAY, GRAY) if s["small"] else (ORANGE, BLUE)
+            axes.plot([s["other"], s["model"]], [y, y], color=GRAY, linewidth=2, zorder=1)
             axes.scatter(s["other"], y, s=55, color=colors[0], marker="o", zorder=2)
             axes.scatter(s["model"], y, s=55, color=colors[1], marker="D", zorder=3)
         names = [f"{g} ({s['num_images']:,})" for g, s in rows]
@@ -175,7 +175,7 @@ def gap_plot(comparison: Mapping[str, Any], column: str, after: str, before: str
             titles = [f"{before}, gap {gap['other']:.3f}", f"{after}, gap {gap['model']:.3f}"]
         handles = [
             axes.scatter([], [], s=55, color=color, marker=marker, label=title)
-            for title, color, marker in zip(titles, (_ORANGE, _BLUE), ("o", "D"), strict=True)
+            for title, color, marker in zip(titles, (ORANGE, BLUE), ("o", "D"), strict=True)
         ]
         figure.legend(handles=handles, loc="outside upper center", ncols=1, frameon=False)
         axes.set_title(f"accuracy by {column} (images)")
@@ -192,7 +192,7 @@ def figure_svg(figure: Figure) -> bytes:
         The file's content.
     """
     file = io.BytesIO()
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
 
@@ -205,6 +205,6 @@ def save_figure(figure: Figure, folder: Path, name: str) -> None:
         folder: existing folder to save it in.
         name: file name without extension.
     """
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure.savefig(folder / f"{name}.png", dpi=160)
     (folder / f"{name}.svg").write_bytes(figure_svg(figure))

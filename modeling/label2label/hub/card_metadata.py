@@ -15,12 +15,16 @@ _LISTED_METRICS = ("accuracy", "f1")
 
 
 def card_metadata(
-    name: str, figures: Sequence[EvalResult], emissions: Emissions | None
+    name: str,
+    datasets: Sequence[str],
+    figures: Sequence[EvalResult],
+    emissions: Emissions | None,
 ) -> ModelCardData:
     """The metadata of the card of a model that was trained on CelebA.
 
     Args:
         name: of the model.
+        datasets: that it was trained on, CelebA and perhaps more.
         figures: everything that the card publishes.
         emissions: of training, where its logs are there.
 
@@ -43,7 +47,7 @@ def card_metadata(
         library_name="transformers",
         pipeline_tag="image-classification",
         tags=["facial-attributes", "multi-label", "label2label", "mobilefacenet", "fairness"],
-        datasets=["celeba"],
+        datasets=list(datasets),
         metrics=[metric for metric in _LISTED_METRICS if metric in published],
         model_name=name,
         eval_results=list(figures),

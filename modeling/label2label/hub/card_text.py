@@ -8,9 +8,9 @@ image-conditioned masked language model (IC-MLM) corrects the sentence as a whol
 MobileFaceNet, and the head is lighter than the backbone. Attributes that you already know can be
 given, and condition the others."""
 
-# How the examples name the model that ships; `name_repository` puts a Hub id in its place.
-SHIPPED_IMPORT = "from label2label.checkpoints import default_checkpoint\n"
-SHIPPED_MODEL = "default_checkpoint()"
+# How the examples name a model that ships; `name_repository` puts a Hub id in its place.
+SHIPPED_IMPORT = "from label2label.checkpoints import find_checkpoint\n"
+SHIPPED_MODEL = 'find_checkpoint("{name}")'
 
 USE = """## Use
 
@@ -88,21 +88,40 @@ LIMITS = """## Limits, and what not to use it for
 
 TRAINING = """## Training
 
-- **Data**: the training split above. CelebA (Liu et al., ICCV 2015) is for non-commercial research
-  only and is not redistributed here: no image or label of it is part of this repository.
+- **Data**: the training split above{more}. CelebA (Liu et al., ICCV 2015) is for non-commercial
+  research only and is not redistributed here: no image or label of it is part of this repository.
 - **Start**: a public MobileFaceNet trained for face recognition on MS-Celeb-1M
   (foamliu/MobileFaceNet, Apache-2.0), converted by `label2label convert`. MS-Celeb-1M was withdrawn
   by its publisher; it was collected from the web without the consent of the people in it.
-- **Recipe**: three rounds. `label2label train --recipe celeba` (`training/recipes/celeba.yaml`):
-  AdamW with warm-up and cosine decay, a lower learning rate for the backbone than for the head,
-  flips, shifts, colour and erasing, mixup of images and words, an exponential moving average of the
-  weights, and masked words with probability 0.1, as in Label2Label. Then `label2label train
-  --recipe celeba-distilled` goes on from that model: beside the labels it learns from the mean of
-  that model's probabilities and of a linear probe of the face-recognition backbone that never saw
-  the image. Then `label2label train --recipe celeba-head` puts a smaller head on the backbone,
-  which stays, and teaches it in the same way. Of each round the epoch with the best validation
-  accuracy is kept. `label2label calibrate --couple-on train` then fits what known words tell of the
-  others to the training labels, and temperature and thresholds to the validation labels."""
+- **Recipe**: one `label2label train --recipe NAME` after the other (`training/recipes/`); of each
+  the epoch with the best validation accuracy is kept.
+{rounds}
+  `label2label calibrate --couple-on train` fitted what known words tell of the others to CelebA's
+  training labels, and temperature and thresholds to its validation labels."""
+
+UTKFACE = """, and the training part of UTKFace (Zhang et al., CVPR 2017; non-commercial research
+  only), of which `Male` and `Young` (by an age cut of `datasets_scripts/utkface.py`) are known"""
+
+# By recipe, in the order of training.
+ROUNDS = {
+    "celeba": "AdamW with warm-up and cosine decay, a lower learning rate for the backbone than "
+    "for the head, flips, shifts, colour and erasing, mixup of images and words, an exponential "
+    "moving average of the weights, and masked words with probability 0.1, as in Label2Label.",
+    "celeba-distilled": "goes on from that model: beside the labels it learns from the mean of "
+    "that model's probabilities and of a linear probe of the face-recognition backbone that never "
+    "saw the image.",
+    "celeba-head": "puts a smaller head on the backbone, which stays, and teaches it in the same "
+    "way. This is the default model.",
+    "tiny": "starts from those half of the channels of the default model's backbone that weigh "
+    "most, with a narrower head, and learns from the labels and from the default model.",
+    "finetune-shifted": "goes on from the default model with UTKFace's faces labelled Asian.",
+    "finetune-merged": "goes on from the default model with UTKFace's faces labelled Asian and a "
+    "replay of CelebA, on which the default model teaches.",
+    "group-balanced": "goes on from the default model with UTKFace, whose races are drawn equally "
+    "often, and a replay of CelebA, on which the default model teaches.",
+    "group-dro": "goes on from the default model with UTKFace, whose worst races weigh most (group "
+    "DRO, arXiv:1911.08731), and a replay of CelebA, on which the default model teaches.",
+}
 
 EMISSIONS = """- **Cost**: {hours:.1f} hours on {cores} CPU cores, about {grams:g} g of CO2
   equivalent (estimated by Green Algorithms, arXiv:2007.07610, with its defaults)."""

@@ -1,4 +1,8 @@
-"""What is known of one model: its config, and the results that were measured on its weights."""
+"""What is known of one model: its config, and the results that were measured on its weights.
+
+Results of the default model lie in results/ itself, those of another that ships in a folder of its
+name. The others go on from the default one, so that its training is a part of theirs.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +39,7 @@ class Measurements:
 
     Args:
         model: its folder.
-        results: folder of JSON files.
+        results: folder of JSON files; those in a folder of the model's name in it come first.
 
     Raises:
         UserError: the config, the weights or a result cannot be read.
@@ -45,8 +49,10 @@ class Measurements:
         self.name = model.resolve().name
         self.config = read_json(model / "config.json")
         self.attributes: list[str] = list(self.config.get("id2label", {}).values())
-        self._digest = digest(model / "model.safetensors")
-        self._results = {path.stem: read_json(path) for path in sorted(results.glob("*.json"))}
+        self.digest = digest(model / "model.safetensors")
+        own = results / self.name
+        paths = [path for folder in (results, own) for path in sorted(folder.glob("*.json"))]
+        self._results = {path.stem: read_json(path) for path in paths}
 
     def get(self, name: str) -> Any:
         """One result.
@@ -90,15 +96,33 @@ class Measurements:
         }
 
     @cached_property
+    def mitigation(self) -> dict[str, Any] | None:
+        """`fairness_mitigation.json`, where one of its recipes made these weights; else None."""
+        table = self._results.get("fairness_mitigation")
+        return table if table and self.mitigated_by else None
+
+    @cached_property
+    def mitigated_by(self) -> str:
+        """The recipe in `fairness_mitigation.json` that made these weights; `` where none did."""
+        rows = self._results.get("fairness_mitigation", {"after": {}})["after"]
+        ours = (name for name, row in rows.items() if row["weights_sha256"] == self.digest)
+        return next(ours, "")
+
+    @cached_property
     def training_logs(self) -> dict[str, list[dict[str, Any]]]:
-        """The epochs of every round of training, by file name: `training_*.json`."""
-        return {name: log for name, log in self._results.items() if name.startswith("training_")}
+        """The epochs of every round of training, by recipe: `training_RECIPE.json`."""
+        prefix = "training_"
+        return {
+            name.removeprefix(prefix).replace("_", "-"): log
+            for name, log in self._results.items()
+            if name.startswith(prefix)
+        }
 
     def _is_ours(self, result: Any) -> bool:
         """Whether a result is of these weights; one that does not name any counts."""
         model = result.get("model") if isinstance(result, dict) else None
         sha256 = model.get("weights_sha256") if isinstance(model, dict) else None
-        return sha256 in (None, self._digest)
+        return sha256 in (None, self.digest)
 
 
 def dataset_title(evaluation: Mapping[str, Any]) -> str:

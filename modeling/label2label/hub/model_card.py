@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 from huggingface_hub import ModelCard
 
-from label2label.checkpoints import default_checkpoint
+from label2label.checkpoints import find_checkpoint
 from label2label.errors import UserError
 from label2label.files import write_whole
 from label2label.hub.card_decisions import calibration_section, known_words_section
@@ -38,11 +38,13 @@ from label2label.hub.card_text import (
     LIMITS,
     PLAIN,
     PLAIN_LICENSE,
+    ROUNDS,
     SHIPPED_IMPORT,
     SHIPPED_MODEL,
     SUMMARY,
     TRAINING,
     USE,
+    UTKFACE,
 )
 from label2label.hub.emissions import CORES, estimate_emissions
 from label2label.hub.measurements import CardSection, Measurements, read_json
@@ -60,18 +62,23 @@ def summary_section(measured: Measurements) -> CardSection:
 
 def use_section(measured: Measurements) -> CardSection:
     """How to load it, from Python, the command line and an endpoint."""
-    return CardSection(f"{USE.format(source=SHIPPED_IMPORT, model=SHIPPED_MODEL)}\n\n{ENDPOINTS}")
+    shipped = SHIPPED_MODEL.format(name=measured.name)
+    return CardSection(f"{USE.format(source=SHIPPED_IMPORT, model=shipped)}\n\n{ENDPOINTS}")
 
 
 def training_section(measured: Measurements) -> CardSection:
     """How it was trained, on what, and at what cost."""
-    emissions = estimate_emissions(measured.training_logs.values())
+    logs = measured.training_logs
+    rounds = [f"  - `{recipe}` {text}" for recipe, text in ROUNDS.items() if recipe in logs]
+    more = UTKFACE if measured.mitigated_by else ""
+    text = TRAINING.format(more=more, rounds="\n".join(rounds))
+    emissions = estimate_emissions(logs.values())
     if emissions is None:
-        return CardSection(TRAINING)
+        return CardSection(text)
     cost = EMISSIONS.format(
         hours=emissions.hours, cores=CORES, grams=float(f"{emissions.grams:.2g}")
     )
-    return CardSection(f"{TRAINING}\n{cost}")
+    return CardSection(f"{text}\n{cost}")
 
 
 def prose(text: str) -> Callable[[Measurements], CardSection]:
@@ -79,6 +86,7 @@ def prose(text: str) -> Callable[[Measurements], CardSection]:
     return lambda measured: CardSection(text)
 
 
+_SHIPPED_MODEL = re.compile(re.escape(SHIPPED_MODEL).replace(r"\{name\}", r"[^\"]+"))
 PLOTS = "plots"  # folder of a report, in a model's folder
 _PLOT = re.compile(r"!\[([^\]]*)\]\(([^)/:]+\.png)\)")
 
@@ -107,10 +115,10 @@ def model_card(model: Path, results: Path, repo_id: str | None = None) -> ModelC
 
     Args:
         model: its folder.
-        results: folder of JSON files: `celeba_test.json` is needed; others are shown where they are
-            there and of this model's weights.
-        repo_id: the model's Hub id for the examples; without one they name the model that ships
-            with the package.
+        results: folder of JSON files, as `Measurements`: `celeba_test.json` is needed; others are
+            shown where they are there and of this model's weights.
+        repo_id: the model's Hub id for the examples; without one they name a model that ships with
+            the package.
 
     Returns:
         The card; `str(card)` is its text.
@@ -129,7 +137,8 @@ def model_card(model: Path, results: Path, repo_id: str | None = None) -> ModelC
             sections += made
     figures = [figure for section in sections for figure in section.figures]
     emissions = estimate_emissions(measured.training_logs.values())
-    data = card_metadata(measured.name, figures, emissions)
+    datasets = ["celeba", "utkface"] if measured.mitigated_by else ["celeba"]
+    data = card_metadata(measured.name, datasets, figures, emissions)
     body = "\n\n".join(section.text for section in sections)
     text = f"---\n{data.to_yaml()}\n---\n\n{body}\n"
     return ModelCard(name_repository(text, repo_id) if repo_id else text)
@@ -200,13 +209,13 @@ def name_repository(text: str, repo_id: str) -> str:
     """Let a card's examples load the model from its repository.
 
     Args:
-        text: a card whose examples load the model that ships with the package.
+        text: a card whose examples load a model that ships with the package.
         repo_id: `owner/name`.
 
     Returns:
         The card.
     """
-    return text.replace(SHIPPED_IMPORT, "").replace(SHIPPED_MODEL, f'"{repo_id}"')
+    return _SHIPPED_MODEL.sub(f'"{repo_id}"', text.replace(SHIPPED_IMPORT, ""))
 
 
 def main() -> int:
@@ -216,13 +225,14 @@ def main() -> int:
         The exit status: 0, or 2 where something that the card needs is not there.
     """
     parser = argparse.ArgumentParser(description="Write a model card from config and results.")
-    parser.add_argument("--model", type=Path, default=Path(default_checkpoint()), metavar="DIR")
+    parser.add_argument("--model", default=None, metavar="NAME|DIR", help="the default model")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
     parser.add_argument("--repo-id", metavar="USER/NAME", help="the model's Hub id, in examples")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.md")
     args = parser.parse_args()
     try:
-        text = str(model_card(args.model, args.results, args.repo_id))
+        model = Path(find_checkpoint(args.model))
+        text = str(model_card(model, args.results, args.repo_id))
         write_whole(args.output, text)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

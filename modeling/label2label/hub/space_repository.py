@@ -54,8 +54,9 @@ def space_repository(folder: Path, repo_id: str) -> Repository:
         raise UserError(f"{folder} has no {app}, which README.md names as the Space's app")
     files |= _package(folder / "requirements.txt")
     if not any(path.startswith("results/") for path in files):
-        results = sorted((folder.parent / "results").glob("*.json"))
-        files |= {f"results/{path.name}": path for path in results}
+        results = folder.parent / "results"
+        paths = sorted(results.rglob("*.json"))
+        files |= {f"results/{path.relative_to(results).as_posix()}": path for path in paths}
     refuse_unsafe_files(files)
     return Repository(
         kind="space",
