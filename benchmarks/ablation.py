@@ -395,7 +395,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="the budget of every cell")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), metavar="DIR")
-    parser.add_argument("--output", type=Path, help="results/ablation_TABLE.json by default")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="JSON",
+        help="results/ablation_TABLE.json by default; a Markdown table is written beside it",
+    )
     parser.add_argument("--plot", type=Path, metavar="SVG", help="a picture of accuracy over size")
     args = parser.parse_args(arguments)
     table = TABLES[args.table]
@@ -417,6 +422,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     "comparisons": compare_rows(args, rows),
                 }
                 _write(args.output, result)
+                write_whole(args.output.with_suffix(".md"), markdown(result) + "\n")
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

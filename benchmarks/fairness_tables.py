@@ -370,11 +370,14 @@ def mitigation_plot(table: dict[str, Any]) -> Figure:
                 yerr=np.abs(np.array(y_ends) - y)[:, None],
                 fmt="o",
                 capsize=2,
-                color=BLUE if name == table["chosen"] else GRAY,
+                label=f"{name}, chosen" if name == table["chosen"] else name,
             )
-            panels[0].annotate(name, (x, y), xytext=(5, 5), textcoords="offset points")
-        panels[0].axvline(-100 * LARGEST_LOSS, color=GRAY, linestyle="--", linewidth=0.8)
-        panels[0].set_xlabel("CelebA: accuracy gained, points (dashed: the most it may cost)")
+        at_most = f"at most {100 * LARGEST_LOSS:.1f} points lost"
+        panels[0].axvline(
+            -100 * LARGEST_LOSS, color=GRAY, linestyle="--", linewidth=0.8, label=at_most
+        )
+        panels[0].legend(frameon=False, loc="lower left", fontsize=8)
+        panels[0].set_xlabel("CelebA: accuracy gained, points")
         panels[0].set_ylabel(f"{table['shifted']}: Male and Young gained, points")
         if table["chosen"]:
             _draw_races(panels[1], table["before"]["test"], table["after"][table["chosen"]]["test"])

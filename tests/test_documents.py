@@ -12,6 +12,7 @@ from label2label.hub.model_card import model_card
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
+SHIPPED = sorted(path.parent for path in Path(default_checkpoint()).parent.glob("*/config.json"))
 # Figures of the papers that README.md may show unmarked; ours must all be marked.
 OTHERS = {row[2] for row in PUBLISHED} | {"0.8552", "0.8820"}
 MEASURED = re.compile(r"(?<![\w.])0\.\d{3,}(?![\w.])")
@@ -30,12 +31,22 @@ def test_every_measured_figure_of_the_readme_names_its_source():
     assert set(MEASURED.findall(prose)) <= OTHERS
 
 
-@pytest.mark.parametrize("card", [ROOT / "model_card.md", Path(default_checkpoint()) / "README.md"])
-def test_the_model_card_is_current(card):
-    current = str(model_card(Path(default_checkpoint()), RESULTS))
-    assert card.read_text(encoding="utf-8") == current, (
-        f"run `python -m label2label.hub.model_card --output {card}`"
-    )
+@pytest.mark.parametrize("model", SHIPPED, ids=lambda model: model.name)
+def test_every_shipped_models_card_is_current(model):
+    current = str(model_card(model, RESULTS))
+    cards = [model / "README.md"]
+    if model == Path(default_checkpoint()):
+        cards.append(ROOT / "model_card.md")
+    for card in cards:
+        assert card.read_text(encoding="utf-8") == current, (
+            f"run `python -m label2label.hub.model_card --model {model.name} --output {card}`"
+        )
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "docs").glob("*.md")), ids=lambda file: file.name)
+def test_the_docs_show_what_was_measured(file):
+    stale = list(stale_figures(file.read_text(encoding="utf-8"), RESULTS))
+    assert not stale, f"run `python -m label2label.hub.figures docs/{file.name}`"
 
 
 def test_the_api_reference_is_current():

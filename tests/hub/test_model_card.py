@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard, constants
 from huggingface_hub.repocard_data import ModelCardData, model_index_to_eval_results
-from label2label.checkpoints import default_checkpoint
+from label2label.checkpoints import default_checkpoint, find_checkpoint
 from label2label.errors import UserError
 from label2label.hub.card_text import WIDGET
 from label2label.hub.emissions import estimate_emissions
@@ -18,6 +18,7 @@ from .hub_server import HubServer
 from .hub_server.card_rules import card_errors
 
 RESULTS = Path(__file__).parents[2] / "results"
+SHIPPED = sorted(Path(default_checkpoint()).parent.glob("*/config.json"))
 
 NAMES = ["Bald", "Smiling"]
 
@@ -276,11 +277,13 @@ def test_a_card_that_breaks_a_rule_does_not_validate(validator):
         ModelCard("---\npipeline_tag: guess\n---\n").validate()
 
 
-def test_the_shipped_models_card_is_valid(validator):
-    """As the generator writes it now, and as the repository carries it."""
-    card = model_card(Path(default_checkpoint()), RESULTS)
+@pytest.mark.parametrize("name", [path.parent.name for path in SHIPPED])
+def test_the_shipped_models_cards_are_valid(validator, name):
+    """As the generator writes them now, and as the repository carries them."""
+    model = Path(find_checkpoint(name))
+    card = model_card(model, RESULTS)
     card.validate()
-    ModelCard(card_for_repository(Path(default_checkpoint()), "someone/faces")).validate()
+    ModelCard(card_for_repository(model, "someone/faces")).validate()
     assert card.data.pipeline_tag == "image-classification"
     assert card.data.widget == WIDGET
 
