@@ -347,7 +347,6 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE.onnx",
         help="ours in INT8, by `export --int8` (default: calibrated by noise, for speed alone)",
     )
-    benchmark.add_argument("--tiny-int8", metavar="FILE.onnx", help="the same of the tiny model")
     benchmark.add_argument(
         "--results",
         default="results",

@@ -23,7 +23,7 @@ from label2label.files import sha256
 
 THREADS, BATCHES = (1, 2), (1, 32)
 ROUNDS, ROUND_SECONDS = {1: 15, 32: 5}, 0.5
-REFERENCES = ("ours-onnx", "ours-onnx-int8", "tiny-onnx")  # what the ratios are to
+REFERENCES = ("ours-onnx", "ours-onnx-int8")  # what the ratios are to
 LIBRARIES = (
     "label2label",
     "ncnn",
@@ -120,8 +120,8 @@ def benchmark_command(args: argparse.Namespace) -> int:
 
     Args:
         args: `model` (folder, Hub id or None), `output` (JSON file, or None to print), `rows`
-            (names, or None for all), `int8` and `tiny_int8` (ONNX files or None), `results` (folder
-            of evaluations), `quick`.
+            (names, or None for all), `int8` (ONNX file or None), `results` (folder of evaluations),
+            `quick`.
 
     Returns:
         The exit code, 0.
@@ -137,15 +137,12 @@ def benchmark_command(args: argparse.Namespace) -> int:
     if unknown := sorted(set(args.rows or ()) - set(ROW_NAMES)):
         raise UserError(f"no row {unknown[0]!r}: the rows are {', '.join(ROW_NAMES)}")
     names = [name for name in ROW_NAMES if name in (args.rows or ROW_NAMES)]
-    for option, file in (("--int8", args.int8), ("--tiny-int8", args.tiny_int8)):
-        if file and not Path(file).is_file():
-            raise UserError(
-                f"{option} {file} does not exist: `label2label export --int8` writes it"
-            )
+    if args.int8 and not Path(args.int8).is_file():
+        raise UserError(f"--int8 {args.int8} does not exist: `label2label export --int8` writes it")
     if args.output and Path(args.output).suffix != ".json":
         raise UserError(f"--output {args.output}: give a name that ends in .json")
-    int8, tiny_int8 = (Path(file) if file else None for file in (args.int8, args.tiny_int8))
-    result = run_benchmark(model, names, int8, Path(args.results), args.quick, tiny_int8)
+    int8 = Path(args.int8) if args.int8 else None
+    result = run_benchmark(model, names, int8, Path(args.results), args.quick)
     print(markdown(result))
     if args.output:
         output = Path(args.output)
@@ -162,12 +159,7 @@ def benchmark_command(args: argparse.Namespace) -> int:
 
 
 def run_benchmark(
-    model: str,
-    names: list[str],
-    int8: Path | None,
-    results: Path,
-    quick: bool = False,
-    tiny_int8: Path | None = None,
+    model: str, names: list[str], int8: Path | None, results: Path, quick: bool = False
 ) -> dict[str, Any]:
     """Measure rows against each other.
 
@@ -177,26 +169,16 @@ def run_benchmark(
         int8: file of ours in INT8; one calibrated by noise where there is none.
         results: folder of JSON files by `label2label evaluate`, for accuracy.
         quick: one thread, one image, two short rounds: to see that it works.
-        tiny_int8: as `int8`, of the tiny model.
 
     Returns:
-        `weights_sha256` (of each model of ours, by a row's name; None for a Hub id), `machine`,
-        `settings`, `rows` by name, `ratios` by reference and name, `profile`.
+        `model` (the digest of its weights, None for a Hub id), `machine`, `settings`, `rows` by
+        name, `ratios` by reference and name, `profile`.
 
     Raises:
         UserError: a model cannot be loaded or translated, or a row fails amid the run.
     """
-    from label2label.checkpoints import find_checkpoint
     from label2label.export.benchmark_profile import profile_backbone
-    from label2label.export.benchmark_rows import (
-        FLOAT_FILE,
-        OTHERS,
-        OURS,
-        TINY,
-        TINY_MODEL,
-        other_row,
-        our_rows,
-    )
+    from label2label.export.benchmark_rows import FLOAT_FILE, OURS, other_row, our_rows
     from label2label.export.onnx_export import export_onnx
     from label2label.prediction.torch_backend import TorchBackend
 
@@ -206,11 +188,7 @@ def run_benchmark(
         folder = Path(scratch)
         ours = [name for name in names if name in OURS]
         rows = our_rows(model, ours, folder, int8) if ours else []
-        tiny = [name for name in names if name in TINY]
-        if tiny:
-            (folder / "tiny").mkdir()
-            rows += our_rows(find_checkpoint(TINY_MODEL), tiny, folder / "tiny", tiny_int8)
-        others = [name for name in names if name in OTHERS]
+        others = [name for name in names if name not in OURS]
         for name in tqdm(others, desc="export", unit="model", disable=not others):
             rows.append(other_row(name, folder))
         entries = {row.name: _describe(row, results) for row in rows}
@@ -228,12 +206,9 @@ def run_benchmark(
             export_onnx(network, preprocessing, whole)
         repeats = 5 if quick else 100
         profile = profile_backbone(backbone, whole, preprocessing.crop_size, repeats)
-    models = {"ours-onnx": model} | ({"tiny-onnx": find_checkpoint(TINY_MODEL)} if tiny else {})
-    weights = {name: Path(place, "model.safetensors") for name, place in models.items()}
+    weights = Path(model, "model.safetensors")
     return {
-        "weights_sha256": {
-            n: sha256(file) if file.is_file() else None for n, file in weights.items()
-        },
+        "model": {"weights_sha256": sha256(weights) if weights.is_file() else None},
         "machine": describe_machine(),
         "settings": {"quick": quick, "rounds": rounds, "round_seconds": seconds},
         "rows": entries,

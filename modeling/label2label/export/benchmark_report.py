@@ -109,9 +109,7 @@ def plot(result: Mapping[str, Any]) -> Figure:
         figure = Figure(figsize=(8, 1 + 0.34 * len(bars)), layout="constrained")
         axes = figure.add_subplot()
         for y, (median, (low, high), name, _, row) in enumerate(bars):
-            axes.barh(
-                y, median, color=_BLUE if name.startswith(("ours", "tiny")) else _GRAY, height=0.7
-            )
+            axes.barh(y, median, color=_BLUE if name.startswith("ours") else _GRAY, height=0.7)
             axes.errorbar(
                 median,
                 y,

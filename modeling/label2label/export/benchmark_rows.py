@@ -44,9 +44,6 @@ OURS = {
     "ours-openvino-int8": "openvino",
     "ours-ncnn": "ncnn",
 }
-TINY_MODEL = "celeba-mobilefacenet-tiny"  # ships with the package
-TINY = {"tiny-torch": "torch", "tiny-onnx": "onnxruntime", "tiny-onnx-int8": "onnxruntime"}
-RUNTIME_OF = {**OURS, **TINY}
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ OTHERS: dict[str, tuple[str, Callable[[], Any], int]] = {
         256,
     ),
 }
-ROW_NAMES = (*OURS, *TINY, *OTHERS)
+ROW_NAMES = (*OURS, *OTHERS)
 
 
 def our_rows(model: str, names: list[str], folder: Path, int8: Path | None = None) -> list[Row]:
@@ -110,7 +107,7 @@ def our_rows(model: str, names: list[str], folder: Path, int8: Path | None = Non
 
     Args:
         model: the folder, or a Hub id.
-        names: of `OURS` or `TINY`.
+        names: of `OURS`.
         folder: to write to.
         int8: a file that `label2label export --int8` wrote; without one, a model is calibrated by
             noise, for speed alone.
@@ -138,10 +135,9 @@ def our_rows(model: str, names: list[str], folder: Path, int8: Path | None = Non
     with torch.inference_mode():
         expected = network(pixels).logits.sigmoid()[0].numpy()
     complexity = measure_complexity(network.config, size)
-    title = "Label2label, MobileFaceNet" + (" half as wide" if names[0] in TINY else "")
     rows = []
     for name in names:
-        runtime = RUNTIME_OF[name]
+        runtime = OURS[name]
         path = Path(model)
         files: tuple[Path, ...] = (path / "model.safetensors",)
         if runtime == "ncnn":
@@ -153,7 +149,7 @@ def our_rows(model: str, names: list[str], folder: Path, int8: Path | None = Non
         rows.append(
             Row(
                 name,
-                title + (" in INT8" if name.endswith("int8") else ""),
+                "Label2label, MobileFaceNet" + (" in INT8" if name.endswith("int8") else ""),
                 runtime,
                 path,
                 files,
