@@ -159,7 +159,7 @@ def test_a_models_own_results_come_before_those_of_the_default_model(model, resu
     assert "0.8765" in text
     assert "0.9025" not in text
     assert "2.0 hours" in text  # the default model's training is a part of its own
-    assert text.index("  - `celeba` ") < text.index("  - `tiny` ")
+    assert text.index("  - `celeba`: ") < text.index("  - `tiny`: ")
     assert "`group-dro`" not in text
 
 

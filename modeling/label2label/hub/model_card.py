@@ -69,7 +69,7 @@ def use_section(measured: Measurements) -> CardSection:
 def training_section(measured: Measurements) -> CardSection:
     """How it was trained, on what, and at what cost."""
     logs = measured.training_logs
-    rounds = [f"  - `{recipe}` {text}" for recipe, text in ROUNDS.items() if recipe in logs]
+    rounds = [f"  - `{recipe}`: {text}" for recipe, text in ROUNDS.items() if recipe in logs]
     more = UTKFACE if measured.mitigated_by else ""
     text = TRAINING.format(more=more, rounds="\n".join(rounds))
     emissions = estimate_emissions(logs.values())
