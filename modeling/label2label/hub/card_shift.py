@@ -38,9 +38,8 @@ _GOALS = {
 def shift_section(measured: Measurements) -> CardSection | None:
     """How the model does on another dataset by race: before mitigation (the 2024 paper's Table 3),
     or, for a model that is mitigated, beside the one before (its Table 4)."""
-    mitigation = measured.mitigation
-    if mitigation:
-        return _mitigated(mitigation, measured.mitigated_by)
+    if measured.mitigation:
+        return _mitigated(measured.mitigation)
     before = measured.get("fairness_before")
     return _unmitigated(before) if before else None
 
@@ -81,8 +80,8 @@ def _unmitigated(before: Mapping[str, Any]) -> CardSection:
     )
 
 
-def _mitigated(mitigation: Mapping[str, Any], recipe: str) -> CardSection:
-    shifted = mitigation["shifted"]
+def _mitigated(mitigation: Mapping[str, Any]) -> CardSection:
+    shifted, recipe = mitigation["shifted"], mitigation["chosen"]
     before, row = mitigation["before"]["test"], mitigation["after"][recipe]
     after, difference = row["test"], row["difference"]["by_race"]
     figures = [

@@ -49,7 +49,7 @@ class Measurements:
         self.name = model.resolve().name
         self.config = read_json(model / "config.json")
         self.attributes: list[str] = list(self.config.get("id2label", {}).values())
-        self.digest = digest(model / "model.safetensors")
+        self._digest = digest(model / "model.safetensors")
         own = results / self.name
         paths = [path for folder in (results, own) for path in sorted(folder.glob("*.json"))]
         self._results = {path.stem: read_json(path) for path in paths}
@@ -97,16 +97,10 @@ class Measurements:
 
     @cached_property
     def mitigation(self) -> dict[str, Any] | None:
-        """`fairness_mitigation.json`, where one of its recipes made these weights; else None."""
+        """`fairness_mitigation.json`, where its chosen recipe made these weights; else None."""
         table = self._results.get("fairness_mitigation")
-        return table if table and self.mitigated_by else None
-
-    @cached_property
-    def mitigated_by(self) -> str:
-        """The recipe in `fairness_mitigation.json` that made these weights; `` where none did."""
-        rows = self._results.get("fairness_mitigation", {"after": {}})["after"]
-        ours = (name for name, row in rows.items() if row["weights_sha256"] == self.digest)
-        return next(ours, "")
+        chosen = table["after"].get(table["chosen"]) if table else None
+        return table if chosen and chosen["weights_sha256"] == self._digest else None
 
     @cached_property
     def training_logs(self) -> dict[str, list[dict[str, Any]]]:
@@ -122,7 +116,7 @@ class Measurements:
         """Whether a result is of these weights; one that does not name any counts."""
         model = result.get("model") if isinstance(result, dict) else None
         sha256 = model.get("weights_sha256") if isinstance(model, dict) else None
-        return sha256 in (None, self.digest)
+        return sha256 in (None, self._digest)
 
 
 def dataset_title(evaluation: Mapping[str, Any]) -> str:

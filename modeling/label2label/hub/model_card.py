@@ -70,7 +70,7 @@ def training_section(measured: Measurements) -> CardSection:
     """How it was trained, on what, and at what cost."""
     logs = measured.training_logs
     rounds = [f"  - `{recipe}`: {text}" for recipe, text in ROUNDS.items() if recipe in logs]
-    more = UTKFACE if measured.mitigated_by else ""
+    more = UTKFACE if measured.mitigation else ""
     text = TRAINING.format(more=more, rounds="\n".join(rounds))
     emissions = estimate_emissions(logs.values())
     if emissions is None:
@@ -137,7 +137,7 @@ def model_card(model: Path, results: Path, repo_id: str | None = None) -> ModelC
             sections += made
     figures = [figure for section in sections for figure in section.figures]
     emissions = estimate_emissions(measured.training_logs.values())
-    datasets = ["celeba", "utkface"] if measured.mitigated_by else ["celeba"]
+    datasets = ["celeba", "utkface"] if measured.mitigation else ["celeba"]
     data = card_metadata(measured.name, datasets, figures, emissions)
     body = "\n\n".join(section.text for section in sections)
     text = f"---\n{data.to_yaml()}\n---\n\n{body}\n"
