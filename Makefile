@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 DATA ?= data/celeba
+TINY := celeba-mobilefacenet-tiny
 
 .PHONY: demo test benchmark lint format clean
 
@@ -26,8 +27,14 @@ benchmark: $(INSTALLED)
 		--output results/celeba_test_onnx.json
 	$(BIN)/label2label evaluate --model runs/exported/model_int8.onnx --data $(DATA) \
 		--output results/celeba_test_int8.json
+	$(BIN)/label2label export --model $(TINY) --int8 --calibration $(DATA) \
+		--output runs/exported-tiny
+	$(BIN)/label2label evaluate --model runs/exported-tiny/model.onnx --data $(DATA) \
+		--output results/$(TINY)/celeba_test_onnx.json
+	$(BIN)/label2label evaluate --model runs/exported-tiny/model_int8.onnx --data $(DATA) \
+		--output results/$(TINY)/celeba_test_int8.json
 	$(BIN)/label2label benchmark --int8 runs/exported/model_int8.onnx \
-		--output results/benchmark.json
+		--tiny-int8 runs/exported-tiny/model_int8.onnx --output results/benchmark.json
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

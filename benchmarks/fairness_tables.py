@@ -209,6 +209,7 @@ def _figure(value: float | None, interval: Sequence[float] | None) -> dict[str, 
 
 def _gap(scores: dict[str, Any]) -> dict[str, Any]:
     groups = {"worst": scores["worst_group"], "best": scores["best_group"]}
+    groups["by_chance"] = scores["gap_by_chance"]
     return _figure(scores["gap"], scores["gap_interval"]) | groups
 
 

@@ -144,6 +144,7 @@ def _gap_sentence(scores: Mapping[str, Any], language: str, key: str) -> str:
             gap=_points(scores["gap"]),
             low=_points(low),
             high=_points(high),
+            chance=_points(scores["gap_by_chance"]),
         )
     )
 

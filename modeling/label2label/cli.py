@@ -348,6 +348,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="ours in INT8, by `export --int8` (default: calibrated by noise, for speed alone)",
     )
     benchmark.add_argument(
+        "--tiny-int8", metavar="FILE.onnx", help="the same of the tiny model that ships"
+    )
+    benchmark.add_argument(
         "--results",
         default="results",
         metavar="DIR",

@@ -121,6 +121,35 @@ def test_every_attribute_has_its_worst_group_gap_and_interval():
     assert young["interval"]["a"] == [0.0, 0.0]
 
 
+def test_gap_by_chance_is_what_equal_groups_show():
+    # Two groups, both right on 80 %: the mean of the absolute difference of two normal estimates.
+    right = ([1] * 80 + [0] * 20) * 2
+    labels = np.ones((200, 1), dtype=int)
+    scores = group_scores(
+        np.array(right, dtype=float)[:, None],
+        labels,
+        ["a"] * 100 + ["b"] * 100,
+        ["Young"],
+        np.arange(200),
+        resamples=4000,
+    )
+    expected = np.sqrt(2 / np.pi) * np.sqrt(2 * 0.8 * 0.2 / 100)
+    assert scores["gap"] == 0
+    assert scores["gap_by_chance"] == pytest.approx(expected, rel=0.05)
+    assert scores["per_attribute"]["Young"]["gap_by_chance"] == scores["gap_by_chance"]
+
+
+def test_gap_by_chance_grows_with_the_number_of_groups_and_leaves_small_ones_out():
+    right = [1] * 30 + [0] * 10
+    two, five = (
+        scores_of(right * n, np.repeat(list("abcde")[:n], 40).tolist())["gap_by_chance"]
+        for n in (2, 5)
+    )
+    assert 1.5 * two < five
+    small = scores_of([*right * 2, 1, 0], ["a"] * 40 + ["b"] * 40 + ["c"] * 2)["gap_by_chance"]
+    assert small == pytest.approx(two, rel=0.5)
+
+
 def test_rates_of_every_group_come_with_the_images_behind_them():
     labels = np.array([1] * 30 + [0] * 30 + [1] * 30 + [0] * 10)[:, None]
     predicted = np.array([1.0] * 15 + [0.0] * 15 + [1.0] * 3 + [0.0] * 27 + [1.0] * 40)[:, None]

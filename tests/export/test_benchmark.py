@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from label2label.checkpoints import find_checkpoint
 from label2label.cli import main
 from label2label.export.benchmark import Worker, find_accuracy
 from label2label.export.complexity import measure_complexity
@@ -29,7 +31,7 @@ def output(model_folder, tmp_path_factory):
     (folder / "results").mkdir()
     (folder / "results" / "test.json").write_text(json.dumps(measured))
     arguments = ["benchmark", "--quick", "--model", model_folder, "--results", folder / "results"]
-    rows = ["ours-torch", "ours-onnx", "ours-ncnn"]
+    rows = ["ours-torch", "ours-onnx", "ours-ncnn", "tiny-onnx"]
     arguments += ["--output", folder / "out" / "speed.json", "--rows", *rows]
     assert main([*map(str, arguments)]) == 0
     return folder / "out"
@@ -47,10 +49,11 @@ def test_json_table_and_plot_are_written_whole(output):
 
 
 def test_rows_say_what_torch_says(result):
-    assert list(result["rows"]) == ["ours-torch", "ours-onnx", "ours-ncnn"]
+    assert list(result["rows"]) == ["ours-torch", "ours-onnx", "ours-ncnn", "tiny-onnx"]
     assert result["rows"]["ours-torch"]["largest_difference"] < 1e-6
     assert result["rows"]["ours-onnx"]["largest_difference"] < 1e-4
     assert result["rows"]["ours-ncnn"]["largest_difference"] < 2e-2  # its weights are float16
+    assert result["rows"]["tiny-onnx"]["largest_difference"] < 1e-4
 
 
 def test_measurements_are_of_one_kind(result):
@@ -70,6 +73,7 @@ def test_ratios_are_to_our_onnx_file(result):
     ratios = result["ratios"]["ours-onnx"]
     assert ratios["ours-onnx"]["latency"] == 1
     assert ratios["ours-torch"]["latency"] > 0
+    assert result["ratios"]["tiny-onnx"]["tiny-onnx"]["latency"] == 1
 
 
 def test_sizes_are_of_the_model_and_its_files(result, backend):
@@ -78,6 +82,16 @@ def test_sizes_are_of_the_model_and_its_files(result, backend):
     assert row["parameters"] == expected["parameters"]["all"]
     assert row["flops"] == expected["flops"]["all"]
     assert 0 < result["rows"]["ours-ncnn"]["file_bytes"] < row["file_bytes"]
+
+
+def test_rows_name_the_weights_that_they_are_made_from(result, model_folder):
+    digest = hashlib.sha256((model_folder / "model.safetensors").read_bytes()).hexdigest()
+    tiny = Path(find_checkpoint("celeba-mobilefacenet-tiny"), "model.safetensors")
+    assert {result["rows"][name]["weights_sha256"] for name in result["rows"] if "ours" in name} == {
+        digest
+    }
+    expected = hashlib.sha256(tiny.read_bytes()).hexdigest()
+    assert result["rows"]["tiny-onnx"]["weights_sha256"] == expected
 
 
 def test_accuracy_is_that_of_exactly_these_weights(result):
@@ -145,6 +159,7 @@ def test_row_that_cannot_run_says_why_and_ends(tmp_path):
     [
         (["--rows", "resnet"], "no row 'resnet': the rows are ours-torch"),
         (["--int8", "missing.onnx"], "missing.onnx does not exist"),
+        (["--tiny-int8", "missing.onnx"], "--tiny-int8 missing.onnx does not exist"),
         (["--output", "speed.txt"], "ends in .json"),
         (["--model", "missing"], "missing does not exist"),
     ],

@@ -24,6 +24,7 @@ def evaluation(**changes):
         "worst_group": "C",
         "gap": 0.06,
         "gap_interval": [-0.01, 0.1],
+        "gap_by_chance": 0.031,
         "per_attribute": attributes,
     }
     return {
@@ -56,7 +57,7 @@ def test_a_group_under_30_images_is_flagged_and_others_are_not():
 
 def test_gaps_are_in_points_with_and_without_age():
     page = render_audit([evaluation()], "en")
-    assert "lie 6.0 points (−1.0 to 10.0)" in page
+    assert "lie 6.0 points (−1.0 to 10.0); 3.1 would be expected by chance" in page
     assert "same ages, 2.5 points remain" in page
 
 

@@ -94,6 +94,25 @@ def interval_of(draws: FloatArray, estimate: FloatArray) -> FloatArray:
     return np.where(undefined, np.nan, np.nanpercentile(centred, [tail, 100 - tail], axis=0))
 
 
+def gap_by_chance(draws: FloatArray) -> float:
+    """The gap that groups of these sizes show where a model does equally well on all of them.
+
+    Of several estimates the largest lies above and the smallest below what they estimate: a gap
+    between the best and the worst group is never zero, and the smaller the groups, the wider.
+
+    Args:
+        draws: (resamples, groups), resampled accuracy of the groups that are compared.
+
+    Returns:
+        Mean over resamples of the range of the groups' deviations from their means, 0 to 1; NaN
+        where there are fewer than two groups, or no resample has all of them.
+    """
+    whole = draws[np.isfinite(draws).all(axis=1)]
+    if whole.shape[1] < 2 or not len(whole):
+        return float("nan")
+    return float(np.ptp(whole - whole.mean(axis=0), axis=1).mean())
+
+
 def paired_comparison(
     probabilities: FloatArray,
     other_probabilities: FloatArray,

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from fairlearn.metrics import MetricFrame, count, selection_rate
 from sklearn.metrics import accuracy_score
 
 from label2label.data.vocabulary import IGNORE_INDEX
-from label2label.evaluation.bootstrap import bootstrap_intervals
+from label2label.evaluation.bootstrap import bootstrap_draws, gap_by_chance, interval_of
 from label2label.evaluation.metrics import (
     THRESHOLD,
     FloatArray,
@@ -63,12 +64,12 @@ def group_scores(
 
     Returns:
         `per_group` (accuracy, its 95 % interval, number of images, `small`), `worst_group`,
-        `best_group`, `gap` and `gap_interval` between these two, `num_unknown`, and
-        `per_attribute`, each by group: `accuracy`, its `interval`, `num_images` with a known label,
-        `num_present`, `selection_rate` (share predicted present), `true_positive_rate` and
+        `best_group`, `gap` and `gap_interval` between these two, `gap_by_chance`, `num_unknown`,
+        and `per_attribute`, each by group: `accuracy`, its `interval`, `num_images` with a known
+        label, `num_present`, `selection_rate` (share predicted present), `true_positive_rate` and
         `false_positive_rate`; and `worst_group`, `best_group`, `gap`, `gap_interval`,
-        `demographic_parity_difference` and `equalized_odds_difference`. What fewer than two groups
-        can tell is None or NaN.
+        `gap_by_chance`, `demographic_parity_difference` and `equalized_odds_difference`. What fewer
+        than two groups can tell is None or NaN.
     """
     known = np.array([g is not None for g in groups], dtype=bool)
     column = np.array(groups, dtype=object)[known]
@@ -80,21 +81,19 @@ def group_scores(
     accuracy = accuracy_by_cell(probabilities, labels, cells)
     by_attribute = accuracy_by_group(probabilities, labels, cells)  # (groups, attributes)
     images = cells.T.astype(int) @ (labels != IGNORE_INDEX)  # (groups, attributes)
+    compared = sizes >= MINIMUM_IMAGES
     pair = extremes(accuracy, sizes)
     pairs = [extremes(by_attribute[:, a], images[:, a]) for a in range(len(names))]
 
     def resampled(weights: FloatArray) -> dict[str, FloatArray]:
-        overall = accuracy_by_cell(probabilities, labels, cells, weights)
-        each = accuracy_by_group(probabilities, labels, cells, weights)
-        gaps = [_gap(each[..., a], pairs[a]) for a in range(len(names))]
         return {
-            "accuracy": overall,
-            "gap": _gap(overall, pair),
-            "by_attribute": each,
-            "gaps": np.stack(gaps, axis=-1),
+            "accuracy": accuracy_by_cell(probabilities, labels, cells, weights),
+            "by_attribute": accuracy_by_group(probabilities, labels, cells, weights),
         }
 
-    intervals = bootstrap_intervals(resampled, clusters, resamples) if values else {}
+    draws = bootstrap_draws(resampled, clusters, resamples) if values else {}
+    intervals = {"accuracy": accuracy, "by_attribute": by_attribute}
+    intervals = {name: interval_of(draws[name], intervals[name]) for name in draws}
     return {
         "per_group": {
             value: {
@@ -105,7 +104,7 @@ def group_scores(
             }
             for g, value in enumerate(values)
         },
-        **_gap_entries(accuracy, pair, values, intervals.get("gap")),
+        **_gap_entries(accuracy, pair, values, draws.get("accuracy"), compared),
         "num_unknown": int((~known).sum()),
         "per_attribute": {
             name: {
@@ -115,7 +114,13 @@ def group_scores(
                     for g, value in enumerate(values)
                     if images[g, a]
                 },
-                **_gap_entries(by_attribute[:, a], pairs[a], values, intervals["gaps"][:, a]),
+                **_gap_entries(
+                    by_attribute[:, a],
+                    pairs[a],
+                    values,
+                    draws["by_attribute"][..., a],
+                    images[:, a] >= MINIMUM_IMAGES,
+                ),
             }
             for a, name in enumerate(names)
             if images[:, a].any()
@@ -170,27 +175,24 @@ def extremes(accuracy: FloatArray, num_images: IntArray) -> tuple[int, int] | No
     return int(counted[accuracy[counted].argmin()]), int(backwards[accuracy[backwards].argmax()])
 
 
-def _gap(accuracy: FloatArray, pair: tuple[int, int] | None) -> FloatArray:
-    if pair is None:
-        return np.full(accuracy.shape[:-1], np.nan)
-    worst, best = pair
-    return accuracy[..., best] - accuracy[..., worst]
-
-
 def _gap_entries(
     accuracy: FloatArray,
     pair: tuple[int, int] | None,
     values: Sequence[str],
-    interval: FloatArray | None,
+    draws: FloatArray | None,
+    compared: npt.NDArray[np.bool_],
 ) -> dict[str, Any]:
-    if pair is None or interval is None:
-        return {"worst_group": None, "best_group": None, "gap": None, "gap_interval": None}
+    if pair is None or draws is None:
+        keys = ("worst_group", "best_group", "gap", "gap_interval", "gap_by_chance")
+        return dict.fromkeys(keys)
     worst, best = pair
+    gap = accuracy[best] - accuracy[worst]
     return {
         "worst_group": values[worst],
         "best_group": values[best],
-        "gap": float(accuracy[best] - accuracy[worst]),
-        "gap_interval": interval.tolist(),
+        "gap": float(gap),
+        "gap_interval": interval_of(draws[:, best] - draws[:, worst], gap).tolist(),
+        "gap_by_chance": gap_by_chance(draws[:, compared]),
     }
 
 

@@ -160,13 +160,13 @@ def _summary(result: Mapping[str, Any]) -> list[str]:
             continue
         point = (
             f"By {column}: {scores['worst_group']} is worst and {scores['best_group']} best, "
-            f"{_with_interval(scores['gap'], scores['gap_interval'])} apart"
+            f"{_gap(scores)} apart"
         )
         adjusted = (result["age_adjusted"].get(column) or {}).get("overall")
         if adjusted:
             point += (
                 f"; at equal ages {adjusted['worst_group']} and {adjusted['best_group']}, "
-                f"{_with_interval(adjusted['gap'], adjusted['gap_interval'])}"
+                f"{_gap(adjusted)}"
             )
         points.append(point + ".")
         gaps = {n: s for n, s in scores["per_attribute"].items() if s["gap"] is not None}
@@ -174,8 +174,7 @@ def _summary(result: Mapping[str, Any]) -> list[str]:
             widest = max(gaps, key=lambda name: gaps[name]["gap"])
             points.append(
                 f"Widest for {widest}: {gaps[widest]['worst_group']} to "
-                f"{gaps[widest]['best_group']}, "
-                f"{_with_interval(gaps[widest]['gap'], gaps[widest]['gap_interval'])}."
+                f"{gaps[widest]['best_group']}, {_gap(gaps[widest])}."
             )
     return ["\n".join(f"- {plain(point)}" for point in points)]
 
@@ -260,7 +259,11 @@ def _group_section(column: str, scores: Mapping[str, Any], result: Mapping[str, 
     else:
         parts.append(
             plain(f"Gap between {scores['best_group']} and {scores['worst_group']}: ")
-            + f" {_with_interval(scores['gap'], scores['gap_interval'])}."
+            + f" {_gap(scores)}."
+        )
+        parts.append(
+            "By chance: the gap that groups of these sizes show on average where a model does "
+            "equally well on all of them."
         )
     if scores["num_unknown"]:
         parts.append(
@@ -309,7 +312,7 @@ def _group_comparison(column: str, result: Mapping[str, Any]) -> list[str]:
 
 
 def _parity_table(per_attribute: Mapping[str, Any]) -> str:
-    header = ("attribute", "worst group", "best group", "gap", "95 % interval")
+    header = ("attribute", "worst group", "best group", "gap", "95 % interval", "by chance")
     return markdown_table(
         (*header, "demographic parity difference", "equalised odds difference"),
         (
@@ -319,6 +322,7 @@ def _parity_table(per_attribute: Mapping[str, Any]) -> str:
                 _group_accuracy(s, s["best_group"]),
                 _number(s["gap"]),
                 _interval(s["gap_interval"]),
+                _number(s["gap_by_chance"]),
                 _number(s["demographic_parity_difference"]),
                 _number(s["equalized_odds_difference"]),
             )
@@ -337,7 +341,7 @@ def _age_adjusted_section(age_adjusted: Mapping[str, Any]) -> list[str]:
         + (f"; too few images in {', '.join(left_out)}" if left_out else "")
         + "):",
         markdown_table(
-            ("attribute", "worst group", "best group", "gap", "95 % interval"),
+            ("attribute", "worst group", "best group", "gap", "95 % interval", "by chance"),
             (
                 (
                     name,
@@ -345,6 +349,7 @@ def _age_adjusted_section(age_adjusted: Mapping[str, Any]) -> list[str]:
                     f"{s['best_group']} {_number(s['per_group'][s['best_group']]['accuracy'])}",
                     _number(s["gap"]),
                     _interval(s["gap_interval"]),
+                    _number(s["gap_by_chance"]),
                 )
                 for name, s in every.items()
             ),
@@ -375,6 +380,11 @@ def _group_accuracy(scores: Mapping[str, Any], group: str | None) -> str:
 
 def _with_interval(value: float | None, ends: list[float | None] | None) -> str:
     return f"{_number(value)} {_interval(ends)}"
+
+
+def _gap(scores: Mapping[str, Any]) -> str:
+    gap = _with_interval(scores["gap"], scores["gap_interval"])
+    return f"{gap} ({_number(scores['gap_by_chance'])} by chance)"
 
 
 def _signed_interval(scores: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from label2label.data.vocabulary import IGNORE_INDEX
-from label2label.evaluation.bootstrap import bootstrap_intervals
+from label2label.evaluation.bootstrap import bootstrap_draws, gap_by_chance, interval_of
 from label2label.evaluation.metrics import FloatArray, IntArray, correct_predictions, ratio
 
 MINIMUM_IMAGES = 30
@@ -95,8 +95,8 @@ def post_stratified_scores(
 
     Returns:
         `per_group` (adjusted `accuracy`, its 95 % `interval`, and `num_images` by stratum),
-        `strata` (share by stratum), `strata_left_out`, `worst_group`, `best_group`, `gap` and
-        `gap_interval`; None where fewer than two groups share a stratum.
+        `strata` (share by stratum), `strata_left_out`, `worst_group`, `best_group`, `gap`,
+        `gap_interval` and `gap_by_chance`; None where fewer than two groups share a stratum.
     """
     labelled = (labels != IGNORE_INDEX).any(axis=1)
     known = labelled & [
@@ -127,16 +127,15 @@ def post_stratified_scores(
     # Of equals the first is worst and the last best: two groups, even where the gap is zero.
     worst, best = int(accuracy.argmin()), len(values) - 1 - int(accuracy[::-1].argmax())
 
-    def resampled(weights: FloatArray) -> dict[str, FloatArray]:
-        draws = adjusted(weights)
-        return {"accuracy": draws, "gap": draws[:, best] - draws[:, worst]}
-
-    intervals = bootstrap_intervals(resampled, clusters, resamples)
+    draws = bootstrap_draws(lambda weights: {"accuracy": adjusted(weights)}, clusters, resamples)
+    by_draw = draws["accuracy"]  # (resamples, groups)
+    intervals = interval_of(by_draw, accuracy)
+    gap = accuracy[best] - accuracy[worst]
     return {
         "per_group": {
             value: {
                 "accuracy": float(accuracy[g]),
-                "interval": intervals["accuracy"][:, g].tolist(),
+                "interval": intervals[:, g].tolist(),
                 "num_images": dict(zip(bands, counts[g].tolist(), strict=True)),
             }
             for g, value in enumerate(values)
@@ -145,8 +144,9 @@ def post_stratified_scores(
         "strata_left_out": [band for band in all_bands if band not in bands],
         "worst_group": values[worst],
         "best_group": values[best],
-        "gap": float(accuracy[best] - accuracy[worst]),
-        "gap_interval": intervals["gap"].tolist(),
+        "gap": float(gap),
+        "gap_interval": interval_of(by_draw[:, best] - by_draw[:, worst], gap).tolist(),
+        "gap_by_chance": gap_by_chance(by_draw),
     }
 
 

@@ -23,7 +23,7 @@ from label2label.files import sha256
 
 THREADS, BATCHES = (1, 2), (1, 32)
 ROUNDS, ROUND_SECONDS = {1: 15, 32: 5}, 0.5
-REFERENCES = ("ours-onnx", "ours-onnx-int8")  # what the ratios are to
+REFERENCES = ("ours-onnx", "ours-onnx-int8", "tiny-onnx")  # what the ratios are to
 LIBRARIES = (
     "label2label",
     "ncnn",
@@ -120,14 +120,14 @@ def benchmark_command(args: argparse.Namespace) -> int:
 
     Args:
         args: `model` (folder, Hub id or None), `output` (JSON file, or None to print), `rows`
-            (names, or None for all), `int8` (ONNX file or None), `results` (folder of evaluations),
-            `quick`.
+            (names, or None for all), `int8` and `tiny_int8` (ONNX files or None), `results` (folder
+            of evaluations), `quick`.
 
     Returns:
         The exit code, 0.
 
     Raises:
-        UserError: the model or the INT8 file will not do, or no row is left.
+        UserError: the model or an INT8 file will not do, or no row is left.
     """
     from label2label.checkpoints import find_checkpoint
     from label2label.export.benchmark_report import markdown, plot
@@ -137,12 +137,14 @@ def benchmark_command(args: argparse.Namespace) -> int:
     if unknown := sorted(set(args.rows or ()) - set(ROW_NAMES)):
         raise UserError(f"no row {unknown[0]!r}: the rows are {', '.join(ROW_NAMES)}")
     names = [name for name in ROW_NAMES if name in (args.rows or ROW_NAMES)]
-    if args.int8 and not Path(args.int8).is_file():
-        raise UserError(f"--int8 {args.int8} does not exist: `label2label export --int8` writes it")
+    for option, file in (("--int8", args.int8), ("--tiny-int8", args.tiny_int8)):
+        if file and not Path(file).is_file():
+            raise UserError(f"{option} {file} does not exist: `label2label export --int8` makes it")
     if args.output and Path(args.output).suffix != ".json":
         raise UserError(f"--output {args.output}: give a name that ends in .json")
     int8 = Path(args.int8) if args.int8 else None
-    result = run_benchmark(model, names, int8, Path(args.results), args.quick)
+    tiny_int8 = Path(args.tiny_int8) if args.tiny_int8 else None
+    result = run_benchmark(model, names, int8, tiny_int8, Path(args.results), args.quick)
     print(markdown(result))
     if args.output:
         output = Path(args.output)
@@ -159,7 +161,12 @@ def benchmark_command(args: argparse.Namespace) -> int:
 
 
 def run_benchmark(
-    model: str, names: list[str], int8: Path | None, results: Path, quick: bool = False
+    model: str,
+    names: list[str],
+    int8: Path | None,
+    tiny_int8: Path | None,
+    results: Path,
+    quick: bool = False,
 ) -> dict[str, Any]:
     """Measure rows against each other.
 
@@ -167,18 +174,26 @@ def run_benchmark(
         model: folder or Hub id of ours.
         names: of the rows.
         int8: file of ours in INT8; one calibrated by noise where there is none.
+        tiny_int8: the same of the tiny model that ships.
         results: folder of JSON files by `label2label evaluate`, for accuracy.
         quick: one thread, one image, two short rounds: to see that it works.
 
     Returns:
-        `model` (the digest of its weights, None for a Hub id), `machine`, `settings`, `rows` by
-        name, `ratios` by reference and name, `profile`.
+        `machine`, `settings`, `rows` by name, `ratios` by reference and name, `profile`.
 
     Raises:
         UserError: a model cannot be loaded or translated, or a row fails amid the run.
     """
     from label2label.export.benchmark_profile import profile_backbone
-    from label2label.export.benchmark_rows import FLOAT_FILE, OURS, other_row, our_rows
+    from label2label.checkpoints import find_checkpoint
+    from label2label.export.benchmark_rows import (
+        OTHERS,
+        OURS,
+        TINY,
+        TINY_CHECKPOINT,
+        other_row,
+        our_rows,
+    )
     from label2label.export.onnx_export import export_onnx
     from label2label.prediction.torch_backend import TorchBackend
 
@@ -186,9 +201,16 @@ def run_benchmark(
     seconds = 0.05 if quick else ROUND_SECONDS
     with tempfile.TemporaryDirectory(prefix="label2label-benchmark-") as scratch:
         folder = Path(scratch)
-        ours = [name for name in names if name in OURS]
-        rows = our_rows(model, ours, folder, int8) if ours else []
-        others = [name for name in names if name not in OURS]
+        rows = []
+        for title, checkpoint, kinds, file in (
+            ("Label2label, MobileFaceNet", model, OURS, int8),
+            ("Label2label, tiny", TINY_CHECKPOINT, TINY, tiny_int8),
+        ):
+            if chosen := [name for name in names if name in kinds]:
+                part = folder / chosen[0]
+                part.mkdir()
+                rows += our_rows(title, find_checkpoint(checkpoint), chosen, part, file)
+        others = [name for name in names if name in OTHERS]
         for name in tqdm(others, desc="export", unit="model", disable=not others):
             rows.append(other_row(name, folder))
         entries = {row.name: _describe(row, results) for row in rows}
@@ -200,15 +222,12 @@ def run_benchmark(
                     ratios = _ratios(workers)
         backend = TorchBackend.from_pretrained(model)
         network, preprocessing = backend.model.cpu(), backend.preprocessing
-        backbone, whole = folder / "backbone.onnx", folder / FLOAT_FILE
+        backbone, whole = folder / "backbone.onnx", folder / "whole.onnx"
         export_onnx(network, preprocessing, backbone, backbone_only=True)
-        if not whole.exists():
-            export_onnx(network, preprocessing, whole)
+        export_onnx(network, preprocessing, whole)
         repeats = 5 if quick else 100
         profile = profile_backbone(backbone, whole, preprocessing.crop_size, repeats)
-    weights = Path(model, "model.safetensors")
     return {
-        "model": {"weights_sha256": sha256(weights) if weights.is_file() else None},
         "machine": describe_machine(),
         "settings": {"quick": quick, "rounds": rounds, "round_seconds": seconds},
         "rows": entries,
@@ -301,6 +320,7 @@ def _describe(row: Any, results: Path) -> dict[str, Any]:
         "image_size": row.image_size,
         "parameters": row.parameters,
         "flops": row.flops,
+        "weights_sha256": row.weights_sha256,
         "file_bytes": sum(file.stat().st_size for file in row.files),
         "accuracy": find_accuracy(row.files[0], results),
         "largest_difference": None,

@@ -29,12 +29,12 @@ from label2label.export.complexity import (
 from label2label.export.int8 import quantize_onnx
 from label2label.export.ncnn_export import NCNN_FILES, export_ncnn
 from label2label.export.onnx_export import export_onnx, translate
+from label2label.files import sha256
 from label2label.models import Label2LabelConfig, Label2LabelForImageClassification
 from label2label.prediction.preprocessing import Preprocessing
 from label2label.prediction.torch_backend import TorchBackend
 
 NUM_LABELS = 40
-FLOAT_FILE = "ours.onnx"
 OURS = {
     "ours-torch": "torch",
     "ours-torch-compile": "torch-compile",
@@ -44,6 +44,8 @@ OURS = {
     "ours-openvino-int8": "openvino",
     "ours-ncnn": "ncnn",
 }
+TINY = {"tiny-onnx": "onnxruntime", "tiny-onnx-int8": "onnxruntime"}
+TINY_CHECKPOINT = "celeba-mobilefacenet-tiny"
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Row:
         parameters: of the model in PyTorch.
         flops: of one image in PyTorch, 2 a multiply-add.
         expected: PyTorch's float32 probabilities of the first image.
+        weights_sha256: of the `model.safetensors` it was made from; None for random weights and
+            those from the Hub.
     """
 
     name: str
@@ -71,6 +75,7 @@ class Row:
     parameters: int
     flops: int
     expected: np.ndarray
+    weights_sha256: str | None = None
 
 
 def _resnet() -> Label2LabelForImageClassification:
@@ -99,15 +104,18 @@ OTHERS: dict[str, tuple[str, Callable[[], Any], int]] = {
         256,
     ),
 }
-ROW_NAMES = (*OURS, *OTHERS)
+ROW_NAMES = (*OURS, *TINY, *OTHERS)
 
 
-def our_rows(model: str, names: list[str], folder: Path, int8: Path | None = None) -> list[Row]:
-    """Rows of a model folder, and the files that they need.
+def our_rows(
+    title: str, model: str, names: list[str], folder: Path, int8: Path | None = None
+) -> list[Row]:
+    """Rows of a Label2label model, and the files that they need.
 
     Args:
-        model: the folder, or a Hub id.
-        names: of `OURS`.
+        title: of the model, for people.
+        model: its folder, or a Hub id.
+        names: of `OURS` or of `TINY`.
         folder: to write to.
         int8: a file that `label2label export --int8` wrote; without one, a model is calibrated by
             noise, for speed alone.
@@ -121,23 +129,25 @@ def our_rows(model: str, names: list[str], folder: Path, int8: Path | None = Non
     backend = TorchBackend.from_pretrained(model)
     network = backend.model.cpu()
     preprocessing, size = backend.preprocessing, backend.preprocessing.crop_size
-    float_file = folder / FLOAT_FILE
+    float_file = folder / "model.onnx"
     export_onnx(network, preprocessing, float_file)
     if int8 is None and any(name.endswith("int8") for name in names):
-        int8 = folder / "ours_int8.onnx"
+        int8 = folder / "model_int8.onnx"
         noise = np.random.default_rng(0).integers(0, 256, (40, size, size, 3), dtype=np.uint8)
         # A tolerance that anything is within: it is not for accuracy.
         quantize_onnx(float_file, int8, noise, tolerance=1.0)
-    if "ours-ncnn" in names:
+    if any(name.endswith("ncnn") for name in names):
         (folder / "ncnn").mkdir()
         export_ncnn(network, preprocessing, folder / "ncnn")
     pixels = torch.from_numpy(random_images(1, size))
     with torch.inference_mode():
         expected = network(pixels).logits.sigmoid()[0].numpy()
     complexity = measure_complexity(network.config, size)
+    weights = Path(model, "model.safetensors")
+    digest = sha256(weights) if weights.is_file() else None
     rows = []
     for name in names:
-        runtime = OURS[name]
+        runtime = (OURS | TINY)[name]
         path = Path(model)
         files: tuple[Path, ...] = (path / "model.safetensors",)
         if runtime == "ncnn":
@@ -149,7 +159,7 @@ def our_rows(model: str, names: list[str], folder: Path, int8: Path | None = Non
         rows.append(
             Row(
                 name,
-                "Label2label, MobileFaceNet" + (" in INT8" if name.endswith("int8") else ""),
+                title + (" in INT8" if name.endswith("int8") else ""),
                 runtime,
                 path,
                 files,
@@ -157,6 +167,7 @@ def our_rows(model: str, names: list[str], folder: Path, int8: Path | None = Non
                 complexity["parameters"]["all"],
                 complexity["flops"]["all"],
                 expected,
+                digest,
             )
         )
     return rows

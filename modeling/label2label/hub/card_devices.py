@@ -7,15 +7,14 @@ from typing import Any
 from label2label.hub.card_tables import number, table
 from label2label.hub.measurements import CardSection, Measurements
 
-_REFERENCE = "ours-onnx"
-
 
 def devices_section(measured: Measurements) -> CardSection | None:
     """One face on one thread, by runtime and by model, from one interleaved run."""
     benchmark = measured.get("benchmark")
-    if not benchmark or _REFERENCE not in benchmark["ratios"]:
+    reference = _own_reference(measured, benchmark) if benchmark else None
+    if reference is None:
         return None
-    ratios = benchmark["ratios"][_REFERENCE]
+    ratios = benchmark["ratios"][reference]
     rows = []
     for name, row in benchmark["rows"].items():
         alone = _one_face(row)
@@ -50,6 +49,15 @@ def devices_section(measured: Measurements) -> CardSection | None:
             ]
         )
     )
+
+
+def _own_reference(measured: Measurements, benchmark: dict[str, Any]) -> str | None:
+    """The row of these weights in float that the others are compared to; None where none is."""
+    for name in benchmark["ratios"]:
+        own = benchmark["rows"][name]["weights_sha256"] == measured.weights_sha256
+        if own and not name.endswith("int8"):
+            return name
+    return None
 
 
 def _one_face(row: dict[str, Any]) -> dict[str, Any] | None:

@@ -192,7 +192,9 @@ def _group_section(evaluation: Mapping[str, Any], is_shown: bool) -> CardSection
         if scores["gap"] is not None:
             parts.append(
                 f"Gap between {scores['best_group']} and {scores['worst_group']}: "
-                f"{number(scores['gap'])} {interval(scores['gap_interval'])}."
+                f"{number(scores['gap'])} {interval(scores['gap_interval'])}, where "
+                f"{number(scores['gap_by_chance'])} is to be expected of groups of these sizes that "
+                "the model does equally well on."
             )
             title = f"Gap in accuracy by {column}"
             figures.append(
@@ -203,7 +205,8 @@ def _group_section(evaluation: Mapping[str, Any], is_shown: bool) -> CardSection
             parts.append(
                 "As if every group had the same ages (post-stratified by age band): between "
                 f"{adjusted['best_group']} and {adjusted['worst_group']} "
-                f"{number(adjusted['gap'])} {interval(adjusted['gap_interval'])}."
+                f"{number(adjusted['gap'])} {interval(adjusted['gap_interval'])}, by chance "
+                f"{number(adjusted['gap_by_chance'])}."
             )
             title = f"Gap in accuracy by {column}, same ages"
             ends = adjusted["gap_interval"]

@@ -49,7 +49,7 @@ class Measurements:
         self.name = model.resolve().name
         self.config = read_json(model / "config.json")
         self.attributes: list[str] = list(self.config.get("id2label", {}).values())
-        self._digest = digest(model / "model.safetensors")
+        self.weights_sha256 = digest(model / "model.safetensors")
         own = results / self.name
         paths = [path for folder in (results, own) for path in sorted(folder.glob("*.json"))]
         self._results = {path.stem: read_json(path) for path in paths}
@@ -100,7 +100,7 @@ class Measurements:
         """`fairness_mitigation.json`, where its chosen recipe made these weights; else None."""
         table = self._results.get("fairness_mitigation")
         chosen = table["after"].get(table["chosen"]) if table else None
-        return table if chosen and chosen["weights_sha256"] == self._digest else None
+        return table if chosen and chosen["weights_sha256"] == self.weights_sha256 else None
 
     @cached_property
     def training_logs(self) -> dict[str, list[dict[str, Any]]]:
@@ -116,7 +116,7 @@ class Measurements:
         """Whether a result is of these weights; one that does not name any counts."""
         model = result.get("model") if isinstance(result, dict) else None
         sha256 = model.get("weights_sha256") if isinstance(model, dict) else None
-        return sha256 in (None, self._digest)
+        return sha256 in (None, self.weights_sha256)
 
 
 def dataset_title(evaluation: Mapping[str, Any]) -> str:
