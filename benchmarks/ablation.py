@@ -14,8 +14,9 @@ is; `recipe` has changes of one thing each of the recipe. By these two a model i
 are scored on validation.
 
 All rows of a table have the same budget and the same list of seeds. Every cell, one seed of one
-row, leaves its figures in its folder and is trained once; a run that was stopped goes on with the
-same command. The best epoch is chosen on validation.
+row, leaves its figures in a file of its own in a folder beside the table, `results/ablation_TABLE/`,
+and is trained once, on whichever machine: a table that was stopped goes on with the same command.
+The best epoch is chosen on validation.
 """
 
 from __future__ import annotations
@@ -153,6 +154,36 @@ def cell_folder(args: argparse.Namespace, row: str, seed: int) -> Path:
     return args.runs / args.table / re.sub(r"[^a-z0-9.]+", "-", row.lower()) / f"seed-{seed}"
 
 
+def cell_file(args: argparse.Namespace, row: str, seed: int) -> Path:
+    """Where a cell's figures are kept.
+
+    Args:
+        args: The command line.
+        row: Its name.
+        seed: Of everything random.
+
+    Returns:
+        A JSON file.
+    """
+    folder = cell_folder(args, row, seed)
+    return args.output.with_suffix("") / f"{folder.parent.name}-{folder.name}.json"
+
+
+def cell_settings(args: argparse.Namespace, row: str, seed: int) -> list[str]:
+    """What a cell changes in the recipe.
+
+    Args:
+        args: The command line.
+        row: Its name.
+        seed: Of everything random.
+
+    Returns:
+        `KEY=VALUE` each.
+    """
+    budget = [f"seed={seed}", f"epochs={args.epochs}"]
+    return [*budget, *args.set, *TABLES[args.table].rows[row]]
+
+
 def train_cell(args: argparse.Namespace, row: str, seed: int) -> None:
     """Train and measure one cell, unless it has been.
 
@@ -162,33 +193,34 @@ def train_cell(args: argparse.Namespace, row: str, seed: int) -> None:
         seed: Of everything random.
 
     Raises:
-        UserError: If the training fails or is stopped.
+        UserError: If the training fails or is stopped, or the cell was made with other settings.
     """
-    folder = cell_folder(args, row, seed)
-    if (folder / "cell.json").is_file():
+    folder, file = cell_folder(args, row, seed), cell_file(args, row, seed)
+    settings = cell_settings(args, row, seed)
+    if file.is_file():
+        if json.loads(file.read_text(encoding="utf-8"))["settings"] != settings:
+            raise UserError(f"{file} was made with other settings: remove it to make it anew")
         return
     print(f"== {row}, seed {seed}", file=sys.stderr, flush=True)
     arguments = ["train", "--recipe", args.recipe, "--data", args.data, "--output", str(folder)]
-    for setting in [
-        f"seed={seed}",
-        f"epochs={args.epochs}",
-        *args.set,
-        *TABLES[args.table].rows[row],
-    ]:
+    for setting in settings:
         arguments += ["--set", setting]
     if list((folder / "state").glob("step-*")):
         arguments.append("--resume")
     if code := run_command(arguments):
         raise UserError(f"{folder}: exit code {code}; the same command goes on from here")
-    measure_cell(args, folder)
+    _write(file, {"settings": settings, **measure_cell(args, folder)}, indent=None)
 
 
-def measure_cell(args: argparse.Namespace, folder: Path) -> None:
-    """Score a trained cell, and keep the figures and the right answers of every image.
+def measure_cell(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Score a trained cell.
 
     Args:
         args: The command line.
         folder: The cell's run.
+
+    Returns:
+        Its figures, and of every image how many labels are `known` and how many answers `right`.
     """
     model, processor = load_model(folder / "best")
     names = [model.config.id2label[i] for i in range(model.config.num_labels)]
@@ -201,22 +233,19 @@ def measure_cell(args: argparse.Namespace, folder: Path) -> None:
     probabilities, _ = predict_dataset(accelerator, model, processor, dataset)
     known = labels >= 0
     right = ((probabilities > 0.5) == (labels > 0)) & known
-    counts = np.stack([right.sum(axis=1), known.sum(axis=1)], axis=1)
     balanced = balanced_accuracy_per_attribute(probabilities, labels)
-    np.save(folder / "counts.npy", counts)
-    _write(
-        folder / "cell.json",
-        {
-            "accuracy": float(mean_accuracy(probabilities, labels)),
-            "balanced_accuracy": float(np.nanmean(balanced)),
-            "query_accuracy": max(history, key=lambda e: e["accuracy"])["query_accuracy"],
-            "seconds_per_epoch": float(np.median([entry["seconds"] for entry in history])),
-            "epochs": len(history),
-            "parameters": complexity["parameters"],
-            "flops": complexity["flops"]["all"],
-            "threads": torch.get_num_threads(),
-        },
-    )
+    return {
+        "accuracy": float(mean_accuracy(probabilities, labels)),
+        "balanced_accuracy": float(np.nanmean(balanced)),
+        "query_accuracy": max(history, key=lambda e: e["accuracy"])["query_accuracy"],
+        "seconds_per_epoch": float(np.median([entry["seconds"] for entry in history])),
+        "epochs": len(history),
+        "parameters": complexity["parameters"],
+        "flops": complexity["flops"]["all"],
+        "threads": torch.get_num_threads(),
+        "right": right.sum(axis=1).tolist(),
+        "known": known.sum(axis=1).tolist(),
+    }
 
 
 def gather_rows(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -233,7 +262,7 @@ def gather_rows(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     for name in args.rows:
         cells = {}
         for seed in args.seeds:
-            file = cell_folder(args, name, seed) / "cell.json"
+            file = cell_file(args, name, seed)
             if file.is_file():
                 cells[seed] = json.loads(file.read_text(encoding="utf-8"))
         if not cells:
@@ -272,11 +301,13 @@ def compare_rows(
     clusters = clusters_of(list(identities) if len(identities) > 1 else [None] * len(dataset))
 
     def accuracies(name: str, seeds: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        counts = np.stack(
-            [np.load(cell_folder(args, name, s) / "counts.npy") for s in rows[name]["seeds"]]
-        )
+        files = [cell_file(args, name, seed) for seed in rows[name]["seeds"]]
+        cells = [json.loads(file.read_text(encoding="utf-8")) for file in files]
         # (resamples, seeds): each seed's accuracy on the people drawn
-        by_seed = np.stack([weights @ c[:, 0] / (weights @ c[:, 1]) for c in counts], axis=1)
+        by_seed = np.stack(
+            [weights @ np.array(c["right"]) / (weights @ np.array(c["known"])) for c in cells],
+            axis=1,
+        )
         return np.take_along_axis(by_seed, seeds, axis=1).mean(axis=1)
 
     comparisons = []
@@ -371,8 +402,8 @@ def plot_frontier(result: dict[str, Any], path: Path) -> None:
     path.write_bytes(figure_svg(figure))
 
 
-def _write(path: Path, value: Any) -> None:
-    write_whole(path, json.dumps(value, indent=1) + "\n")
+def _write(path: Path, value: Any, indent: int | None = 1) -> None:
+    write_whole(path, json.dumps(value, indent=indent) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

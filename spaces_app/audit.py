@@ -75,6 +75,7 @@ def _render_column(
     title = say(
         language,
         "audit.title",
+        model=evaluation["model"]["name"],
         dataset=DATASETS.get(dataset["name"], dataset["name"]),
         split=_known(language, f"audit.split.{dataset['split']}", dataset["split"]),
         group=_known(language, f"audit.group.{column}", column),
@@ -86,7 +87,6 @@ def _render_column(
         accuracy=_percent(evaluation["accuracy"]),
         low=_percent(low),
         high=_percent(high),
-        model=evaluation["model"]["name"],
     )
     parts = [f"<h2>{escape(title)}</h2>", _paragraph(overall), _group_table(scores, language)]
     parts.append(_gap_sentence(scores, language, "audit.gap"))

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 
 import datasets
 import numpy as np
@@ -60,12 +61,20 @@ def test_a_stopped_table_goes_on_and_holds_every_row(
     assert fc["parameters"]["backbone"] == unmasked["parameters"]["backbone"]
     assert fc["parameters"]["head"] < unmasked["parameters"]["head"]
     assert 0 < fc["flops"] < unmasked["flops"]
-    counts = np.load(tmp_path / "runs/heads/fc/seed-4/counts.npy")
-    assert fc["accuracy"]["mean"] == pytest.approx(counts[:, 0].sum() / counts[:, 1].sum())
+    cell = json.loads((tmp_path / "ablation/fc-seed-4.json").read_text())
+    assert fc["accuracy"]["mean"] == pytest.approx(sum(cell["right"]) / sum(cell["known"]))
     config = tmp_path / "runs/heads/no-masks/seed-4/best/config.json"
     assert json.loads(config.read_text())["mask_probability"] == 0.0
     assert f"{fc['accuracy']['mean']:.4f}" in capsys.readouterr().out
     assert "<svg" in (tmp_path / "sizes.svg").read_text()
+
+    # What was trained on another machine counts, unless it was trained otherwise.
+    shutil.rmtree(tmp_path / "runs")
+    assert ablation.main(options) == 0
+    assert len(ran) == 3
+    rows["fc"].append("model.dropout=0.3")
+    assert ablation.main(options) == 2
+    assert "made with other settings" in capsys.readouterr().err
 
 
 def test_a_difference_is_real_if_neither_people_nor_seeds_undo_it(
@@ -80,18 +89,17 @@ def test_a_difference_is_real_if_neither_people_nor_seeds_undo_it(
     rates = {"good": (0.91, 0.9, 0.905), "same": (0.9, 0.905, 0.91), "bad": (0.8, 0.81, 0.805)}
     rates["unsteady"] = (0.98, 0.75, 0.9)
     rows = {}
+    (tmp_path / "ablation").mkdir()
     for head, values in rates.items():
+        means = []
         for seed, rate in enumerate(values):
-            folder = tmp_path / "heads" / head / f"seed-{seed}"
-            folder.mkdir(parents=True)
             right = rng.binomial(40, rate, 200)
-            np.save(folder / "counts.npy", np.stack([right, np.full(200, 40)], axis=1))
-        means = [
-            np.load(tmp_path / "heads" / head / f"seed-{s}" / "counts.npy")[:, 0].mean() / 40
-            for s in range(3)
-        ]
+            cell = {"right": right.tolist(), "known": [40] * 200}
+            (tmp_path / "ablation" / f"{head}-seed-{seed}.json").write_text(json.dumps(cell))
+            means.append(right.mean() / 40)
         rows[head] = {"seeds": [0, 1, 2], "accuracy": {"mean": float(np.mean(means))}}
-    args = argparse.Namespace(data="", runs=tmp_path, table="heads")
+    output = tmp_path / "ablation.json"
+    args = argparse.Namespace(data="", runs=tmp_path, table="heads", output=output)
     found = {tuple(c["rows"]): c for c in ablation.compare_rows(args, rows)}
     assert found["good", "bad"]["real"]
     assert found["good", "bad"]["difference"] == pytest.approx(0.1, abs=0.01)

@@ -41,12 +41,12 @@ def evaluation(**changes):
 
 def test_every_group_is_shown_with_its_images_and_interval():
     page = render_audit([evaluation()], "en")
-    assert "UTKFace, test split, by perceived race" in page
+    assert "some-model: UTKFace, test split, by perceived race" in page
     assert "A &amp; B" in page
     assert "A & B" not in page
     assert ">90.0 %<" in page
     assert "80.0 % – 87.0 %" in page
-    assert "All 509 images: accuracy 88.0 % (86.0 % to 90.0 %). Model: some-model." in page
+    assert "All 509 images: accuracy 88.0 % (86.0 % to 90.0 %)." in page
 
 
 def test_a_group_under_30_images_is_flagged_and_others_are_not():

@@ -184,8 +184,8 @@ def run_benchmark(
     Raises:
         UserError: a model cannot be loaded or translated, or a row fails amid the run.
     """
-    from label2label.export.benchmark_profile import profile_backbone
     from label2label.checkpoints import find_checkpoint
+    from label2label.export.benchmark_profile import profile_backbone
     from label2label.export.benchmark_rows import (
         OTHERS,
         OURS,

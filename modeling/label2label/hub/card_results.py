@@ -193,8 +193,8 @@ def _group_section(evaluation: Mapping[str, Any], is_shown: bool) -> CardSection
             parts.append(
                 f"Gap between {scores['best_group']} and {scores['worst_group']}: "
                 f"{number(scores['gap'])} {interval(scores['gap_interval'])}, where "
-                f"{number(scores['gap_by_chance'])} is to be expected of groups of these sizes that "
-                "the model does equally well on."
+                f"{number(scores['gap_by_chance'])} is to be expected of groups of these sizes "
+                "that the model does equally well on."
             )
             title = f"Gap in accuracy by {column}"
             figures.append(

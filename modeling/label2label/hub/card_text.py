@@ -37,7 +37,7 @@ print({{model.config.id2label[i]: float(p) for i, p in enumerate(probabilities) 
 For any photo, with faces found and aligned as the model expects:
 
 ```bash
-label2label predict photo.jpg
+label2label predict photo.jpg --model {name}
 ```
 
 A photo that is not an aligned face crop (the template is in `preprocessor_config.json`) gives poor
@@ -96,8 +96,12 @@ TRAINING = """## Training
 - **Recipe**: one `label2label train --recipe NAME` after the other (`training/recipes/`); of each
   the epoch with the best validation accuracy is kept.
 {rounds}
-  `label2label calibrate --couple-on train` fitted what known words tell of the others to CelebA's
-  training labels, and temperature and thresholds to its validation labels."""
+  `label2label calibrate` fitted temperature and thresholds to CelebA's validation labels.
+  {coupling}"""
+
+COUPLED = "What known words tell of the others it fitted to the training labels."
+
+COUPLED_BEFORE = "What known words tell of the others is as in the default model."
 
 UTKFACE = """, and the training part of UTKFace (Zhang et al., CVPR 2017; non-commercial research
   only), of which `Male` and `Young` (by an age cut of `datasets_scripts/utkface.py`) are known"""
@@ -118,7 +122,8 @@ ROUNDS = {
     "finetune-merged": "goes on from the default model with UTKFace's faces labelled Asian and a "
     "replay of CelebA, on which the default model teaches.",
     "group-balanced": "goes on from the default model with UTKFace, whose races are drawn equally "
-    "often, and a replay of CelebA, on which the default model teaches.",
+    "often, and a replay of CelebA, on which the default model teaches. The replay was made larger "
+    "after a first, smaller one's figures on test had been seen: what test says is a little kind.",
     "group-dro": "goes on from the default model with UTKFace, whose worst races weigh most (group "
     "DRO, arXiv:1911.08731), and a replay of CelebA, on which the default model teaches.",
 }

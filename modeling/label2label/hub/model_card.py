@@ -32,6 +32,8 @@ from label2label.hub.card_shift import shift_section
 from label2label.hub.card_text import (
     BACKBONE,
     CITATION,
+    COUPLED,
+    COUPLED_BEFORE,
     EMISSIONS,
     ENDPOINTS,
     LICENSE,
@@ -63,7 +65,8 @@ def summary_section(measured: Measurements) -> CardSection:
 def use_section(measured: Measurements) -> CardSection:
     """How to load it, from Python, the command line and an endpoint."""
     shipped = SHIPPED_MODEL.format(name=measured.name)
-    return CardSection(f"{USE.format(source=SHIPPED_IMPORT, model=shipped)}\n\n{ENDPOINTS}")
+    text = USE.format(source=SHIPPED_IMPORT, model=shipped, name=measured.name)
+    return CardSection(f"{text}\n\n{ENDPOINTS}")
 
 
 def training_section(measured: Measurements) -> CardSection:
@@ -71,7 +74,8 @@ def training_section(measured: Measurements) -> CardSection:
     logs = measured.training_logs
     rounds = [f"  - `{recipe}`: {text}" for recipe, text in ROUNDS.items() if recipe in logs]
     more = UTKFACE if measured.mitigation else ""
-    text = TRAINING.format(more=more, rounds="\n".join(rounds))
+    coupling = COUPLED_BEFORE if measured.mitigation else COUPLED
+    text = TRAINING.format(more=more, rounds="\n".join(rounds), coupling=coupling)
     emissions = estimate_emissions(logs.values())
     if emissions is None:
         return CardSection(text)
@@ -88,6 +92,7 @@ def prose(text: str) -> Callable[[Measurements], CardSection]:
 
 _SHIPPED_MODEL = re.compile(re.escape(SHIPPED_MODEL).replace(r"\{name\}", r"[^\"]+"))
 PLOTS = "plots"  # folder of a report, in a model's folder
+_PREDICTION = re.compile(r"(?<=^label2label predict photo\.jpg --model ).+$", re.MULTILINE)
 _PLOT = re.compile(r"!\[([^\]]*)\]\(([^)/:]+\.png)\)")
 
 Section = Callable[[Measurements], CardSection | Iterable[CardSection] | None]
@@ -177,7 +182,8 @@ def card_for_repository(model: Path, repo_id: str) -> str:
         summary = PLAIN.format(
             name=repo_id.partition("/")[2], attributes=len(names), names=", ".join(names)
         )
-        body = f"{summary}\n\n{USE.format(source='', model=quoted)}\n\n{ENDPOINTS}"
+        use = USE.format(source="", model=quoted, name=repo_id)
+        body = f"{summary}\n\n{use}\n\n{ENDPOINTS}"
     parts = [f"---\n{plain_metadata(kind).to_yaml()}\n---", body, PLAIN_LICENSE, CITATION]
     return "\n\n".join(parts) + "\n"
 
@@ -215,7 +221,8 @@ def name_repository(text: str, repo_id: str) -> str:
     Returns:
         The card.
     """
-    return _SHIPPED_MODEL.sub(f'"{repo_id}"', text.replace(SHIPPED_IMPORT, ""))
+    text = _SHIPPED_MODEL.sub(f'"{repo_id}"', text.replace(SHIPPED_IMPORT, ""))
+    return _PREDICTION.sub(repo_id, text)
 
 
 def main() -> int:
