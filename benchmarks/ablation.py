@@ -9,12 +9,12 @@
 `heads` has the heads `fc`, `query2label`, `label2label` without masking and `label2label` over
 MobileFaceNet from a converted face-recognition checkpoint, the last also over MobileFaceNet and
 ResNet-50 from scratch (without ImageNet's weights, unlike the papers); it is scored on test.
-`sizes` has heads of several widths and depths over the shipped model's backbone, which stays as it
-is; `recipe` has changes of one thing each of the recipe. By these two a model is chosen, so they
-are scored on validation.
+`sizes` has heads of several widths, depths and feed-forward widths over the shipped model's
+backbone, which stays as it is; `recipe` has changes of one thing each of the recipe. By these two a
+model is chosen, so they are scored on validation.
 
 All rows of a table have the same budget and the same list of seeds. Every cell, one seed of one
-row, leaves its figures in a file of its own in a folder beside the table, `results/ablation_TABLE/`,
+row, leaves its figures in a file of its own in a folder beside the table (`results/ablation_TABLE`)
 and is trained once, on whichever machine: a table that was stopped goes on with the same command.
 The best epoch is chosen on validation.
 """
@@ -40,6 +40,7 @@ from label2label.errors import UserError
 from label2label.evaluation.bootstrap import bootstrap_draws, clusters_of, interval_of, p_values
 from label2label.evaluation.metrics import balanced_accuracy_per_attribute, mean_accuracy
 from label2label.evaluation.plots import figure_svg
+from label2label.export.benchmark import describe_machine
 from label2label.export.complexity import measure_complexity
 from label2label.files import write_whole
 from label2label.prediction.labelled import predict_dataset
@@ -63,10 +64,13 @@ class Table:
     rows: dict[str, list[str]]
 
 
-def _size(hidden: int, heads: int, layers: tuple[int, int] = (1, 1)) -> list[str]:
+def _size(
+    hidden: int, heads: int, layers: tuple[int, int] = (1, 1), feed_forward: int | None = None
+) -> list[str]:
     return [
         *("backbone=celeba-mobilefacenet", "freeze_backbone=true"),
-        *(f"model.hidden_size={hidden}", f"model.intermediate_size={2 * hidden}"),
+        f"model.hidden_size={hidden}",
+        f"model.intermediate_size={feed_forward or 2 * hidden}",
         f"model.num_attention_heads={heads}",
         *(f"model.num_query_layers={layers[0]}", f"model.num_mlm_layers={layers[1]}"),
     ]
@@ -97,6 +101,8 @@ TABLES = {
             "192 wide": _size(192, 4),
             "96 wide, 1 attention head": _size(96, 1),
             "96 wide, 8 attention heads": _size(96, 8),
+            "96 wide, feed-forward 96": _size(96, 4, feed_forward=96),
+            "96 wide, feed-forward 384": _size(96, 4, feed_forward=384),
             "96 wide, 2 query layers": _size(96, 4, (2, 1)),
             "96 wide, 2 language model layers": _size(96, 4, (1, 2)),
         },
@@ -230,18 +236,19 @@ def measure_cell(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     dataset = load_split(args.data, TABLES[args.table].split)
     labels = label_array(dataset, names)
     accelerator = Accelerator(mixed_precision="no")
-    probabilities, _ = predict_dataset(accelerator, model, processor, dataset)
+    probabilities, by_queries = predict_dataset(accelerator, model, processor, dataset)
     known = labels >= 0
     right = ((probabilities > 0.5) == (labels > 0)) & known
     balanced = balanced_accuracy_per_attribute(probabilities, labels)
     return {
         "accuracy": float(mean_accuracy(probabilities, labels)),
         "balanced_accuracy": float(np.nanmean(balanced)),
-        "query_accuracy": max(history, key=lambda e: e["accuracy"])["query_accuracy"],
+        "query_accuracy": None if by_queries is None else float(mean_accuracy(by_queries, labels)),
         "seconds_per_epoch": float(np.median([entry["seconds"] for entry in history])),
         "epochs": len(history),
         "parameters": complexity["parameters"],
         "flops": complexity["flops"]["all"],
+        "processor": describe_machine()["processor"],
         "threads": torch.get_num_threads(),
         "right": right.sum(axis=1).tolist(),
         "known": known.sum(axis=1).tolist(),
@@ -249,7 +256,8 @@ def measure_cell(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def gather_rows(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Rows of the table, of the cells that are done.
+    """Rows of the table, of the cells that are done with these settings: also those that
+    another run of this command made.
 
     Args:
         args: The command line.
@@ -259,22 +267,28 @@ def gather_rows(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
         same for all of them.
     """
     rows = {}
-    for name in args.rows:
+    for name in TABLES[args.table].rows:
         cells = {}
-        for seed in args.seeds:
-            file = cell_file(args, name, seed)
-            if file.is_file():
-                cells[seed] = json.loads(file.read_text(encoding="utf-8"))
+        any_seed = cell_file(args, name, 0)
+        for file in any_seed.parent.glob(any_seed.name.replace("seed-0", "seed-*")):
+            seed = int(file.stem.rpartition("-")[2])
+            cell = json.loads(file.read_text(encoding="utf-8"))
+            if cell["settings"] == cell_settings(args, name, seed):
+                cells[seed] = cell
+        cells = dict(sorted(cells.items()))
         if not cells:
             continue
         first = next(iter(cells.values()))
         row: dict[str, Any] = {"seeds": list(cells)}
         for score in SCORES:
             values = [cell[score] for cell in cells.values()]
+            if None in values:
+                continue  # a head without a query network
             spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
             row[score] = {"mean": float(np.mean(values)), "std": spread}
         seconds = [cell["seconds_per_epoch"] for cell in cells.values()]
         row["seconds_per_epoch"] = float(np.median(seconds))
+        row["processors"] = sorted({cell["processor"] for cell in cells.values()})
         rows[name] = row | {name: first[name] for name in ("parameters", "flops", "epochs")}
     return rows
 
@@ -355,6 +369,9 @@ def markdown(result: dict[str, Any]) -> str:
     for name, row in result["rows"].items():
         cells = [name]
         for score in SCORES:
+            if score not in row:
+                cells.append("")
+                continue
             spread = row[score]["std"]
             cells.append(f"{row[score]['mean']:.4f}" + (f" ± {spread:.4f}" if spread else ""))
         cells += [f"{row['parameters'][part] / 1e6:.2f}" for part in ("backbone", "head", "all")]
@@ -419,10 +436,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("table", choices=list(TABLES))
-    parser.add_argument("--rows", nargs="+", metavar="NAME", help="all by default")
+    parser.add_argument("--rows", nargs="+", metavar="NAME", help="to train: all by default")
     parser.add_argument("--recipe", default="celeba", metavar="NAME|FILE")
     parser.add_argument("--data", default="data/celeba", metavar="DIR")
-    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, help="to train")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="the budget of every cell")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), metavar="DIR")
@@ -430,9 +447,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--output",
         type=Path,
         metavar="JSON",
-        help="results/ablation_TABLE.json by default; a Markdown table is written beside it",
+        help="results/ablation_TABLE.json by default; beside it a Markdown table and a picture of "
+        "accuracy over size",
     )
-    parser.add_argument("--plot", type=Path, metavar="SVG", help="a picture of accuracy over size")
     args = parser.parse_args(arguments)
     table = TABLES[args.table]
     args.rows = args.rows or list(table.rows)
@@ -457,8 +474,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if args.plot:
-        plot_frontier(result, args.plot)
+    plot_frontier(result, args.output.with_suffix(".svg"))
     print(markdown(result))
     return 0
 

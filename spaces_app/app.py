@@ -51,6 +51,8 @@ def main() -> int:
         run_history=False,  # it would keep visitors' photos in their browsers
         show_error=True,
         ssr_mode=False,
+        # Gradio keeps the last answer of every session for an hour, which nothing here needs.
+        state_session_capacity=1,
     )
     return 0
 

@@ -49,7 +49,7 @@ def test_a_stopped_table_goes_on_and_holds_every_row(
     recipe.write_text(yaml.safe_dump(recipe_values))
     options = ["heads", "--recipe", str(recipe), "--data", str(with_test_split), "--epochs", "1"]
     options += ["--seeds", "4", "--runs", str(tmp_path / "runs")]
-    options += ["--output", str(tmp_path / "ablation.json"), "--plot", str(tmp_path / "sizes.svg")]
+    options += ["--output", str(tmp_path / "ablation.json")]
     assert ablation.main(options) == 2
     assert "the same command goes on" in capsys.readouterr().err
     assert ablation.main(options) == 0
@@ -66,7 +66,10 @@ def test_a_stopped_table_goes_on_and_holds_every_row(
     config = tmp_path / "runs/heads/no-masks/seed-4/best/config.json"
     assert json.loads(config.read_text())["mask_probability"] == 0.0
     assert f"{fc['accuracy']['mean']:.4f}" in capsys.readouterr().out
-    assert "<svg" in (tmp_path / "sizes.svg").read_text()
+    assert "<svg" in (tmp_path / "ablation.svg").read_text()
+    # All scores are of the split that the table names; a head without queries has none of theirs.
+    assert "query_accuracy" not in fc
+    assert unmasked["query_accuracy"]["mean"] == pytest.approx(query_accuracy(ran[-1], data), 1e-4)
 
     # What was trained on another machine counts, unless it was trained otherwise.
     shutil.rmtree(tmp_path / "runs")
