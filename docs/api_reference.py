@@ -49,7 +49,7 @@ SETTINGS = ConfigDict(
     show_object_full_path=False,
     show_submodules=False,
     summary=False,
-    filters=["!^_", "!^forward_", "!Kwargs$"],
+    filters=["!^_(?!_call__)", "!^forward_", "!Kwargs$"],
 )
 
 
