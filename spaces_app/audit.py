@@ -24,7 +24,8 @@ def load_evaluations(folders: Iterable[Path]) -> list[dict[str, Any]]:
         folders: with those in them; those that do not exist are left out.
 
     Returns:
-        What `label2label evaluate` wrote of test splits by group, each file once.
+        What `label2label evaluate` wrote of test splits by group, each file once. One that lacks
+        what the page shows, as an older version's may, is left out with a warning in the log.
     """
     evaluations: dict[str, dict[str, Any]] = {}
     for folder in folders:
@@ -37,8 +38,19 @@ def load_evaluations(folders: Iterable[Path]) -> list[dict[str, Any]]:
             needed = {"groups", "dataset", "accuracy", "intervals", "num_images", "model"}
             if not isinstance(evaluation, dict) or not needed <= set(evaluation):
                 continue  # other results lie there too
-            if evaluation["groups"] and evaluation["dataset"]["split"] == "test":
-                evaluations.setdefault(str(path.relative_to(folder)), evaluation)
+            try:
+                if not evaluation["groups"] or evaluation["dataset"]["split"] != "test":
+                    continue
+                render_audit([evaluation], "en")
+            except (AttributeError, LookupError, TypeError, ValueError) as error:
+                logger.warning(
+                    "%s is left out of the audit: it is not as `label2label evaluate` writes it "
+                    "now (%r)",
+                    path,
+                    error,
+                )
+                continue
+            evaluations.setdefault(str(path.relative_to(folder)), evaluation)
     return list(evaluations.values())
 
 

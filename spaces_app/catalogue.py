@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
 import statistics
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from label2label.checkpoints import default_checkpoint
 from label2label.errors import UserError
+from label2label.files import sha256
+from label2label.hub.onnx_check import WEIGHTS_KEY
 from label2label.prediction.backend import Backend, load_backend
 from label2label.prediction.onnx_backend import UNKNOWN, OnnxBackend
 from label2label.prediction.preprocessing import Preprocessing
@@ -45,11 +48,13 @@ class OfferedModel:
     """A model that is loaded and timed.
 
     Args:
-        key: its name in the API: the folder's or Hub id, and the ONNX file's where it is one.
+        key: its name in the API: the folder's or Hub id, and the ONNX file's where it is one. An
+            INT8 file of a model that is offered is named after that model's folder.
         kind: `default`, `fair` or `tiny`, which the page has words for, else ``.
         int8: whether its weights are 8-bit integers.
         parameters: how many it has; None where its files do not tell.
-        file_bytes: of its weights or ONNX file.
+        file: its weights or ONNX file.
+        file_bytes: that file's.
         milliseconds: median time of one face on this machine, without finding the face.
         backend: what runs it.
         tells_maps: whether it tells where it looked.
@@ -60,6 +65,7 @@ class OfferedModel:
     kind: str
     int8: bool
     parameters: int | None
+    file: Path
     file_bytes: int
     milliseconds: float
     backend: Backend
@@ -151,7 +157,7 @@ def load_catalogue() -> dict[str, OfferedModel]:
     cannot be loaded is left out, with a warning in the log.
 
     Returns:
-        Models by key, the one that ships first.
+        Models by key, the one that ships first, and INT8 files last.
 
     Raises:
         UserError: not one model can be loaded.
@@ -163,21 +169,24 @@ def load_catalogue() -> dict[str, OfferedModel]:
     catalogue: dict[str, OfferedModel] = {}
     for name in filter(None, names):
         try:
-            for model in load_models(name, is_default=name == str(shipped)):
+            for model in load_models(name, name == str(shipped), list(catalogue.values())):
                 catalogue[model.key] = model
         except UserError as error:
             logger.warning("%s is not offered: %s", name, error)
     if not catalogue:
         raise UserError(f"no model can be loaded: set {MODELS_VARIABLE} to a folder or a Hub id")
-    return catalogue
+    return dict(sorted(catalogue.items(), key=lambda item: item[1].int8))
 
 
-def load_models(name: str, is_default: bool = False) -> list[OfferedModel]:
+def load_models(
+    name: str, is_default: bool = False, others: Iterable[OfferedModel] = ()
+) -> list[OfferedModel]:
     """Load the model of a folder or Hub id, and the INT8 files beside its weights.
 
     Args:
         name: a folder, an ONNX file, or a Hub id.
         is_default: whether it is the model that ships.
+        others: models that are offered already, which ONNX files may have been exported from.
 
     Returns:
         The models, at least one.
@@ -185,19 +194,20 @@ def load_models(name: str, is_default: bool = False) -> list[OfferedModel]:
     Raises:
         UserError: a file is missing or damaged, or the Hub cannot be reached.
     """
-    path = Path(name)
-    key = name if not path.exists() else path.name
+    path = Path(name).absolute()
+    key = f"{path.parent.name}/{path.stem}" if path.suffix == ".onnx" else path.name
     if not path.exists():
-        path = download(name)
+        path, key = download(name), name.removesuffix(".onnx")
     if path.suffix == ".onnx":
-        return [offer(path, path.stem, "", None)]
+        return [name_export(offer(path, key, "", None), others)]
     kind = "default" if is_default else next((k for k in ("fair", "tiny") if k in key), "")
     weights = path / WEIGHTS_FILE
     parameters = count_parameters(weights) if weights.exists() else None
     models = [offer(path, key, kind, parameters)] if weights.exists() else []
     pattern = "*int8*.onnx" if models else "*.onnx"
     for file in sorted([*path.glob(pattern), *path.glob(f"onnx/{pattern}")]):
-        models.append(offer(file, f"{key}/{file.stem}", kind, parameters))
+        model = offer(file, f"{key}/{file.stem}", kind, parameters)
+        models.append(model if weights.exists() else name_export(model, others))
     if not models:
         raise UserError(f"{name} has neither {WEIGHTS_FILE} nor an ONNX file")
     return models
@@ -235,14 +245,35 @@ def offer(path: Path, key: str, kind: str, parameters: int | None) -> OfferedMod
     return OfferedModel(
         key=key,
         kind=kind,
-        int8="int8" in path.stem,
+        int8=path.suffix == ".onnx" and "int8" in path.stem,
         parameters=parameters,
+        file=file,
         file_bytes=file.stat().st_size,
         milliseconds=statistics.median(seconds[WARM_UP_RUNS:]) * 1e3,
         backend=backend,
         tells_maps=prediction.maps is not None,
         takes_known=takes_known,
     )
+
+
+def name_export(model: OfferedModel, others: Iterable[OfferedModel]) -> OfferedModel:
+    """Name an ONNX file after the model that it was exported from.
+
+    Args:
+        model: of an ONNX file; `label2label export --int8` writes into it of which weights it is.
+        others: models that are offered already.
+
+    Returns:
+        The model with the key, the kind and the parameters of the one of these weights; as it was
+        where the file does not say, or there is none.
+    """
+    session: Any = model.backend.session  # type: ignore[attr-defined]
+    made_from = session.get_modelmeta().custom_metadata_map.get(WEIGHTS_KEY)
+    for other in others if made_from else ():
+        if other.file.name == WEIGHTS_FILE and json.dumps(sha256(other.file)) == made_from:
+            key = f"{other.key}/{model.file.stem}"
+            return replace(model, key=key, kind=other.kind, parameters=other.parameters)
+    return model
 
 
 def download(name: str) -> Path:

@@ -1,6 +1,7 @@
 // The second tab: one face, read by two models.
 
-const state = { data: null, faces: [], face: 0 };
+// `models` are those whose answer is shown: others may be chosen already, and not have answered yet.
+const state = { data: null, models: [], faces: [], face: 0 };
 let taken = null; // the first tab's photo, when it came along
 
 const photo = createPhotoView({
@@ -30,9 +31,11 @@ element.firstElementChild.append(
 );
 
 function analyse() {
+  const models = choices.map((choice) => choice.model());
   photo.showLooking();
   const start = performance.now();
-  ask("compare", { photo: state.data, models: choices.map((choice) => choice.model().key) }, (answer) => {
+  ask("compare", { photo: state.data, models: models.map((model) => model.key) }, (answer) => {
+    state.models = models;
     state.faces = answer.faces ?? [];
     state.face = 0;
     photo.showResult(answer, performance.now() - start);
@@ -47,7 +50,7 @@ function render() {
     summary.textContent = say("compare.empty");
     return;
   }
-  const models = choices.map((choice) => choice.model());
+  const { models } = state;
   const read = (model, attribute) => {
     const index = model.attributes.indexOf(attribute);
     const probability = state.faces[state.face].predictions[model.key].probabilities[index];

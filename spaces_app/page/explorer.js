@@ -1,7 +1,11 @@
 // The first tab: a photo, one face's attributes, where the model looked, and what the visitor knows.
 
-const state = { data: null, faces: [], face: 0, attribute: null, known: [], now: [] };
+// `model` is the one whose answer is shown: another may be chosen already, and not have answered yet.
+const state = { data: null, model: null, faces: [], face: 0, attribute: null, known: [], now: [] };
 const rows = new Map(); // by attribute
+const unread = new Set(); // faces of which something is known that no answer has taken in yet
+let looking = false; // whether a photo's answer is due
+let reading = false; // whether one of these faces' answer is due
 
 const photo = createPhotoView({
   onPhoto: (blob, data) => {
@@ -44,14 +48,20 @@ element.firstElementChild.append(
   make("div", { class: "columns" }, make("div", { class: "left" }, photo.root, photo.sources, detail), attributes),
 );
 
-const prediction = () => state.faces[state.face].predictions[choice.model().key];
+const prediction = () => state.faces[state.face].predictions[state.model.key];
 const current = () => state.now[state.face] ?? prediction();
 const knownHere = () => state.known[state.face];
 
 function analyse() {
+  const model = choice.model();
+  looking = true;
+  reading = false;
+  unread.clear();
   photo.showLooking();
   const start = performance.now();
-  ask("analyse", { photo: state.data, model: choice.model().key }, (answer) => {
+  ask("analyse", { photo: state.data, model: model.key }, (answer) => {
+    looking = false;
+    state.model = model;
     state.faces = answer.faces ?? [];
     state.face = 0;
     state.known = state.faces.map(() => ({}));
@@ -62,25 +72,44 @@ function analyse() {
 }
 
 function setKnown(attribute, value) {
-  if (value === "unknown") delete knownHere()[attribute];
-  else knownHere()[attribute] = value === "yes";
-  readAgain();
+  const known = { ...knownHere() };
+  if (value === "unknown") delete known[attribute];
+  else known[attribute] = value === "yes";
+  readAgain(known);
 }
 
-function readAgain() {
+// Reads the chosen face anew with what is known of it.
+function readAgain(known) {
   const face = state.face;
-  if (!Object.keys(knownHere()).length) {
+  if (looking) return render(); // the answer that is due starts with nothing known
+  state.known[face] = known;
+  if (Object.keys(known).length) unread.add(face);
+  else {
+    unread.delete(face);
     state.now[face] = null;
-    return render();
   }
+  readNext();
+  render();
+}
+
+// One after the other, as a second request would take the first one's answer away.
+function readNext() {
+  if (reading || !unread.size) return;
+  const [face] = unread;
+  const known = state.known[face];
   const { crop } = state.faces[face];
-  ask("condition", { crop, model: choice.model().key, known: knownHere() }, (answer) => {
+  reading = true;
+  ask("condition", { crop, model: state.model.key, known }, (answer) => {
+    reading = false;
+    const late = known !== state.known[face]; // the visitor has said something else meanwhile
+    if (!late) unread.delete(face);
+    readNext();
+    if (late) return;
     if (answer.error) return photo.tell("bad", `error.${answer.error.code}`, answer.error.values);
     state.now[face] = answer.prediction;
     photo.tell("good", "status.updated");
     render();
   });
-  render();
 }
 
 function buildRows(model) {
@@ -112,7 +141,7 @@ function render() {
   empty.hidden = some;
   sentence.hidden = groups.hidden = thresholds.hidden = detail.hidden = !some;
   if (!some) return;
-  const model = choice.model();
+  const { model } = state;
   if (groups.dataset.built !== `${model.key} ${language()}`) {
     buildRows(model);
     groups.dataset.built = `${model.key} ${language()}`;
@@ -204,7 +233,7 @@ function renderMoved(model) {
         `${nameOf(name)}: ${say(value ? "attributes.yes" : "attributes.no")} ×`)),
   );
   if (known.length > 1) {
-    knownList.append(make("button", { type: "button", class: "chip", text: say("detail.forgetAll"), onclick: () => { state.known[state.face] = {}; readAgain(); } }));
+    knownList.append(make("button", { type: "button", class: "chip", text: say("detail.forgetAll"), onclick: () => readAgain({}) }));
   }
 }
 
@@ -256,7 +285,7 @@ function drawMap() {
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
   context.drawImage(crop, 0, 0, canvas.width, canvas.height);
-  const map = mapAt(choice.model().attributes.indexOf(state.attribute));
+  const map = mapAt(state.model.attributes.indexOf(state.attribute));
   if (!map) return;
   const cells = new ImageData(map[0].length, map.length);
   map.flat().forEach((value, i) => cells.data.set([...heatAt(value), 210 * value], 4 * i));

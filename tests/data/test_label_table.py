@@ -103,3 +103,20 @@ def test_files_that_are_no_table_are_refused(photos):
     (photos / "bad.csv").write_bytes(b"image,Male\n\xff\xfe\n")
     with pytest.raises(UserError, match=r"bad\.csv cannot be read"):
         read(photos / "bad.csv")
+
+
+def test_labels_that_the_model_lacks_are_read_to_be_named_and_all_else_is_not(photos):
+    # Freckles are of no vocabulary; glasses are a group here; blurs are all unknown.
+    path = write(
+        photos,
+        "image,Male,Wearing_Mask,Freckles,Eyeglasses,Blurry,age,identity,,fold,Bald\n"
+        "a.jpg,1,0,yes,1,,1,1,0,3,maybe\n"
+        "b.jpg,0,-1,,0,,0,0,1,1,1\n",
+    )
+    table = read(path, ["Eyeglasses"])
+    assert table.labels == {
+        "Male": [True, False],
+        "Wearing_Mask": [False, False],
+        "Freckles": [True, None],
+        "Bald": [None, True],
+    }

@@ -86,6 +86,15 @@ def test_the_figures_are_those_of_the_table(page_file, table, model_folder):
     assert f"{result['accuracy']:.4f}" in page_file.read_text()
 
 
+def test_labels_that_the_model_lacks_are_named_on_the_page(page_file):
+    # The table's Wearing_Mask; the model has Beard, which the table has no label of.
+    page = page_file.read_text()
+    assert figures_of(page)["unscored_columns"] == ["Wearing_Mask"]
+    assert figures_of(page)["missing_attributes"] == ["Beard"]
+    assert "Labels that the model has no attribute for: Wearing_Mask." in page
+    assert "Without a known label here: Beard." in page
+
+
 def test_names_from_the_data_never_become_markup(page_file):
     page = page_file.read_text()
     assert "<script" not in page

@@ -1,6 +1,11 @@
 import numpy as np
 import pytest
-from label2label.evaluation.bootstrap import bootstrap_intervals, clusters_of, paired_comparison
+from label2label.evaluation.bootstrap import (
+    bootstrap_intervals,
+    clusters_of,
+    p_values,
+    paired_comparison,
+)
 from label2label.evaluation.metrics import mean_accuracy
 
 
@@ -66,3 +71,18 @@ def test_predictions_of_another_length_cannot_be_paired():
         paired_comparison(
             np.ones((3, 1)), np.ones((2, 1)), np.ones((3, 1), dtype=int), np.arange(3)
         )
+
+
+def test_resamples_without_a_difference_do_not_count_for_its_p_value():
+    nan = np.nan
+    draws = np.array([[1, -1, nan, nan], [1, 1, nan, 2], [1, 1, nan, 1], [1, 1, nan, -1]])
+    expected = [1 / 4, 2 * 1 / 4, nan, 2 * 1 / 3]
+    np.testing.assert_allclose(p_values(draws), expected)
+
+
+def test_models_without_a_known_label_have_no_p_value():
+    labels = np.full((3, 1), -100)
+    comparison = paired_comparison(np.ones((3, 1)), np.zeros((3, 1)), labels, np.arange(3))
+    assert np.isnan(
+        [comparison["difference"], *comparison["interval"], comparison["p_value"]]
+    ).all()

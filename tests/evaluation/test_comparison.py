@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from label2label.errors import UserError
@@ -85,3 +87,23 @@ def test_only_attributes_of_both_models_are_compared():
 def test_predictions_that_do_not_belong_together_are_refused(other, message):
     with pytest.raises(UserError, match=message):
         compare_predictions(predictions([1, 0, 1]), other, resamples=5)
+
+
+def test_a_group_without_enough_known_labels_is_small_and_one_without_any_has_no_figures():
+    groups = {"race": ["a"] * 100 + ["b"] * 60 + ["c"] * 60}
+    labels = np.array([1] * 5 + [-100] * 95 + [1] * 60 + [-100] * 60)[:, None]
+    before = [0] * 100 + [1] * 60 + [0] * 60
+    compared = compare_predictions(
+        predictions(AFTER, groups=groups, labels=labels),
+        predictions(before, groups=groups, labels=labels),
+        resamples=50,
+    )
+    race = compared["groups"]["race"]
+    counts = {g: (s["num_images"], s["small"]) for g, s in race["per_group"].items()}
+    assert counts == {"a": (5, True), "b": (60, False), "c": (0, True)}
+    assert race["gap"] is None
+    unknown = {"num_images", "small"} ^ set(race["per_group"]["c"])
+    values = {name: race["per_group"]["c"][name] for name in unknown}
+    assert values.pop("interval") == [None, None]
+    assert values == dict.fromkeys(("model", "other", "difference", "p_value"))
+    assert json.dumps(compared, allow_nan=False)

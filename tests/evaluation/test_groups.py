@@ -178,3 +178,27 @@ def test_an_attribute_without_labels_in_a_group_has_no_figure_there():
     assert set(scores["per_attribute"]["Young"]["interval"]) == {"a"}
     assert scores["per_attribute"]["Young"]["gap"] is None
     assert scores["per_attribute"]["Male"]["gap"] == 0
+
+
+def test_images_without_a_known_label_do_not_make_a_group_large():
+    # Group a has 1,000 images of which five are labelled, and c none at all.
+    groups = ["a"] * 1000 + ["b"] * 40 + ["c"] * 60 + ["d"] * 40
+    labels = np.array([1] * 5 + [-100] * 995 + [1] * 40 + [-100] * 60 + [1] * 40)[:, None]
+    right = np.array([0.0] * 1000 + [1.0] * 20 + [0.0] * 20 + [0.0] * 60 + [1.0] * 40)[:, None]
+    scores = group_scores(right, labels, groups, ["Male"], np.arange(1140), resamples=20)
+    counts = {g: (s["num_images"], s["small"]) for g, s in scores["per_group"].items()}
+    assert counts == {"a": (5, True), "b": (40, False), "c": (0, True), "d": (40, False)}
+    assert (scores["worst_group"], scores["best_group"], scores["gap"]) == ("b", "d", 0.5)
+
+
+def test_intervals_of_accuracies_end_at_zero_and_one_and_those_of_gaps_do_not():
+    wrong = {"a": 1, "b": 2, "c": 39, "d": 38, "e": 0}
+    right = np.concatenate([[0.0] * n + [1.0] * (40 - n) for n in wrong.values()])
+    scores = scores_of(right, np.repeat(list(wrong), 40).tolist())
+    ends = np.array([s["interval"] for s in scores["per_group"].values()])
+    by_attribute = np.array(list(scores["per_attribute"]["Young"]["interval"].values()))
+    assert (ends == by_attribute).all()
+    assert ends.min() == 0
+    assert ends.max() == 1
+    assert scores["gap"] == pytest.approx(39 / 40)
+    assert scores["gap_interval"][1] > 1

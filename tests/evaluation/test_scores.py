@@ -33,6 +33,17 @@ def test_what_does_not_belong_together_is_refused(options, message):
         make(**options)
 
 
+def test_what_the_language_model_adds_is_paired_with_the_queries():
+    right = np.array([1.0] * 36 + [0.0] * 4)[:, None].repeat(2, axis=1)
+    queries = right.copy()
+    queries[:2] = 0  # wrong where the sentence is right
+    added = score_predictions(make(probabilities=right, query_probabilities=queries))
+    assert added["over_queries"]["difference"] == pytest.approx(added["accuracy"] - 0.85)
+    low, high = added["over_queries"]["interval"]
+    assert -0.01 < low < 0.05 < high < 0.15
+    assert score_predictions(make())["over_queries"] is None
+
+
 def test_the_older_are_scored_apart_with_groups_of_their_own():
     # Children are all wrong; among adults group b is right in 20 of 30.
     ages = [3] * 20 + [15] * 40 + [5] * 20 + [90] * 30 + [None] * 5

@@ -122,3 +122,12 @@ def test_the_adjusted_accuracy_is_the_hand_computed_mean_over_strata():
             for stratum in "xyz"
         )
         assert adjusted["per_group"][group]["accuracy"] == pytest.approx(float(expected))
+
+
+def test_intervals_of_adjusted_accuracies_end_at_one():
+    right = np.tile([0.0] + [1.0] * 39, 6)[:, None]
+    groups, strata = np.repeat(list("abcdef"), 40).tolist(), ["x", "y"] * 120
+    adjusted = post_stratified_scores(
+        right, np.ones((240, 1), dtype=int), groups, strata, np.arange(240), resamples=50
+    )
+    assert max(s["interval"][1] for s in adjusted["per_group"].values()) == 1

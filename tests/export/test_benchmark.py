@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from label2label.checkpoints import find_checkpoint
 from label2label.cli import main
-from label2label.export.benchmark import Worker, find_accuracy
+from label2label.export.benchmark import Worker, _summarise, find_accuracy
+from label2label.export.benchmark_answers import compare_answers, judge_answers
 from label2label.export.complexity import measure_complexity
 
 pytest.importorskip("onnxruntime")
@@ -67,6 +68,95 @@ def test_measurements_are_of_one_kind(result):
     memory = {n: r["measurements"][0]["peak_memory_bytes"] for n, r in result["rows"].items()}
     # Without torch a process is far smaller, which one process for all rows would hide.
     assert memory["ours-onnx"] < memory["ours-torch"] / 2
+
+
+def test_cpu_seconds_are_those_of_a_whole_round_over_its_runs():
+    worker = SimpleNamespace(
+        seconds=[[0.002, 0.004], [0.002, 0.002], [0.002, 0.002]],
+        cpu_seconds=[0.009, 0.004, 0.005],
+        start={"import_seconds": 1, "load_seconds": 1, "first_prediction_seconds": 1},
+    )
+    summary = _summarise(worker, threads=2, batch=4, peak_memory=0)
+    assert summary["cpu_seconds_per_image"] == 0.005 / 4
+    assert summary["runs"] == 6
+
+
+def test_worker_answers_one_cpu_figure_a_round(tmp_path, backend):
+    from label2label.export.onnx_export import export_onnx
+
+    export_onnx(backend.model, backend.preprocessing, tmp_path / "model.onnx")
+    path = tmp_path / "model.onnx"
+    row = SimpleNamespace(name="row", runtime="onnxruntime", path=path, image_size=112)
+    worker = Worker(row, threads=1, batch=2)
+    try:
+        assert np.shape(worker.start["probabilities"]) == (2, 5)
+        worker.warm_up(0.1)
+        for _ in range(2):
+            worker.measure()
+    finally:
+        worker.kill()
+    assert len(worker.cpu_seconds) == len(worker.seconds) == 2
+    for cpu, seconds in zip(worker.cpu_seconds, worker.seconds, strict=True):
+        assert 0 < cpu < 2 * np.mean(seconds)
+
+
+def judged(expected, *found, evaluated=None):
+    """The entry of a row that answered so in one setting after the other."""
+    row = SimpleNamespace(expected=np.array(expected), evaluated=evaluated)
+    entry = {"accuracy": 0.9, "largest_difference": None, "evaluated_difference": None}
+    for answers in found:
+        compare_answers(row, np.array(answers), entry)
+    judge_answers(row, entry)
+    return entry
+
+
+def test_accuracy_stands_where_the_answers_are_those_that_were_evaluated():
+    entry = judged([[0.5, 0.25]], [[0.5, 0.25]], [[0.502, 0.25], [9.0, 9.0]], [[0.5, 0.251]])
+    assert entry["largest_difference"] == pytest.approx(0.002)
+    assert entry["accuracy"] == 0.9
+    assert "error" not in entry
+
+
+@pytest.mark.parametrize(("wrong", "difference"), [(0.75, 0.25), (float("nan"), 1.0)])
+def test_answers_that_are_wrong_in_one_setting_have_no_accuracy_and_say_so(wrong, difference):
+    entry = judged([[0.5, 0.25]] * 2, [[0.5, 0.25]], [[0.5, 0.25], [wrong, 0.25]], [[0.5, 0.25]])
+    assert entry["largest_difference"] == difference
+    assert entry["accuracy"] is None
+    assert entry["error"] == (
+        f"its answers are wrong: they differ from PyTorch's by {difference:.2f}"
+    )
+
+
+def test_int8_has_the_accuracy_of_its_file_where_it_answers_as_onnx_runtime_does():
+    entry = judged([[0.5]], [[0.7]], evaluated=np.array([[0.7]]))
+    assert (entry["accuracy"], entry["evaluated_difference"]) == (0.9, 0)
+    assert entry["largest_difference"] == pytest.approx(0.2)
+    entry = judged([[0.5]], [[0.5]], evaluated=np.array([[0.7]]))
+    assert entry["accuracy"] is None
+    assert "error" not in entry
+
+
+def test_table_shows_how_far_answers_are_from_those_of_torch(result):
+    from label2label.export.benchmark_report import markdown
+
+    row = result["rows"]["tiny-onnx"]
+    changed = {**row, "largest_difference": 0.7666, "error": "its answers are wrong"}
+    table = markdown({**result, "rows": {**result["rows"], "tiny-onnx": changed}})
+    head, _, *lines = table.split("\n\n")[0].splitlines()
+    assert head.endswith("| accuracy | differs by |")
+    assert lines[-1].endswith("| 8e-01 |")
+    assert "Label2label, tiny, ONNX Runtime: its answers are wrong\n" in table
+
+
+def test_plot_colours_every_row_of_ours_and_no_other(result):
+    from label2label.export.benchmark_report import plot
+    from matplotlib.colors import to_hex
+
+    rows = {**result["rows"], "resnet50-224": result["rows"]["ours-torch"]}
+    (axes,) = plot({**result, "rows": rows}).axes
+    colours = [to_hex(bar.get_facecolor()) for bar in axes.patches]
+    assert len(colours) == 5
+    assert sorted(map(colours.count, set(colours))) == [1, 4]
 
 
 def test_ratios_are_to_our_onnx_file(result):

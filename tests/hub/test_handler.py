@@ -5,6 +5,9 @@ import importlib.util
 import io
 import json
 import os
+import shutil
+import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -164,7 +167,7 @@ def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(handler):
 
 
 @pytest.fixture
-def web(face):
+def server(face):
     """A server of the image, of redirects to it, and of too much."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -181,7 +184,9 @@ def web(face):
                 self.send_response(302)
                 self.send_header("Location", "http://169.254.169.254/latest/meta-data")
                 self.end_headers()
-            elif self.path == "/face.png":
+            elif self.path == "/face.png" or (
+                self.path == "/named" and self.headers["Host"].startswith("photos.example:")
+            ):
                 self.send_response(200)
                 self.end_headers()
                 self.wfile.write(face)
@@ -197,15 +202,23 @@ def web(face):
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
+    yield server
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def web(server):
+    """The server's address."""
+    return f"http://127.0.0.1:{server.server_address[1]}"
 
 
 def test_an_address_is_fetched_and_its_redirects_followed(loaded, web, face, expected, monkeypatch):
     module, handler = loaded
     asked = []
-    monkeypatch.setattr(module, "_refuse_private_host", asked.append)
+    monkeypatch.setattr(
+        module, "_public_addresses", lambda host: asked.append(host) or ["127.0.0.1"]
+    )
     for path in ("/face.png", "/moved"):
         assert_same(serve(handler, json.dumps({"inputs": web + path}))[1], expected)
     assert asked == ["127.0.0.1"] * 3
@@ -224,12 +237,76 @@ def test_addresses_of_the_endpoints_own_network_are_not_fetched(handler, host):
 
 def test_a_redirect_into_the_endpoints_own_network_is_not_followed(loaded, web, monkeypatch):
     module, handler = loaded
-    refuse = module._refuse_private_host
+    check = module._public_addresses
     monkeypatch.setattr(
-        module, "_refuse_private_host", lambda host: host == "127.0.0.1" or refuse(host)
+        module,
+        "_public_addresses",
+        lambda host: [host] if host == "127.0.0.1" else check(host),
     )
     with pytest.raises(ValueError, match=r"169\.254\.169\.254 is not on the public network"):
         handler({"inputs": f"{web}/inside"})
+
+
+PUBLIC = ["8.8.4.4", "8.8.8.8"]
+
+
+@pytest.fixture
+def rebound(monkeypatch):
+    """Let names lead to public addresses when they are asked for first, and to this machine from
+    then on. Connections to the second public address arrive here. Returns what was asked."""
+    asked, connected = set(), []
+    resolve, connect = socket.getaddrinfo, socket.create_connection
+
+    def getaddrinfo(host, port, *args, **kwargs):
+        if not host.endswith(".example"):
+            return resolve(host, port, *args, **kwargs)
+        addresses = ["127.0.0.1"] if host in asked else PUBLIC
+        asked.add(host)
+        kind = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+        return [(*kind, (address, port or 0)) for address in addresses]
+
+    def create_connection(address, *args, **kwargs):
+        connected.append(address[0])
+        if address[0] == PUBLIC[0]:
+            raise ConnectionRefusedError("refused")
+        return connect(("127.0.0.1", address[1]), *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "create_connection", create_connection)
+    return connected
+
+
+def test_a_name_that_leads_elsewhere_after_its_check_is_not_followed(
+    handler, web, face, expected, rebound
+):
+    port = web.rpartition(":")[2]
+    assert_same(handler({"inputs": f"http://photos.example:{port}/named"}), expected)
+    assert rebound == PUBLIC
+    with pytest.raises(ValueError, match=r"photos\.example is not on the public network"):
+        handler({"inputs": f"http://photos.example:{port}/named"})
+    # A redirect is checked as the first address is.
+    with pytest.raises(ValueError, match=r"others\.example is not on the public network"):
+        handler({"inputs": f"http://others.example:{port}/moved"})
+    assert rebound == PUBLIC * 2
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl to make a certificate with")
+def test_a_certificate_is_checked_by_the_name_and_not_by_the_address(
+    handler, server, face, expected, rebound, tmp_path, monkeypatch
+):
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    make = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=photos.example"
+    make += f" -addext subjectAltName=DNS:photos.example -keyout {key} -out {certificate}"
+    subprocess.run(make.split(), check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    port = server.server_address[1]
+    assert_same(handler({"inputs": f"https://photos.example:{port}/named"}), expected)
+    with pytest.raises(ValueError, match=r"not valid for 'others\.example'"):
+        handler({"inputs": f"https://others.example:{port}/face.png"})
+    assert rebound == PUBLIC * 2
 
 
 @pytest.fixture

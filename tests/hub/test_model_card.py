@@ -11,7 +11,7 @@ from label2label.checkpoints import default_checkpoint, find_checkpoint
 from label2label.errors import UserError
 from label2label.hub.card_text import WIDGET
 from label2label.hub.emissions import estimate_emissions
-from label2label.hub.model_card import card_for_repository, model_card
+from label2label.hub.model_card import card_for_repository, model_card, written_card
 
 from .conftest import save_model
 from .hub_server import HubServer
@@ -42,6 +42,7 @@ def evaluation(accuracy, split="test"):
         "dataset": {"name": "celeba", "split": split},
         **scores,
         "query_accuracy": 0.875,
+        "over_queries": {"difference": 0.0275, "interval": [-0.001, 0.06], "p_value": 0.07},
         "majority_accuracy": 0.8125,
         "intervals": {name: [0.8625, 0.9375] for name in [*scores, "query_accuracy"]},
         "bootstrap": {"unit": "identity", "resamples": 1000, "num_units": 512},
@@ -116,14 +117,58 @@ def test_results_that_are_there_appear(model, results):
     groups = evaluation(0.8)
     groups["dataset"]["name"] = "utkface"
     group = {"accuracy": 0.7, "interval": [0.6, 0.8], "num_images": 20, "small": True}
-    groups["groups"] = {"race": {"per_group": {"Asian": group}, "gap": None}}
+    groups["groups"] = {"race": {"per_group": {"Asian": group}, "gap": None, "per_attribute": {}}}
     (results / "utkface_test.json").write_text(json.dumps(groups))
     text = str(model_card(model, results))
+    assert "on UTKFace by race" not in text
     assert "0.9111" in text
     assert "98.75% of 600 LFW pairs" in text
     assert "5.7 MB" in text
     assert "Results by group: UTKFace subset, test" in text
     assert "| Asian (under 30 images: not compared) | 20 | 0.7000 | [0.6000, 0.8000] |" in text
+
+    asian = {"accuracy": {"Asian": 0.7}, "interval": {"Asian": [0.5, 0.9]}}
+    asian["num_images"] = {"Asian": 20}
+    groups["groups"]["race"]["per_attribute"] = {"Male": asian, "Young": asian}
+    (results / "utkface_test.json").write_text(json.dumps(groups))
+    text = str(model_card(model, results))
+    assert "| Asian | 20 | 0.7000 | [0.5000, 0.9000] | 0.7000 | [0.5000, 0.9000] |" in text
+    assert "this model is not mitigated" in text
+
+
+@pytest.mark.parametrize(
+    ("lows", "verdict"),
+    [
+        ([0, -0.001, 0.001], "a little: from 10 given on, the interval"),
+        ([0, 0.001, 0.002], "a little: from 5 given on, the interval"),
+        ([0, 0.001, -0.001], "**Known words do not help this model**"),
+    ],
+)
+def test_known_words_help_from_where_the_interval_leaves_zero_out(model, results, lows, verdict):
+    known = evaluation(0.9)
+    known |= {"protocol": "half asked", "draws": 5}
+    known["curve"] = [
+        {
+            "given": given,
+            "accuracy": 0.9,
+            "interval": [0.89, 0.91],
+            "gain": 0.001,
+            "gain_interval": [low, 0.003],
+        }
+        for given, low in zip((0, 5, 10), lows, strict=True)
+    ]
+    (results / "known_words.json").write_text(json.dumps(known))
+    assert verdict in str(model_card(model, results))
+
+
+def test_plots_of_a_report_in_the_models_folder_are_shown_from_where_the_card_lies(model, results):
+    (model / "plots").mkdir()
+    (model / "plots" / "README.md").write_text("# Report\n\n![Accuracy by race](race.png)\n")
+    beside = written_card(model, results, model / "README.md")
+    assert "## Plots\n\n![Accuracy by race](plots/race.png)\n\n## Limits" in beside
+    above = written_card(model, results, model.parent / "model_card.md")
+    assert "](tiny/plots/race.png)" in above
+    assert "plots" not in str(model_card(model, results))
 
 
 def test_the_examples_name_the_hub_id_where_there_is_one(model, results):
@@ -295,8 +340,12 @@ def test_every_figure_of_the_tables_is_in_the_model_index(model, results):
     group = {"accuracy": 0.7, "interval": [0.6, 0.8], "num_images": 200, "small": False}
     gaps = {"gap": 0.0501, "gap_interval": [0.01, 0.09], "gap_by_chance": 0.03}
     gaps |= {"best_group": "A", "worst_group": "B"}
-    groups["groups"] = {"race": {"per_group": {"A": group, "B": group}, **gaps}}
-    groups["age_adjusted"] = {"race": {"overall": {**gaps, "gap": 0.0402}}}
+    groups["groups"] = {
+        "race": {"per_group": {"A": group, "B": group}, **gaps, "per_attribute": {}}
+    }
+    counted = {"strata": {"0-14": 0.5, "15+": 0.5}}
+    counted["per_group"] = {name: {"num_images": {"0-14": 17, "15+": 183}} for name in "AB"}
+    groups["age_adjusted"] = {"race": {"overall": {**gaps, **counted, "gap": 0.0402}}}
     (results / "utkface_test.json").write_text(json.dumps(groups))
     card = model_card(model, results)
     _, figures = model_index_to_eval_results(card.data.to_dict()["model-index"])
@@ -308,6 +357,8 @@ def test_every_figure_of_the_tables_is_in_the_model_index(model, results):
     # Of an attribute, the majority is the split's and not the model's.
     assert shown - published == {"0.9800"}
     titles = {(figure.dataset_type, figure.metric_name): figure for figure in figures}
+    assert "| IC-MLM's gain over the AQN | +0.0275 | [-0.0010, 0.0600] | +0.0275 |" in card.text
+    assert "| A | 17 | 183 |" in card.text
     assert titles["celeba", "F1, Bald"].metric_value == 0.5
     assert titles["celeba", "Accuracy of the AQN alone"].metric_value == 0.875
     assert titles["utkface", "Accuracy, race B"].metric_value == 0.7

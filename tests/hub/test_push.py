@@ -4,8 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from label2label.checkpoints import default_checkpoint
+from label2label.export.int8 import keep_metadata
+from label2label.export.onnx_export import export_onnx
+from label2label.files import sha256
 from label2label.hub.model_repository import PACKAGE
 from label2label.hub.space_repository import default_space
+from label2label.prediction.torch_backend import TorchBackend
 from PIL import Image
 
 
@@ -277,6 +282,79 @@ def test_the_projects_own_space_passes_every_check(hub, push):
     repository = hub.repository("space", "someone/demo")
     assert repository.sdk == "gradio"
     assert {"app.py", "label2label/cli.py"} <= set(repository.resolve("main").files)
+
+
+def test_a_space_without_the_files_of_its_device_tab_is_warned_of_in_one_line(push, space_folder):
+    command = ("--space", space_folder, "--space-id", "someone/demo", "--dry-run")
+    assert push(*command)[2] == ""  # one that has no such tab at all
+    (space_folder / "on_device/assets").mkdir(parents=True)
+    (space_folder / "on_device/index.html").write_text("<h1>Here</h1>")
+    code, _, err = push(*command)
+    assert code == 0
+    (warning,) = err.splitlines()
+    assert warning.startswith("warning: the Space goes without its tab On device")
+    assert f"`label2label export --web --output {space_folder}/on_device/assets`" in warning
+    (space_folder / "on_device/assets/page.json").write_text("{}")
+    assert push(*command)[2] == ""
+
+
+@pytest.fixture
+def int8_folder(tmp_path):
+    """A function that exports a folder's model, with what INT8 says of itself."""
+
+    def export(model):
+        backend = TorchBackend.from_pretrained(model)
+        folder = tmp_path / "exported"
+        folder.mkdir()
+        path = folder / "model_int8.onnx"
+        export_onnx(backend.model, backend.preprocessing, path)
+        keep_metadata(path, path, sha256(Path(model) / "model.safetensors"))
+        return folder
+
+    return export
+
+
+INT8_IN_SPACE = "label2label/checkpoints/celeba-mobilefacenet/onnx/model_int8.onnx"
+
+
+def test_a_space_takes_the_int8_file_beside_the_weights_that_it_carries(
+    hub, push, space_folder, int8_folder
+):
+    (space_folder / "requirements.txt").write_text("label2label==0.1.0\n")
+    exported = int8_folder(default_checkpoint())
+    command = ("--space", space_folder, "--space-id", "someone/demo")
+    code, _, err = push(*command, "--onnx", exported)
+    assert (code, "warning" in err) == (0, False)
+    assert hub.content("space", "someone/demo", INT8_IN_SPACE) == (
+        (exported / "model_int8.onnx").read_bytes()
+    )
+    assert push(*command)[0] == 0
+    assert INT8_IN_SPACE not in head(hub, "space", "someone/demo").files
+
+
+def test_an_int8_file_of_other_weights_is_refused_for_a_space(push, space_folder, int8_folder):
+    (space_folder / "requirements.txt").write_text("label2label==0.1.0\n")
+    code, _, err = push(
+        *("--space", space_folder, "--space-id", "someone/demo", "--dry-run"),
+        *("--onnx", int8_folder(default_checkpoint()), "--model", "celeba-mobilefacenet-tiny"),
+    )
+    assert code == 2
+    assert "model_int8.onnx is of another model than" in err.splitlines()[-1]
+
+
+def test_exports_that_a_space_cannot_offer_are_warned_of(
+    push, space_folder, model_folder, int8_folder, tmp_path
+):
+    (space_folder / "requirements.txt").write_text("label2label==0.1.0\n")
+    command = ("--space", space_folder, "--space-id", "someone/demo", "--dry-run", "--onnx")
+    (tmp_path / "float").mkdir()
+    code, out, err = push(*command, tmp_path / "float")
+    assert (code, "int8" in out) == (0, False)
+    assert "float, which holds no model_int8.onnx: `label2label export --int8`" in err
+    code, out, err = push(*command, int8_folder(model_folder), "--model", model_folder)
+    assert (code, "int8" in out) == (0, False)
+    assert f"as it does not carry {model_folder}" in err
+    assert "LABEL2LABEL_SPACE_MODELS" in err
 
 
 def test_plots_beside_the_model_are_shown_in_its_card(hub, push, model_folder):

@@ -289,6 +289,26 @@ def test_no_right_to_one_of_three_leaves_all_untouched(hub, push, model_folder, 
     assert not hub.state.objects
 
 
+@pytest.mark.parametrize("option", [(), ("--revision", "v2")])
+def test_somebody_elses_space_that_can_be_read_leaves_the_model_uncommitted(
+    hub, push, model_folder, space_folder, monkeypatch, option
+):
+    hub.add_user("stranger", token="token-of-stranger")
+    with monkeypatch.context() as other:
+        other.setenv("HF_TOKEN", "token-of-stranger")
+        assert push("--space", space_folder, "--space-id", "stranger/demo", "--public")[0] == 0
+    sent = hub.count("PUT", "/objects/"), hub.count("POST", "/commit/")
+    code, _, err = push(
+        *("--model", model_folder, "--repo-id", "someone/faces"),
+        *("--space", space_folder, "--space-id", "stranger/demo", *option),
+    )
+    assert code == 2
+    assert "no right to write to stranger/demo" in one_error(err)
+    assert (hub.count("PUT", "/objects/"), hub.count("POST", "/commit/")) == sent
+    assert ("model", "someone/faces") not in hub.state.repositories
+    assert not hub.count("POST", "/branch/")
+
+
 def test_a_name_that_another_model_has(hub, push, model_folder):
     someone = hub.state.users["token-of-someone"]
     hub.state.create(someone, "model", "someone/faces", True, None)

@@ -82,6 +82,21 @@ def test_loss_weights_masked_and_unmasked_words():
     assert weighted.item() == pytest.approx(((losses[0] + 0.25 * losses[1]) / 1.25).item())
 
 
+@pytest.mark.parametrize(
+    ("head_type", "training", "tells"),
+    [("label2label", True, True), ("label2label", False, False), ("query2label", True, False)],
+)
+def test_the_output_tells_the_masked_words_where_there_are_any(
+    make_model, images, head_type, training, tells
+):
+    model = make_model(head_type=head_type, mask_probability=1.0).train(training)
+    outputs = model(images)
+    assert (outputs.masked_words is not None) == tells
+    if tells:
+        assert outputs.masked_words.shape == outputs.logits.shape
+        assert outputs.masked_words.all()
+
+
 def test_soft_labels_are_targets_as_they_are():
     loss = masked_binary_cross_entropy(torch.zeros(1, 1), torch.tensor([[0.3]]))
     assert loss.item() == pytest.approx(0.6931, abs=1e-4)

@@ -1,6 +1,7 @@
 """The Space, served for real, and a browser that uses it as people do."""
 
 import base64
+import contextlib
 import io
 import os
 import shutil
@@ -13,6 +14,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from label2label.cli import main
+from label2label.export import web
+from label2label.faces import detection
 from label2label.models import (
     Label2LabelConfig,
     Label2LabelForImageClassification,
@@ -22,9 +26,10 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 SPACE = ROOT / "spaces_app"
+PAGE = SPACE / "on_device"
 sys.path.insert(0, str(SPACE))  # its modules import each other as the Space's start does
 
-START_SECONDS = 120
+START_SECONDS = 300
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER_ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -103,6 +108,35 @@ def find_detector():
 
 
 @pytest.fixture(scope="session")
+def detector_file():
+    """YuNet's ONNX file: the environment's, else the one among the real images and weights."""
+    shared = Path(os.environ.get("LABEL2LABEL_SHARED", ROOT.parent / "shared"))
+    given = os.environ.get(detection.DETECTOR_VARIABLE)
+    path = Path(given) if given else shared / "weights" / detection.DETECTOR_FILE
+    if not path.is_file():
+        pytest.skip(f"no {path}: set {detection.DETECTOR_VARIABLE} to {detection.DETECTOR_FILE}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def page_folder(detector_file, tmp_path_factory):
+    """A copy of the page that runs in the browser, with what the command lays beside it."""
+    folder = tmp_path_factory.mktemp("site") / "on_device"
+    shutil.copytree(PAGE, folder, ignore=shutil.ignore_patterns("assets"))
+    assets = folder / "assets"
+    assets.mkdir()
+    if web.has_runtime(PAGE / "assets"):
+        for name in web.RUNTIME_SHA256:
+            shutil.copyfile(PAGE / "assets" / name, assets / name)
+    elif shutil.which("npm") is None:
+        pytest.skip("no npm, which fetches onnxruntime-web (Debian: apt install npm)")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(detection.DETECTOR_VARIABLE, str(detector_file))
+        assert main(["export", "--web", "--output", str(assets)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
 def has_yunet():
     """Whether the Space finds faces by YuNet; the cascade misses faces in a crowd."""
     return find_detector() is not None
@@ -114,28 +148,36 @@ def uploads(tmp_path_factory):
     return tmp_path_factory.mktemp("uploads")
 
 
-@pytest.fixture(scope="session")
-def space_url(tmp_path_factory, tiny_folder, uploads):
-    """Address of the Space, started as it is on the Hub, with a second model."""
-    pytest.importorskip("gradio")
+@contextlib.contextmanager
+def started_space(scratch, models="", uploads=None, page=None):
+    """Start a copy of the Space, as git keeps it, and yield its address.
+
+    `models` is its LABEL2LABEL_SPACE_MODELS, and `page` the page for its tab On device, with its
+    files.
+    """
+    space = scratch / "spaces_app"
+    shutil.copytree(SPACE, space, ignore=shutil.ignore_patterns("assets", "__pycache__"))
+    (scratch / "results").symlink_to(ROOT / "results")
+    if page:
+        shutil.copytree(page, space / "on_device", dirs_exist_ok=True)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     environment = {
         **os.environ,
         "GRADIO_SERVER_PORT": str(port),
-        "GRADIO_TEMP_DIR": str(uploads),
-        "LABEL2LABEL_SPACE_MODELS": str(tiny_folder),
+        "GRADIO_TEMP_DIR": str(uploads or scratch / "uploads"),
+        "LABEL2LABEL_SPACE_MODELS": models,
         "HF_HUB_OFFLINE": "1",
         "no_proxy": "127.0.0.1,localhost",
     }
     detector = find_detector()
     if detector:
         environment["LABEL2LABEL_FACE_DETECTOR"] = detector
-    log = tmp_path_factory.mktemp("space") / "log"
+    log = scratch / "log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, str(SPACE / "app.py")],
+            [sys.executable, str(space / "app.py")],
             env=environment,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -159,6 +201,14 @@ def space_url(tmp_path_factory, tiny_folder, uploads):
 
 
 @pytest.fixture(scope="session")
+def space_url(tmp_path_factory, tiny_folder, uploads):
+    """Address of the Space, started as it is on the Hub, with one more model."""
+    pytest.importorskip("gradio")
+    with started_space(tmp_path_factory.mktemp("space"), str(tiny_folder), uploads) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
 def browser():
     """Chromium, without a window."""
     sync_api = pytest.importorskip("playwright.sync_api")
@@ -177,13 +227,13 @@ PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobil
 
 @pytest.fixture
 def open_page(browser, space_url):
-    """A function that opens the Space: on a desktop unless options say otherwise.
+    """A function that opens the Space, or another one: on a desktop unless options say otherwise.
 
     Errors of the page's scripts, and requests to anywhere else, fail the test.
     """
     contexts, faults = [], []
 
-    def open_space(**options):
+    def open_space(url=space_url, **options):
         context = browser.new_context(**{"locale": "en-US", **DESKTOP, **options})
         contexts.append(context)
         page = context.new_page()
@@ -192,13 +242,13 @@ def open_page(browser, space_url):
             "request",
             lambda request: (
                 faults.append(f"asks {request.url}")
-                if not request.url.startswith((space_url, "data:", "blob:"))
+                if not request.url.startswith((url, "data:", "blob:"))
                 and "cdnjs.cloudflare.com" not in request.url  # Gradio's own, for frames
                 else None
             ),
         )
-        page.set_default_timeout(30_000)
-        page.goto(space_url)
+        page.set_default_timeout(60_000)
+        page.goto(url)
         page.wait_for_selector("#explorer .photo")
         return page
 

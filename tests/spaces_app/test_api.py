@@ -1,12 +1,15 @@
 """What programs get from the Space, by gradio_client."""
 
+import re
+import shutil
 import time
 
 import pytest
+from html_parts import EXAMPLE
 from label2label.checkpoints import default_checkpoint
 from label2label.prediction.predictor import AttributePredictor
 
-from .conftest import find_detector
+from .conftest import ROOT, SPACE, find_detector
 
 pytestmark = pytest.mark.slow
 
@@ -86,3 +89,25 @@ def test_files_of_programs_are_deleted_again(predict, photo_files, uploads):
     while any(path.is_file() for path in uploads.rglob("*")):
         assert time.monotonic() < deadline, "a file outlived the minute that the page tells"
         time.sleep(2)
+
+
+def code_block(page):
+    """The Python example of a page, which needs a Space that runs."""
+    (code,) = re.findall(r"^```py(?:thon)?\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    return code
+
+
+@pytest.mark.parametrize(
+    "code",
+    [code_block(ROOT / "docs" / "space.md"), code_block(SPACE / "README.md"), EXAMPLE],
+    ids=["docs", "readme", "page"],
+)
+def test_the_examples_that_pages_show_run(
+    client, code, space_url, photo_files, tmp_path, monkeypatch, capsys
+):
+    shutil.copy(photo_files["portrait.jpg"], tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    code, replaced = re.subn(r'Client\("[^"]+"', f'Client("{space_url}"', code)
+    assert replaced == 1
+    exec(compile(code, "example", "exec"), {})
+    assert re.search(r"\{'probability': [\d.]+, 'present': (True|False)\}", capsys.readouterr().out)

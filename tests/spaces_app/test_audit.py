@@ -1,6 +1,7 @@
 """The audit says what the results say."""
 
 import json
+import logging
 
 from audit import COMMAND, load_evaluations, render_audit
 from label2label.cli import build_parser
@@ -94,3 +95,24 @@ def test_only_test_splits_by_group_are_read_and_damaged_files_are_left_out(tmp_p
     (tmp_path / "a-model" / "b.json").write_text(json.dumps(other))
     found = load_evaluations([tmp_path, tmp_path / "missing"])
     assert [e["model"]["name"] for e in found] == ["some-model", "a-model"]
+
+
+def test_an_evaluation_that_lacks_what_the_page_shows_is_left_out_with_a_warning(tmp_path, caplog):
+    old = evaluation()
+    del old["groups"]["race"]["gap_by_chance"]  # the first version wrote none
+    for name, content in {
+        "old.json": old,
+        "odd_dataset.json": evaluation(dataset="utkface"),
+        "odd_interval.json": evaluation(intervals={"accuracy": [0.9]}),
+        "new.json": evaluation(model={"name": "new"}),
+    }.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    with caplog.at_level(logging.WARNING):
+        found = load_evaluations([tmp_path])
+    assert [e["model"]["name"] for e in found] == ["new"]
+    assert "new: UTKFace, test split" in render_audit(found, "en")
+    warnings = [record.getMessage() for record in caplog.records]
+    assert len(warnings) == 3
+    (warning,) = (text for text in warnings if "/old.json" in text)
+    assert "KeyError('gap_by_chance')" in warning
+    assert "\n" not in warning

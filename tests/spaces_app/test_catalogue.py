@@ -1,11 +1,15 @@
 """The Space offers what is there, and says what it costs."""
 
+import hashlib
+import json
 import logging
 import shutil
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
-from catalogue import MODELS_VARIABLE, count_parameters, load_catalogue, load_models
+from catalogue import MODELS_VARIABLE, WEIGHTS_KEY, count_parameters, load_catalogue, load_models
 from label2label.checkpoints import default_checkpoint
 from label2label.errors import UserError
 from label2label.export.onnx_export import export_onnx
@@ -21,6 +25,25 @@ def random_crops(model, count=2):
 def tiny(tiny_folder):
     (model,) = load_models(str(tiny_folder))
     return model
+
+
+@pytest.fixture
+def export_int8(tmp_path):
+    """A function that exports a model's folder, under the name and with the metadata of INT8."""
+
+    def export(folder, made_from=None):
+        weights = made_from or (folder / "model.safetensors").read_bytes()
+        backend = load_backend(folder)
+        output = tmp_path / "exported"
+        output.mkdir()
+        export_onnx(backend.model, backend.preprocessing, tmp_path / "model.onnx")
+        file = onnx.load(tmp_path / "model.onnx")
+        entry = file.metadata_props.add()
+        entry.key, entry.value = WEIGHTS_KEY, json.dumps(hashlib.sha256(weights).hexdigest())
+        onnx.save(file, output / "model_int8.onnx")
+        return output / "model_int8.onnx"
+
+    return export
 
 
 def test_the_model_that_ships_comes_first_and_a_broken_folder_is_left_out(
@@ -92,6 +115,40 @@ def test_an_int8_file_beside_the_weights_is_offered_too(tiny_folder, tmp_path):
             atol=1e-4,
         )
     assert small.predict(crops).maps is None
+
+
+def test_the_package_offers_the_default_then_the_fair_and_the_tiny_model(monkeypatch):
+    monkeypatch.delenv(MODELS_VARIABLE, raising=False)
+    offered = [model for model in load_catalogue().values() if not model.int8]
+    assert [(model.key, model.kind) for model in offered] == [
+        ("celeba-mobilefacenet", "default"),
+        ("celeba-mobilefacenet-fair", "fair"),
+        ("celeba-mobilefacenet-tiny", "tiny"),
+    ]
+    default, _, tiny = offered
+    assert tiny.parameters < default.parameters / 2
+    assert tiny.file_bytes < default.file_bytes / 2
+
+
+def test_an_int8_file_from_anywhere_is_offered_last_as_its_models_8_bit_version(
+    tiny_folder, export_int8, monkeypatch
+):
+    file = export_int8(Path(default_checkpoint()))
+    monkeypatch.setenv(MODELS_VARIABLE, f"{file},{tiny_folder}")
+    first, *_, last = load_catalogue().values()
+    assert first.key == "celeba-mobilefacenet"
+    assert (last.key, last.kind, last.int8) == ("celeba-mobilefacenet/model_int8", "default", True)
+    assert last.parameters == first.parameters
+    assert last.file_bytes == file.stat().st_size
+    assert last.milliseconds > 0
+
+
+def test_an_int8_file_of_other_weights_goes_by_its_own_name(tiny, export_int8, tiny_folder):
+    file = export_int8(tiny_folder, made_from=b"other weights")
+    (model,) = load_models(str(file), others=[tiny])
+    assert (model.key, model.kind, model.parameters) == (f"{file.parent.name}/model_int8", "", None)
+    (model,) = load_models(str(file.parent), others=[tiny])  # the folder, which holds no weights
+    assert (model.key, model.kind, model.int8) == (f"{file.parent.name}/model_int8", "", True)
 
 
 def test_a_file_that_is_no_safetensors_is_refused(tmp_path):

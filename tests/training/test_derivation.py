@@ -6,7 +6,9 @@ from label2label import Label2LabelForImageClassification
 from label2label.data.vocabulary import CELEBA_ATTRIBUTES, KOREAN_ATTRIBUTES
 from label2label.errors import UserError
 from label2label.models import Label2LabelConfig
+from label2label.training.build import build_model
 from label2label.training.derivation import absorb_temperature, derive_model
+from label2label.training.recipe import Recipe
 
 
 def random_model(names, head_type="label2label", **settings) -> Label2LabelForImageClassification:
@@ -99,3 +101,15 @@ def test_a_temperature_is_absorbed_without_a_change_of_logits(head_type):
         absorb_temperature(model)
         assert torch.allclose(model(pixels, known_labels=known).logits, before, atol=1e-5)
     assert model.config.temperature == 1.0
+
+
+@pytest.mark.parametrize("names", [CELEBA_ATTRIBUTES, KOREAN_ATTRIBUTES])
+def test_a_continued_model_and_its_processor_have_the_same_attributes(names):
+    # The shipped one stores 40 names, and thresholds that are fitted to them.
+    model, processor = build_model(Recipe(init_from="celeba-mobilefacenet"), names)
+    with torch.no_grad():
+        outputs = model.eval()(torch.zeros(1, 3, 112, 112))
+    (decisions,) = processor.post_process_attributes(outputs)
+    assert list(decisions) == list(names) == list(model.config.id2label.values())
+    for decision in decisions.values():
+        assert decision["present"] == (decision["probability"] >= 0.5)

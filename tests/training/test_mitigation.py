@@ -76,6 +76,37 @@ def test_accuracy_is_the_mean_over_sources_and_the_worst_group_is_named():
     }
 
 
+def test_a_source_or_group_without_a_known_label_does_not_count_as_wrong():
+    counts = np.array([[3, 2, 4], [4, 4, 4], [0, 0, 0], [0, 0, 0]])
+    first, second = np.array([1, 1, 0, 0]) > 0, np.array([0, 0, 1, 1]) > 0
+    parts = {"source": {"x": first, "y": second}, "group": {"a": first, "b": second}}
+    scores = score_parts(counts, parts)
+    assert scores == {
+        "accuracy": 7 / 8,
+        "query_accuracy": 6 / 8,
+        "sources": {"x": 7 / 8, "y": None},
+        "groups": {"a": 7 / 8, "b": None},
+        "worst_group_accuracy": 7 / 8,
+    }
+    parts["group"] = {"b": second}
+    assert score_parts(counts, parts)["worst_group_accuracy"] is None
+
+
+def test_the_worst_group_has_30_labelled_images_where_any_has():
+    # Group c has 40 images, of which 29 are labelled.
+    hits = np.array([1] * 27 + [0] * 3 + [1] * 20 + [0] * 10 + [0] * 40)
+    known = np.array([1] * 60 + [1] * 29 + [0] * 11)
+    groups = {name: np.zeros(100, bool) for name in "abc"}
+    groups["a"][:30], groups["b"][30:60], groups["c"][60:] = True, True, True
+    counts = np.stack([hits, hits, known], axis=1)
+    parts = {"source": {"x": np.ones(100, bool)}, "group": groups}
+    scores = score_parts(counts, parts)
+    assert scores["groups"] == {"a": 0.9, "b": pytest.approx(2 / 3), "c": 0.0}
+    assert scores["worst_group_accuracy"] == pytest.approx(2 / 3)
+    parts["group"] = {"c": groups["c"]}
+    assert score_parts(counts, parts)["worst_group_accuracy"] == 0.0
+
+
 def test_only_the_replay_is_shown_to_the_teacher(values, tmp_path):
     Trainer(Recipe(**{**values, "epochs": 1}), tmp_path / "first").train()
     best = str(tmp_path / "first/best")

@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 from label2label import Label2LabelForImageClassification
 from label2label.models import Label2LabelConfig
+from label2label.models.modeling_label2label import Label2LabelModelOutput
 from label2label.training.objective import GroupDRO, image_mean, per_image_losses
 
 BACKBONE = {"stem_channels": 8, "stages": [[2, 8, 1, 2]], "feature_channels": 16}
@@ -36,7 +37,40 @@ def test_with_all_labels_known_it_is_the_models_own_loss(head_type, given):
     assert image_mean(losses, counted).item() == pytest.approx(outputs.loss.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("unmasked", [0, 0.25, 1])
+@pytest.mark.parametrize("given", [False, True])
+def test_an_images_loss_is_the_models_own_of_it_alone(unmasked, given):
+    torch.manual_seed(0)
+    config = Label2LabelConfig(
+        backbone_config=BACKBONE,
+        hidden_size=16,
+        intermediate_size=16,
+        num_attention_heads=2,
+        mask_probability=0.5,
+        unmasked_loss_weight=unmasked,
+        id2label={i: f"a{i}" for i in range(5)},
+        label2id={f"a{i}": i for i in range(5)},
+    )
+    model = Label2LabelForImageClassification(config).train()
+    labels = torch.randint(-1, 2, (6, 5))
+    labels[labels < 0] = -100
+    known = torch.where(torch.arange(5) < 2, labels, -100) if given else None
+    outputs = model(torch.randn(6, 3, 112, 112), known_labels=known)
+    assert outputs.masked_words.any()
+    assert not outputs.masked_words.all()
+    losses, _ = per_image_losses(config, outputs, labels, known)
+    for i in range(6):
+        alone = Label2LabelModelOutput(
+            query_logits=outputs.query_logits[[i]], masked_words=outputs.masked_words[[i]]
+        )
+        words = None if known is None else known[[i]]
+        expected = model.compute_loss(outputs.logits[[i]], labels[[i]], alone, words)
+        assert losses[i].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 class Outputs:
+    masked_words = None
+
     def __init__(self, logits: torch.Tensor):
         self.logits = self.query_logits = logits
 

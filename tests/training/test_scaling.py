@@ -21,13 +21,16 @@ def launch(folder: Path, *more: str) -> subprocess.CompletedProcess:
     """Trains `folder/recipe.yaml` in two processes."""
     return subprocess.run(
         [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc_per_node", "2", "-m", "label2label", "train"),
+            # --multi_gpu is what starts several processes; with --cpu accelerate would start one.
+            *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"),
+            *("--num_processes", "2", "--num_machines", "1", "--main_process_port", "0"),
+            *("--mixed_precision", "no", "--dynamo_backend", "no"),
+            *("-m", "label2label", "train"),
             *("--recipe", str(folder / "recipe.yaml"), "--output", str(folder / "two"), *more),
         ],
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
     )
 
 

@@ -16,6 +16,8 @@ from label2label.cli import main
 from label2label.data.vocabulary import CELEBA_ATTRIBUTES
 from label2label.errors import UserError
 from label2label.training import checkpoint
+from label2label.training import data as data_module
+from label2label.training import trainer as trainer_module
 from label2label.training.build import attribute_frequencies
 from label2label.training.inputs import draw_known_words
 from label2label.training.optimization import build_average, parameter_groups
@@ -80,6 +82,39 @@ def test_interrupted_at_any_step_it_ends_with_the_same_weights(
         second.progress.history[-1]["accuracy"]
         == json.loads((tmp_path / "whole/history.json").read_text())[-1]["accuracy"]
     )
+
+
+def test_states_come_every_so_many_steps_whatever_a_step_accumulates(
+    recipe_values, tmp_path, monkeypatch
+):
+    recipe = Recipe(**recipe_values, gradient_accumulation=2, checkpoint_every=2)
+    saved = []
+
+    def save_and_count(accelerator, folder, step):
+        checkpoint.save_state(accelerator, folder, step)
+        saved.append(step)
+
+    monkeypatch.setattr(trainer_module, "save_state", save_and_count)
+    Trainer(recipe, tmp_path / "whole").train()
+    # Two epochs of five batches, three steps each; an epoch's end saves too.
+    assert saved == [2, 3, 4, 6, 6]
+
+    first = Trainer(recipe, tmp_path / "parts")
+    step = first.step
+
+    def step_then_break(batch):
+        if first.progress.step == 4:
+            raise RuntimeError("power cut")
+        return step(batch)
+
+    monkeypatch.setattr(first, "step", step_then_break)
+    with pytest.raises(RuntimeError, match="power cut"):
+        first.train()
+    second = Trainer(recipe, tmp_path / "parts")
+    second.resume()
+    assert second.progress.step == 4
+    assert second.train()["finished"]
+    assert_same(weights(tmp_path / "whole/last"), weights(tmp_path / "parts/last"))
 
 
 @pytest.mark.slow
@@ -236,6 +271,49 @@ def test_a_second_round_goes_on_from_a_model_and_its_teachers(recipe_values, tmp
     np.save(tmp_path / "second/teacher.npy", np.full_like(teacher, 0.25))
     again = Trainer(recipe, tmp_path / "second")
     assert (again.data.train.teacher == 0.25).all()
+
+
+@pytest.mark.parametrize("change", ["data", "teachers", "weights", "shown", "crop", "key"])
+def test_answers_of_other_teachers_or_other_rows_are_not_taken_over(
+    recipe_values, dataset_folder, tmp_path, monkeypatch, change
+):
+    asked = []
+
+    def answer(teachers, data, attributes, device):
+        asked.append([list(teachers), len(data)])
+        return np.full(data.labels.shape, len(asked) / 10, np.float32)
+
+    monkeypatch.setattr(data_module, "teach", answer)
+    teacher = tmp_path / "teacher"
+    teacher.mkdir()
+    (teacher / "model.safetensors").write_bytes(b"some weights")
+    source = {"path": str(dataset_folder)}
+    values = {**recipe_values, "data": [source], "teachers": [str(teacher)]}
+    run = tmp_path / "run"
+    for _ in range(2):
+        assert (Trainer(Recipe(**values), run).data.train.teacher == np.float32(0.1)).all()
+    assert asked == [[[str(teacher)], 40]]
+
+    if change == "data":
+        source["limit"] = 39
+    elif change == "teachers":
+        values["teachers"] = ["somebody/teacher"]
+    elif change == "weights":
+        (teacher / "model.safetensors").write_bytes(b"other weights")
+    elif change == "shown":
+        # As many rows as before, of which none is shown.
+        source["distillation"] = 0
+    elif change == "crop":
+        larger = {"height": 96, "width": 96}
+        monkeypatch.setattr(Label2LabelImageProcessor, "crop_size", larger)
+    else:
+        (run / "teacher.json").unlink()
+    again = Trainer(Recipe(**values), run)
+    expected = -100 if change == "shown" else 0.2
+    assert again.data.train.teacher.shape == (39 if change == "data" else 40, 40)
+    assert (again.data.train.teacher == np.float32(expected)).all()
+    assert isinstance(again.data.train.teacher, np.memmap)
+    assert sorted(path.name for path in run.iterdir()) == ["teacher.json", "teacher.npy"]
 
 
 def test_frequencies_count_known_labels_only():

@@ -27,7 +27,8 @@ class LabelTable:
 
     Args:
         images: path of an image file, or its bytes, one a row.
-        labels: attribute to one label a row, None where unknown.
+        labels: attribute to one label a row, None where unknown; those of the model first, then
+            those that it lacks, which are there to be named.
         groups: column to one group a row, None where unknown.
         identities: one person a row, None where unknown.
         ages: in years, one a row, None where unknown.
@@ -52,7 +53,8 @@ def read_label_table(
         path: CSV, TSV or Parquet. Its column `image` holds paths, relative to the table's folder,
             or in Parquet encoded images as datasets writes them. A column named as an attribute
             holds its labels: 1, true or yes, 0, -1, false or no, and nothing where unknown.
-            `identity` and `age`, where there are any, are the person and the years.
+            `identity` and `age`, where there are any, are the person and the years. Another column
+            is a label that the model lacks where it has an attribute's name or holds labels alone.
         attributes: those of the model; a column named as the opposite of one counts too.
         group_columns: to read as groups.
 
@@ -77,9 +79,12 @@ def read_label_table(
             f"{path} has no labels: its columns are {', '.join(columns)}, and the model's "
             f"attributes {', '.join(attributes)}"
         )
+    others = set(columns) - {"", "image", "identity", "age", *group_columns, *found}
+    lacking = [name for name in columns if name in others and _holds_labels(name, columns[name])]
     return LabelTable(
         images=_images(columns["image"], path.parent),
-        labels={name: _labels(name, columns[name]) for name in found},
+        labels={name: _labels(name, columns[name]) for name in found}
+        | {name: _readable_labels(columns[name]) for name in lacking},
         groups={
             name: _ages(columns[name]) if name == "age" else _texts(columns[name])
             for name in group_columns
@@ -137,9 +142,27 @@ def _images(values: Iterable[Any], folder: Path) -> list[Path | bytes]:
     return images
 
 
+def _holds_labels(name: str, values: Sequence[Any]) -> bool:
+    is_attribute = name in VOCABULARIES["union"].attributes
+    if not is_attribute and any(
+        _label_text(value) not in _PRESENT | _ABSENT | _UNKNOWN for value in values
+    ):
+        return False
+    return any(label is not None for label in _readable_labels(values))
+
+
+def _readable_labels(values: Iterable[Any]) -> list[bool | None]:
+    texts = map(_label_text, values)
+    return [True if text in _PRESENT else False if text in _ABSENT else None for text in texts]
+
+
+def _label_text(value: Any) -> str:
+    return "" if value is None else str(value).strip().lower()
+
+
 def _labels(name: str, values: Sequence[Any]) -> list[bool | None]:
     labels: list[bool | None] = []
-    texts = ["" if value is None else str(value).strip().lower() for value in values]
+    texts = [_label_text(value) for value in values]
     if {"0", "-1"} <= {text.removesuffix(".0") for text in texts}:
         raise UserError(
             f"column {name!r} holds both 0 and -1: leave a cell empty where the label is unknown"

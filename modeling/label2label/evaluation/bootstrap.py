@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from label2label.evaluation.metrics import FloatArray, IntArray, mean_accuracy
+from label2label.evaluation.metrics import FloatArray, IntArray, mean_accuracy, ratio
 
 LEVEL = 0.95
 # Weights are drawn for so many (resample, image) pairs at a time: memory stays under 100 MB.
@@ -78,6 +78,8 @@ def bootstrap_draws(
 def interval_of(draws: FloatArray, estimate: FloatArray) -> FloatArray:
     """95 % percentile interval of resampled values.
 
+    It is centred on the estimate and may leave the statistic's range: clip those of accuracies.
+
     Args:
         draws: (resamples, ...), NaN where the statistic is undefined.
         estimate: (...), the statistic of the images themselves.
@@ -132,7 +134,8 @@ def paired_comparison(
         seed: of the draws.
 
     Returns:
-        `difference` (first minus second), its 95 % `interval`, and its `p_value`.
+        `difference` (first minus second), its 95 % `interval`, and its `p_value`; NaN where no
+        label is known.
 
     Raises:
         ValueError: if the two models were not scored on the same images and attributes.
@@ -160,14 +163,16 @@ def p_values(draws: FloatArray) -> FloatArray:
     """How often resampling alone would turn a difference's sign, on either side.
 
     Args:
-        draws: (resamples, ...) of the difference.
+        draws: (resamples, ...) of the difference, NaN where it is undefined.
 
     Returns:
         (...): twice the share of resamples on the lesser side of zero, at least 1 / resamples and
-        at most 1.
+        at most 1. Resamples in which the difference is undefined are left out; NaN where it is
+        undefined in all of them.
     """
-    lesser_side = np.minimum((draws <= 0).mean(axis=0), (draws >= 0).mean(axis=0))
-    return np.clip(2 * lesser_side, 1 / len(draws), 1.0)
+    lesser_side = np.minimum((draws <= 0).sum(axis=0), (draws >= 0).sum(axis=0))
+    defined = (~np.isnan(draws)).sum(axis=0)
+    return np.minimum(ratio(np.maximum(2 * lesser_side, 1), defined), 1.0)
 
 
 def _resampled_weights(clusters: IntArray, resamples: int, seed: int) -> Iterator[FloatArray]:

@@ -44,7 +44,8 @@ def compare_predictions(
         that of its accuracy; `groups`: column to `per_group`, `per_attribute` (attribute to group)
         and `gap`; `attributes_left_out`. A comparison holds `model`, `other`, `difference`, its
         `interval` and `p_value` (twice the share of resamples on the lesser side of zero, at
-        least 1 / resamples), and by group `num_images` and `small` (under 30).
+        least 1 / resamples), None where undefined, and by group `num_images` with a known label
+        and `small` (under 30).
 
     Raises:
         UserError: if the predictions are not of the same labelled images, or share no attribute.
@@ -123,7 +124,8 @@ def _compare_groups(
     clusters = np.unique(clusters[known], return_inverse=True)[1]
     values = in_order(column)
     cells = members(column, values)
-    sizes = cells.sum(0)
+    labelled = (labels != IGNORE_INDEX).any(axis=1)
+    sizes = cells[labelled].sum(0)
     images = cells.T.astype(int) @ (labels != IGNORE_INDEX)
 
     def scored(probabilities: FloatArray) -> Scores:

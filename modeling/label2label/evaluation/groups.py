@@ -52,7 +52,8 @@ def group_scores(
     """Scores of every group, overall and per attribute, and the gaps between groups.
 
     Groups under 30 images are shown and flagged (`small`), and kept out of the worst group and of
-    every gap; so are, per attribute, rates that rest on fewer than 30 images.
+    every gap; so are, per attribute, rates that rest on fewer than 30 images. Images without any
+    known label do not count.
 
     Args:
         probabilities: (images, attributes), 0 to 1.
@@ -63,13 +64,13 @@ def group_scores(
         resamples: of the bootstrap.
 
     Returns:
-        `per_group` (accuracy, its 95 % interval, number of images, `small`), `worst_group`,
-        `best_group`, `gap` and `gap_interval` between these two, `gap_by_chance`, `num_unknown`,
-        and `per_attribute`, each by group: `accuracy`, its `interval`, `num_images` with a known
-        label, `num_present`, `selection_rate` (share predicted present), `true_positive_rate` and
-        `false_positive_rate`; and `worst_group`, `best_group`, `gap`, `gap_interval`,
-        `gap_by_chance`, `demographic_parity_difference` and `equalized_odds_difference`. What fewer
-        than two groups can tell is None or NaN.
+        `per_group` (`accuracy`, its 95 % `interval`, `num_images` with a known label, `small`),
+        `worst_group`, `best_group`, `gap` and `gap_interval` between these two, `gap_by_chance`,
+        `num_unknown`, and `per_attribute`, each by group: `accuracy`, its `interval`, `num_images`
+        with a known label, `num_present`, `selection_rate` (share predicted present),
+        `true_positive_rate` and `false_positive_rate`; and `worst_group`, `best_group`, `gap`,
+        `gap_interval`, `gap_by_chance`, `demographic_parity_difference` and
+        `equalized_odds_difference`. What fewer than two groups can tell is None or NaN.
     """
     known = np.array([g is not None for g in groups], dtype=bool)
     column = np.array(groups, dtype=object)[known]
@@ -77,7 +78,8 @@ def group_scores(
     clusters = np.unique(clusters[known], return_inverse=True)[1]
     values = in_order(column)
     cells = members(column, values)
-    sizes = cells.sum(0)
+    labelled = (labels != IGNORE_INDEX).any(axis=1)
+    sizes = cells[labelled].sum(0)
     accuracy = accuracy_by_cell(probabilities, labels, cells)
     by_attribute = accuracy_by_group(probabilities, labels, cells)  # (groups, attributes)
     images = cells.T.astype(int) @ (labels != IGNORE_INDEX)  # (groups, attributes)
@@ -93,7 +95,7 @@ def group_scores(
 
     draws = bootstrap_draws(resampled, clusters, resamples) if values else {}
     intervals = {"accuracy": accuracy, "by_attribute": by_attribute}
-    intervals = {name: interval_of(draws[name], intervals[name]) for name in draws}
+    intervals = {name: np.clip(interval_of(draws[name], intervals[name]), 0, 1) for name in draws}
     return {
         "per_group": {
             value: {

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from PIL import Image
 
 BLUE, ORANGE, GRAY = "#2b6cb0", "#dd6b20", "#8492a6"
 STYLE: dict[Any, Any] = {
@@ -198,13 +199,17 @@ def figure_svg(figure: Figure) -> bytes:
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
-    """Save a figure as NAME.png and NAME.svg.
+    """Save a figure as NAME.png, of few colours and therefore small, and NAME.svg.
 
     Args:
         figure: to save.
         folder: existing folder to save it in.
         name: file name without extension.
     """
+    drawn = io.BytesIO()
     with rc_context(STYLE):
-        figure.savefig(folder / f"{name}.png", dpi=160)
+        figure.savefig(drawn, dpi=160)
+    with Image.open(drawn) as image:
+        few = image.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+    few.save(folder / f"{name}.png", optimize=True)
     (folder / f"{name}.svg").write_bytes(figure_svg(figure))

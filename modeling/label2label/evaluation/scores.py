@@ -9,7 +9,12 @@ import numpy as np
 
 from label2label.data.vocabulary import IGNORE_INDEX
 from label2label.errors import UserError
-from label2label.evaluation.bootstrap import LEVEL, bootstrap_intervals, clusters_of
+from label2label.evaluation.bootstrap import (
+    LEVEL,
+    bootstrap_intervals,
+    clusters_of,
+    paired_comparison,
+)
 from label2label.evaluation.groups import group_scores, intersection
 from label2label.evaluation.metrics import (
     PER_ATTRIBUTE,
@@ -118,7 +123,9 @@ def score_predictions(
         A dictionary for JSON, with None for every figure that is undefined:
         `accuracy` (over images and attributes), `balanced_accuracy`, `f1`, `average_precision`,
         `expected_calibration_error` (means over attributes), `query_accuracy` (the Attribute Query
-        Network's alone), `majority_accuracy`, `intervals`, `bootstrap`, `num_images`, `num_labels`,
+        Network's alone), `over_queries` (what the masked language model adds to its accuracy, on
+        the same images: as `paired_comparison`; None for a model without one),
+        `majority_accuracy`, `intervals`, `bootstrap`, `num_images`, `num_labels`,
         `per_attribute`, `groups` (by column, and by all columns together where there are two or
         more), `age_adjusted` (groups as if all had the same ages), `reliability` and `minimum_age`
         (None where no image is known to be that old): the `years`, and for the images of these and
@@ -145,6 +152,7 @@ def _scores(predictions: Predictions, resamples: int) -> dict[str, Any]:
     result: dict[str, Any] = {
         **overall_scores(probabilities, labels),
         "query_accuracy": None,
+        "over_queries": None,
         "majority_accuracy": majority_accuracy(labels),
         "intervals": intervals,
         "bootstrap": {
@@ -162,6 +170,9 @@ def _scores(predictions: Predictions, resamples: int) -> dict[str, Any]:
     }
     if predictions.query_probabilities is not None:
         result["query_accuracy"] = mean_accuracy(predictions.query_probabilities, labels)
+        result["over_queries"] = paired_comparison(
+            probabilities, predictions.query_probabilities, labels, clusters, resamples
+        )
     return result
 
 

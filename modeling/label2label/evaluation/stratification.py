@@ -129,7 +129,7 @@ def post_stratified_scores(
 
     draws = bootstrap_draws(lambda weights: {"accuracy": adjusted(weights)}, clusters, resamples)
     by_draw = draws["accuracy"]  # (resamples, groups)
-    intervals = interval_of(by_draw, accuracy)
+    intervals = np.clip(interval_of(by_draw, accuracy), 0, 1)
     gap = accuracy[best] - accuracy[worst]
     return {
         "per_group": {

@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from label2label.errors import UserError
+from label2label.export.benchmark_answers import compare_answers, judge_answers
 from label2label.export.benchmark_worker import RUNTIMES
 from label2label.files import sha256
 
@@ -69,8 +70,8 @@ class Worker:
             env={**os.environ, **numbers},
         )
         self.start = self._read()
-        self.seconds: list[list[float]] = []
-        self.cpu_seconds: list[list[float]] = []
+        self.seconds: list[list[float]] = []  # of each run, by round
+        self.cpu_seconds: list[float] = []  # of a run, on all threads, by round
 
     @property
     def error(self) -> str | None:
@@ -90,7 +91,7 @@ class Worker:
         """Run a round."""
         answer = self._ask(self._runs)
         self.seconds.append(answer["seconds"])
-        self.cpu_seconds.append(answer["cpu_seconds"])
+        self.cpu_seconds.append(answer["cpu_seconds"] / self._runs)
 
     def _ask(self, runs: int) -> dict[str, Any]:
         assert self._process.stdin is not None
@@ -179,7 +180,11 @@ def run_benchmark(
         quick: one thread, one image, two short rounds: to see that it works.
 
     Returns:
-        `machine`, `settings`, `rows` by name, `ratios` by reference and name, `profile`.
+        `machine`, `settings`, `rows` by name, `ratios` by reference and name, `profile`. A row's
+        `largest_difference` is the greatest one of a probability from PyTorch's in float32, on
+        noise, over all threads and batches; `evaluated_difference` that from the answers which its
+        `accuracy` is of, which is None where they are others. A row in float with wrong answers
+        says so by its `error`.
 
     Raises:
         UserError: a model cannot be loaded or translated, or a row fails amid the run.
@@ -220,6 +225,8 @@ def run_benchmark(
                 workers = _measure(rows, threads, batch, rounds[batch], seconds, entries)
                 if (threads, batch) == (1, 1):
                     ratios = _ratios(workers)
+        for row in rows:
+            judge_answers(row, entries[row.name])
         backend = TorchBackend.from_pretrained(model)
         network, preprocessing = backend.model.cpu(), backend.preprocessing
         backbone, whole = folder / "backbone.onnx", folder / "whole.onnx"
@@ -262,8 +269,7 @@ def _measure(
         for worker in running:
             entry = entries[worker.row.name]
             entry["measurements"].append(_summarise(worker, threads, batch, worker.stop()))
-            found = np.array(worker.start["probabilities"])
-            entry["largest_difference"] = float(np.abs(found - worker.row.expected).max())
+            compare_answers(worker.row, np.array(worker.start["probabilities"]), entry)
     finally:
         for worker in workers:
             worker.kill()
@@ -282,7 +288,7 @@ def _summarise(worker: Worker, threads: int, batch: int, peak_memory: int) -> di
         "latency_p95_ms": float(np.percentile(milliseconds, 95)),
         "round_medians_ms": [min(medians), max(medians)],
         "images_per_second": 1e3 * batch / median,
-        "cpu_seconds_per_image": float(np.median(np.concatenate(worker.cpu_seconds))) / batch,
+        "cpu_seconds_per_image": float(np.median(worker.cpu_seconds)) / batch,
         "peak_memory_bytes": peak_memory,
         **{f"{part}_seconds": worker.start[f"{part}_seconds"] for part in _STARTS},
     }
@@ -304,7 +310,7 @@ def _ratios(workers: list[Worker]) -> dict[str, dict[str, Any]]:
         ratios[reference.row.name] = {}
         for worker in workers:
             latency = medians(worker.seconds) / medians(reference.seconds)
-            cpu = medians(worker.cpu_seconds) / medians(reference.cpu_seconds)
+            cpu = np.array(worker.cpu_seconds) / np.array(reference.cpu_seconds)
             ratios[reference.row.name][worker.row.name] = {
                 "latency": float(np.median(latency)),
                 "latency_quartiles": [float(np.quantile(latency, q)) for q in (0.25, 0.75)],
@@ -324,6 +330,7 @@ def _describe(row: Any, results: Path) -> dict[str, Any]:
         "file_bytes": sum(file.stat().st_size for file in row.files),
         "accuracy": find_accuracy(row.files[0], results),
         "largest_difference": None,
+        "evaluated_difference": None,
         "measurements": [],
     }
 

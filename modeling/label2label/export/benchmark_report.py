@@ -8,6 +8,9 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from label2label.export.benchmark_answers import TOLERANCE
+
+_OURS = ("ours-", "tiny-")  # how the names of our models' rows begin
 _BLUE, _GRAY = "#2b6cb0", "#a0aec0"
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -28,23 +31,32 @@ def markdown(result: Mapping[str, Any]) -> str:
         Markdown.
     """
     lines = [
-        "| model | runtime | input | parameters | FLOPs | file | accuracy |",
-        "|---|---|--:|--:|--:|--:|--:|",
+        "| model | runtime | input | parameters | FLOPs | file | accuracy | differs by |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
     for row in result["rows"].values():
         accuracy = f"{100 * row['accuracy']['accuracy']:.2f} %" if row["accuracy"] else ""
+        difference = row["largest_difference"]
+        differs = "" if difference is None else f"{difference:.0e}"
         lines.append(
             f"| {row['title']} | {row['runtime']} | {row['image_size']}x{row['image_size']} "
             f"| {row['parameters'] / 1e6:.2f} M | {row['flops'] / 1e9:.2f} G "
-            f"| {row['file_bytes'] / 1e6:.2f} MB | {accuracy} |"
+            f"| {row['file_bytes'] / 1e6:.2f} MB | {accuracy} | {differs} |"
         )
+    lines += [
+        "",
+        "Differs by: the greatest difference of a probability from PyTorch's in float32, on noise, "
+        "over all threads and batches. An accuracy is of the file by PyTorch or, of ONNX, by ONNX "
+        f"Runtime, and is given where a row's answers are theirs, within {TOLERANCE}.",
+    ]
     settings = {(m["threads"], m["batch"]): None for r in _measured(result) for m in r[1]}
     for threads, batch in settings:
         lines += ["", f"{threads} thread{'s' * (threads > 1)}, batch {batch}:", ""]
         lines += _speeds(result, threads, batch)
     for row in result["rows"].values():
         if "error" in row:
-            lines += ["", f"{row['title']}, {row['runtime']}, did not run: {row['error']}"]
+            said = "" if row["measurements"] else "did not run: "
+            lines += ["", f"{row['title']}, {row['runtime']}: {said}{row['error']}"]
     profile = result["profile"]
     backbone = profile["backbone"]
     lines += [
@@ -109,7 +121,7 @@ def plot(result: Mapping[str, Any]) -> Figure:
         figure = Figure(figsize=(8, 1 + 0.34 * len(bars)), layout="constrained")
         axes = figure.add_subplot()
         for y, (median, (low, high), name, _, row) in enumerate(bars):
-            axes.barh(y, median, color=_BLUE if name.startswith("ours") else _GRAY, height=0.7)
+            axes.barh(y, median, color=_BLUE if name.startswith(_OURS) else _GRAY, height=0.7)
             axes.errorbar(
                 median,
                 y,

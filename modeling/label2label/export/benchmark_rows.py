@@ -19,7 +19,7 @@ from transformers import (
     ResNetConfig,
 )
 
-from label2label.export.benchmark_worker import random_images
+from label2label.export.benchmark_worker import load_onnxruntime, random_images
 from label2label.export.complexity import (
     count_flops,
     count_parameters,
@@ -46,6 +46,7 @@ OURS = {
 }
 TINY = {"tiny-onnx": "onnxruntime", "tiny-onnx-int8": "onnxruntime"}
 TINY_CHECKPOINT = "celeba-mobilefacenet-tiny"
+CHECKED = 32  # images whose answers by our models are compared
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ class Row:
         image_size: height and width in pixels.
         parameters: of the model in PyTorch.
         flops: of one image in PyTorch, 2 a multiply-add.
-        expected: PyTorch's float32 probabilities of the first image.
+        expected: PyTorch's float32 probabilities (images, attributes) of the first images.
+        evaluated: of an INT8 file, those by ONNX Runtime, which `label2label evaluate` runs it by.
         weights_sha256: of the `model.safetensors` it was made from; None for random weights and
             those from the Hub.
     """
@@ -75,6 +77,7 @@ class Row:
     parameters: int
     flops: int
     expected: np.ndarray
+    evaluated: np.ndarray | None = None
     weights_sha256: str | None = None
 
 
@@ -139,9 +142,10 @@ def our_rows(
     if any(name.endswith("ncnn") for name in names):
         (folder / "ncnn").mkdir()
         export_ncnn(network, preprocessing, folder / "ncnn")
-    pixels = torch.from_numpy(random_images(1, size))
+    pixels = random_images(CHECKED, size)
     with torch.inference_mode():
-        expected = network(pixels).logits.sigmoid()[0].numpy()
+        expected = network(torch.from_numpy(pixels)).logits.sigmoid().numpy()
+    evaluated = load_onnxruntime(str(int8), 1, pixels.shape)(pixels) if int8 else None
     complexity = measure_complexity(network.config, size)
     weights = Path(model, "model.safetensors")
     digest = sha256(weights) if weights.is_file() else None
@@ -167,6 +171,7 @@ def our_rows(
                 complexity["parameters"]["all"],
                 complexity["flops"]["all"],
                 expected,
+                evaluated if name.endswith("int8") else None,
                 digest,
             )
         )
@@ -198,7 +203,7 @@ def other_row(name: str, folder: Path) -> Row:
     settle_batch_norms(model, size)
     pixels = torch.from_numpy(random_images(1, size))
     with torch.inference_mode():
-        expected = model(pixels).logits.sigmoid()[0].numpy()
+        expected = model(pixels).logits.sigmoid().numpy()
     path = folder / f"{name}.onnx"
     if isinstance(model, Label2LabelForImageClassification):
         export_onnx(model, _preprocessing(size), path)

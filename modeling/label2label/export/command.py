@@ -11,6 +11,7 @@ from label2label.errors import UserError
 from label2label.export.ncnn_export import NCNN_FILES, export_ncnn
 from label2label.export.onnx_export import export_onnx
 from label2label.export.web import WEB_FILES, fetch_web_files, write_page_file
+from label2label.files import sha256
 from label2label.prediction.torch_backend import TorchBackend
 
 FLOAT_FILE = "model.onnx"
@@ -43,7 +44,10 @@ def export_command(args: argparse.Namespace) -> int:
     if args.ncnn and (args.backbone_only or args.known_labels):
         raise UserError("ncnn's files are of the whole model, which takes a face and nothing else")
     output = Path(args.output)
-    check_output(output)
+    name = BACKBONE_FILE if args.backbone_only else FLOAT_FILE
+    written = {name, *([INT8_FILE] if args.int8 else [])}
+    written |= {*(NCNN_FILES if args.ncnn else ()), *(WEB_FILES if args.web else ())}
+    check_output(output, written)
     args.model = find_checkpoint(args.model)
     backend = TorchBackend.from_pretrained(args.model)
     if args.int8:
@@ -52,7 +56,7 @@ def export_command(args: argparse.Namespace) -> int:
         crops = load_calibration(Path(args.calibration), backend.preprocessing)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as draft:
-        path = Path(draft, BACKBONE_FILE if args.backbone_only else FLOAT_FILE)
+        path = Path(draft, name)
         if args.web:  # first, as what is missing ends it
             fetch_web_files(Path(draft), backend.preprocessing, earlier=output)
         export_onnx(
@@ -67,7 +71,9 @@ def export_command(args: argparse.Namespace) -> int:
         if args.int8:
             from label2label.export.int8 import quantize_onnx
 
-            report = quantize_onnx(path, Path(draft, INT8_FILE), crops)
+            weights = Path(args.model, "model.safetensors")
+            digest = sha256(weights) if weights.is_file() else None
+            report = quantize_onnx(path, Path(draft, INT8_FILE), crops, weights_sha256=digest)
             print(
                 f"INT8 changes a probability by {report['change']:.4f} on average; "
                 f"{len(report['float_layers'])} layers stay in float"
@@ -83,20 +89,26 @@ def export_command(args: argparse.Namespace) -> int:
     return 0
 
 
-def check_output(output: Path) -> None:
-    """Refuse to write among files that are no earlier export.
+def check_output(output: Path, written: set[str]) -> None:
+    """Refuse to write among files that are no earlier export, or that would outlive it there.
 
     Args:
         output: the folder to write.
+        written: names of the files that this export writes.
 
     Raises:
-        UserError: it is a file, or a folder with other content.
+        UserError: it is a file, or a folder with other content, or with files of an earlier export
+            that this one does not replace: they may be of another model.
     """
-    if output.exists() and not output.is_dir():
+    if not output.exists():
+        return
+    if not output.is_dir():
         raise UserError(f"--output {output} is a file: give a folder")
-    ours = {FLOAT_FILE, INT8_FILE, BACKBONE_FILE, *NCNN_FILES, *WEB_FILES}
-    others = (
-        sorted(x.name for x in output.iterdir() if x.name not in ours) if output.exists() else []
-    )
-    if others:
+    held = {file.name for file in output.iterdir()}
+    if others := sorted(held - {FLOAT_FILE, INT8_FILE, BACKBONE_FILE, *NCNN_FILES, *WEB_FILES}):
         raise UserError(f"--output {output} holds other files ({others[0]}): give a new folder")
+    if left := sorted(held - written):
+        raise UserError(
+            f"--output {output} holds {left[0]} of an earlier export, which this one does not "
+            "replace: remove it, or give a new folder"
+        )

@@ -165,7 +165,7 @@ class InferenceHead(nn.Module):
             hidden_states = self._attend_to_words(layer, hidden_states)
             hidden_states = self._attend_to_image(layer, hidden_states, keys, values)
         query_states = self.query_norm(hidden_states)
-        query_logits = self.query_classifier(query_states)
+        query_logits = _classify(self.query_classifier, query_states)
         if not self.has_language_model:
             return query_logits
         keys, values, *others = others
@@ -179,7 +179,7 @@ class InferenceHead(nn.Module):
             keys, values, *others = others
             hidden_states = self._attend_to_words(layer, hidden_states)
             hidden_states = self._attend_to_image(layer, hidden_states, keys, values)
-        logits = self.classifier(self.norm(hidden_states))
+        logits = _classify(self.classifier, self.norm(hidden_states))
         if known_labels is not None:
             logits = logits + self.coupling(query_logits, known_labels)
         return logits
@@ -221,6 +221,16 @@ def _rows(table: torch.Tensor) -> nn.ParameterList:
     rows = [absent, present - absent, known_absent - absent]
     rows.append(known_present - known_absent - rows[1])
     return nn.ParameterList(nn.Parameter(row, requires_grad=False) for row in rows)
+
+
+def _classify(classifier: Any, hidden_states: torch.Tensor) -> torch.Tensor:
+    """Logits (batch, attributes) of (batch, attributes, hidden), as `GroupWiseLinear` has them.
+
+    OpenVINO joins a bias to the sum before it, and is then wrong for more than one image
+    (openvinotoolkit/openvino#23616, of which batches are left); not where an axis goes between.
+    """
+    products = hidden_states * classifier.weight
+    return products.sum(dim=-1, keepdim=True).squeeze(-1) + classifier.bias
 
 
 def _as_convolution(weight: torch.Tensor, bias: torch.Tensor | None = None) -> nn.Conv2d:

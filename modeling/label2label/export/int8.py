@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from tqdm import tqdm
 from label2label.errors import UserError
 from label2label.export.onnx_export import quiet
 from label2label.prediction.onnx_backend import OnnxBackend
+from label2label.prediction.preprocessing import METADATA_PREFIX
 
 # Layers with weights, and what stands between them: tensors then stay in INT8 from one to the next.
 LAYERS = ("Conv", "MatMul")
@@ -23,6 +25,7 @@ BETWEEN = ("Add", "Clip", "Relu")
 TOLERANCE = 0.01  # mean change of a probability
 HELD_OUT = 4  # one face in so many measures, the others calibrate
 RANKING = 20  # faces that rank the layers
+WEIGHTS_KEY = METADATA_PREFIX + "weights_sha256"  # in a file's metadata
 BATCH = 50
 
 
@@ -45,7 +48,11 @@ class FaceReader(CalibrationDataReader):
 
 
 def quantize_onnx(
-    path: Path, output: Path, crops: np.ndarray, tolerance: float = TOLERANCE
+    path: Path,
+    output: Path,
+    crops: np.ndarray,
+    tolerance: float = TOLERANCE,
+    weights_sha256: str | None = None,
 ) -> dict[str, Any]:
     """Quantise weights per channel and activations per tensor, and measure what it changes.
 
@@ -58,6 +65,9 @@ def quantize_onnx(
         output: file to write.
         crops: uint8 RGB faces (faces, crop_size, crop_size, 3); a quarter of them measures.
         tolerance: greatest mean absolute change of a probability, 0 to 1, on the held-out faces.
+        weights_sha256: of the `model.safetensors` that the float model was exported from, if there
+            is one: it is kept in the file's metadata, since answers tell less of where they are
+            from than those in float do.
 
     Returns:
         `change`, that mean; `float_layers`, names of the layers left in float, and `sensitivity`,
@@ -91,7 +101,7 @@ def quantize_onnx(
                     # The ranges of activations are the same whatever is quantised.
                     calibration_cache_path=str(Path(scratch, "ranges.json")),
                 )
-            keep_metadata(path, output)
+            keep_metadata(path, output, weights_sha256)
             probabilities = predict_in_batches(OnnxBackend(output), crops[held_out][:faces])
             return float(np.abs(probabilities - expected[:faces]).mean())
 
@@ -147,9 +157,17 @@ def predict_in_batches(backend: OnnxBackend, crops: np.ndarray) -> np.ndarray:
     )
 
 
-def keep_metadata(source: Path, target: Path) -> None:
-    """Copy what an ONNX file says of itself to another, which quantisation leaves bare."""
+def keep_metadata(source: Path, target: Path, weights_sha256: str | None = None) -> None:
+    """Copy what an ONNX file says of itself to another, which quantisation leaves bare.
+
+    Args:
+        source: the float model.
+        target: the file to change.
+        weights_sha256: of the weights that both were made from, to be said too.
+    """
     model = onnx.load(target)
     properties = {p.key: p.value for p in onnx.load(source).metadata_props}
+    if weights_sha256:
+        properties[WEIGHTS_KEY] = json.dumps(weights_sha256)
     onnx.helper.set_model_props(model, properties)
     onnx.save(model, target)

@@ -76,13 +76,17 @@ def known_words_section(measured: Measurements) -> CardSection | None:
         )
         for point in known["curve"]
     ]
-    last = known["curve"][-1]
-    low, _ = last["gain_interval"]
-    verdict = (
-        "Known words help: the interval of the gain does not hold zero."
-        if low > 0
-        else "**Known words do not help this model**: the interval of the gain holds zero."
-    )
+    # From how many on every gain is told from none.
+    helps = [point["gain_interval"][0] > 0 for point in known["curve"]]
+    enough = next((i for i in range(len(helps)) if all(helps[i:])), None)
+    if enough is None:
+        verdict = "**Known words do not help this model**: the interval of the gain holds zero."
+    else:
+        given = known["curve"][enough]["given"]
+        verdict = (
+            f"Known words help a little: from {given} given on, the interval of the gain lies "
+            "above zero; of fewer no gain can be told."
+        )
     text = "\n\n".join(
         [
             "## Known words",

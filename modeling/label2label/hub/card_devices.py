@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from huggingface_hub import EvalResult
+
 from label2label.hub.card_tables import number, table
-from label2label.hub.measurements import CardSection, Measurements
+from label2label.hub.measurements import CardSection, Measurements, dataset_title
 
 
 def devices_section(measured: Measurements) -> CardSection | None:
@@ -15,11 +17,13 @@ def devices_section(measured: Measurements) -> CardSection | None:
     if reference is None:
         return None
     ratios = benchmark["ratios"][reference]
-    rows = []
+    rows, figures = [], []
     for name, row in benchmark["rows"].items():
         alone = _one_face(row)
         if alone is None:
             continue
+        if row["weights_sha256"] == measured.weights_sha256:
+            figures += _figures(row, alone)
         accuracy = row["accuracy"]
         rows.append(
             (
@@ -47,8 +51,39 @@ def devices_section(measured: Measurements) -> CardSection | None:
                     rows,
                 ),
             ]
-        )
+        ),
+        figures,
     )
+
+
+def _figures(row: dict[str, Any], alone: dict[str, Any]) -> list[EvalResult]:
+    """A row of this model for the metadata: how long a face takes, and its accuracy."""
+    title = f"{row['title']}, {row['runtime']}"
+    figures = [
+        EvalResult(
+            task_type="image-classification",
+            task_name="Facial attributes",
+            dataset_type="noise",
+            dataset_name="Random images, one at a time on one thread",
+            metric_type="latency",
+            metric_name=f"Milliseconds, {title}",
+            metric_value=round(alone["latency_p50_ms"], 1),
+        )
+    ]
+    if row["accuracy"]:
+        figures.append(
+            EvalResult(
+                task_type="image-classification",
+                task_name="Facial attributes",
+                dataset_type=row["accuracy"]["name"],
+                dataset_name=dataset_title({"dataset": row["accuracy"]}),
+                dataset_split=row["accuracy"]["split"],
+                metric_type="accuracy",
+                metric_name=f"Accuracy, {title}",
+                metric_value=row["accuracy"]["accuracy"],
+            )
+        )
+    return figures
 
 
 def _own_reference(measured: Measurements, benchmark: dict[str, Any]) -> str | None:

@@ -34,6 +34,14 @@ def results_section(measured: Measurements) -> CardSection:
         if test[metric] is not None:
             row = [title, number(test[metric]), interval(test["intervals"][metric])]
             rows.append(row + ([number(validation[metric])] if validation else []))
+    added = test["over_queries"]
+    if added:
+        of_validation = validation["over_queries"]["difference"] if validation else None
+        rows.append(
+            ["IC-MLM's gain over the AQN", f"{added['difference']:+.4f}"]
+            + [interval(added["interval"])]
+            + ([f"{of_validation:+.4f}"] if of_validation is not None else [])
+        )
     rows.append(
         [_MAJORITY, number(test["majority_accuracy"]), ""]
         + ([number(validation["majority_accuracy"])] if validation else [])
@@ -206,8 +214,14 @@ def _group_section(evaluation: Mapping[str, Any], is_shown: bool) -> CardSection
                 "As if every group had the same ages (post-stratified by age band): between "
                 f"{adjusted['best_group']} and {adjusted['worst_group']} "
                 f"{number(adjusted['gap'])} {interval(adjusted['gap_interval'])}, by chance "
-                f"{number(adjusted['gap_by_chance'])}."
+                f"{number(adjusted['gap_by_chance'])}. Images by age:"
             )
+            bands = list(adjusted["strata"])
+            counts = [
+                (group, *(f"{s['num_images'][band]:,}" for band in bands))
+                for group, s in adjusted["per_group"].items()
+            ]
+            parts.append(table((column, *bands), counts))
             title = f"Gap in accuracy by {column}, same ages"
             ends = adjusted["gap_interval"]
             figures.append(figure(evaluation, "accuracy_gap", title, adjusted["gap"], ends))

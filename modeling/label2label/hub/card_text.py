@@ -1,12 +1,22 @@
 """The model card's prose and the figures of others; our own figures come from JSON."""
 
-SUMMARY = """# Label2label: facial attributes in {size}
+SUMMARY = """# {name}: facial attributes in {size}
 
-Tells {attributes} facial attributes (CelebA's) of an aligned face. Attributes are treated as the
-words of a sentence: an Attribute Query Network (AQN) guesses each of them from the image, and an
-image-conditioned masked language model (IC-MLM) corrects the sentence as a whole. The backbone is
-MobileFaceNet, and the head is lighter than the backbone. Attributes that you already know can be
-given, and condition the others."""
+Tells {attributes} facial attributes (CelebA's) of an aligned face. {kind}Attributes are treated as
+the words of a sentence: an Attribute Query Network (AQN) guesses each of them from the image, and
+an image-conditioned masked language model (IC-MLM) reads the guesses as a sentence and gives the
+answers; attributes that you already know can stand in it, and condition the others. This is
+Label2label on MobileFaceNet, with a head that is lighter than the backbone.
+
+**Code Apache-2.0, weights for non-commercial research only**: see the terms below."""
+
+# What a model is beside the default one, by its last recipe.
+KINDS = {
+    "tiny": "It is half as wide as `celeba-mobilefacenet`, and less accurate: a little on faces "
+    "like CelebA's, far more on others (below). ",
+    "group-balanced": "It is `celeba-mobilefacenet` after fine-tuning on UTKFace with all races "
+    "drawn equally often: what that gained and what it cost stands below. ",
+}
 
 # How the examples name a model that ships; `name_repository` puts a Hub id in its place.
 SHIPPED_IMPORT = "from label2label.checkpoints import find_checkpoint\n"
@@ -112,8 +122,8 @@ ROUNDS = {
     "for the head, flips, shifts, colour and erasing, mixup of images and words, an exponential "
     "moving average of the weights, and masked words with probability 0.1, as in Label2Label.",
     "celeba-distilled": "goes on from that model: beside the labels it learns from the mean of "
-    "that model's probabilities and of a linear probe of the face-recognition backbone that never "
-    "saw the image.",
+    "that model's probabilities and of a linear probe of the face-recognition backbone, of which "
+    "each image is answered by one that was not fitted on it.",
     "celeba-head": "puts a smaller head on the backbone, which stays, and teaches it in the same "
     "way. This is the default model.",
     "tiny": "starts from those half of the channels of the default model's backbone that weigh "
@@ -135,7 +145,7 @@ PLAIN = """# {name}
 
 Tells {attributes} attributes of an aligned face: {names}. It is a Label2label model: attributes are
 the words of a sentence, which an Attribute Query Network guesses from the image and an
-image-conditioned masked language model corrects.
+image-conditioned masked language model reads again.
 
 **Nothing was measured of this model, or its results are not part of this repository.** Measure it
 on your own people before you rely on it: `label2label evaluate --group`."""
@@ -159,9 +169,12 @@ they were trained from, which this card does not know."""
 
 LICENSE = """## Licence and terms
 
-The **code** is Apache-2.0. The **weights** are derived from CelebA, whose agreement allows
+The **code** is Apache-2.0. The **weights** are derived from {sources}
 non-commercial research only: use them for that, and for nothing else. To use the architecture
 commercially, train it on data that you may use so: the code and the recipe are free for that."""
+
+CELEBA_ALONE = "CelebA, whose agreement allows"
+CELEBA_AND_UTKFACE = "CelebA and UTKFace, whose terms allow"
 
 CITATION = """## Citation
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
+import http.client
 import io
 import ipaddress
 import socket
+import ssl
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -211,43 +212,75 @@ def _decode_base64(text: str) -> bytes:
         raise ValueError("the text is neither base64 nor an http(s) address") from error
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None
+class _Connection(http.client.HTTPConnection):
+    """A connection to addresses that were checked, whatever the host's name leads to by now.
+
+    Args:
+        host: its name, for the request's head and for TLS.
+        port: of the address; that of the scheme by default.
+        secure: whether to speak TLS.
+        addresses: IP addresses of the host, the first of which that answers is taken.
+    """
+
+    def __init__(self, host: str, port: int | None, secure: bool, addresses: list[str]) -> None:
+        self.default_port = 443 if secure else 80
+        super().__init__(host, port or self.default_port, timeout=TIMEOUT)
+        self._secure, self._addresses = secure, addresses
+
+    def connect(self) -> None:
+        """Open the socket; no name is resolved."""
+        for address in self._addresses:
+            try:
+                self.sock = socket.create_connection((address, self.port), self.timeout)
+                break
+            except OSError as error:
+                failed = error
+        else:
+            raise failed
+        if self._secure:
+            context = ssl.create_default_context()
+            self.sock = context.wrap_socket(self.sock, server_hostname=self.host)
 
 
 def _fetch(url: str) -> bytes:
     """Bytes behind an address that is public, as are those that it redirects to."""
-    # No proxy: behind one, the addresses that are checked would not be those that are asked.
-    opener = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))
     for _ in range(REDIRECTS + 1):
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("the address of an image starts with http:// or https://")
-        _refuse_private_host(parts.hostname)
-        request = urllib.request.Request(url, headers={"User-Agent": "label2label"})
+        # No proxy: behind one, the addresses that are checked would not be those that are asked.
+        addresses = _public_addresses(parts.hostname)
+        connection = _Connection(parts.hostname, parts.port, parts.scheme == "https", addresses)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         try:
-            with opener.open(request, timeout=TIMEOUT) as response:
-                body = response.read(MAX_BYTES + 1)
-        except urllib.error.HTTPError as error:
-            location = error.headers.get("Location")
-            if error.code in (301, 302, 303, 307, 308) and location:
-                url = urljoin(url, location)
-                continue
-            raise ValueError(f"the image's address answers with status {error.code}") from error
-        except OSError as error:
+            with contextlib.closing(connection):
+                connection.request("GET", target, headers={"User-Agent": "label2label"})
+                response = connection.getresponse()
+                status, location = response.status, response.headers.get("Location")
+                is_answer = 200 <= status < 300
+                body = response.read(MAX_BYTES + 1) if is_answer else b""
+        except (OSError, http.client.HTTPException) as error:
             raise ValueError(f"the image's address cannot be reached: {error}") from error
+        if status in (301, 302, 303, 307, 308) and location:
+            url = urljoin(url, location)
+            continue
+        if not is_answer:
+            raise ValueError(f"the image's address answers with status {status}")
         if len(body) > MAX_BYTES:
             raise ValueError(f"the image is larger than {MAX_BYTES // 10**6} MB")
         return body
     raise ValueError("the image's address redirects too often")
 
 
-def _refuse_private_host(host: str) -> None:
-    """Keep callers from reading, through the endpoint, what only its own network can reach."""
+def _public_addresses(host: str) -> list[str]:
+    """A host's IP addresses; they are refused where one of them is not public.
+
+    This keeps callers from reading, through the endpoint, what only its own network can reach.
+    """
     try:
-        found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None)}
+        found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, None)]
     except OSError as error:
         raise ValueError(f"the image's host {host} cannot be found") from error
     if not all(ipaddress.ip_address(address.partition("%")[0]).is_global for address in found):
         raise ValueError(f"the image's host {host} is not on the public network")
+    return list(dict.fromkeys(found))

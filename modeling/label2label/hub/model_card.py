@@ -8,6 +8,7 @@ function in `SECTIONS` that returns its text, and the figures that the metadata 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -31,11 +32,14 @@ from label2label.hub.card_results import (
 from label2label.hub.card_shift import shift_section
 from label2label.hub.card_text import (
     BACKBONE,
+    CELEBA_ALONE,
+    CELEBA_AND_UTKFACE,
     CITATION,
     COUPLED,
     COUPLED_BEFORE,
     EMISSIONS,
     ENDPOINTS,
+    KINDS,
     LICENSE,
     LIMITS,
     PLAIN,
@@ -59,7 +63,11 @@ def summary_section(measured: Measurements) -> CardSection:
     if size:
         words += f", {size['model']['flops']['all'] / 1e9:.2f} GFLOPs a face"
         words += f", {size['model']['file_bytes'] / 1e6:.1f} MB"
-    return CardSection(SUMMARY.format(attributes=len(measured.attributes), size=words))
+    kind = "".join(text for recipe, text in KINDS.items() if recipe in measured.training_logs)
+    text = SUMMARY.format(
+        name=measured.name, attributes=len(measured.attributes), size=words, kind=kind
+    )
+    return CardSection(text)
 
 
 def use_section(measured: Measurements) -> CardSection:
@@ -83,6 +91,12 @@ def training_section(measured: Measurements) -> CardSection:
         hours=emissions.hours, cores=CORES, grams=float(f"{emissions.grams:.2g}")
     )
     return CardSection(f"{text}\n{cost}")
+
+
+def license_section(measured: Measurements) -> CardSection:
+    """What the code and the weights may be used for."""
+    sources = CELEBA_AND_UTKFACE if measured.mitigation else CELEBA_ALONE
+    return CardSection(LICENSE.format(sources=sources))
 
 
 def prose(text: str) -> Callable[[Measurements], CardSection]:
@@ -110,7 +124,7 @@ SECTIONS: tuple[Section, ...] = (
     devices_section,
     prose(LIMITS),
     training_section,
-    prose(LICENSE),
+    license_section,
     prose(CITATION),
 )
 
@@ -171,7 +185,7 @@ def card_for_repository(model: Path, repo_id: str) -> str:
         except (OSError, ValueError, yaml.YAMLError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"{card}: its metadata cannot be read: {reason}") from error
-        return name_repository(with_plots(text, model / PLOTS), repo_id)
+        return name_repository(with_plots(text, model / PLOTS, model), repo_id)
     config = read_json(model / "config.json")
     kind = config.get("model_type", "label2label")
     names = list(config.get("id2label", {}).values())
@@ -188,22 +202,43 @@ def card_for_repository(model: Path, repo_id: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def with_plots(text: str, report: Path) -> str:
+def written_card(model: Path, results: Path, path: Path, repo_id: str | None = None) -> str:
+    """A model's card as a file holds it: with the plots of the report in the model's folder.
+
+    Args:
+        model: its folder.
+        results: folder of JSON files.
+        path: of the card, from which it leads to the plots.
+        repo_id: the model's Hub id, as for `model_card`.
+
+    Returns:
+        The text.
+
+    Raises:
+        UserError: as `model_card`.
+    """
+    text = str(model_card(model, results, repo_id))
+    return with_plots(text, model / PLOTS, path.resolve().parent)
+
+
+def with_plots(text: str, report: Path, folder: Path) -> str:
     """Show the plots of an evaluation's report in a card.
 
     Args:
         text: of the card.
-        report: folder of the report, which lies beside the card.
+        report: folder of the report.
+        folder: of the card.
 
     Returns:
         The card, with the plots before its limits; as it was where there is no report, or where it
         shows them already.
     """
     path = report / "README.md"
-    if not path.is_file() or f"]({report.name}/" in text:
+    way = Path(os.path.relpath(report, folder)).as_posix()
+    if not path.is_file() or f"]({way}/" in text:
         return text
     shown = _PLOT.sub(
-        rf"![\1]({report.name}/\2)",
+        rf"![\1]({way}/\2)",
         "\n\n".join(match[0] for match in _PLOT.finditer(path.read_text(encoding="utf-8"))),
     )
     section = f"## Plots\n\n{shown}\n\n"
@@ -239,8 +274,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         model = Path(find_checkpoint(args.model))
-        text = str(model_card(model, args.results, args.repo_id))
-        write_whole(args.output, text)
+        write_whole(args.output, written_card(model, args.results, args.output, args.repo_id))
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

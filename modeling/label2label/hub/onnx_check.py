@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 
 from label2label.errors import UserError
+from label2label.files import sha256
 from label2label.prediction.onnx_backend import OnnxBackend
+from label2label.prediction.preprocessing import METADATA_PREFIX
 from label2label.prediction.torch_backend import TorchBackend
 
 # As `label2label export` names them.
 BACKBONE_FILE = "backbone.onnx"
 INT8_FILE = "model_int8.onnx"
+WEIGHTS_KEY = METADATA_PREFIX + "weights_sha256"
 
 TOLERANCE = 1e-2  # of a probability; exports in float differ by 1e-5, other weights by 0.1
 
@@ -22,11 +26,12 @@ def refuse_foreign_exports(model: Path, files: list[Path]) -> None:
 
     Args:
         model: its folder.
-        files: what `label2label export` wrote. INT8 may differ more than float does, so that of it
-            only attributes and preprocessing are compared.
+        files: what `label2label export` wrote. INT8 may differ more than float does, so that its
+            metadata say of which weights it is.
 
     Raises:
-        UserError: a file cannot run, or is of another model or of other weights.
+        UserError: a file cannot run, or is of another model or of other weights, or an INT8 file
+            does not say of which.
     """
     torch_model = TorchBackend.from_pretrained(model)
     size = torch_model.preprocessing.crop_size
@@ -41,8 +46,16 @@ def refuse_foreign_exports(model: Path, files: list[Path]) -> None:
                 f"{file} is of another model than {model}, or was exported before it changed: run "
                 "`label2label export` again"
             )
+        if file.name == INT8_FILE:
+            made_from = exported.session.get_modelmeta().custom_metadata_map.get(WEIGHTS_KEY)
+            if made_from != json.dumps(sha256(model / "model.safetensors")):
+                said = "is of other weights than" if made_from else "does not say that it is of"
+                raise UserError(
+                    f"{file} {said} {model}: run `label2label export --int8` of that folder again"
+                )
+            continue
         change = float(np.abs(exported.predict(crops) - expected).max())
-        if file.name != INT8_FILE and change > TOLERANCE:
+        if change > TOLERANCE:
             raise UserError(
                 f"{file} is of other weights than {model} (probabilities differ by {change:.2f}): "
                 "run `label2label export` again"

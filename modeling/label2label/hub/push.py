@@ -9,6 +9,7 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
 from huggingface_hub.errors import RepositoryNotFoundError
 
+from label2label.checkpoints import find_checkpoint
 from label2label.errors import UserError
 from label2label.hub.answers import explained, no_token
 from label2label.hub.repository import Repository
@@ -60,19 +61,18 @@ def describe(args: argparse.Namespace) -> list[Repository]:
         raise UserError("nothing to push: give --repo-id, --dataset-id or --space-id")
     if bool(args.dataset) != bool(args.dataset_id):
         raise UserError("--dataset and --dataset-id go together: a folder and its OWNER/NAME")
-    if not args.repo_id and (args.model or args.onnx):
+    if not args.repo_id and (args.model or args.onnx) and not (args.space_id and args.onnx):
         raise UserError("--model and --onnx need --repo-id, the OWNER/NAME to upload to")
     if args.space and not args.space_id:
         raise UserError("--space needs --space-id, the OWNER/NAME to upload to")
     repositories = []
+    folder = Path(find_checkpoint(args.model))
+    if not folder.is_dir():
+        raise UserError(f"--model {folder} is no folder: push uploads a folder on this machine")
+    onnx = Path(args.onnx) if args.onnx else None
     if args.repo_id:
-        from label2label.checkpoints import find_checkpoint
         from label2label.hub.model_repository import model_repository
 
-        folder = Path(find_checkpoint(args.model))
-        if not folder.is_dir():
-            raise UserError(f"--model {folder} is no folder: push uploads a folder on this machine")
-        onnx = Path(args.onnx) if args.onnx else None
         repositories.append(model_repository(folder, args.repo_id, onnx))
     if args.dataset_id:
         from label2label.hub.dataset_repository import dataset_repository
@@ -88,7 +88,7 @@ def describe(args: argparse.Namespace) -> list[Repository]:
         from label2label.hub.space_repository import default_space, space_repository
 
         space = Path(args.space) if args.space else default_space()
-        repositories.append(space_repository(space, args.space_id))
+        repositories.append(space_repository(space, args.space_id, folder, onnx))
     return repositories
 
 
@@ -137,49 +137,76 @@ def upload(
         caller = api.whoami()
     if caller.get("auth", {}).get("accessToken", {}).get("role") == "read":
         raise UserError("the access token may only read: take one that may write")
+    missing = []
     for repository in repositories:
         with explained(repository.repo_id):
-            open_repository(api, repository, private, revision)
+            if not find_repository(api, repository, private, revision, create_pr):
+                missing.append(repository)
+    for repository in missing:
+        with explained(repository.repo_id):
+            api.create_repo(
+                repository.repo_id,
+                repo_type=repository.kind,
+                private=private,
+                space_sdk=repository.sdk,
+            )
     for repository in repositories:
         with explained(repository.repo_id), warnings.catch_warnings():
             # Of its HTTP library, to whoever writes the client.
             warnings.simplefilter("ignore", DeprecationWarning)
+            if revision and not revision.startswith("refs/"):
+                api.create_branch(
+                    repository.repo_id, repo_type=repository.kind, branch=revision, exist_ok=True
+                )
             commit(api, repository, revision, create_pr)
 
 
-def open_repository(
-    api: HfApi, repository: Repository, private: bool, revision: str | None
-) -> None:
-    """Find a repository that an earlier push made, or make a new one, and its branch.
+def find_repository(
+    api: HfApi, repository: Repository, private: bool, revision: str | None, create_pr: bool
+) -> bool:
+    """Look for a repository that an earlier push made, and check the right to write to it.
 
     Args:
         api: the Hub's client.
         repository: to upload.
         private: whether a new one is private.
-        revision: branch to make where it does not exist.
+        revision: branch or `refs/pr/N` to commit to; main by default.
+        create_pr: whether to commit to a new pull request, for which the right to read will do.
+
+    Returns:
+        Whether it exists.
 
     Raises:
         UserError: the name belongs to a repository that no push made.
+        HfHubHTTPError: there is no right to write to it.
     """
     kind, repo_id = repository.kind, repository.repo_id
     try:
         info = api.repo_info(repo_id, repo_type=kind)
     except RepositoryNotFoundError:
-        api.create_repo(repo_id, repo_type=kind, private=private, space_sdk=repository.sdk)
-    else:
-        held = {sibling.rfilename for sibling in getattr(info, "siblings", None) or []}
-        if held - _EMPTY and repository.mark not in held:
-            raise UserError(
-                f"the name {repo_id} is taken by another {kind}, which has no {repository.mark}: "
-                "choose another, or empty that one"
-            )
-        if bool(info.private) != private:
-            stays = "private" if info.private else "public"
-            warnings.warn(
-                f"{repo_id} exists and stays {stays}: its settings page changes that", stacklevel=2
-            )
-    if revision and not revision.startswith("refs/"):
-        api.create_branch(repo_id, repo_type=kind, branch=revision, exist_ok=True)
+        return False
+    held = {sibling.rfilename for sibling in getattr(info, "siblings", None) or []}
+    if held - _EMPTY and repository.mark not in held:
+        raise UserError(
+            f"the name {repo_id} is taken by another {kind}, which has no {repository.mark}: "
+            "choose another, or empty that one"
+        )
+    # The Hub asks for the right to write before it says how a file is to be sent. An empty file is
+    # never sent ahead of its commit, so that this changes nothing.
+    api.preupload_lfs_files(
+        repo_id,
+        [CommitOperationAdd("README.md", b"")],
+        repo_type=kind,
+        # A branch may not be there yet; the right is the same to all of them.
+        revision=revision if revision and revision.startswith("refs/") else None,
+        create_pr=create_pr,
+    )
+    if bool(info.private) != private:
+        stays = "private" if info.private else "public"
+        warnings.warn(
+            f"{repo_id} exists and stays {stays}: its settings page changes that", stacklevel=2
+        )
+    return True
 
 
 def commit(api: HfApi, repository: Repository, revision: str | None, create_pr: bool) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+import warnings
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 
 import yaml
 from huggingface_hub import SpaceCard
@@ -19,23 +21,27 @@ def default_space() -> Path:
     return Path(label2label.__file__).parents[2] / "spaces_app"
 
 
-def space_repository(folder: Path, repo_id: str) -> Repository:
+def space_repository(
+    folder: Path, repo_id: str, model: Path | None = None, onnx: Path | None = None
+) -> Repository:
     """Describe the repository of a Space.
 
     A Space whose `requirements.txt` names label2label carries the package instead, so that it runs
     the code that it was pushed with, wherever that was installed from; and the results that lie
-    beside its folder, which its audit shows.
+    beside its folder, which its audit shows. What the Space will do without is warned of.
 
     Args:
         folder: holds `README.md` with the Space's metadata, and the app that it names.
         repo_id: `owner/name`.
+        model: folder of the model that `onnx` was exported from.
+        onnx: a folder that `label2label export` wrote, whose INT8 file goes beside the weights.
 
     Returns:
-        The repository: the folder as it stands, the package and the results.
+        The repository: the folder as it stands, the package with the INT8 file, and the results.
 
     Raises:
         UserError: the folder is no Space, or holds a secret, a pickle, data or an image of a
-            restricted set.
+            restricted set; or the INT8 file is of another model.
     """
     repo_id = check_repo_id(repo_id)
     card = folder / "README.md"
@@ -53,6 +59,15 @@ def space_repository(folder: Path, repo_id: str) -> Repository:
     if sdk == "gradio" and app not in files:
         raise UserError(f"{folder} has no {app}, which README.md names as the Space's app")
     files |= _package(folder / "requirements.txt")
+    if model is not None and onnx is not None:
+        files |= _int8_file(model, onnx, files)
+    if "on_device/index.html" in files and "on_device/assets/page.json" not in files:
+        assets = folder / "on_device" / "assets"
+        warnings.warn(
+            "the Space goes without its tab On device, whose files git does not keep: "
+            f"`label2label export --web --output {assets}` makes them",
+            stacklevel=2,
+        )
     if not any(path.startswith("results/") for path in files):
         results = folder.parent / "results"
         paths = sorted(results.rglob("*.json"))
@@ -80,3 +95,28 @@ def _package(requirements: Path) -> dict[str, Content]:
     package = list_folder(Path(label2label.__file__).parent)
     files: dict[str, Content] = {f"label2label/{path}": file for path, file in package.items()}
     return {**files, "requirements.txt": ("\n".join(kept) + "\n").encode()}
+
+
+def _int8_file(model: Path, onnx: Path, files: Mapping[str, Content]) -> dict[str, Content]:
+    """The INT8 export of a model that the Space carries, where its catalogue looks for it."""
+    from label2label.hub.onnx_check import INT8_FILE, refuse_foreign_exports
+
+    export = onnx / INT8_FILE
+    if not export.is_file():
+        warnings.warn(
+            f"the Space takes nothing from {onnx}, which holds no {INT8_FILE}: "
+            "`label2label export --int8` writes it",
+            stacklevel=3,
+        )
+        return {}
+    config = (model / "config.json").resolve()
+    for path, content in files.items():
+        if isinstance(content, Path) and content.resolve() == config:
+            refuse_foreign_exports(model, [export])
+            return {f"{PurePosixPath(path).parent}/onnx/{INT8_FILE}": export}
+    warnings.warn(
+        f"the Space does not offer {export}, as it does not carry {model}: name the model's Hub id "
+        "in the Space's variable LABEL2LABEL_SPACE_MODELS",
+        stacklevel=3,
+    )
+    return {}

@@ -57,6 +57,8 @@ class Label2LabelImageClassifierOutput(ModelOutput):
             The attribute query network's guess; `None` with the `"fc"` head.
         attentions, cross_attentions (`tuple[torch.FloatTensor]`, *optional*):
             See [`Label2LabelModelOutput`].
+        masked_words (`torch.BoolTensor` of shape `(batch, attributes)`, *optional*):
+            Which words were masked; in training, with the `"label2label"` head.
     """
 
     loss: torch.Tensor | None = None
@@ -64,6 +66,7 @@ class Label2LabelImageClassifierOutput(ModelOutput):
     query_logits: torch.Tensor | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
     cross_attentions: tuple[torch.Tensor, ...] | None = None
+    masked_words: torch.Tensor | None = None
 
 
 def masked_binary_cross_entropy(
@@ -461,6 +464,7 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
             query_logits=outputs.query_logits,
             attentions=outputs.attentions,
             cross_attentions=outputs.cross_attentions,
+            masked_words=outputs.masked_words,
         )
 
     @torch.no_grad()

@@ -36,7 +36,8 @@ def build_model(
 
     Returns:
         The model, on the CPU, the backbone's weights loaded where the recipe names some; and its
-        image processor, that of `init_from` where the recipe goes on from a model.
+        image processor: where the recipe goes on from a model, that one's, with these attributes
+        and without its thresholds.
 
     Raises:
         UserError: If the backbone cannot be loaded or the config is not valid.
@@ -73,6 +74,7 @@ def _continue_model(
     # What was calibrated for other weights is not for these.
     absorb_temperature(model)
     processor.thresholds = None  # type: ignore[misc]
+    processor.attributes = list(attributes)  # type: ignore[misc, assignment]
     return model, processor
 
 

@@ -1,6 +1,8 @@
 """A recipe's data: training rows with their sources, groups and teachers, and validation rows."""
 
 import dataclasses
+import hashlib
+import json
 import os
 import signal
 from collections.abc import Sequence
@@ -14,10 +16,12 @@ from accelerate.data_loader import prepare_data_loader
 from accelerate.utils import broadcast_object_list
 from torch.utils.data import DataLoader
 
+from label2label.checkpoints import find_checkpoint
 from label2label.data.augmentation import Augmentation
 from label2label.data.batching import AttributeDataset, batch_loader, load_split
 from label2label.data.sampling import EpochSampler, draw_probabilities
 from label2label.errors import UserError
+from label2label.files import sha256, write_whole
 from label2label.training.distillation import teach
 from label2label.training.recipe import Recipe
 from label2label.training.sources import group_rows, open_sources
@@ -189,11 +193,15 @@ class TrainingData:
         return [self.train.images.name(row) for row in batch["row"].tolist()]
 
     def _teach(self, teachers: Sequence[str]) -> np.ndarray:
-        """The teachers' probabilities of the rows that are shown to them, asked for once a run."""
-        file = self.output / "teacher.npy"
+        """
+        The teachers' probabilities of the rows that are shown to them, memory-mapped: asked for
+        once a run, and anew where the file beside them tells of other teachers or other rows.
+        """
+        file, told = self.output / "teacher.npy", self.output / "teacher.json"
+        shown = np.flatnonzero(self.distillation[:, 0] > 0)
+        key = teaching_key(teachers, self.train, shown)
         with self.accelerator.main_process_first():
-            if not file.exists():
-                shown = np.flatnonzero(self.distillation[:, 0] > 0)
+            if not (file.exists() and told.exists() and told.read_text(encoding="utf-8") == key):
                 probabilities = np.full(self.train.labels.shape, -100, np.float32)
                 if len(shown):
                     plain = AttributeDataset(
@@ -207,10 +215,45 @@ class TrainingData:
                 try:
                     self.output.mkdir(parents=True, exist_ok=True)
                     np.save(file.with_name(".teacher.npy"), probabilities)
+                    # In this order a run that is cut short never leaves a key to other answers.
+                    told.unlink(missing_ok=True)
                     os.replace(file.with_name(".teacher.npy"), file)
+                    write_whole(told, key)
                 except OSError as error:
                     raise UserError(f"{file}: cannot be written: {error.strerror}") from error
-            return np.load(file)
+            return np.load(file, mmap_mode="r")
+
+
+def teaching_key(teachers: Sequence[str], data: AttributeDataset, shown: np.ndarray) -> str:
+    """
+    Says what teachers' answers depend on.
+
+    Args:
+        teachers: Folders or Hub ids.
+        data: The training split.
+        shown: Indices of the rows that are shown to them, (rows,).
+
+    Returns:
+        JSON: `teachers` (digests of the config and weights of a folder, else the Hub id),
+        `attributes`, `dataset` (its fingerprint), `rows` (their number), and digests of `shown` and
+        of the image `processor`.
+    """
+
+    def identify(name: str) -> str | dict[str, str]:
+        folder = Path(find_checkpoint(name))
+        kinds = ("config.json", "*.safetensors", "*.bin")
+        files = sorted(path for kind in kinds for path in folder.glob(kind))
+        return {path.name: sha256(path) for path in files} or name
+
+    key = {
+        "teachers": [identify(name) for name in teachers],
+        "attributes": list(data.attributes),
+        "dataset": data.dataset._fingerprint,
+        "rows": len(data.labels),
+        "shown": hashlib.sha256(shown.astype(np.int64).tobytes()).hexdigest(),
+        "processor": hashlib.sha256(data.processor.to_json_string().encode()).hexdigest(),
+    }
+    return json.dumps(key, indent=1) + "\n"
 
 
 def leave_signals_to_the_trainer(worker: int) -> None:

@@ -14,12 +14,13 @@ def per_image_losses(
     known_labels: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    The model's loss image by image: means over each image's known labels, so that an image with two
-    labels weighs as much as one with forty.
+    The model's loss image by image: means over each image's known labels, weighted as the model
+    weights them, so that an image with two labels weighs as much as one with forty.
 
     Args:
-        config: The model's; gives `logit_clamp` and `mlm_loss_weight`.
-        outputs: The model's; gives `logits` and `query_logits`, (batch, attributes).
+        config: The model's; gives `logit_clamp`, `mlm_loss_weight` and `unmasked_loss_weight`.
+        outputs: The model's; gives `logits`, `query_logits` and `masked_words`, (batch,
+            attributes).
         labels: (batch, attributes); 1, 0, soft in between, or -100 to ignore.
         known_labels: (batch, attributes); words that were given, which the language model is not
             asked for.
@@ -30,17 +31,24 @@ def per_image_losses(
     limit = config.logit_clamp
     known = labels >= 0
 
-    def mean(logits: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
+    def mean(logits: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         losses = binary_cross_entropy_with_logits(
             logits.float().clamp(-limit, limit), labels.float().clamp(min=0), reduction="none"
         )
-        return (losses * asked).sum(dim=1) / asked.sum(dim=1).clamp(min=1)
+        least = torch.finfo(losses.dtype).tiny
+        return (losses * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=least)
 
+    everything = known.float()
     if config.head_type != "label2label":
-        return mean(outputs.logits, known), known.any(dim=1)
-    asked = known if known_labels is None else known & (known_labels < 0)
-    losses = mean(outputs.query_logits, known) + config.mlm_loss_weight * mean(
-        outputs.logits, asked
+        return mean(outputs.logits, everything), known.any(dim=1)
+    weights = everything
+    if outputs.masked_words is not None:
+        unmasked = float(config.unmasked_loss_weight)
+        weights = weights.masked_fill(known & ~outputs.masked_words, unmasked)
+    if known_labels is not None:
+        weights = weights.masked_fill(known_labels >= 0, 0.0)
+    losses = mean(outputs.query_logits, everything) + config.mlm_loss_weight * mean(
+        outputs.logits, weights
     )
     return losses, known.any(dim=1)
 

@@ -37,6 +37,9 @@ from label2label.training.sharding import ShardedTraining
 from label2label.training.strided_depthwise import speed_up_strided_depthwise
 from label2label.training.synchronization import synchronize_batch_norm
 
+# Accuracies of smaller groups say little, and are not called the worst while there are larger ones.
+MINIMUM_IMAGES = 30
+
 
 class Trainer:
     """
@@ -164,7 +167,7 @@ class Trainer:
                     save_state(self.accelerator, self.output / "state", progress.step)
                     return self._result(finished=False)
                 every = recipe.checkpoint_every
-                if every and progress.step_in_epoch % every == 0:
+                if every and progress.step % every == 0:
                     save_state(self.accelerator, self.output / "state", progress.step)
             self._end_epoch()
         self.accelerator.end_training()
@@ -302,7 +305,7 @@ class Trainer:
             **self.validate(),
         }
         progress.history.append(entry)
-        figures = {f"validation/{k}": v for k, v in entry.items() if not isinstance(v, dict)}
+        figures = {f"validation/{k}": v for k, v in entry.items() if isinstance(v, int | float)}
         accelerator.log(figures, step=progress.step)
         accelerator.print(
             f"epoch {entry['epoch']}: loss {entry['train_loss']:.4f}, validation accuracy "
@@ -326,7 +329,9 @@ class Trainer:
             `accuracy` of the final logits and `query_accuracy` of the query network's (the same
             where the head has none), over all known labels; means over the sources where the recipe
             has several, whose own are in `sources`. With groups, `groups` and
-            `worst_group_accuracy` too.
+            `worst_group_accuracy` too: the least of the groups of 30 and more labelled images, or
+            of all where none has as many. `None` stands for what has no known label; it does not
+            count in the means.
         """
         if self.sharded is not None:
             self.sharded.gather()
@@ -377,7 +382,7 @@ class Trainer:
 
 def score_parts(
     counts: np.ndarray, parts: dict[str, dict[str, np.ndarray]]
-) -> dict[str, float | dict[str, float]]:
+) -> dict[str, float | dict[str, float | None] | None]:
     """
     Turns counts of every image into accuracies of sources and groups.
 
@@ -389,16 +394,23 @@ def score_parts(
         As `Trainer.validate`.
     """
 
-    def accuracy(chosen: np.ndarray) -> np.ndarray:
-        hits = counts[chosen].sum(axis=0)
-        return hits[:2] / max(hits[2], 1)
+    def accuracies(part: str) -> dict[str, np.ndarray | None]:
+        sums = {name: counts[rows].sum(axis=0) for name, rows in parts[part].items()}
+        return {name: total[:2] / total[2] if total[2] else None for name, total in sums.items()}
 
-    sources = {name: accuracy(rows) for name, rows in parts["source"].items()}
-    mean = np.mean(list(sources.values()), axis=0)
+    def final(values: dict[str, np.ndarray | None]) -> dict[str, float | None]:
+        return {name: None if value is None else float(value[0]) for name, value in values.items()}
+
+    sources = accuracies("source")
+    mean = np.mean([value for value in sources.values() if value is not None], axis=0)
     scores: dict[str, Any] = {"accuracy": float(mean[0]), "query_accuracy": float(mean[1])}
     if len(sources) > 1:
-        scores["sources"] = {name: float(value[0]) for name, value in sources.items()}
+        scores["sources"] = final(sources)
     if parts["group"]:
-        groups = {name: float(accuracy(rows)[0]) for name, rows in parts["group"].items()}
-        scores |= {"groups": groups, "worst_group_accuracy": min(groups.values())}
+        scores["groups"] = final(accuracies("group"))
+        known = {name: value for name, value in scores["groups"].items() if value is not None}
+        labelled = counts[:, 2] > 0
+        sizes = {name: (parts["group"][name] & labelled).sum() for name in known}
+        large = [value for name, value in known.items() if sizes[name] >= MINIMUM_IMAGES]
+        scores["worst_group_accuracy"] = min(large or known.values(), default=None)
     return scores

@@ -3,54 +3,19 @@
 import contextlib
 import functools
 import http.server
-import os
 import shutil
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
-from label2label.cli import main
-from label2label.export import web
 from label2label.faces import detection
 from label2label.prediction.predictor import AttributePredictor
 from PIL import Image
 
 sync_api = pytest.importorskip("playwright.sync_api")
 
-ROOT = Path(__file__).parents[3]
-PAGE = ROOT / "spaces_app" / "on_device"
 PATIENCE = 90_000  # milliseconds: WASM is slow on a busy machine
 sync_api.expect.set_options(timeout=PATIENCE)
-
-
-@pytest.fixture(scope="session")
-def detector_file():
-    """YuNet's ONNX file: the environment's, else the one among the real images and weights."""
-    shared = Path(os.environ.get("LABEL2LABEL_SHARED", ROOT.parent / "shared"))
-    given = os.environ.get(detection.DETECTOR_VARIABLE)
-    path = Path(given) if given else shared / "weights" / detection.DETECTOR_FILE
-    if not path.is_file():
-        pytest.skip(f"no {path}: set {detection.DETECTOR_VARIABLE} to {detection.DETECTOR_FILE}")
-    return path
-
-
-@pytest.fixture(scope="session")
-def page_folder(detector_file, tmp_path_factory):
-    """A copy of the page with the shipped model beside it, as the command lays it out."""
-    folder = tmp_path_factory.mktemp("site") / "on_device"
-    shutil.copytree(PAGE, folder, ignore=shutil.ignore_patterns("assets"))
-    assets = folder / "assets"
-    assets.mkdir()
-    if web.has_runtime(PAGE / "assets"):
-        for name in web.RUNTIME_SHA256:
-            shutil.copyfile(PAGE / "assets" / name, assets / name)
-    elif shutil.which("npm") is None:
-        pytest.skip("no npm, which fetches onnxruntime-web (Debian: apt install npm)")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(detection.DETECTOR_VARIABLE, str(detector_file))
-        assert main(["export", "--web", "--output", str(assets)]) == 0
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,45 @@
+"""OpenVINO says of our ONNX files what PyTorch says, of one image and of several."""
+
+import numpy as np
+import pytest
+from label2label.checkpoints import find_checkpoint
+from label2label.export.benchmark_worker import load_openvino
+from label2label.export.onnx_export import export_onnx
+from label2label.prediction.torch_backend import TorchBackend
+
+openvino = pytest.importorskip("openvino")
+
+
+def greatest_difference(backend, faces, path):
+    """Of the probabilities by PyTorch and by OpenVINO, in a batch of these faces."""
+    pixels = backend.preprocessing.normalize(faces)
+    found = load_openvino(str(path), 1, pixels.shape)(pixels)
+    assert found.std() > 0.01
+    return np.abs(found - backend.predict(faces)).max()
+
+
+@pytest.mark.parametrize("head_type", ["fc", "query2label", "label2label"])
+def test_batches_are_answered_as_single_images_are(head_type, make_backend, faces, tmp_path):
+    backend = make_backend(head_type=head_type)
+    export_onnx(backend.model, backend.preprocessing, tmp_path / "model.onnx")
+    for batch in (1, 2, 5):
+        assert greatest_difference(backend, faces[:batch], tmp_path / "model.onnx") < 1e-4
+
+
+@pytest.mark.parametrize("name", [None, "celeba-mobilefacenet-tiny"])
+def test_models_that_ship_are_answered_as_by_torch(name, faces, tmp_path):
+    backend = TorchBackend.from_pretrained(find_checkpoint(name))
+    export_onnx(backend.model, backend.preprocessing, tmp_path / "model.onnx")
+    for batch in (1, 32):
+        assert greatest_difference(backend, faces[:batch], tmp_path / "model.onnx") < 1e-4
+
+
+def test_a_batch_of_any_size_is_answered_without_a_new_shape(make_backend, faces, tmp_path):
+    backend = make_backend()
+    export_onnx(backend.model, backend.preprocessing, tmp_path / "model.onnx")
+    properties = {"INFERENCE_PRECISION_HINT": "f32"}
+    core = openvino.Core()
+    model = core.compile_model(core.read_model(tmp_path / "model.onnx"), "CPU", properties)
+    for batch in (3, 1):
+        found = model(backend.preprocessing.normalize(faces[:batch]))[0]
+        assert np.abs(found - backend.predict(faces[:batch])).max() < 1e-4
