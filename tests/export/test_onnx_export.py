@@ -1,5 +1,6 @@
 """An exported file says what the model says, at every batch size, and what it is."""
 
+import hashlib
 import io
 import json
 import zipfile
@@ -8,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from label2label.checkpoints import default_checkpoint
+from label2label.checkpoints import default_checkpoint, find_checkpoint
 from label2label.cli import main
 from label2label.errors import UserError
 from label2label.export.folding import fold_batch_norms
@@ -149,6 +150,39 @@ def test_shipped_model_agrees_with_torch_on_real_faces(batch, shipped, real_face
     assert greatest_difference(shipped, real_faces, batch) < 1e-4
 
 
+@pytest.mark.parametrize("name", ["celeba-mobilefacenet-fair", "celeba-mobilefacenet-tiny"])
+def test_other_models_that_ship_agree_with_torch_on_real_faces(name, real_faces, tmp_path):
+    backend = load_backend(find_checkpoint(name))
+    export_onnx(backend.model, backend.preprocessing, tmp_path / "model.onnx")
+    shipped = backend, OnnxBackend(tmp_path / "model.onnx")
+    assert greatest_difference(shipped, real_faces[:20], 20) < 1e-4
+
+
+def test_shipped_model_agrees_of_uint8_pixels_and_known_words_of_real_faces(
+    shipped, real_faces, tmp_path
+):
+    backend, crops = shipped[0], real_faces[:20]
+    export_onnx(
+        backend.model,
+        backend.preprocessing,
+        tmp_path / "model.onnx",
+        uint8_input=True,
+        known_labels=True,
+    )
+    session = OnnxBackend(tmp_path / "model.onnx").session
+    # Against the model's own guesses, where words that are given change most.
+    guesses = backend.predict(crops)
+    known = np.where(np.arange(guesses.shape[1]) % 4 == 0, guesses < 0.5, -100)
+    pixels = torch.from_numpy(backend.preprocessing.normalize(crops))
+    for labels in (np.full_like(known, -100), known):
+        inputs = {"pixel_values": crops, "known_labels": labels}
+        (probabilities,) = session.run(None, inputs)
+        with torch.inference_mode():
+            logits = backend.model(pixels, known_labels=torch.from_numpy(labels)).logits
+        assert np.abs(probabilities - logits.sigmoid().numpy()).max() < 1e-4
+    assert np.abs(probabilities - guesses)[:, known[0] == -100].max() > 0.01
+
+
 @pytest.mark.parametrize("batch", [1, 2, 64])
 def test_shipped_model_agrees_with_torch_on_random_input(batch, shipped, faces):
     assert greatest_difference(shipped, faces, batch) < 1e-4
@@ -172,7 +206,7 @@ def export(model_folder, capsys):
     return run
 
 
-def test_command_writes_int8_beside_float(export, backend, faces, tmp_path):
+def test_command_writes_int8_beside_float(export, backend, model_folder, faces, tmp_path):
     (tmp_path / "faces").mkdir()
     for i, face in enumerate(faces[:24]):
         Image.fromarray(face).save(tmp_path / "faces" / f"{i}.png")
@@ -184,9 +218,31 @@ def test_command_writes_int8_beside_float(export, backend, faces, tmp_path):
     assert sizes[1] < sizes[0]
     int8 = OnnxBackend(output / "model_int8.onnx")
     assert int8.preprocessing == backend.preprocessing
+    digest = hashlib.sha256((model_folder / "model.safetensors").read_bytes()).hexdigest()
+    properties = int8.session.get_modelmeta().custom_metadata_map
+    assert json.loads(properties["label2label.weights_sha256"]) == digest
     assert np.abs(int8.predict(faces) - backend.predict(faces)).mean() < 0.03
     assert list((tmp_path / "new").iterdir()) == [output]
-    assert export("--output", output)[0] == 0  # files of an earlier export are replaced
+    # Another model's float file must not come to lie beside this INT8 file.
+    before = {file.name: file.read_bytes() for file in output.iterdir()}
+    assert export("--output", output) == (
+        2,
+        f"error: --output {output} holds model_int8.onnx of an earlier export, which this one does "
+        "not replace: remove it, or give a new folder\n",
+    )
+    assert {file.name: file.read_bytes() for file in output.iterdir()} == before
+
+
+def test_files_of_an_earlier_export_are_replaced(export, tmp_path):
+    output = tmp_path / "out"
+    assert export("--output", output)[0] == 0
+    (output / "model.onnx").write_bytes(b"of another model")
+    assert export("--output", output)[0] == 0
+    assert OnnxBackend(output / "model.onnx").preprocessing.attributes[0] == "Smiling"
+    code, err = export("--output", output, "--backbone-only")
+    assert code == 2
+    assert "holds model.onnx of an earlier export" in err
+    assert [file.name for file in output.iterdir()] == ["model.onnx"]
 
 
 def test_file_in_place_of_the_output_folder_is_left_alone(export, tmp_path):

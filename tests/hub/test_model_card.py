@@ -165,7 +165,10 @@ def test_plots_of_a_report_in_the_models_folder_are_shown_from_where_the_card_li
     (model / "plots").mkdir()
     (model / "plots" / "README.md").write_text("# Report\n\n![Accuracy by race](race.png)\n")
     beside = written_card(model, results, model / "README.md")
-    assert "## Plots\n\n![Accuracy by race](plots/race.png)\n\n## Limits" in beside
+    assert (
+        "From [Report](plots/README.md):\n\n![Accuracy by race](plots/race.png)\n\n## Limits"
+        in beside
+    )
     above = written_card(model, results, model.parent / "model_card.md")
     assert "](tiny/plots/race.png)" in above
     assert "plots" not in str(model_card(model, results))

@@ -364,6 +364,6 @@ def test_plots_beside_the_model_are_shown_in_its_card(hub, push, model_folder):
     (model_folder / "README.md").write_text("# Mine\n\n## Results\n\n## Limits\n\nMany.\n")
     assert push("--model", model_folder, "--repo-id", "someone/faces")[0] == 0
     card = hub.content("model", "someone/faces", "README.md").decode()
-    plots = "## Results\n\n## Plots\n\n![Accuracy by race](plots/race.png)\n\n## Limits\n\nMany."
-    assert plots in card
+    plots = "From [Report](plots/README.md):\n\n![Accuracy by race](plots/race.png)"
+    assert f"## Plots\n\n{plots}\n\n## Limits\n\nMany." in card
     assert "plots/race.png" in head(hub, "model", "someone/faces").files

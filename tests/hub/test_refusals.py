@@ -12,6 +12,7 @@ import torch
 from huggingface_hub import constants
 from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils import close_session
+from label2label.files import sha256
 from label2label.hub.answers import explain
 from PIL import Image
 
@@ -152,6 +153,33 @@ def test_exports_of_other_weights_are_refused(hub, push, model_folder, tmp_path)
     (model_folder / "model.onnx").write_bytes(exported)
     code, out, _ = push("--model", model_folder, "--repo-id", "someone/faces")
     assert (code, out.rstrip().endswith("unchanged")) == (0, True)
+
+
+def test_int8_of_other_weights_or_of_unknown_ones_is_refused(hub, push, model_folder, tmp_path):
+    pytest.importorskip("onnx")
+    from label2label.export.int8 import quantize_onnx
+    from label2label.export.onnx_export import export_onnx
+    from label2label.prediction.torch_backend import TorchBackend
+
+    exports = tmp_path / "exports"
+    exports.mkdir()
+    ours = TorchBackend.from_pretrained(model_folder)
+    export_onnx(ours.model, ours.preprocessing, tmp_path / "float.onnx")
+    crops = np.random.default_rng(0).integers(0, 256, (8, 112, 112, 3), np.uint8)
+    command = ("--repo-id", "someone/faces", "--onnx", exports, "--model")
+
+    def quantize(digest):
+        file = exports / "model_int8.onnx"
+        quantize_onnx(tmp_path / "float.onnx", file, crops, 1.0, weights_sha256=digest)
+
+    quantize(None)
+    assert "does not say that it is of" in refused(hub, push, *command, model_folder)
+    quantize(sha256(model_folder / "model.safetensors"))
+    line = refused(hub, push, *command, save_model(tmp_path / "other", seed=1))
+    assert "model_int8.onnx is of other weights than" in line
+    assert push(*command, model_folder)[0] == 0
+    exported = (exports / "model_int8.onnx").read_bytes()
+    assert hub.content("model", "someone/faces", "onnx/model_int8.onnx") == exported
 
 
 @pytest.mark.parametrize(

@@ -237,11 +237,10 @@ def with_plots(text: str, report: Path, folder: Path) -> str:
     way = Path(os.path.relpath(report, folder)).as_posix()
     if not path.is_file() or f"]({way}/" in text:
         return text
-    shown = _PLOT.sub(
-        rf"![\1]({way}/\2)",
-        "\n\n".join(match[0] for match in _PLOT.finditer(path.read_text(encoding="utf-8"))),
-    )
-    section = f"## Plots\n\n{shown}\n\n"
+    written = path.read_text(encoding="utf-8")
+    title = written.partition("\n")[0].lstrip("# ")
+    plots = [f"![{plot[1]}]({way}/{plot[2]})" for plot in _PLOT.finditer(written)]
+    section = "\n\n".join(["## Plots", f"From [{title}]({way}/README.md):", *plots]) + "\n\n"
     before, limits, after = text.partition("## Limits")
     return f"{before}{section}{limits}{after}" if limits else f"{text.rstrip()}\n\n{section}"
 
