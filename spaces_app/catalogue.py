@@ -163,7 +163,8 @@ def load_catalogue() -> dict[str, OfferedModel]:
         UserError: not one model can be loaded.
     """
     shipped = Path(default_checkpoint())
-    folders = sorted(shipped.parent.glob("*/config.json"), key=lambda path: path.parent != shipped)
+    found = sorted(shipped.parent.glob("*/config.json"))
+    folders = sorted(found, key=lambda path: path.parent != shipped)
     names = [str(path.parent) for path in folders]
     names += [name.strip() for name in os.environ.get(MODELS_VARIABLE, "").split(",")]
     catalogue: dict[str, OfferedModel] = {}

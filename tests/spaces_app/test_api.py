@@ -110,4 +110,6 @@ def test_the_examples_that_pages_show_run(
     code, replaced = re.subn(r'Client\("[^"]+"', f'Client("{space_url}"', code)
     assert replaced == 1
     exec(compile(code, "example", "exec"), {})
-    assert re.search(r"\{'probability': [\d.]+, 'present': (True|False)\}", capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    assert re.search(r"\{'probability': [\d.]+, 'present': (True|False)", printed)
+    assert ("celeba-mobilefacenet-fair" in printed) == ('"/models"' in code)

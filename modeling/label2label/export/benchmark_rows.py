@@ -90,7 +90,7 @@ def _resnet() -> Label2LabelForImageClassification:
 # Title, builder, image size. All with random weights: speed does not ask what they are.
 OTHERS: dict[str, tuple[str, Callable[[], Any], int]] = {
     "original": (
-        "Label2label as released (ResNet-50, hidden 2048)",
+        "Label2label's original shape, built here (ResNet-50, hidden 2048)",
         lambda: Label2LabelForImageClassification(original_label2label()),
         250,
     ),
