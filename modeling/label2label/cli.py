@@ -365,7 +365,7 @@ def build_parser() -> argparse.ArgumentParser:
     push.set_defaults(run=run_push)
     push.add_argument("--model", metavar="DIR", help="model or backbone folder (default: ours)")
     push.add_argument("--repo-id", metavar="ID", help="OWNER/NAME of the model's repository")
-    push.add_argument("--onnx", metavar="DIR", help="also these exports of the model")
+    push.add_argument("--onnx", metavar="DIR", help="also these exports, INT8 to the Space")
     push.add_argument("--space-id", metavar="ID", help="OWNER/NAME of the Space")
     push.add_argument("--space", metavar="DIR", help="its folder (default: the checkout's)")
     push.add_argument("--dataset", metavar="DIR", help="prepared dataset")
