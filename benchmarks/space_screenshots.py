@@ -1,7 +1,8 @@
 """Pictures of the Space for the docs, made by Chromium from public-domain photos.
 
 `python benchmarks/space_screenshots.py --output docs/images` starts `spaces_app/app.py` and walks
-through it as a visitor would, at a desktop's and at a phone's width.
+through it as a visitor would, at a desktop's and at a phone's width. A Korean font is needed, such
+as Debian's package fonts-nanum.
 """
 
 from __future__ import annotations
