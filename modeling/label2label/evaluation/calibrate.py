@@ -91,6 +91,8 @@ def calibrate_command(args: Namespace) -> int:
         collect_predictions(model, processor, measured_on, **options) if measured_on else None
     )
     coupling = collect_predictions(model, processor, coupled_on, **options) if coupled_on else None
+    # A process that ends while its group lives may be aborted.
+    accelerator.end_training()
     if fitting is None:
         return 0
     calibration = calibrate(fitting, temperature, args.accuracy_loss)

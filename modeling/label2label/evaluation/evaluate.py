@@ -57,6 +57,8 @@ def evaluate_command(args: Namespace) -> int:
         minimum_age=getattr(args, "minimum_age", MINIMUM_AGE),
         accelerator=accelerator,
     )
+    # A process that ends while its group lives may be aborted.
+    accelerator.end_training()
     if not accelerator.is_main_process:
         return 0
     result["dataset"] = {"name": short_name(args.data), "split": args.split}
