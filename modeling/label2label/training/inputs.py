@@ -77,7 +77,7 @@ def mix_batch(
     pixels, labels = inputs["pixel_values"], inputs["labels"]
     order = torch.from_numpy(rng.permutation(len(labels))).to(labels.device)
     return {
-        "pixel_values": weight * pixels + (1 - weight) * pixels[order],
+        "pixel_values": pixels[order].lerp_(pixels, weight),
         "labels": labels,
         "mixup_labels": labels[order],
         "mixup_weight": float(weight),
