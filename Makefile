@@ -1,8 +1,9 @@
 # Two commands set everything up on a machine with Python 3.10 or later, pip, make and git:
 #   make demo   installs into .venv and reads the attributes of the person in a photo
 #   make test   installs into .venv and runs the tests
-# One more measures exported files, on a quiet machine and a prepared dataset:
-#   make benchmark DATA=data/celeba
+# Two more need a prepared dataset:
+#   make exports DATA=data/celeba     writes every file that runs without PyTorch to runs/exports
+#   make benchmark DATA=data/celeba   makes and measures them, on a quiet machine
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 DATA ?= data/celeba
 TINY := celeba-mobilefacenet-tiny
 
-.PHONY: demo test benchmark lint format clean
+.PHONY: demo test exports benchmark lint format clean
 
 demo: $(INSTALLED)
 	$(BIN)/label2label predict "$$($(BIN)/python -c \
@@ -21,20 +22,28 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
-benchmark: $(INSTALLED)
-	$(BIN)/label2label export --int8 --calibration $(DATA) --ncnn --output runs/exported
-	$(BIN)/label2label evaluate --model runs/exported/model.onnx --data $(DATA) \
-		--output results/celeba_test_onnx.json
-	$(BIN)/label2label evaluate --model runs/exported/model_int8.onnx --data $(DATA) \
-		--output results/celeba_test_int8.json
+# Every file that leaves PyTorch: whole models in float, INT8 and ncnn, the backbone, one that takes
+# pixels and known words, and the page's in the browser (which needs npm).
+exports: $(INSTALLED)
+	rm -rf runs/exports
+	$(BIN)/label2label export --int8 --calibration $(DATA) --ncnn --output runs/exports/model
 	$(BIN)/label2label export --model $(TINY) --int8 --calibration $(DATA) \
-		--output runs/exported-tiny
-	$(BIN)/label2label evaluate --model runs/exported-tiny/model.onnx --data $(DATA) \
+		--output runs/exports/tiny
+	$(BIN)/label2label export --backbone-only --output runs/exports/backbone
+	$(BIN)/label2label export --uint8-input --known-labels --output runs/exports/device
+	$(BIN)/label2label export --web --output spaces_app/on_device/assets
+
+benchmark: exports
+	$(BIN)/label2label evaluate --model runs/exports/model/model.onnx --data $(DATA) \
+		--output results/celeba_test_onnx.json
+	$(BIN)/label2label evaluate --model runs/exports/model/model_int8.onnx --data $(DATA) \
+		--output results/celeba_test_int8.json
+	$(BIN)/label2label evaluate --model runs/exports/tiny/model.onnx --data $(DATA) \
 		--output results/$(TINY)/celeba_test_onnx.json
-	$(BIN)/label2label evaluate --model runs/exported-tiny/model_int8.onnx --data $(DATA) \
+	$(BIN)/label2label evaluate --model runs/exports/tiny/model_int8.onnx --data $(DATA) \
 		--output results/$(TINY)/celeba_test_int8.json
-	$(BIN)/label2label benchmark --int8 runs/exported/model_int8.onnx \
-		--tiny-int8 runs/exported-tiny/model_int8.onnx --output results/benchmark.json
+	$(BIN)/label2label benchmark --int8 runs/exports/model/model_int8.onnx \
+		--tiny-int8 runs/exports/tiny/model_int8.onnx --output results/benchmark.json
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
