@@ -83,6 +83,26 @@ def test_photo_without_a_face_has_none(yunet):
     assert yunet(np.zeros((20, 3000, 3), np.uint8)) == []
 
 
+def test_chance_numbers_are_no_faces(yunet, monkeypatch):
+    points = [40, 50, 60, 50, 50, 60, 42, 70, 58, 70]
+    face = [30, 30, 40, 50, *points, 0.9]
+    thin = [30, 30, 0.001, 50, *points, 1]
+    apart = [30, 30, 40, 50, 8460, -2900, *points[2:], 1]
+    undefined = [30, 30, 40, np.nan, *points, 1]
+    rows = np.array([thin, face, apart, undefined], np.float32)
+
+    class Answers:
+        def setInputSize(self, size):
+            pass
+
+        def detect(self, canvas):
+            return 1, rows
+
+    monkeypatch.setattr(yunet, "_detector", Answers)
+    (found,) = yunet._find_by_yunet(np.zeros((200, 200, 3), np.uint8))
+    assert found[0].tolist() == [[30, 30], [70, 80]]
+
+
 def test_overlapping_boxes_keep_the_surest():
     weak, strong = Face((0, 0, 10, 10), 0.7), Face((1, 1, 11, 11), 0.9)
     inside, apart = Face((3, 3, 6, 6), 0.8), Face((9, 9, 19, 19), 0.75)
