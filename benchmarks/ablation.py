@@ -257,8 +257,7 @@ def measure_cell(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def gather_rows(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Rows of the table, of the cells that are done with these settings: also those that
-    another run of this command made.
+    """Rows of the table, of the cells that are done with these settings, whoever trained them.
 
     Args:
         args: The command line.
@@ -270,8 +269,8 @@ def gather_rows(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     rows = {}
     for name in TABLES[args.table].rows:
         cells = {}
-        any_seed = cell_file(args, name, 0)
-        for file in any_seed.parent.glob(any_seed.name.replace("seed-0", "seed-*")):
+        slug = cell_folder(args, name, 0).parent.name
+        for file in args.output.with_suffix("").glob(f"{slug}-seed-*.json"):
             seed = int(file.stem.rpartition("-")[2])
             cell = json.loads(file.read_text(encoding="utf-8"))
             if cell["settings"] == cell_settings(args, name, seed):

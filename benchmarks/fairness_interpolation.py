@@ -115,7 +115,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     if not len(shifted):
         raise UserError(f"{args.utkface}: no {SPLIT} image of race {args.shifted}")
     points = []
-    for share in args.shares:
+    for share in SHARES:
         interpolate(model, *ends, share)
         points.append(
             {
@@ -176,7 +176,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--celeba", default="data/celeba", metavar="DIR", help="prepared CelebA")
     parser.add_argument("--utkface", default="data/utkface", metavar="DIR", help="prepared UTKFace")
     parser.add_argument("--shifted", default="Asian", metavar="RACE", help="the shifted domain")
-    parser.add_argument("--shares", nargs="+", type=float, default=SHARES, metavar="SHARE")
     parser.add_argument("--output", type=Path, default=Path("results/fairness_interpolation.json"))
     args = parser.parse_args(arguments)
     try:

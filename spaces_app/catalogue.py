@@ -17,10 +17,9 @@ import numpy as np
 from label2label.checkpoints import default_checkpoint
 from label2label.errors import UserError
 from label2label.files import sha256
-from label2label.hub.onnx_check import WEIGHTS_KEY
 from label2label.prediction.backend import Backend, load_backend
 from label2label.prediction.onnx_backend import UNKNOWN, OnnxBackend
-from label2label.prediction.preprocessing import Preprocessing
+from label2label.prediction.preprocessing import WEIGHTS_KEY, Preprocessing
 from safetensors import SafetensorError, safe_open
 
 MODELS_VARIABLE = "LABEL2LABEL_SPACE_MODELS"

@@ -120,19 +120,18 @@ def test_results_that_are_there_appear(model, results):
     groups["groups"] = {"race": {"per_group": {"Asian": group}, "gap": None, "per_attribute": {}}}
     (results / "utkface_test.json").write_text(json.dumps(groups))
     text = str(model_card(model, results))
-    assert "on UTKFace by race" not in text
+    assert "not mitigated" not in text
     assert "0.9111" in text
     assert "98.75% of 600 LFW pairs" in text
     assert "5.7 MB" in text
     assert "Results by group: UTKFace subset, test" in text
     assert "| Asian (under 30 images: not compared) | 20 | 0.7000 | [0.6000, 0.8000] |" in text
 
-    asian = {"accuracy": {"Asian": 0.7}, "interval": {"Asian": [0.5, 0.9]}}
-    asian["num_images"] = {"Asian": 20}
+    asian = {"accuracy": {"Asian": 0.7}, "num_images": {"Asian": 20}}
     groups["groups"]["race"]["per_attribute"] = {"Male": asian, "Young": asian}
     (results / "utkface_test.json").write_text(json.dumps(groups))
     text = str(model_card(model, results))
-    assert "| Asian | 20 | 0.7000 | [0.5000, 0.9000] | 0.7000 | [0.5000, 0.9000] |" in text
+    assert "| Asian | 20 | 0.7000 | 0.7000 |" in text
     assert "this model is not mitigated" in text
 
 

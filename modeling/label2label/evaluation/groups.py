@@ -94,8 +94,8 @@ def group_scores(
         }
 
     draws = bootstrap_draws(resampled, clusters, resamples) if values else {}
-    intervals = {"accuracy": accuracy, "by_attribute": by_attribute}
-    intervals = {name: np.clip(interval_of(draws[name], intervals[name]), 0, 1) for name in draws}
+    estimates = {"accuracy": accuracy, "by_attribute": by_attribute}
+    intervals = {name: np.clip(interval_of(draws[name], estimates[name]), 0, 1) for name in draws}
     return {
         "per_group": {
             value: {

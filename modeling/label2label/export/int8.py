@@ -17,7 +17,7 @@ from tqdm import tqdm
 from label2label.errors import UserError
 from label2label.export.onnx_export import quiet
 from label2label.prediction.onnx_backend import OnnxBackend
-from label2label.prediction.preprocessing import METADATA_PREFIX
+from label2label.prediction.preprocessing import WEIGHTS_KEY
 
 # Layers with weights, and what stands between them: tensors then stay in INT8 from one to the next.
 LAYERS = ("Conv", "MatMul")
@@ -25,7 +25,6 @@ BETWEEN = ("Add", "Clip", "Relu")
 TOLERANCE = 0.01  # mean change of a probability
 HELD_OUT = 4  # one face in so many measures, the others calibrate
 RANKING = 20  # faces that rank the layers
-WEIGHTS_KEY = METADATA_PREFIX + "weights_sha256"  # in a file's metadata
 BATCH = 50
 
 

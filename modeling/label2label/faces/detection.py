@@ -30,7 +30,7 @@ WHOLE_SIDE = 1280
 MARGIN = 0.25  # of a close-up's longer side, so that a face that the frame cuts has surroundings
 SAME_FACE_OVERLAP = 0.5  # of the smaller box's area
 SCORE_THRESHOLD = 0.7  # least confidence of a face that YuNet reports
-SMALLEST_SIDE = 4.0  # pixels of a box, of which YuNet's own are 10 and more
+SMALLEST_SIDE = 4.0  # pixels of a box; YuNet was trained on faces of 10 and more
 NMS_THRESHOLD = 0.3  # of the area that two of its boxes cover together: OpenCV's own default
 
 

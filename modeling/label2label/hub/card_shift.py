@@ -46,73 +46,46 @@ def shift_section(measured: Measurements) -> CardSection | None:
         return _mitigated(measured.mitigation, _gap_by_chance(measured))
     before = measured.get("fairness_before")
     if before:
-        return _unmitigated(before)
+        test = before["test"]
+        races = (test[f"{key}_by_race"] for key in ("num_images", "Male", "Young"))
+        return _unmitigated(*races, before=before)
     by_race = (measured.get("utkface_test") or {}).get("groups", {}).get("race")
-    labelled = by_race and {"Male", "Young"} <= by_race["per_attribute"].keys()
-    return _unmitigated_by_race(by_race["per_attribute"]) if labelled else None
+    if not by_race or not {"Male", "Young"} <= by_race["per_attribute"].keys():
+        return None
+    male, young = (by_race["per_attribute"][attribute] for attribute in ("Male", "Young"))
+    return _unmitigated(male["num_images"], male["accuracy"], young["accuracy"])
 
 
-def _unmitigated_by_race(by_race: Mapping[str, Any]) -> CardSection:
-    male, young = by_race["Male"], by_race["Young"]
-    rows = [
-        (
-            name,
-            f"{images:,}",
-            *(
-                cell
-                for attribute in (male, young)
-                for cell in (
-                    number(attribute["accuracy"][name]),
-                    interval(attribute["interval"][name]),
-                )
-            ),
-        )
-        for name, images in sorted(male["num_images"].items())
-    ]
-    return CardSection(
-        "\n\n".join(
-            [
-                "## Other faces: `Male` and `Young` on UTKFace by race",
-                _DATA,
-                table(("race", "images", "Male", "95 % interval", "Young", "95 % interval"), rows),
-                _WARNING,
-            ]
-        )
-    )
-
-
-def _unmitigated(before: Mapping[str, Any]) -> CardSection:
-    test, shifted = before["test"], before["shifted"]
-    rows = [
-        (
-            _title(key, shifted),
-            number(test[key]["value"]),
-            interval(test[key]["interval"]),
-            _between(test[key]),
-        )
-        for key in _FIGURES
-        if key != "celeba"
-    ]
+def _unmitigated(
+    images: Mapping[str, int],
+    male: Mapping[str, float],
+    young: Mapping[str, float],
+    before: Mapping[str, Any] | None = None,
+) -> CardSection:
+    """Accuracies by race and, where they were measured, the figures of the shift."""
     races = [
-        (
-            race,
-            f"{images:,}",
-            number(test["Male_by_race"][race]),
-            number(test["Young_by_race"][race]),
-        )
-        for race, images in sorted(test["num_images_by_race"].items())
+        (race, f"{count:,}", number(male[race]), number(young[race]))
+        for race, count in sorted(images.items())
     ]
-    return CardSection(
-        "\n\n".join(
-            [
-                "## Other faces: UTKFace by race, before any mitigation",
-                _DATA,
-                table(("race", "images", "Male", "Young"), races),
-                table(("", "value", "95 % interval", "between"), rows),
-                _WARNING,
-            ]
-        )
-    )
+    parts = [
+        "## Other faces: UTKFace by race, before any mitigation",
+        _DATA,
+        table(("race", "images", "Male", "Young"), races),
+    ]
+    if before:
+        test, shifted = before["test"], before["shifted"]
+        rows = [
+            (
+                _title(key, shifted),
+                number(test[key]["value"]),
+                interval(test[key]["interval"]),
+                _between(test[key]),
+            )
+            for key in _FIGURES
+            if key != "celeba"
+        ]
+        parts.append(table(("", "value", "95 % interval", "between"), rows))
+    return CardSection("\n\n".join([*parts, _WARNING]))
 
 
 def _mitigated(mitigation: Mapping[str, Any], by_chance: float | None) -> CardSection:
