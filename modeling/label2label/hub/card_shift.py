@@ -47,8 +47,8 @@ def shift_section(measured: Measurements) -> CardSection | None:
     before = measured.get("fairness_before")
     if before:
         test = before["test"]
-        races = (test[f"{key}_by_race"] for key in ("num_images", "Male", "Young"))
-        return _unmitigated(*races, before=before)
+        images, male, young = (test[f"{key}_by_race"] for key in ("num_images", "Male", "Young"))
+        return _unmitigated(images, male, young, before)
     by_race = (measured.get("utkface_test") or {}).get("groups", {}).get("race")
     if not by_race or not {"Male", "Young"} <= by_race["per_attribute"].keys():
         return None
