@@ -165,6 +165,7 @@ class Trainer:
                     continue  # half a step cannot be saved
                 if self._stop_requested():
                     save_state(self.accelerator, self.output / "state", progress.step)
+                    self.accelerator.end_training()
                     return self._result(finished=False)
                 every = recipe.checkpoint_every
                 if every and progress.step % every == 0:
