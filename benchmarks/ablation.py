@@ -47,6 +47,8 @@ from label2label.prediction.labelled import predict_dataset
 from label2label.prediction.loading import load_model
 from matplotlib.figure import Figure
 
+# As the converted backbone is built, which the other rows have.
+MOBILEFACENET = '{"hidden_act": "relu6", "stem_hidden_act": "relu", "stem_pointwise": true}'
 RESNET = '{"model_type": "resnet", "out_features": ["stage4"]}'
 LABEL2LABEL = ["model.head_type=label2label"]
 
@@ -84,7 +86,10 @@ TABLES = {
             "query2label": ["model.head_type=query2label"],
             "label2label, nothing masked": [*LABEL2LABEL, "model.mask_probability=0.0"],
             "label2label": LABEL2LABEL,
-            "label2label, from scratch": [*LABEL2LABEL, "backbone=null"],
+            "label2label, from scratch": [
+                *(*LABEL2LABEL, "backbone=null"),
+                f"backbone_config={MOBILEFACENET}",
+            ],
             "label2label, ResNet-50 from scratch": [
                 *(*LABEL2LABEL, "backbone=null"),
                 f"backbone_config={RESNET}",
