@@ -1,6 +1,7 @@
 """A narrower backbone out of a trained one: of every layer, the channels that matter most."""
 
 import copy
+from itertools import chain, takewhile
 from typing import Any
 
 import torch
@@ -51,14 +52,18 @@ def narrow_backbone(backbone: MobileFaceNetBackbone, width: float) -> MobileFace
         outputs = _largest([layer], narrower)
         _copy_channels(layer, narrower, kept, outputs)
         kept = outputs
-    for stage, narrower_stage in zip(old.stages, new.stages, strict=True):
-        joined = _largest([block.project for block in stage], narrower_stage[0].project)
-        for block, narrower in zip(stage, narrower_stage, strict=True):
-            inner = _largest([block.depthwise], narrower.depthwise)
-            _copy_channels(block.expand, narrower.expand, kept, inner)
-            _copy_channels(block.depthwise, narrower.depthwise, inner, inner)
-            _copy_channels(block.project, narrower.project, inner, joined)
-            kept = joined
+    blocks = list(chain.from_iterable(old.stages))
+    joined = kept
+    for place, narrower in enumerate(chain.from_iterable(new.stages)):
+        block = blocks[place]
+        if not block.has_residual:  # else it adds to the channels that the block before kept
+            adding = takewhile(lambda after: after.has_residual, blocks[place + 1 :])
+            joined = _largest([block.project, *(b.project for b in adding)], narrower.project)
+        inner = _largest([block.depthwise], narrower.depthwise)
+        _copy_channels(block.expand, narrower.expand, kept, inner)
+        _copy_channels(block.depthwise, narrower.depthwise, inner, inner)
+        _copy_channels(block.project, narrower.project, inner, joined)
+        kept = joined
     outputs = _largest([old.features], new.features)
     _copy_channels(old.features, new.features, kept, outputs)
     return narrow.eval()
