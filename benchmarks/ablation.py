@@ -22,6 +22,7 @@ The best epoch is chosen on validation.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import re
 import subprocess
@@ -151,18 +152,17 @@ def run_command(arguments: Sequence[str]) -> int:
     return subprocess.run([sys.executable, "-m", "label2label", *arguments]).returncode
 
 
-def cell_folder(args: argparse.Namespace, row: str, seed: int) -> Path:
-    """Where a cell is trained.
+def slug(row: str) -> str:
+    """
+    A row's name as files have it.
 
     Args:
-        args: The command line.
         row: Its name.
-        seed: Of everything random.
 
     Returns:
-        The folder.
+        Lower-case letters, digits, dots and hyphens.
     """
-    return args.runs / args.table / re.sub(r"[^a-z0-9.]+", "-", row.lower()) / f"seed-{seed}"
+    return re.sub(r"[^a-z0-9.]+", "-", row.lower())
 
 
 def cell_file(args: argparse.Namespace, row: str, seed: int) -> Path:
@@ -176,8 +176,7 @@ def cell_file(args: argparse.Namespace, row: str, seed: int) -> Path:
     Returns:
         A JSON file.
     """
-    folder = cell_folder(args, row, seed)
-    return args.output.with_suffix("") / f"{folder.parent.name}-{folder.name}.json"
+    return args.output.with_suffix("") / f"{slug(row)}-seed-{seed}.json"
 
 
 def cell_settings(args: argparse.Namespace, row: str, seed: int) -> list[str]:
@@ -191,7 +190,7 @@ def cell_settings(args: argparse.Namespace, row: str, seed: int) -> list[str]:
     Returns:
         `KEY=VALUE` each.
     """
-    budget = [f"seed={seed}", f"epochs={args.epochs}"]
+    budget = [f"data={args.data}", f"seed={seed}", f"epochs={args.epochs}"]
     return [*budget, *args.set, *TABLES[args.table].rows[row]]
 
 
@@ -206,21 +205,25 @@ def train_cell(args: argparse.Namespace, row: str, seed: int) -> None:
     Raises:
         UserError: If the training fails or is stopped, or the cell was made with other settings.
     """
-    folder, file = cell_folder(args, row, seed), cell_file(args, row, seed)
-    settings = cell_settings(args, row, seed)
+    file, settings = cell_file(args, row, seed), cell_settings(args, row, seed)
+    made = {"recipe": args.recipe, "settings": settings}
     if file.is_file():
-        if json.loads(file.read_text(encoding="utf-8"))["settings"] != settings:
+        cell = json.loads(file.read_text(encoding="utf-8"))
+        if any(cell[name] != value for name, value in made.items()):
             raise UserError(f"{file} was made with other settings: remove it to make it anew")
         return
+    # A stopped cell goes on, but never from one of other settings.
+    digest = hashlib.sha256(json.dumps(made).encode()).hexdigest()[:8]
+    folder = args.runs / args.table / slug(row) / f"seed-{seed}-{digest}"
     print(f"== {row}, seed {seed}", file=sys.stderr, flush=True)
-    arguments = ["train", "--recipe", args.recipe, "--data", args.data, "--output", str(folder)]
+    arguments = ["train", "--recipe", args.recipe, "--output", str(folder)]
     for setting in settings:
         arguments += ["--set", setting]
     if list((folder / "state").glob("step-*")):
         arguments.append("--resume")
     if code := run_command(arguments):
         raise UserError(f"{folder}: exit code {code}; the same command goes on from here")
-    _write(file, {"settings": settings, **measure_cell(args, folder)}, indent=None)
+    _write(file, {**made, **measure_cell(args, folder)}, indent=None)
 
 
 def measure_cell(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -274,11 +277,11 @@ def gather_rows(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     rows = {}
     for name in TABLES[args.table].rows:
         cells = {}
-        slug = cell_folder(args, name, 0).parent.name
-        for file in args.output.with_suffix("").glob(f"{slug}-seed-*.json"):
+        for file in args.output.with_suffix("").glob(f"{slug(name)}-seed-*.json"):
             seed = int(file.stem.rpartition("-")[2])
             cell = json.loads(file.read_text(encoding="utf-8"))
-            if cell["settings"] == cell_settings(args, name, seed):
+            settings = cell_settings(args, name, seed)
+            if (cell["recipe"], cell["settings"]) == (args.recipe, settings):
                 cells[seed] = cell
         cells = dict(sorted(cells.items()))
         if not cells:
@@ -313,7 +316,8 @@ def compare_rows(
 
     Returns:
         For each pair: `rows`, the `difference` (first minus second), its 95 % `interval`, `p_value`
-        and whether it is `real` (the interval leaves 0 out).
+        and whether it is `real`: the interval leaves 0 out. It is `None` where a row has one seed
+        only, of which nobody can say what others would do.
     """
     dataset = load_split(args.data, TABLES[args.table].split)
     identities = dataset["identity"] if "identity" in dataset.column_names else [None]
@@ -348,13 +352,14 @@ def compare_rows(
         draws = bootstrap_draws(difference, clusters, resamples)["difference"]
         estimate = np.array(rows[first]["accuracy"]["mean"] - rows[second]["accuracy"]["mean"])
         low, high = (float(end) for end in interval_of(draws, estimate))
+        alone = min(len(rows[name]["seeds"]) for name in (first, second)) == 1
         comparisons.append(
             {
                 "rows": [first, second],
                 "difference": float(estimate),
                 "interval": [low, high],
                 "p_value": float(p_values(draws)),
-                "real": low > 0 or high < 0,
+                "real": None if alone else low > 0 or high < 0,
             }
         )
     return comparisons
@@ -386,7 +391,7 @@ def markdown(result: dict[str, Any]) -> str:
     for pair in result["comparisons"]:
         low, high = pair["interval"]
         what = f"{pair['difference']:+.4f} [{low:+.4f}, {high:+.4f}]"
-        verdict = "real" if pair["real"] else "within chance"
+        verdict = {True: "real", False: "within chance", None: "one seed"}[pair["real"]]
         lines.append(f"- {pair['rows'][0]} against {pair['rows'][1]}: {what}, {verdict}")
     return "\n".join(lines)
 

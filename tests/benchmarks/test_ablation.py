@@ -68,13 +68,15 @@ def test_a_stopped_table_goes_on_and_holds_every_row(
     assert 0 < fc["flops"] < unmasked["flops"]
     cell = json.loads((tmp_path / "ablation/fc-seed-4.json").read_text())
     assert fc["accuracy"]["mean"] == pytest.approx(sum(cell["right"]) / sum(cell["known"]))
-    config = tmp_path / "runs/heads/no-masks/seed-4/best/config.json"
-    assert json.loads(config.read_text())["mask_probability"] == 0.0
+    (best,) = tmp_path.glob("runs/heads/no-masks/seed-4-*/best")
+    assert json.loads((best / "config.json").read_text())["mask_probability"] == 0.0
     assert f"{fc['accuracy']['mean']:.4f}" in capsys.readouterr().out
     assert "<svg" in (tmp_path / "ablation.svg").read_text()
+    # Of one seed a difference is never called real.
+    assert [pair["real"] for pair in result["comparisons"]] == [None]
     # All scores are of the split that the table names; a head without queries has none of theirs.
     assert "query_accuracy" not in fc
-    model, processor = load_model(str(tmp_path / "runs/heads/no-masks/seed-4/best"))
+    model, processor = load_model(str(best))
     dataset = load_split(with_test_split, "test")
     _, by_queries = predict_dataset(Accelerator(cpu=True), model, processor, dataset)
     expected = mean_accuracy(by_queries, label_array(dataset, list(model.config.label2id)))
@@ -122,12 +124,12 @@ def test_a_difference_is_real_if_neither_people_nor_seeds_undo_it(
     assert low < found["good", "bad"]["difference"] < high
 
 
-def test_rows_lie_in_folders_of_their_own(load_benchmark, tmp_path):
+def test_rows_lie_in_files_of_their_own(load_benchmark, tmp_path):
     ablation = load_benchmark("ablation")
     for name, table in ablation.TABLES.items():
-        args = argparse.Namespace(runs=tmp_path, table=name)
-        folders = {ablation.cell_folder(args, row, 0) for row in table.rows}
-        assert len(folders) == len(table.rows)
+        args = argparse.Namespace(output=tmp_path / f"{name}.json")
+        files = {ablation.cell_file(args, row, 0) for row in table.rows}
+        assert len(files) == len(table.rows)
 
 
 @pytest.mark.parametrize("name", ["heads", "sizes", "recipe"])

@@ -1,13 +1,17 @@
 """Batches: what the processor would give, decoded once, the same in any order."""
 
+from types import SimpleNamespace
+
 import datasets
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from label2label import Label2LabelImageProcessor
 from label2label.data.augmentation import Augmentation
 from label2label.data.batching import AttributeDataset, batch_loader
 from label2label.errors import UserError
+from label2label.prediction.labelled import predict_dataset
 from PIL import Image
 
 AUGMENTATION = Augmentation(flip=0.5, shift=0.1, rotation=10, color=0.3, blur=0.5, erasing=0.5)
@@ -36,6 +40,28 @@ def test_without_augmentation_pixels_are_the_processors(faces, keep):
     assert torch.allclose(batch["pixel_values"], expected, atol=1e-5)
     assert batch["labels"].tolist() == [[1], [0], [-100], [1]]
     assert batch["row"].tolist() == [0, 1, 2, 3]
+
+
+def test_what_is_no_plain_rgb_is_converted_alike_in_training_validation_and_evaluation():
+    clear = np.zeros((112, 112, 4), np.uint8)  # all transparent: white, not the black beneath
+    ramp = np.full((112, 112), 128 * 257, np.uint16)  # 16 bits
+    images = [Image.fromarray(clear), Image.fromarray(ramp)]
+    rows = datasets.Dataset.from_dict(
+        {"image": images, "Male": [True, False]},
+        features=datasets.Features({"image": datasets.Image(), "Male": datasets.Value("bool")}),
+    )
+    processor = Label2LabelImageProcessor()
+    expected = processor(images, return_tensors="pt")["pixel_values"]
+    for augmentation in (None, Augmentation()):
+        data = AttributeDataset(rows, ["Male"], processor, augmentation)
+        assert torch.allclose(data.__getitems__([0, 1])["pixel_values"], expected, atol=1e-5)
+
+    class Corner(torch.nn.Module):
+        def forward(self, pixel_values):
+            return SimpleNamespace(logits=pixel_values[:, 0, 0, :1], query_logits=None)
+
+    found, _ = predict_dataset(Accelerator(cpu=True), Corner(), processor, rows)
+    assert found[:, 0] == pytest.approx(expected[:, 0, 0, 0].sigmoid().numpy(), abs=1e-5)
 
 
 def test_kept_images_are_the_decoded_ones_and_are_decoded_once(faces, monkeypatch):

@@ -211,10 +211,13 @@ def test_a_model_that_cannot_be_written_keeps_the_one_before(recipe_values, tmp_
         ({"batch_size": 64}, "do not fill one batch"),
         ({"vocabulary": "esperanto"}, "unknown vocabulary"),
         ({"vocabulary": "korean-11"}, "no column 'Wearing_Mask'"),
-        ({"init_from": "nowhere/at/all", "backbone_config": None}, "does not exist"),
+        ({"init_from": "nowhere/at/all", "backbone_config": None, "model": {}}, "does not exist"),
         ({"teachers": ["nowhere/at/all"]}, "cannot be loaded as a teacher"),
         ({"model": {"hidden": 3}}, "unknown key hidden"),
         ({"model": {"hidden_size": 18}}, "hidden_size must be a multiple"),
+        ({"model": {"num_attention_heads": 0}}, "num_attention_heads must be positive"),
+        ({"model": {"hidden_act": "foo"}}, "foo"),
+        ({"backbone_config": {"model_type": "bert"}}, "BertConfig"),
         ({"backbone_config": {"model_type": "nothing"}}, "nothing"),
     ],
 )
@@ -223,6 +226,18 @@ def test_what_cannot_be_trained_is_refused_in_one_line(recipe_values, tmp_path, 
     with pytest.raises(UserError, match=message) as refused:
         Trainer(recipe, tmp_path)
     assert "\n" not in str(refused.value)
+
+
+def test_a_run_goes_on_with_its_own_recipe_only(recipe_values, tmp_path):
+    Trainer(Recipe(**recipe_values), tmp_path).train()
+    longer = {**recipe_values, "epochs": recipe_values["epochs"] + 1, "checkpoint_every": 2}
+    longer["data"] = [{"path": recipe_values["data"]}]  # the same, written otherwise
+    Trainer(Recipe(**longer), tmp_path).resume()
+    for change in ({"head_learning_rate": 0.123}, {"data": [{"path": "a", "limit": 9}]}):
+        other = Trainer(Recipe(**recipe_values), tmp_path)
+        other.recipe = Recipe(**{**recipe_values, **change})
+        with pytest.raises(UserError, match=f"begun with another {next(iter(change))}"):
+            other.resume()
 
 
 def test_the_command_prints_one_line_and_exits_with_2(recipe_file, tmp_path, capsys):

@@ -221,7 +221,7 @@ class AttributeDataset(Dataset):
         return np.asarray(crop).transpose(1, 2, 0)
 
     def _reduce(self, image: PIL.Image.Image) -> np.ndarray:
-        return reduce_image(np.asarray(image.convert("RGB")), self.size)
+        return reduce_image(self.processor.process_image(image).transpose(1, 2, 0), self.size)
 
 
 def batch_loader(data: Dataset, batch_size: int | None, **options: Any) -> DataLoader:

@@ -11,6 +11,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+from accelerate import Accelerator
 from datasets.arrow_writer import ArrowWriter
 from PIL import Image
 from tqdm.auto import tqdm
@@ -28,6 +29,7 @@ from label2label.faces.detection import FaceDetector
 from label2label.files import write_whole
 from label2label.prediction.photos import read_photo
 from label2label.prediction.preprocessing import Preprocessing
+from label2label.prediction.processes import without_accelerator
 
 _NAMES_SHOWN = 5
 
@@ -52,6 +54,7 @@ def audit_command(args: Namespace) -> int:
     output = Path(args.output)
     if output.is_dir():
         raise UserError(f"{output} is a folder: --output takes the HTML file to write")
+    accelerator = Accelerator(cpu=without_accelerator())
     notices: list[str] = []
     split, others = args.split, None
     with TemporaryDirectory(prefix="label2label-audit-") as folder:
@@ -75,7 +78,9 @@ def audit_command(args: Namespace) -> int:
             batch_size=args.batch_size,
             resamples=args.bootstrap or 1000,
             minimum_age=args.minimum_age,
+            accelerator=accelerator,
         )
+    accelerator.end_training()
     if not result:
         return 0  # not the main process, which writes the page
     result["dataset"] = {"name": short_name(args.data), "split": split}

@@ -24,6 +24,7 @@ from label2label.evaluation.metrics import (
     balanced_accuracy_per_attribute,
     f1_per_attribute,
     mean_accuracy,
+    mean_of_defined,
     ratio,
 )
 
@@ -198,8 +199,10 @@ def decision_scores(
     """
     return {
         "accuracy": mean_accuracy(decisions, labels, weights),
-        "balanced_accuracy": _mean(balanced_accuracy_per_attribute(decisions, labels, weights)),
-        "f1": _mean(f1_per_attribute(decisions, labels, weights)),
+        "balanced_accuracy": mean_of_defined(
+            balanced_accuracy_per_attribute(decisions, labels, weights)
+        ),
+        "f1": mean_of_defined(f1_per_attribute(decisions, labels, weights)),
     }
 
 
@@ -228,7 +231,3 @@ def _folds(clusters: IntArray, repeat: int) -> Iterator[tuple[FloatArray, FloatA
     fold = (np.random.default_rng(repeat).permutation(count) % FOLDS)[clusters]
     for number in range(FOLDS):
         yield fold != number, fold == number
-
-
-def _mean(values: FloatArray) -> FloatArray:
-    return ratio(np.nansum(values, axis=-1), np.isfinite(values).sum(axis=-1))

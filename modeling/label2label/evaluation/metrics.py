@@ -233,7 +233,7 @@ def overall_scores(
     scores = {"accuracy": mean_accuracy(probabilities, labels, weights)}
     for name, metric in PER_ATTRIBUTE.items():
         if name not in scores:
-            scores[name] = _mean_of_defined(metric(probabilities, labels, weights))
+            scores[name] = mean_of_defined(metric(probabilities, labels, weights))
     return scores
 
 
@@ -241,7 +241,15 @@ def _image_weights(labels: IntArray, weights: FloatArray | None) -> FloatArray:
     return np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=np.float64)
 
 
-def _mean_of_defined(values: FloatArray) -> FloatArray:
+def mean_of_defined(values: FloatArray) -> FloatArray:
+    """Average along the last axis what is not NaN.
+
+    Args:
+        values: (..., n).
+
+    Returns:
+        (...), NaN where all of them are.
+    """
     return ratio(np.nansum(values, axis=-1), np.isfinite(values).sum(axis=-1))
 
 

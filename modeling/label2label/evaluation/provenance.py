@@ -1,4 +1,4 @@
-"""What was measured on what, and files that are written whole or not at all."""
+"""What was measured on what."""
 
 import os
 from importlib.metadata import version

@@ -18,8 +18,7 @@ class Label2LabelConfig(PreTrainedConfig):
     Args:
         backbone_config (`dict` or `PreTrainedConfig`, *optional*):
             The image encoder: `MobileFaceNetConfig()` by default, or any config that `AutoBackbone`
-                knows, such as
-            `ResNetConfig`. Its last feature map is what the head attends to.
+            knows, such as `ResNetConfig`. Its last feature map is what the head attends to.
         head_type (`str`, *optional*, defaults to `"label2label"`):
             `"fc"`, a linear layer on pooled features; `"query2label"`, the attribute query network
             alone; or `"label2label"`, the query network and the image-conditioned masked language
@@ -104,6 +103,10 @@ class Label2LabelConfig(PreTrainedConfig):
             raise ValueError(
                 f"head_type must be 'fc', 'query2label' or 'label2label', got {self.head_type!r}"
             )
+        sizes = ("hidden_size", "intermediate_size", "num_attention_heads")
+        for name in (*sizes, "num_query_layers", "num_mlm_layers", "logit_clamp", "temperature"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.hidden_size % 4 or self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 "hidden_size must be a multiple of 4 and of num_attention_heads, got "
@@ -112,8 +115,6 @@ class Label2LabelConfig(PreTrainedConfig):
         for name in ("dropout", "mask_probability"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in 0..1, got {getattr(self, name)}")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
 
 
 __all__ = ["Label2LabelConfig"]

@@ -16,8 +16,7 @@ class MobileFaceNetConfig(BackboneConfigMixin, PreTrainedConfig):
             Channels of the input image.
         image_size (`int`, *optional*, defaults to 112):
             Height and width, in pixels, that the embedding model takes: its global depthwise
-                convolution covers the
-            whole feature map. The backbone's feature map may have any size.
+            convolution covers the whole feature map. The backbone's feature map may have any size.
         stem_channels (`int`, *optional*, defaults to 64):
             Channels of the stem's two convolutions.
         stem_pointwise (`bool`, *optional*, defaults to `False`):

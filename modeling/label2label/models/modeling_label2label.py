@@ -23,8 +23,7 @@ class Label2LabelModelOutput(ModelOutput):
     Args:
         last_hidden_state (`torch.FloatTensor`):
             What the classifier reads: `(batch, attributes, hidden_size)`, or `(batch, channels)`,
-                the pooled
-            features, with the `"fc"` head.
+            the pooled features, with the `"fc"` head.
         query_logits (`torch.FloatTensor` of shape `(batch, attributes)`, *optional*):
             The attribute query network's guess; `None` with the `"fc"` head.
         masked_words (`torch.BoolTensor` of shape `(batch, attributes)`, *optional*):
@@ -34,8 +33,7 @@ class Label2LabelModelOutput(ModelOutput):
             attributes)`.
         cross_attentions (`tuple[torch.FloatTensor]`, *optional*):
             Attention of every decoder layer to the image: `(batch, heads, attributes, height *
-                width)`, of the
-            backbone's last feature map in row-major order.
+            width)`, of the backbone's last feature map in row-major order.
     """
 
     last_hidden_state: torch.Tensor | None = None
@@ -78,8 +76,9 @@ def masked_binary_cross_entropy(
     Args:
         logits (`torch.FloatTensor` of shape `(batch, attributes)`).
         labels (`torch.Tensor` of shape `(batch, attributes)`): 1, 0, soft in between, or -100 to
-        ignore. weights (`torch.FloatTensor` of shape `(batch, attributes)`, *optional*): Not
-        negative; 1 by default.
+            ignore.
+        weights (`torch.FloatTensor` of shape `(batch, attributes)`, *optional*): Not negative; 1 by
+            default.
 
     Returns:
         `torch.FloatTensor`: a scalar, 0 where every label is ignored.

@@ -57,9 +57,10 @@ def build_model(
             label2id={name: i for i, name in enumerate(attributes)},
             **recipe.model,
         )
-    except (TypeError, ValueError, KeyError, StrictDataclassError) as error:
+        model = Label2LabelForImageClassification(config)
+    # Of what no config checks, the layers say in their own ways that they cannot be built.
+    except (LookupError, RuntimeError, TypeError, ValueError, StrictDataclassError) as error:
         raise UserError(f"model: {' '.join(str(error).split())}") from error
-    model = Label2LabelForImageClassification(config)
     if backbone is not None:
         model.label2label.backbone.load_state_dict(backbone.state_dict())
     return model, Label2LabelImageProcessor()

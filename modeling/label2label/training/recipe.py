@@ -147,8 +147,13 @@ class Recipe:
         for name in (*positive, "shuffle_buffer"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if self.init_from and (self.backbone or self.backbone_config):
-            raise ValueError("init_from brings its own backbone: leave backbone out")
+        rates = ("backbone_learning_rate", "head_learning_rate", "weight_decay")
+        counts = ("workers", "seed", "checkpoint_every", "batches_per_epoch")
+        for name in (*rates, *counts, "rotation", "max_gradient_norm", "group_step_size"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.init_from and (self.backbone or self.backbone_config or self.model):
+            raise ValueError("init_from brings a whole model: leave backbone and model out")
         read_sources(self.data)
         for name, choices in {
             "objective": ("mean", "image-mean", "group-dro"),
@@ -171,8 +176,6 @@ class Recipe:
             raise ValueError("group-dro cannot tell the group of mixed-up images: set mixup to 0")
 
     def _check_streaming(self) -> None:
-        if self.batches_per_epoch < 0:
-            raise ValueError(f"batches_per_epoch must not be negative: {self.batches_per_epoch}")
         if not self.streaming:
             if self.batches_per_epoch:
                 raise ValueError("batches_per_epoch needs streaming: else an epoch is all images")
@@ -193,6 +196,21 @@ class Recipe:
     def sources(self) -> list[Source]:
         """`data` as a list."""
         return read_sources(self.data)
+
+    def differences(self, other: "Recipe") -> list[str]:
+        """
+        Names the fields in which another recipe says something else.
+
+        Args:
+            other: What is compared.
+
+        Returns:
+            Names, in their order; none where the recipes do the same.
+        """
+        own, others = (
+            dataclasses.asdict(recipe) | {"data": recipe.sources} for recipe in (self, other)
+        )
+        return [name for name, value in own.items() if value != others[name]]
 
 
 def load_recipe(config: str | Path | None, overrides: list[str] | None = None) -> Recipe:

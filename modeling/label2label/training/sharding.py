@@ -25,18 +25,18 @@ class ShardedTraining:
     Args:
         model: Changed in place: its parameters become parts. To be given before its optimizer is
             made.
-        device_type: `"cpu"` or `"cuda"`, of every process.
+        device: Of this process; `whole` lies there too.
 
     Attributes:
         whole: A plain copy of the model; `gather` brings it up to date.
         optimizer: To be set, for checkpoints.
     """
 
-    def __init__(self, model: Label2LabelForImageClassification, device_type: str):
+    def __init__(self, model: Label2LabelForImageClassification, device: torch.device):
         self.model = model
-        self.whole = copy.deepcopy(model)
+        self.whole = copy.deepcopy(model).to(device)
         self.optimizer: torch.optim.Optimizer | None = None
-        mesh = init_device_mesh(device_type, (torch.distributed.get_world_size(),))
+        mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
         for module in list(model.modules()):
             if type(module).__name__ in model._no_split_modules:
                 fully_shard(module, mesh=mesh)

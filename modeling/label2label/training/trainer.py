@@ -32,13 +32,15 @@ from label2label.training.optimization import (
     build_schedule,
     freeze_statistics,
 )
-from label2label.training.recipe import Recipe
+from label2label.training.recipe import Recipe, load_recipe
 from label2label.training.sharding import ShardedTraining
 from label2label.training.strided_depthwise import speed_up_strided_depthwise
 from label2label.training.synchronization import synchronize_batch_norm
 
 # Accuracies of smaller groups say little, and are not called the worst while there are larger ones.
 MINIMUM_IMAGES = 30
+# What a run may go on with otherwise than it began.
+CHANGEABLE = ("epochs", "workers", "keep_decoded", "checkpoint_every")
 
 
 class Trainer:
@@ -92,7 +94,7 @@ class Trainer:
         if recipe.fully_sharded:
             if accelerator.num_processes == 1:
                 raise UserError("fully_sharded needs several processes: use accelerate launch")
-            self.sharded = ShardedTraining(self.model, accelerator.device.type)
+            self.sharded = ShardedTraining(self.model, accelerator.device)
         optimizer = build_optimizer(self.model, recipe)
         steps = math.ceil(self.batches_per_epoch / recipe.gradient_accumulation) * recipe.epochs
         self.schedule = build_schedule(optimizer, recipe, steps)
@@ -130,7 +132,7 @@ class Trainer:
 
     def resume(self) -> None:
         """
-        Goes on from the newest state of `output`.
+        Goes on from the newest state of `output`, perhaps for more epochs.
 
         Raises:
             UserError: If there is none, or it was made by another recipe.
@@ -138,6 +140,12 @@ class Trainer:
         state = latest_state(self.output / "state")
         if state is None:
             raise UserError(f"{self.output}: no state to resume from; run without --resume")
+        begun = load_recipe(self.output / "recipe.yaml").differences(self.recipe)
+        if changed := [name for name in begun if name not in CHANGEABLE]:
+            raise UserError(
+                f"{self.output}: was begun with another {', '.join(changed)}; resume with its "
+                "recipe.yaml, or choose another folder"
+            )
         try:
             self.accelerator.load_state(str(state))
         except (RuntimeError, ValueError, OSError, KeyError) as error:
