@@ -46,6 +46,7 @@ from label2label.export.complexity import measure_complexity
 from label2label.files import write_whole
 from label2label.prediction.labelled import predict_dataset
 from label2label.prediction.loading import load_model
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 # As the converted backbone is built, which the other rows have.
@@ -403,29 +404,26 @@ def plot_frontier(result: dict[str, Any], path: Path) -> None:
         result: As it is written.
         path: Of the picture, an SVG.
     """
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
     axes = figure.subplots()
     rows = sorted(result["rows"].items(), key=lambda item: item[1]["parameters"]["all"])
-    best = -np.inf
-    for name, row in rows:
+    frontier: list[tuple[float, float]] = []
+    for number, (name, row) in enumerate(rows):
         size, accuracy = row["parameters"]["all"] / 1e6, row["accuracy"]
-        on_frontier = accuracy["mean"] > best
-        best = max(best, accuracy["mean"])
+        if not frontier or accuracy["mean"] > frontier[-1][1]:
+            frontier.append((size, accuracy["mean"]))
         axes.errorbar(
-            size,
-            accuracy["mean"],
-            yerr=accuracy["std"],
+            *(size, accuracy["mean"], accuracy["std"]),
             fmt="o",
             capsize=3,
-            color="tab:blue" if on_frontier else "tab:gray",
+            color=colormaps["tab20"](number),
+            label=f"{name}: {size:.2f} M, {accuracy['mean']:.4f}",
         )
-        axes.annotate(
-            name, (size, accuracy["mean"]), xytext=(6, 4), textcoords="offset points", fontsize=8
-        )
+    axes.plot(*zip(*frontier, strict=True), "--", color="gray", zorder=0, label="the frontier")
     axes.set_xlabel("parameters of the whole model, millions")
     axes.set_ylabel(f"accuracy, {result['split']}")
-    axes.margins(x=0.25)
     axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
     path.write_bytes(figure_svg(figure))
 
 

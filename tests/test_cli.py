@@ -108,6 +108,7 @@ def test_commands_get_the_arguments_that_they_read():
     ("error", "code", "text"),
     [
         (UserError("the disk is full: free some space"), 2, "error: the disk is full"),
+        (NotADirectoryError(20, "Not a directory", "a/b"), 2, "error: a/b: Not a directory"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (ModuleNotFoundError("no", name="accelerate"), 2, "error: convert needs accelerate"),
     ],

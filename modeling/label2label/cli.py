@@ -413,6 +413,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        # Of a place that cannot be written, or a disk that is full: no fault of ours.
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("label2label"):
             raise  # a fault of ours, which no installation mends

@@ -76,7 +76,9 @@ def _open_split(path: str | Path, split: str, load: Callable[[], Opened]) -> Ope
             f"{path} is a file: give the folder that a script of datasets_scripts/ wrote"
         )
     if not folder.exists() and (folder.is_absolute() or str(path).count("/") != 1):
-        raise UserError(f"{path}: no such folder; prepare a dataset with datasets_scripts/ first")
+        raise UserError(
+            f"{path}: no such folder or file; prepare a dataset with datasets_scripts/ first"
+        )
     try:
         splits = datasets.get_dataset_split_names(str(path))
         if split not in splits:

@@ -34,14 +34,16 @@ print(classify("aligned_face.jpg", top_k=5))  # probabilities, one an attribute
 or, for every attribute (the model also takes `known_labels`: 1, 0, or -100 where unknown):
 
 ```python
+import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 {source}
 processor = AutoImageProcessor.from_pretrained({model}, trust_remote_code=True)
 model = AutoModelForImageClassification.from_pretrained({model}, trust_remote_code=True)
 inputs = processor(Image.open("aligned_face.jpg"), return_tensors="pt")
-probabilities = model(**inputs).logits.sigmoid()[0]
-print({{model.config.id2label[i]: float(p) for i, p in enumerate(probabilities) if p > 0.5}})
+with torch.no_grad():
+    outputs = model(**inputs)
+print(processor.post_process_attributes(outputs)[0])
 ```
 
 For any photo, with faces found and aligned as the model expects:
@@ -51,7 +53,7 @@ label2label predict photo.jpg --model {name}
 ```
 
 A photo that is not an aligned face crop (the template is in `preprocessor_config.json`) gives poor
-answers when it goes to the model as it is, as the widget on this page does."""
+answers when it goes to the model as it is, as a widget gives it."""
 
 ENDPOINTS = """As an Inference Endpoint the repository serves itself by its `handler.py`: send an
 image, its base64 text or its address as `inputs`, and `detect_faces`, `top_k`, `threshold` or

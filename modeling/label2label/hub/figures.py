@@ -21,7 +21,7 @@ from label2label.errors import UserError
 from label2label.files import write_whole
 
 _FIGURE = re.compile(
-    r"(?P<mark><!--=\s+(?P<file>\S+)\s+(?P<path>\S+)\s+(?P<format>\S+)\s+-->)"
+    r"(?P<mark><!--=\s+(?P<file>\S+)\s+(?P<path>\S.*?)\s+(?P<format>\S+)\s+-->)"
     r"(?P<shown>.*?)<!--/-->"
 )
 _UNITS = {"M": 1e6, "G": 1e9}

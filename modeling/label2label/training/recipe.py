@@ -270,13 +270,18 @@ def _override(values: dict[str, Any], keys: list[str], value: Any) -> None:
 
 
 def _read(config: str | Path) -> dict[str, Any]:
-    bundled = resources.files("label2label.training") / "recipes" / f"{config}.yaml"
+    bundled = Path(str(resources.files("label2label.training") / "recipes")) / f"{config}.yaml"
     path = Path(config)
     if not path.exists() and "/" not in str(config) and bundled.is_file():
         text = bundled.read_text(encoding="utf-8")
     else:
         try:
             text = path.read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            shipped = sorted(file.stem for file in bundled.parent.glob("*.yaml"))
+            raise UserError(
+                f"{config}: no such recipe file, and none that ships: {', '.join(shipped)}"
+            ) from error
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{config}: cannot read the recipe: {error}") from error
     try:
