@@ -64,5 +64,7 @@ def test_a_wrong_override_is_refused(recipe_file, override, message):
 
 
 def test_a_missing_file_is_named():
-    with pytest.raises(UserError, match=r"nowhere\.yaml: no such recipe file, and none that ships: celeba,"):
+    with pytest.raises(
+        UserError, match=r"nowhere\.yaml: no such recipe file, and none that ships: celeba,"
+    ):
         load_recipe("nowhere.yaml")
