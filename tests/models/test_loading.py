@@ -68,8 +68,11 @@ def test_auto_classes_load_it_after_import_label2label(folder, photo):
     assert hidden.shape == (1, 5, 16)
 
 
-def test_pipeline_gives_sigmoid_scores_by_name(folder, photo):
-    classify = pipeline("image-classification", model=str(folder))
+def test_pipeline_gives_sigmoid_scores_by_name_and_asks_nothing(folder, photo, monkeypatch):
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda question="": asked.append(question) or "n")
+    classify = pipeline("image-classification", model=str(folder), trust_remote_code=True)
+    assert not asked
     scores = {entry["label"]: entry["score"] for entry in classify(str(photo), top_k=5)}
     expected = expected_logits(folder, photo).sigmoid()[0]
     for i in range(5):
