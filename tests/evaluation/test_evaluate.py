@@ -5,6 +5,7 @@ from argparse import Namespace
 import datasets
 import numpy as np
 import pytest
+from label2label.cli import main
 from label2label.data.batching import label_array, load_split
 from label2label.errors import UserError
 from label2label.evaluation.evaluate import evaluate_command
@@ -162,6 +163,18 @@ def test_what_is_missing_is_named(model_folder, dataset_folder, options, message
     options = {"model": model_folder, "data": dataset_folder} | options
     with pytest.raises(UserError, match=message):
         evaluate_command(arguments(**options))
+
+
+@pytest.mark.parametrize("command", ["evaluate", "audit"])
+def test_an_output_that_cannot_be_written_is_told_before_the_work(command, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    # Neither the model nor the data exist: they are not even looked for.
+    options = ["--model", "no/model", "--data", "no/data", "--group", "race"]
+    for output, message in (("file/a.json", "file is no folder"), (".", "is a folder")):
+        assert main([command, *options, "--output", str(tmp_path / output)]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
 
 
 def test_a_folder_that_is_no_dataset_is_refused(model_folder, tmp_path):

@@ -26,7 +26,7 @@ from label2label.evaluation.page import html_page
 from label2label.evaluation.provenance import short_name
 from label2label.faces.alignment import align_face
 from label2label.faces.detection import FaceDetector
-from label2label.files import write_whole
+from label2label.files import prepare_output, write_whole
 from label2label.prediction.photos import read_photo
 from label2label.prediction.preprocessing import Preprocessing
 from label2label.prediction.processes import without_accelerator
@@ -48,12 +48,12 @@ def audit_command(args: Namespace) -> int:
         The exit status, 0.
 
     Raises:
-        UserError: for a model or data that cannot be read, a column that is missing, a group
-            column that has fewer than two values, or no image that is left to score.
+        UserError: for an output that cannot be written, a model or data that cannot be read, a
+            column that is missing, a group column that has fewer than two values, or no image that
+            is left to score.
     """
     output = Path(args.output)
-    if output.is_dir():
-        raise UserError(f"{output} is a folder: --output takes the HTML file to write")
+    prepare_output(output)
     accelerator = Accelerator(cpu=without_accelerator())
     notices: list[str] = []
     split, others = args.split, None

@@ -25,7 +25,7 @@ from label2label.evaluation.provenance import (
 from label2label.evaluation.report import markdown_table, write_report
 from label2label.evaluation.scores import MINIMUM_AGE, Predictions, score_predictions
 from label2label.evaluation.stratification import age_bands
-from label2label.files import write_whole
+from label2label.files import prepare_output, write_whole
 from label2label.prediction.labelled import predict_dataset
 from label2label.prediction.processes import without_accelerator
 
@@ -42,9 +42,11 @@ def evaluate_command(args: Namespace) -> int:
         The exit status, 0.
 
     Raises:
-        UserError: for a model or dataset that cannot be read, a split or a column that is missing,
-            a split without images or labels.
+        UserError: for an output that cannot be written, a model or dataset that cannot be read, a
+            split or a column that is missing, a split without images or labels.
     """
+    if args.output:
+        prepare_output(Path(args.output))
     accelerator = Accelerator(cpu=without_accelerator())
     dataset = load_split(args.data, args.split)
     result = evaluate_models(
