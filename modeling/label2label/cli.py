@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 
 from label2label import __version__
+from label2label.checkpoints import checkpoint_names
 from label2label.errors import UserError
 
 # Optional dependencies of each command (pyproject.toml); the others need [train].
@@ -112,13 +113,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"label2label {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    names = f"a name ({', '.join(checkpoint_names())}; default: the first)"
+    any_model = f"folder, Hub id, exported ONNX file, or {names}"
 
     predict = commands.add_parser("predict", help="attributes of every face in photos")
     predict.set_defaults(run=run_predict)
     predict.add_argument("images", nargs="+", metavar="IMAGE|FOLDER", help="photos and folders")
-    predict.add_argument(
-        "--model", help="folder, Hub id or exported ONNX file (default: the model that ships)"
-    )
+    predict.add_argument("--model", help=any_model)
     predict.add_argument("--json", action="store_true", help="print JSON instead of a table")
     predict.add_argument(
         "--no-align",
@@ -139,9 +140,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     label = commands.add_parser("label", help="label a whole image collection into Parquet files")
     label.set_defaults(run=run_label)
-    label.add_argument(
-        "--model", help="folder, Hub id or exported ONNX file (default: the model that ships)"
-    )
+    label.add_argument("--model", help=any_model)
     label.add_argument(
         "--data",
         required=True,
@@ -193,9 +192,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     evaluate = commands.add_parser("evaluate", help="accuracy of a model on a prepared dataset")
     evaluate.set_defaults(run=run_evaluate)
-    evaluate.add_argument(
-        "--model", help="folder, Hub id or exported ONNX file (default: the model that ships)"
-    )
+    evaluate.add_argument("--model", help=any_model)
     evaluate.add_argument("--data", required=True, metavar="DIR", help="prepared dataset or Hub id")
     evaluate.add_argument("--split", default="test", help="default: %(default)s")
     evaluate.add_argument(
@@ -229,7 +226,7 @@ def build_parser() -> argparse.ArgumentParser:
         "audit", help="accuracy and gaps by group on your own data, as one HTML page"
     )
     audit.set_defaults(run=run_audit)
-    audit.add_argument("--model", help="folder or Hub id (default: the model that ships)")
+    audit.add_argument("--model", help=any_model)
     audit.add_argument(
         "--data",
         required=True,
@@ -311,7 +308,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     export = commands.add_parser("export", help="write a model as ONNX, and INT8")
     export.set_defaults(run=run_export)
-    export.add_argument("--model", help="folder or Hub id (default: the model that ships)")
+    export.add_argument("--model", help=f"folder, Hub id, or {names}")
     export.add_argument("--output", required=True, metavar="DIR", help="folder to write")
     export.add_argument("--int8", action="store_true", help="quantise as well")
     export.add_argument(
@@ -338,7 +335,7 @@ def build_parser() -> argparse.ArgumentParser:
         "benchmark", help="size and speed beside what you might pick instead"
     )
     benchmark.set_defaults(run=run_benchmark)
-    benchmark.add_argument("--model", help="folder or Hub id (default: the model that ships)")
+    benchmark.add_argument("--model", help=f"folder, Hub id, or {names}")
     benchmark.add_argument(
         "--output", metavar="FILE.json", help="write figures here, a table and a plot beside them"
     )
@@ -413,17 +410,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except OSError as error:
-        # Of a place that cannot be written, or a disk that is full: no fault of ours.
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
-        return 2
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("label2label"):
             raise  # a fault of ours, which no installation mends
         print(
             f"error: {args.command} needs {error.name}, which is not installed: "
-            f"pip install 'label2label[{EXTRAS.get(args.command, 'train')}]'",
+            f"install label2label with its extra [{EXTRAS.get(args.command, 'train')}]",
             file=sys.stderr,
         )
         return 2
@@ -434,6 +426,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Who reads the output has read enough; Python must not complain when it flushes the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        # Of a place that cannot be written, or a disk that is full: no fault of ours.
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

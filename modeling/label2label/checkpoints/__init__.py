@@ -11,6 +11,12 @@ def default_checkpoint() -> str:
     return str(_FOLDER / "celeba-mobilefacenet")
 
 
+def checkpoint_names() -> list[str]:
+    """Names of the models that ship, the default first."""
+    names = sorted(file.parent.name for file in _FOLDER.glob("*/config.json"))
+    return sorted(names, key=lambda name: name != Path(default_checkpoint()).name)
+
+
 def find_checkpoint(name: str | os.PathLike[str] | None = None) -> str:
     """
     Finds a model that ships with the package by its name.

@@ -40,7 +40,7 @@ def export_ncnn(model: Any, preprocessing: Any, folder: Path) -> None:
             from pnnx import EXEC_PATH
     except ImportError as error:
         raise UserError(
-            "ncnn's files are made by pnnx: pip install 'label2label[runtimes]'"
+            "ncnn's files are made by pnnx: install label2label with its extra [runtimes]"
         ) from error
     wrapper = ProbabilityModel(fold_batch_norms(model).cpu(), preprocessing).eval()
     pixels = wrapper.example_pixels(preprocessing.crop_size)[:1]
