@@ -126,6 +126,18 @@ def test_command_that_cannot_go_on_ends_in_one_line(error, code, text, monkeypat
     assert err.count("\n") == 1
 
 
+def test_a_reader_that_has_read_enough_is_no_error():
+    code = (
+        "import sys, label2label.training.conversion as conversion\n"
+        "from label2label.cli import main\n"
+        "def fail(args): raise BrokenPipeError(32, 'Broken pipe')\n"
+        "conversion.convert_command = fail\n"
+        "sys.exit(main(['convert', 'a.pt', 'out']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+
+
 def test_fault_of_ours_is_not_hidden(monkeypatch):
     from label2label.training import conversion
 
