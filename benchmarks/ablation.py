@@ -413,7 +413,9 @@ def plot_frontier(result: dict[str, Any], path: Path) -> None:
         if not frontier or accuracy["mean"] > frontier[-1][1]:
             frontier.append((size, accuracy["mean"]))
         axes.errorbar(
-            *(size, accuracy["mean"], accuracy["std"]),
+            size,
+            accuracy["mean"],
+            yerr=accuracy["std"],
             fmt="o",
             capsize=3,
             color=colormaps["tab20"](number),

@@ -63,8 +63,7 @@ def test_a_wrong_override_is_refused(recipe_file, override, message):
         load_recipe(recipe_file, [override])
 
 
-def test_a_missing_file_is_named():
-    with pytest.raises(
-        UserError, match=r"nowhere\.yaml: no such recipe file, and none that ships: celeba,"
-    ):
-        load_recipe("nowhere.yaml")
+@pytest.mark.parametrize("name", ["nowhere", "some/where.yaml", "/no/where.yaml"])
+def test_a_missing_file_is_named_and_those_that_ship(name):
+    with pytest.raises(UserError, match=f"{name}: no such recipe file, .* that ships: celeba,"):
+        load_recipe(name)

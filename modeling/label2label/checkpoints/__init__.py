@@ -13,8 +13,9 @@ def default_checkpoint() -> str:
 
 def checkpoint_names() -> list[str]:
     """Names of the models that ship, the default first."""
-    names = sorted(file.parent.name for file in _FOLDER.glob("*/config.json"))
-    return sorted(names, key=lambda name: name != Path(default_checkpoint()).name)
+    default = Path(default_checkpoint()).name
+    names = (file.parent.name for file in _FOLDER.glob("*/config.json"))
+    return sorted(names, key=lambda name: (name != default, name))
 
 
 def find_checkpoint(name: str | os.PathLike[str] | None = None) -> str:

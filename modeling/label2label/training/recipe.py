@@ -270,7 +270,8 @@ def _override(values: dict[str, Any], keys: list[str], value: Any) -> None:
 
 
 def _read(config: str | Path) -> dict[str, Any]:
-    bundled = Path(str(resources.files("label2label.training") / "recipes")) / f"{config}.yaml"
+    recipes = Path(str(resources.files("label2label.training"))) / "recipes"
+    bundled = recipes / f"{config}.yaml"
     path = Path(config)
     if not path.exists() and "/" not in str(config) and bundled.is_file():
         text = bundled.read_text(encoding="utf-8")
@@ -278,7 +279,7 @@ def _read(config: str | Path) -> dict[str, Any]:
         try:
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError as error:
-            shipped = sorted(file.stem for file in bundled.parent.glob("*.yaml"))
+            shipped = sorted(file.stem for file in recipes.glob("*.yaml"))
             raise UserError(
                 f"{config}: no such recipe file, and none that ships: {', '.join(shipped)}"
             ) from error

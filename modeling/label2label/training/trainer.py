@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from label2label.data.vocabulary import get_vocabulary
 from label2label.errors import UserError
+from label2label.files import write_whole
 from label2label.models import Label2LabelForImageClassification
 from label2label.prediction.processes import without_accelerator
 from label2label.training.build import attribute_frequencies, build_model
@@ -185,9 +186,9 @@ class Trainer:
     def _start_output(self) -> None:
         if self.accelerator.is_main_process:
             try:
-                self.output.mkdir(parents=True, exist_ok=True)
                 text = yaml.safe_dump(dataclasses.asdict(self.recipe), sort_keys=False)
-                (self.output / "recipe.yaml").write_text(text, encoding="utf-8")
+                # Whole, as another process that resumes may still be reading it.
+                write_whole(self.output / "recipe.yaml", text)
             except OSError as error:
                 raise UserError(f"{self.output}: cannot be written: {error.strerror}") from error
         self.accelerator.wait_for_everyone()
