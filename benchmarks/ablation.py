@@ -1,6 +1,6 @@
 """What a model's parts are worth: tables of rows that differ in a few settings of one recipe.
 
-    label2label convert mobilefacenet_ms1m_relu6.pt runs/backbone
+    label2label convert mobilefacenet_scripted.pt runs/backbone
     python datasets_scripts/celeba.py --source CELEBA --output data/celeba
     python benchmarks/ablation.py heads
     python benchmarks/ablation.py sizes
@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import re
 import subprocess
 import sys
@@ -38,7 +39,7 @@ import torch
 from accelerate import Accelerator
 from label2label.data.batching import label_array, load_split
 from label2label.errors import UserError
-from label2label.evaluation.bootstrap import bootstrap_draws, clusters_of, interval_of, p_values
+from label2label.evaluation.bootstrap import bootstrap_draws, clusters_of
 from label2label.evaluation.metrics import balanced_accuracy_per_attribute, mean_accuracy
 from label2label.evaluation.plots import figure_svg
 from label2label.export.benchmark import describe_machine
@@ -48,6 +49,7 @@ from label2label.prediction.labelled import predict_dataset
 from label2label.prediction.loading import load_model
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from scipy.stats import t as student_t
 
 # As the converted backbone is built, which the other rows have.
 MOBILEFACENET = '{"hidden_act": "relu6", "stem_hidden_act": "relu", "stem_pointwise": true}'
@@ -305,10 +307,13 @@ def gather_rows(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 def compare_rows(
     args: argparse.Namespace, rows: dict[str, dict[str, Any]], resamples: int = 1000
 ) -> list[dict[str, Any]]:
-    """Differences of accuracy between all pairs of rows, by the paired bootstrap.
+    """Differences of accuracy between all pairs of rows: neither other people nor other seeds
+    would undo a real one.
 
-    Every resample draws the same people for both rows, and as many of each row's seeds as it has:
-    a difference is real where neither other people nor other seeds would undo it.
+    The variance of a difference is that over people, by the paired bootstrap of the means over
+    seeds, and that over seeds, s^2 / n of each row; its interval is Student's, with the degrees of
+    freedom of Welch and Satterthwaite. (To draw from three seeds with replacement would take their
+    variance for two thirds of what it is, and call differences real far too often.)
 
     Args:
         args: The command line.
@@ -317,50 +322,52 @@ def compare_rows(
 
     Returns:
         For each pair: `rows`, the `difference` (first minus second), its 95 % `interval`, `p_value`
-        and whether it is `real`: the interval leaves 0 out. It is `None` where a row has one seed
-        only, of which nobody can say what others would do.
+        and whether it is `real`: the interval leaves 0 out. With a row of one seed the interval is
+        that of people alone, and `real` is `None`: nobody can say what other seeds would do.
     """
     dataset = load_split(args.data, TABLES[args.table].split)
     identities = dataset["identity"] if "identity" in dataset.column_names else [None]
     clusters = clusters_of(list(identities) if len(identities) > 1 else [None] * len(dataset))
+    cells = {
+        name: [
+            json.loads(cell_file(args, name, seed).read_text(encoding="utf-8"))
+            for seed in row["seeds"]
+        ]
+        for name, row in rows.items()
+    }
 
-    def accuracies(name: str, seeds: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        files = [cell_file(args, name, seed) for seed in rows[name]["seeds"]]
-        cells = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-        # (resamples, seeds): each seed's accuracy on the people drawn
-        by_seed = np.stack(
-            [weights @ np.array(c["right"]) / (weights @ np.array(c["known"])) for c in cells],
-            axis=1,
-        )
-        return np.take_along_axis(by_seed, seeds, axis=1).mean(axis=1)
+    def by_row(weights: np.ndarray) -> dict[str, np.ndarray]:
+        # (resamples,): the mean over seeds of the accuracy on the people drawn
+        return {
+            name: np.mean(
+                [weights @ np.array(c["right"]) / (weights @ np.array(c["known"])) for c in row],
+                axis=0,
+            )
+            for name, row in cells.items()
+        }
 
+    draws = bootstrap_draws(by_row, clusters, resamples)
     comparisons = []
     for first, second in combinations(rows, 2):
-        rng = np.random.default_rng(0)
-
-        def difference(
-            weights: np.ndarray,
-            pair: tuple[str, str] = (first, second),
-            rng: np.random.Generator = rng,
-        ) -> dict[str, np.ndarray]:
-            values = []
-            for name in pair:
-                number = len(rows[name]["seeds"])
-                seeds = rng.integers(0, number, (len(weights), number))
-                values.append(accuracies(name, seeds, weights))
-            return {"difference": values[0] - values[1]}
-
-        draws = bootstrap_draws(difference, clusters, resamples)["difference"]
-        estimate = np.array(rows[first]["accuracy"]["mean"] - rows[second]["accuracy"]["mean"])
-        low, high = (float(end) for end in interval_of(draws, estimate))
+        difference = rows[first]["accuracy"]["mean"] - rows[second]["accuracy"]["mean"]
+        variance = float(np.var(draws[first] - draws[second], ddof=1))
         alone = min(len(rows[name]["seeds"]) for name in (first, second)) == 1
+        freedom = np.inf
+        if not alone:
+            pair = [rows[name] for name in (first, second)]
+            by_seed = [row["accuracy"]["std"] ** 2 / len(row["seeds"]) for row in pair]
+            variance += sum(by_seed)
+            terms = (v**2 / (len(row["seeds"]) - 1) for v, row in zip(by_seed, pair, strict=True))
+            freedom = variance**2 / max(sum(terms), np.finfo(float).tiny)
+        error = max(math.sqrt(variance), np.finfo(float).tiny)
+        margin = float(student_t.ppf(0.975, freedom)) * error
         comparisons.append(
             {
                 "rows": [first, second],
-                "difference": float(estimate),
-                "interval": [low, high],
-                "p_value": float(p_values(draws)),
-                "real": None if alone else low > 0 or high < 0,
+                "difference": float(difference),
+                "interval": [difference - margin, difference + margin],
+                "p_value": float(2 * student_t.sf(abs(difference) / error, freedom)),
+                "real": None if alone else abs(difference) > margin,
             }
         )
     return comparisons

@@ -111,7 +111,8 @@ def test_a_difference_is_real_if_neither_people_nor_seeds_undo_it(
             cell = {"right": right.tolist(), "known": [40] * 200}
             (tmp_path / "ablation" / f"{head}-seed-{seed}.json").write_text(json.dumps(cell))
             means.append(right.mean() / 40)
-        rows[head] = {"seeds": [0, 1, 2], "accuracy": {"mean": float(np.mean(means))}}
+        accuracy = {"mean": float(np.mean(means)), "std": float(np.std(means, ddof=1))}
+        rows[head] = {"seeds": [0, 1, 2], "accuracy": accuracy}
     output = tmp_path / "ablation.json"
     args = argparse.Namespace(data="", runs=tmp_path, table="heads", output=output)
     found = {tuple(c["rows"]): c for c in ablation.compare_rows(args, rows)}
@@ -122,6 +123,28 @@ def test_a_difference_is_real_if_neither_people_nor_seeds_undo_it(
     assert not found["good", "unsteady"]["real"]
     low, high = found["good", "bad"]["interval"]
     assert low < found["good", "bad"]["difference"] < high
+
+
+def test_rows_of_the_same_recipe_are_seldom_called_different(tmp_path, load_benchmark, monkeypatch):
+    ablation = load_benchmark("ablation")
+    people = datasets.Dataset.from_dict({"identity": list(map(str, range(50)))})
+    monkeypatch.setattr(ablation, "load_split", lambda *_: people)
+    rng = np.random.default_rng(0)
+    (tmp_path / "ablation").mkdir()
+    rows = {}
+    for row in range(30):  # whose seeds differ as much as people do
+        means = []
+        for seed, rate in enumerate(rng.normal(0.9, 0.01, 3)):
+            right = rng.binomial(40, rate, 50)
+            cell = {"right": right.tolist(), "known": [40] * 50}
+            (tmp_path / f"ablation/row-{row}-seed-{seed}.json").write_text(json.dumps(cell))
+            means.append(right.mean() / 40)
+        accuracy = {"mean": float(np.mean(means)), "std": float(np.std(means, ddof=1))}
+        rows[f"row {row}"] = {"seeds": [0, 1, 2], "accuracy": accuracy}
+    args = argparse.Namespace(data="", table="heads", output=tmp_path / "ablation.json")
+    found = ablation.compare_rows(args, rows, resamples=200)
+    assert 0 < np.mean([pair["real"] for pair in found]) < 0.08  # 435 pairs; 0.05 by definition
+    assert all(pair["real"] == (pair["p_value"] < 0.05) for pair in found)
 
 
 def test_rows_lie_in_files_of_their_own(load_benchmark, tmp_path):
