@@ -1,4 +1,4 @@
-# Two commands set everything up on a machine with Python 3.10 or later, pip, make and git:
+# Two commands set everything up on a machine with Python 3.11, make and git:
 #   make demo   installs into .venv and reads the attributes of the person in a photo
 #   make test   installs into .venv and runs the tests
 # Two more need a prepared dataset:

@@ -1,6 +1,6 @@
 """Verify pairs of LFW photos with the face-recognition backbone: detection, alignment, embedding.
 
-    label2label convert mobilefacenet_ms1m_relu6.pt runs/backbone
+    label2label convert mobilefacenet_scripted.pt runs/backbone
     python benchmarks/lfw_verification.py lfw --model runs/backbone
 
 SOURCE holds `lfw_subset.zip` (`lfw/Person_Name/Person_Name_NNNN.jpg`) and `pairs.csv`

@@ -2,20 +2,20 @@
 
     python benchmarks/scaling.py
 
-The rate is the median over the epochs of a measured run of the recipe `celeba`; bytes per image are
-those of the prepared dataset and of its decoded pixels. Everything else is arithmetic, for CelebA's
-official training split and for a hundred million web faces, on one such machine and on many, taken
-to scale in proportion: it is what the hardware allows at best.
+The rate is that of the whole training loop of the recipe `celeba`, as `python benchmarks/loader.py`
+measured it; bytes per image are those of an image of CelebA's official size. Everything else is
+arithmetic, for CelebA's official training split and for a hundred million web faces, on one such
+machine and on many, taken to scale in proportion: it is what the hardware allows at best.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,14 @@ from label2label.files import write_whole
 from label2label.training.recipe import load_recipe
 
 CELEBA_IMAGES = 162_770
+CELEBA_SIZE = (178, 218)  # width and height of the official aligned images
 WEB_IMAGES = 100_000_000
 MACHINES = 64
 LABELS_PER_IMAGE = 40
 
 
 def measure_images(data: str, size: int = 112, sample: int = 500) -> dict[str, float]:
-    """Bytes that an image takes, in the Parquet files and decoded.
+    """Bytes that an image of CelebA's official size takes, in the Parquet files and decoded.
 
     Args:
         data: Prepared dataset.
@@ -40,21 +41,22 @@ def measure_images(data: str, size: int = 112, sample: int = 500) -> dict[str, f
         sample: Number of training images to look at, evenly spread.
 
     Returns:
-        `encoded_bytes` and `decoded_bytes`, means.
+        `encoded_bytes`, the mean of the sample's bytes a pixel times the pixels of such an image
+        (which is too much where the sample's images are smaller: they compress less), and
+        `decoded_bytes`.
     """
     import datasets
 
     rows = load_split(data, "train").cast_column("image", datasets.Image(decode=False))
     rows = rows.select(range(0, len(rows), max(1, len(rows) // sample)))
-    encoded, decoded = [], []
+    bytes_a_pixel = []
     for row in rows:
         width, height = datasets.Image().decode_example(row["image"]).size
-        ratio = min(1.0, LARGEST * size / min(width, height))
-        encoded.append(len(row["image"]["bytes"]))
-        decoded.append(3 * round(ratio * width) * round(ratio * height))
+        bytes_a_pixel.append(len(row["image"]["bytes"]) / (width * height))
+    ratio = min(1.0, LARGEST * size / min(CELEBA_SIZE))
     return {
-        "encoded_bytes": statistics.mean(encoded),
-        "decoded_bytes": statistics.mean(decoded),
+        "encoded_bytes": statistics.mean(bytes_a_pixel) * math.prod(CELEBA_SIZE),
+        "decoded_bytes": 3 * math.prod(round(ratio * side) for side in CELEBA_SIZE),
     }
 
 
@@ -93,25 +95,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Of the command line; the process's own by default.
 
     Returns:
-        0, or 2 where the measured run or the dataset cannot be read.
+        0, or 2 where the measured rate or the dataset cannot be read.
     """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--recipe", default="celeba", help="of the measured run")
-    parser.add_argument("--history", type=Path, default=Path("results/training_celeba.json"))
+    parser.add_argument("--recipe", default="celeba", help="of the measured loop")
+    parser.add_argument("--loader", type=Path, default=Path("results/loader.json"))
     parser.add_argument("--data", default="data/celeba", metavar="DIR")
     parser.add_argument("--output", type=Path, default=Path("results/scaling.json"))
     args = parser.parse_args(arguments)
     try:
         recipe = load_recipe(args.recipe)
-        history = json.loads(args.history.read_text(encoding="utf-8"))
-        steps = [history[0]["step"]]
-        steps += [b["step"] - a["step"] for a, b in pairwise(history)]
-        rate = statistics.median(
-            count * recipe.batch_size / entry["seconds"]
-            for count, entry in zip(steps, history, strict=True)
-        )
+        rate = json.loads(args.loader.read_text(encoding="utf-8"))["images_per_second"]["loop"]
         size = measure_images(args.data)
         result = {
             "images_per_second": rate,

@@ -21,7 +21,7 @@ SETUP = re.compile(r"make (demo|test|lint)\b|pip install\b")
 PEOPLE = {0: 40, 1: 8, 2: 8}  # images by split: training, validation, test
 # What most pages take for granted; those that show it start without.
 PREPARATION = [
-    ["label2label", "convert", "mobilefacenet_ms1m_relu6.pt", "runs/backbone"],
+    ["label2label", "convert", "mobilefacenet_scripted.pt", "runs/backbone"],
     ["python", "datasets_scripts/celeba.py", "--source", "CELEBA", "--output", "data/celeba"],
 ]
 TRAIN = "label2label train"
@@ -80,7 +80,8 @@ def materials(shared, environment, tmp_path_factory):
     shutil.copy(photo, folder / "photo.jpg")
     shutil.copy(photo, folder / "holiday" / "beach.jpg")
     Image.open(photo).crop((150, 100, 380, 330)).save(folder / "crop.png")
-    shutil.copy(shared / "weights" / "mobilefacenet_ms1m_relu6.pt", folder)
+    weights = shared / "weights" / "mobilefacenet_ms1m_relu6.pt"
+    shutil.copy(weights, folder / "mobilefacenet_scripted.pt")
     draw_celeba(folder / "CELEBA")
     for command in PREPARATION:
         run(command, folder, environment)

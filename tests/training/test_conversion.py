@@ -148,6 +148,15 @@ def test_relu6_checkpoint_without_slopes_converts(tmp_path):
     assert model.config.stem_pointwise
 
 
+def test_torchscript_archive_converts_as_its_state_dict(public_model, tmp_path):
+    torch.jit.script(public_model).save(tmp_path / "scripted.pt")
+    assert main(["convert", str(tmp_path / "scripted.pt"), str(tmp_path / "backbone")]) == 0
+    pixel_values = torch.randn(8, 3, 112, 112)
+    with torch.no_grad():
+        scale = float(public_model(pixel_values)[0].abs().max())
+    assert_parity(public_model, tmp_path / "backbone", pixel_values, 1e-6 * max(10.0, scale))
+
+
 def test_folder_has_the_processor_of_the_recognition_crop(public_model, tmp_path):
     torch.save(public_model.state_dict(), tmp_path / "narrow.pt")
     main(["convert", str(tmp_path / "narrow.pt"), str(tmp_path / "backbone")])

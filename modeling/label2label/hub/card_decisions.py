@@ -42,6 +42,7 @@ def calibration_section(measured: Measurements) -> CardSection | None:
             "all other scores on this card are at 0.5, as in the papers. On the "
             f"{scores['num_images']:,} images of the {scores['split']} split:",
             table(("", "before", "after", "change", "95 % interval"), rows),
+            *_elsewhere(measured),
         ]
     )
     evaluation = {
@@ -60,6 +61,17 @@ def calibration_section(measured: Measurements) -> CardSection | None:
         for key, title in _SCORES.items()
     ]
     return CardSection(text, figures)
+
+
+def _elsewhere(measured: Measurements) -> list[str]:
+    """How far off the probabilities are on faces that calibration knew nothing of."""
+    other = measured.get("utkface_test")
+    if not other:
+        return []
+    return [
+        f"On UTKFace's {other['num_images']:,} test images (`Male` and `Young` alone) the expected "
+        f"calibration error is {number(other['expected_calibration_error'])}."
+    ]
 
 
 def known_words_section(measured: Measurements) -> CardSection | None:

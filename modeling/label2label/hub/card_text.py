@@ -95,8 +95,8 @@ LIMITS = """## Limits, and what not to use it for
   answers: measure on your own people with `label2label evaluate --group` first.
 - **Rare attributes** (`Bald`, `Mustache`, `Gray_Hair`, ...) have few positive test images: their
   intervals are wide and their accuracy is near the majority's.
-- Calibration was measured on the test split only. Faces much smaller than CelebA's crops, turned
-  away or mostly covered were not tested."""
+- Probabilities are calibrated to faces like CelebA's: on others, do not read them as chances.
+- Faces much smaller than CelebA's crops, turned away or mostly covered were not tested."""
 
 TRAINING = """## Training
 

@@ -11,7 +11,9 @@ import os
 import pickle
 import re
 import tempfile
+import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -53,10 +55,11 @@ BOTTLENECK_NAMES = {
 
 
 def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
-    """Read a PyTorch state dict without running any code that the file may carry.
+    """Read a PyTorch state dict without running any Python code that the file may carry.
 
     Args:
-        path: file written by `torch.save(model.state_dict(), path)`, from any device.
+        path: file written by `torch.save(model.state_dict(), path)`, from any device, or a
+            TorchScript archive, as the public model's release is.
 
     Returns:
         Tensors by name, on the CPU.
@@ -68,11 +71,11 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise UserError(f"{path} is not a file: give the path of a MobileFaceNet state dict (.pt)")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = _load(path)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
         raise UserError(
-            f"{path} cannot be read as a PyTorch state dict: it is truncated, holds more than "
-            "tensors, or is another kind of file"
+            f"{path} cannot be read as a PyTorch state dict or TorchScript archive: it is "
+            "truncated, holds more than tensors, or is another kind of file"
         ) from error
     if not isinstance(state, dict) or not all(
         isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
@@ -81,6 +84,15 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
             f"{path} holds a {type(state).__name__}, not a dictionary of tensors by name"
         )
     return state
+
+
+def _load(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except RuntimeError:  # what it says of a TorchScript archive
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return dict(torch.jit.load(path, map_location="cpu").state_dict())
 
 
 def rename_parameter(name: str) -> str | None:
