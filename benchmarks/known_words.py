@@ -155,7 +155,7 @@ def curve(
     draws = bootstrap_draws(statistics, clusters, resamples)
     estimates = statistics(np.ones(len(asked)))
     intervals = {name: interval_of(draws[name], estimates[name]) for name in draws}
-    chance = p_values(draws["gain"])
+    chance = p_values(draws["gain"], estimates["gain"])
     return [
         {
             "given": count,

@@ -4,8 +4,8 @@
     python benchmarks/lfw_verification.py lfw --model runs/backbone
 
 SOURCE holds `lfw_subset.zip` (`lfw/Person_Name/Person_Name_NNNN.jpg`) and `pairs.csv`
-(`image_a,image_b,same`). LFW's own protocol: ten folds, each judged by the cosine threshold that is
-best on the other nine. The embedding is the sum of those of the crop and of its mirror image.
+(`image_a,image_b,same`). Ten random folds, each judged by the cosine threshold that is best on
+the other nine. The embedding is the sum of those of the crop and of its mirror image.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from label2label.data.preparation.crops import choose_face
 from label2label.errors import UserError
 from label2label.faces.alignment import align_face
 from label2label.faces.detection import Face, FaceDetector
@@ -32,23 +33,17 @@ from transformers import AutoModel
 FOLDS = 10
 
 
-def choose_subject(faces: list[Face], size: tuple[int, int]) -> Face:
-    """The face nearest to the photo's centre, LFW's subject; the centre where none is found.
+def central_face(size: tuple[int, int]) -> Face:
+    """Where LFW's photos show their subject: they are centred on a face of 45 % of their side.
 
     Args:
-        faces: the photo's faces.
         size: the photo's width and height in pixels.
+
+    Returns:
+        A face without landmarks.
     """
     width, height = size
-    if not faces:
-        # LFW's photos are centred on a detected face that fills the middle 45 %.
-        return Face((0.28 * width, 0.28 * height, 0.72 * width, 0.72 * height), 0.0)
-
-    def distance(face: Face) -> float:
-        x0, y0, x1, y1 = face.box
-        return float(np.hypot((x0 + x1 - width) / 2, (y0 + y1 - height) / 2))
-
-    return min(faces, key=distance)
+    return Face((0.28 * width, 0.28 * height, 0.72 * width, 0.72 * height), 0.0)
 
 
 def embed_photos(
@@ -69,10 +64,11 @@ def embed_photos(
     detector = FaceDetector()
     crops, missed = [], 0
     for photo in tqdm(photos.values(), desc="detect and align"):
-        faces = detector(np.asarray(photo))
+        pixels = np.asarray(photo)
+        faces = detector(pixels)
         missed += not faces
-        subject = choose_subject(faces, photo.size)
-        crops.append(align_face(np.asarray(photo), subject, processor.alignment_template))
+        subject = choose_face(faces, pixels) if faces else central_face(photo.size)
+        crops.append(align_face(pixels, subject, processor.alignment_template))
     embeddings = []
     for start in tqdm(range(0, len(crops), batch_size), desc="embed"):
         batch = crops[start : start + batch_size]

@@ -169,7 +169,7 @@ def main() -> None:
         image_reader(images, arguments.align),
         get_vocabulary("celeba-40"),
         describe_alignment(DESCRIPTION, arguments.align),
-        settings={"align": arguments.align},
+        settings={"align": arguments.align, "service_test": arguments.service_test},
     )
     if arguments.align:
         report_alignment(counts)

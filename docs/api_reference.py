@@ -51,6 +51,7 @@ SETTINGS = ConfigDict(
     summary=False,
     filters=["!^_(?!_call__)", "!^forward_", "!Kwargs$"],
 )
+SECTION = r"<details[^>]*>\n<summary>(?P<title>[^<]*)</summary>\n\n(?P<body>.*?)\n\n</details>"
 
 
 def api_reference() -> str:
@@ -70,8 +71,18 @@ def api_reference() -> str:
         )
         parts += [render_object_docs(loaded[name], SETTINGS).strip() + "\n\n" for name in names]
     text = re.sub(r"\[([^\]]+)\]\(#[^)]*\)", r"\1", "".join(parts))  # to anchors that are not here
+    text = re.sub(
+        SECTION, lambda found: _as_list(found["title"], found["body"]), text, flags=re.DOTALL
+    )
     # Signatures are no examples, which docs show as "python" and a test runs.
     return text.replace("```python", "```py").rstrip() + "\n"
+
+
+def _as_list(title: str, body: str) -> str:
+    """A section of its own, such as one part of a recipe's keys, as the others are shown."""
+    entries = re.sub(r"\n +", " ", body).splitlines()
+    pairs = (entry.partition(": ") for entry in entries)
+    return f"**{title}:**\n\n" + "\n".join(f"- **{name}** – {text}" for name, _, text in pairs)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """The command answers quickly, and ends in one line where the user can mend something."""
 
+import importlib.metadata
+import re
 import resource
 import subprocess
 import sys
 
 import pytest
 from label2label import __version__
-from label2label.cli import build_parser, main
+from label2label.cli import EXTRAS, build_parser, main
 from label2label.errors import UserError
 
 HEAVY = ("torch", "transformers", "datasets", "cv2", "numpy", "matplotlib", "PIL")
@@ -124,6 +126,39 @@ def test_command_that_cannot_go_on_ends_in_one_line(error, code, text, monkeypat
     err = capsys.readouterr().err
     assert err.startswith(text)
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [
+        ("onnx.helper", "export"),
+        ("onnxruntime", "export"),
+        ("onnxscript", "export"),
+        ("openvino", "runtimes"),
+        ("datasets", "train"),
+        ("matplotlib.pyplot", "train"),
+    ],
+)
+@pytest.mark.parametrize("command", [["convert", "a.pt", "out"], ["predict", "a.jpg"]])
+def test_missing_module_is_said_with_the_extra_that_installs_it(
+    command, module, extra, monkeypatch, capsys
+):
+    def fail(args):
+        raise ModuleNotFoundError("no", name=module)
+
+    monkeypatch.setattr(f"label2label.cli.run_{command[0]}", fail)
+    assert main(command) == 2
+    name = module.partition(".")[0]
+    assert capsys.readouterr().err == (
+        f"error: {command[0]} needs {name}, which is not installed: install label2label with its "
+        f"extra [{extra}]\n"
+    )
+
+
+def test_extras_are_those_of_the_package():
+    required = importlib.metadata.requires("label2label")
+    for module, extra in EXTRAS.items():
+        assert any(re.match(rf'{module}\b.*extra == "{extra}"', line) for line in required)
 
 
 def test_a_reader_that_has_read_enough_is_no_error():

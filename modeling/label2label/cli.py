@@ -12,8 +12,11 @@ from label2label import __version__
 from label2label.checkpoints import checkpoint_names
 from label2label.errors import UserError
 
-# Optional dependencies of each command (pyproject.toml); the others need [train].
-EXTRAS = {"predict": "export", "export": "export", "benchmark": "export", "push": "export,train"}
+# Extras by what they install (pyproject.toml); all else that may be missing is in [train].
+EXTRAS = {
+    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
+    **dict.fromkeys(("ncnn", "openvino", "pnnx"), "runtimes"),
+}
 
 
 def run_predict(args: argparse.Namespace) -> int:
@@ -303,7 +306,9 @@ def build_parser() -> argparse.ArgumentParser:
         "convert", help="turn a public MobileFaceNet checkpoint into a backbone folder"
     )
     convert.set_defaults(run=run_convert)
-    convert.add_argument("checkpoint", metavar="CHECKPOINT", help="PyTorch state dict (.pt)")
+    convert.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="PyTorch state dict or TorchScript archive (.pt)"
+    )
     convert.add_argument("output", metavar="OUT", help="folder to write")
 
     export = commands.add_parser("export", help="write a model as ONNX, and INT8")
@@ -411,11 +416,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        if (error.name or "").startswith("label2label"):
+        module = (error.name or "").partition(".")[0]
+        if module == "label2label":
             raise  # a fault of ours, which no installation mends
         print(
-            f"error: {args.command} needs {error.name}, which is not installed: "
-            f"install label2label with its extra [{EXTRAS.get(args.command, 'train')}]",
+            f"error: {args.command} needs {module}, which is not installed: "
+            f"install label2label with its extra [{EXTRAS.get(module, 'train')}]",
             file=sys.stderr,
         )
         return 2

@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a user can mend."""
+"""The one exception for mistakes that a user can mend, and others' errors in one line."""
 
 
 class UserError(Exception):
@@ -7,3 +7,15 @@ class UserError(Exception):
     Its text is one line that says what was wrong and what to do. The command line prints it to
     standard error and exits non-zero; library callers catch it like any exception.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text; its type where it has none.
+
+    Args:
+        error: what another library raised.
+
+    Returns:
+        One line, never empty.
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

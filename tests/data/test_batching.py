@@ -9,7 +9,12 @@ import torch
 from accelerate import Accelerator
 from label2label import Label2LabelImageProcessor
 from label2label.data.augmentation import Augmentation
-from label2label.data.batching import AttributeDataset, batch_loader
+from label2label.data.batching import (
+    AttributeDataset,
+    batch_loader,
+    label_array,
+    normalize_pixels,
+)
 from label2label.errors import UserError
 from label2label.prediction.labelled import predict_dataset
 from PIL import Image
@@ -32,12 +37,22 @@ def faces() -> datasets.Dataset:
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_without_augmentation_pixels_are_the_processors(faces, keep):
-    processor = Label2LabelImageProcessor()
+@pytest.mark.parametrize(
+    "steps",
+    [
+        {},
+        {"do_normalize": False},
+        {"do_rescale": False},
+        {"image_mean": 0.4, "image_std": 0.2},
+    ],
+)
+def test_without_augmentation_pixels_are_the_processors(faces, keep, steps):
+    processor = Label2LabelImageProcessor(**steps)
     data = AttributeDataset(faces, ["Male"], processor, keep_decoded=keep)
     batch = next(iter(batch_loader(data, 4)))
     expected = processor(list(faces["image"]), return_tensors="pt")["pixel_values"]
-    assert torch.allclose(batch["pixel_values"], expected, atol=1e-5)
+    seen = normalize_pixels(batch["pixels"], processor)
+    assert torch.allclose(seen, expected, atol=1e-5, rtol=1e-5)
     assert batch["labels"].tolist() == [[1], [0], [-100], [1]]
     assert batch["row"].tolist() == [0, 1, 2, 3]
 
@@ -54,7 +69,8 @@ def test_what_is_no_plain_rgb_is_converted_alike_in_training_validation_and_eval
     expected = processor(images, return_tensors="pt")["pixel_values"]
     for augmentation in (None, Augmentation()):
         data = AttributeDataset(rows, ["Male"], processor, augmentation)
-        assert torch.allclose(data.__getitems__([0, 1])["pixel_values"], expected, atol=1e-5)
+        seen = normalize_pixels(data.__getitems__([0, 1])["pixels"], processor)
+        assert torch.allclose(seen, expected, atol=1e-5)
 
     class Corner(torch.nn.Module):
         def forward(self, pixel_values):
@@ -72,17 +88,48 @@ def test_kept_images_are_the_decoded_ones_and_are_decoded_once(faces, monkeypatc
     kept = AttributeDataset(faces, ["Male"], processor, AUGMENTATION, seed=2, keep_decoded=True)
     monkeypatch.undo()
     assert torch.equal(
-        plain.__getitems__([0, 1, 2, 3])["pixel_values"],
-        kept.__getitems__([0, 1, 2, 3])["pixel_values"],
+        plain.__getitems__([0, 1, 2, 3])["pixels"], kept.__getitems__([0, 1, 2, 3])["pixels"]
     )
 
 
 def test_a_face_is_changed_the_same_way_in_any_batch_and_another_way_in_another_epoch(faces):
     data = AttributeDataset(faces, ["Male"], Label2LabelImageProcessor(), AUGMENTATION, seed=2)
-    together = data.__getitems__([3, 1])["pixel_values"][1]
-    assert torch.equal(together, data[1]["pixel_values"])
+    together = data.__getitems__([3, 1])["pixels"][1]
+    assert torch.equal(together, data[1]["pixels"])
     data.epoch = 1
-    assert not torch.equal(together, data[1]["pixel_values"])
+    assert not torch.equal(together, data[1]["pixels"])
+
+
+def test_a_face_that_is_drawn_again_is_changed_another_way_in_any_batch(faces):
+    data = AttributeDataset(faces, ["Male"], Label2LabelImageProcessor(), AUGMENTATION, seed=2)
+    batch = data.__getitems__([(3, 0), (1, 0), (1, 1), (1, 2)])
+    pixels = batch["pixels"]
+    assert batch["row"].tolist() == [3, 1, 1, 1]
+    assert torch.equal(pixels[1], data[1]["pixels"])
+    assert torch.equal(pixels[2], data.__getitems__([(1, 1)])["pixels"][0])
+    assert not any(torch.equal(pixels[a], pixels[b]) for a, b in [(1, 2), (1, 3), (2, 3)])
+
+
+@pytest.mark.parametrize("values", [[1, 0, None], [1.0, 0.0, None]])
+def test_numbers_that_are_one_or_zero_are_labels(values):
+    labels = label_array(datasets.Dataset.from_dict({"Male": values}), ["Male"])
+    assert labels[:, 0].tolist() == [1, 0, -100]
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ([1, -1], "holds -1"),
+        ([0, None, -100], "holds -100"),
+        ([0.5, 1.0], "holds 0.5"),
+        ([1.0, float("nan")], "holds nan"),
+        (["true", "no"], "type string"),
+        ([[True], [False]], "type list"),
+    ],
+)
+def test_what_is_no_boolean_is_no_label(values, told):
+    with pytest.raises(UserError, match=f"column 'Male' must hold booleans.*{told}"):
+        label_array(datasets.Dataset.from_dict({"Male": values}), ["Male"])
 
 
 def test_a_full_disk_is_told_in_one_line_and_leaves_nothing_behind(faces, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -14,7 +15,7 @@ from label2label.data.preparation.cards import DatasetDescription
 from label2label.data.preparation.images import encode_image
 from label2label.data.preparation.sources import ImageFolder, ReadImage
 from label2label.data.preparation.writing import prepare_dataset
-from label2label.data.schema import Sample
+from label2label.data.schema import Sample, dataset_schema
 from label2label.data.vocabulary import get_vocabulary
 from label2label.errors import UserError
 from numpy.random import default_rng
@@ -46,6 +47,32 @@ def prepare(images: Path, output: Path, **options) -> None:
     read = ReadImage(ImageFolder(images))
     vocabulary = get_vocabulary("korean-11")
     prepare_dataset(samples(images), read, vocabulary, DESCRIPTION, output, **options)
+
+
+def test_a_chunk_that_is_written_anew_keeps_no_part_of_the_run_before(images: Path, tmp_path: Path):
+    read, vocabulary = ReadImage(ImageFolder(images)), get_vocabulary("korean-11")
+    write = chunks.ChunkWriter(read, vocabulary, dataset_schema(vocabulary), tmp_path)
+    both = samples(images)[28:32]
+    write((0, both))
+    write((0, both[:2]))  # of train alone
+    assert not chunks.part_path(tmp_path, 0, "test").exists()
+    write((0, both))
+    assert chunks.part_path(tmp_path, 0, "test").exists()
+
+
+def test_a_chunk_whose_rewriting_was_interrupted_is_not_finished(images: Path, tmp_path: Path):
+    read, vocabulary = ReadImage(ImageFolder(images)), get_vocabulary("korean-11")
+    write = chunks.ChunkWriter(read, vocabulary, dataset_schema(vocabulary), tmp_path)
+    write((0, samples(images)))
+    lost = [Sample(key="nowhere.jpg", split="train", source="noise")]
+
+    def interrupt(sample: Sample) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        replace(write, read=interrupt)((0, lost))
+    with pytest.raises(FileNotFoundError):
+        chunks.read_journal(tmp_path, 0)
 
 
 def test_unusable_images_are_skipped_and_listed(images: Path, tmp_path: Path):

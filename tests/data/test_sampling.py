@@ -32,7 +32,10 @@ def test_an_image_comes_as_often_as_its_probability_says():
     for epoch in range(5):
         sampler = EpochSampler(200, 1, probabilities)
         sampler.epoch = epoch
-        counts = np.bincount(list(sampler), minlength=200)
+        draws = list(sampler)
+        counts = np.bincount([row for row, _ in draws], minlength=200)
+        assert len(set(draws)) == 200
+        assert max(occurrence for _, occurrence in draws) == counts.max() - 1
         assert counts.sum() == 200
         assert (np.abs(counts - 200 * probabilities) < 1).all()
 
@@ -41,7 +44,8 @@ def test_groups_are_drawn_equally_often_and_the_rest_keeps_its_share():
     probabilities = draw_probabilities(SOURCES, [None, None], GROUPS)
     mass = [probabilities[group == GROUPS].sum() for group in (-1, 0, 1, 2)]
     assert mass == pytest.approx([0.6, 0.4 / 3, 0.4 / 3, 0.4 / 3])
-    drawn = np.bincount(GROUPS[list(EpochSampler(100, 0, probabilities))] + 1)
+    rows = [row for row, _ in EpochSampler(100, 0, probabilities)]
+    drawn = np.bincount(GROUPS[rows] + 1)
     assert np.abs(drawn - 100 * np.array(mass)).max() <= 8
 
 
@@ -51,6 +55,13 @@ def test_shares_are_kept_and_the_others_divide_what_is_left():
     mass = [probabilities[sources == source].sum() for source in range(3)]
     assert mass == pytest.approx([0.375, 0.125, 0.5])
     assert draw_probabilities(sources, [None, None, None]) is None
+
+
+def test_a_group_of_a_source_without_a_share_is_not_drawn():
+    sources = np.array([0] * 60 + [1] * 30 + [2] * 10)
+    probabilities = draw_probabilities(sources, [None, None, 0], GROUPS)
+    mass = [probabilities[group == GROUPS].sum() for group in (-1, 0, 1, 2)]
+    assert mass == pytest.approx([2 / 3, 1 / 3, 0, 0])
 
 
 @pytest.mark.parametrize("shares", [[0.5, 0.4], [0.8, 0.4], [1.0, None]])

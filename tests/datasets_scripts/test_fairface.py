@@ -1,5 +1,6 @@
 """FairFace: a tree of its shape, and values that it does not have."""
 
+import json
 from pathlib import Path
 
 import datasets
@@ -47,6 +48,8 @@ def test_service_test_keeps_its_subset(fairface: Path, tmp_path: Path, run: Run)
     assert run("fairface", *folders, "--service-test") == 0
     dataset = datasets.load_dataset(str(tmp_path / "out"))
     assert sum(map(len, dataset.values())) == 22
+    record = json.loads((tmp_path / "out/preparation.json").read_text())
+    assert record["settings"] == {"align": False, "service_test": True}
 
 
 @pytest.mark.parametrize(

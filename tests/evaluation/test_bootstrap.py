@@ -3,6 +3,7 @@ import pytest
 from label2label.evaluation.bootstrap import (
     bootstrap_intervals,
     clusters_of,
+    interval_of,
     p_values,
     paired_comparison,
 )
@@ -77,7 +78,15 @@ def test_resamples_without_a_difference_do_not_count_for_its_p_value():
     nan = np.nan
     draws = np.array([[1, -1, nan, nan], [1, 1, nan, 2], [1, 1, nan, 1], [1, 1, nan, -1]])
     expected = [1 / 4, 2 * 1 / 4, nan, 2 * 1 / 3]
-    np.testing.assert_allclose(p_values(draws), expected)
+    estimate = np.array([0.5, 0.0, nan, 2 / 3])  # their means: nothing is moved
+    np.testing.assert_allclose(p_values(draws, estimate), expected)
+
+
+def test_p_values_are_of_draws_centred_on_the_estimate_as_intervals_are():
+    draws = np.linspace(0.5, 2.5, 201)  # a bias of 1.5: not one is below zero
+    assert p_values(draws, np.array(0.0)) == 1
+    low, high = interval_of(draws, np.array(0.0))
+    assert low < 0 < high
 
 
 def test_models_without_a_known_label_have_no_p_value():

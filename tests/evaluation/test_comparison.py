@@ -89,6 +89,27 @@ def test_predictions_that_do_not_belong_together_are_refused(other, message):
         compare_predictions(predictions([1, 0, 1]), other, resamples=5)
 
 
+def test_models_whose_shared_attributes_have_no_label_are_refused():
+    labels = np.array([[1, -100]] * 3)
+    one = Predictions(["Male", "Young"], np.ones((3, 2)), labels)
+    other = Predictions(["Young", "Bald"], np.ones((3, 2)), labels[:, ::-1])
+    with pytest.raises(UserError, match=r"share has a known label \(Young\)"):
+        compare_predictions(one, other, resamples=5)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_interval_and_p_value_of_a_calibration_error_do_not_contradict_each_other(seed):
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(0, 1.5, (400, 5))
+    probabilities, surer = 1 / (1 + np.exp(-logits)), 1 / (1 + np.exp(-1.35 * logits))
+    labels = (generator.random((400, 5)) < probabilities).astype(int)
+    models = [Predictions(list("abcde"), values, labels) for values in (probabilities, surer)]
+    error = compare_predictions(*models, resamples=200)["overall"]["expected_calibration_error"]
+    low, high = error["interval"]
+    if abs(error["p_value"] - 0.05) > 0.011:  # the interval's ends lie between two draws
+        assert (low > 0 or high < 0) == (error["p_value"] < 0.05)
+
+
 def test_a_group_without_enough_known_labels_is_small_and_one_without_any_has_no_figures():
     groups = {"race": ["a"] * 100 + ["b"] * 60 + ["c"] * 60}
     labels = np.array([1] * 5 + [-100] * 95 + [1] * 60 + [-100] * 60)[:, None]

@@ -94,6 +94,17 @@ def test_a_rate_without_images_makes_odds_undefined_instead_of_zero():
     assert np.isnan(scores["per_attribute"]["Male"]["equalized_odds_difference"])
 
 
+def test_an_attribute_with_one_label_has_it_in_its_group():
+    labels = np.full((40, 2), -100)
+    labels[:, 0], labels[7, 1] = 1, 0
+    groups = ["a"] * 20 + ["b"] * 20
+    scores = group_scores(
+        np.ones((40, 2)), labels, groups, ["Young", "Bald"], np.arange(40), resamples=20
+    )
+    assert scores["per_attribute"]["Bald"]["num_images"] == {"a": 1}
+    assert scores["per_attribute"]["Bald"]["accuracy"] == {"a": 0.0}
+
+
 def test_unknown_labels_do_not_count_in_a_group():
     labels = np.array([1] * 40 + [-100] * 10 + [1] * 40)[:, None]
     probabilities = np.array([1.0] * 40 + [0.0] * 10 + [1.0] * 40)[:, None]

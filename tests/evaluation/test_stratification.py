@@ -56,6 +56,9 @@ def test_groups_too_small_to_compare_do_not_widen_the_bands():
 
 def test_images_without_an_age_have_no_band():
     assert shared_age_bands([None, -1], ["a", "a"]) == [None, None]
+    assert age_bands([float("nan"), 70.0]) == [None, "60+"]
+    ages = [float("nan"), *[20, 40] * 40]
+    assert shared_age_bands(ages, ["a"] * 41 + ["b"] * 40)[0] is None
 
 
 def test_a_gap_that_is_only_due_to_age_vanishes_when_adjusted():

@@ -7,11 +7,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from huggingface_hub import constants
 from label2label.checkpoints import find_checkpoint
 from label2label.cli import main
+from label2label.errors import UserError
+from label2label.export import benchmark_rows
 from label2label.export.benchmark import Worker, _summarise, find_accuracy
 from label2label.export.benchmark_answers import compare_answers, judge_answers
 from label2label.export.complexity import measure_complexity
+
+from tests.hub.hub_server import HubServer
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("matplotlib")
@@ -227,6 +232,44 @@ def test_accuracy_on_test_comes_before_validation(tmp_path):
     assert find_accuracy(weights, tmp_path)["split"] == "validation"
     weights.write_bytes(b"other weights")
     assert find_accuracy(weights, tmp_path) is None
+
+
+@pytest.fixture
+def hub(model_folder, monkeypatch):
+    """A Hub on this machine that holds the tiny model as `someone/faces`."""
+    with HubServer() as server:
+        server.add_user("someone", token="a-token")
+        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
+        files = f"{server.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", "a-token")
+        push = ["push", "--model", str(model_folder), "--repo-id", "someone/faces"]
+        assert main(push) == 0
+        yield server
+
+
+def test_rows_of_a_hub_id_are_of_the_folder_that_it_is_fetched_to(
+    hub, model_folder, capsys, monkeypatch
+):
+    def tell(title, model, *more):
+        raise UserError(model)
+
+    monkeypatch.setattr(benchmark_rows, "our_rows", tell)
+    capsys.readouterr()
+    assert main(["benchmark", "--model", "someone/faces"]) == 2
+    folder = Path(capsys.readouterr().err.removeprefix("error: ").rstrip())
+    for name in ("model.safetensors", "config.json", "preprocessor_config.json"):
+        assert (folder / name).is_file()
+    weights = (folder / "model.safetensors").read_bytes()
+    assert weights == (model_folder / "model.safetensors").read_bytes()
+
+
+def test_hub_id_of_no_model_is_one_line(hub, capsys):
+    assert main(["benchmark", "--quick", "--model", "someone/none"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: cannot load the model someone/none: ")
+    assert error.count("\n") == 1
 
 
 def test_row_that_cannot_run_says_why_and_ends(tmp_path):

@@ -1,8 +1,10 @@
 """An exported file says what the model says, at every batch size, and what it is."""
 
+import copy
 import hashlib
 import io
 import json
+import sys
 import zipfile
 
 import numpy as np
@@ -51,6 +53,13 @@ def test_batch_norms_are_folded_and_the_model_is_left_alone(exported, backend):
     assert not any(isinstance(module, kinds) for module in folded.modules())
     assert any(isinstance(module, kinds) for module in backend.model.modules())
     assert backend.model.config.temperature == 1.7
+
+
+def test_a_model_on_a_gpu_is_exported_on_the_cpu(backend, tmp_path):
+    # The meta device stands in for a GPU: what tries to move its weights to the CPU hears of it.
+    elsewhere = copy.deepcopy(backend.model).to("meta")
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        export_onnx(elsewhere, backend.preprocessing, tmp_path / "model.onnx")
 
 
 def test_metadata_make_the_file_self_sufficient(exported, backend):
@@ -231,6 +240,17 @@ def test_command_writes_int8_beside_float(export, backend, model_folder, faces, 
         "not replace: remove it, or give a new folder\n",
     )
     assert {file.name: file.read_bytes() for file in output.iterdir()} == before
+
+
+def test_onnxscript_that_is_not_installed_is_named_with_its_extra(export, tmp_path, monkeypatch):
+    for name in ("onnxscript", *(name for name in sys.modules if name.startswith("onnxscript."))):
+        monkeypatch.setitem(sys.modules, name, None)
+    code, err = export("--output", tmp_path / "out")
+    assert code == 2
+    assert err == (
+        "error: export needs onnxscript, which is not installed: install label2label with its "
+        "extra [export]\n"
+    )
 
 
 def test_files_of_an_earlier_export_are_replaced(export, tmp_path):

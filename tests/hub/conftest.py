@@ -1,5 +1,6 @@
 """A Hub on this machine, and small things to push to it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,12 +61,12 @@ def tiny_backbone_config() -> MobileFaceNetConfig:
     )
 
 
-def save_model(folder: Path, seed: int = 0) -> Path:
+def save_model(folder: Path, seed: int = 0, attributes: Sequence[str] = ATTRIBUTES) -> Path:
     """A tiny random model, as `save_pretrained` leaves it."""
     torch.manual_seed(seed)
     config = Label2LabelConfig(
         backbone_config=tiny_backbone_config(),
-        id2label=dict(enumerate(ATTRIBUTES)),
+        id2label=dict(enumerate(attributes)),
         hidden_size=16,
         intermediate_size=24,
         num_attention_heads=2,

@@ -1,6 +1,7 @@
 """`handler.py` as Inference Endpoints' toolkit calls it, from a checkout of a model repository."""
 
 import base64
+import contextlib
 import importlib.util
 import io
 import json
@@ -11,12 +12,15 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
+import torch
+from label2label import Label2LabelForImageClassification
 from label2label.checkpoints import default_checkpoint
 from label2label.faces import detection
 from label2label.hub.model_repository import model_repository
@@ -107,6 +111,15 @@ def test_an_image_body_gives_labels_and_scores_like_the_pipeline(handler, face, 
     assert_same(answer, expected)
 
 
+def test_weights_of_half_precision_answer_too(tmp_path, face):
+    folder = check_out(save_model(tmp_path / "tiny"), tmp_path / "checkout")
+    half = Label2LabelForImageClassification.from_pretrained(folder, dtype=torch.float16)
+    half.save_pretrained(folder)
+    status, answer = serve(load_handler(folder)[1], encoded(face))
+    assert status == 200
+    assert len(answer) == len(ATTRIBUTES)
+
+
 def test_base64_bytes_and_data_urls_give_the_same(handler, face, expected):
     assert_same(serve(handler, encoded(face))[1], expected)
     text = base64.b64encode(face).decode()
@@ -146,7 +159,9 @@ def test_known_labels_condition_the_others(handler, face, expected):
         ({"inputs": "/etc/passwd"}, "neither base64 nor|cannot be read"),
         ({"inputs": "file:///etc/passwd"}, "neither base64 nor"),
         ({"inputs": "", "parameters": {"top_k": 0}}, "top_k is 1 or more"),
+        ({"inputs": "", "parameters": {"top_k": float("inf")}}, "are numbers"),
         ({"inputs": "", "parameters": {"threshold": "high"}}, "are numbers"),
+        ({"inputs": "", "parameters": 5}, "parameters is an object"),
         ({"inputs": "", "parameters": {"detect_faces": "yes"}}, "detect_faces is true or false"),
         ({"inputs": "", "parameters": {"colour": 1}}, "unknown parameter 'colour'"),
         ({"inputs": "", "parameters": {"known_labels": {"Tall": True}}}, "no attribute 'Tall'"),
@@ -228,11 +243,43 @@ def test_an_address_is_fetched_and_its_redirects_followed(loaded, web, face, exp
             handler({"inputs": web + path})
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "10.0.0.1", "169.254.169.254", "[::1]"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("127.0.0.1", "localhost", "10.0.0.1", "169.254.169.254", "[::1]", "[::7f00:1]"),
+        *("[::ffff:127.0.0.1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::1]", "[2001:0:1::1]"),
+    ],
+)
 def test_addresses_of_the_endpoints_own_network_are_not_fetched(handler, host):
     status, answer = serve(handler, json.dumps({"inputs": f"http://{host}/face.png"}))
     assert status == 400
     assert "is not on the public network" in answer["error"]
+
+
+@pytest.mark.parametrize("sent", [b"HTTP/1.0 200 OK\r\n\r\n", b"HTTP/1.0 200 OK\r\nX: "])
+def test_a_server_that_drips_bytes_does_not_hold_the_endpoint(loaded, sent, monkeypatch):
+    module, handler = loaded
+    monkeypatch.setattr(module, "TIMEOUT", 0.3)
+    monkeypatch.setattr(module, "_public_addresses", lambda host: ["127.0.0.1"])
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def drip():
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(sent)
+                while not over.wait(0.05):
+                    connection.sendall(b"x")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        threading.Timer(3, over.set).start()
+        start = time.monotonic()
+        with pytest.raises(ValueError, match="cannot be reached: timed out"):
+            handler({"inputs": f"http://127.0.0.1:{listener.getsockname()[1]}/face.png"})
+        assert time.monotonic() - start < 2
+        over.set()
+        thread.join()
 
 
 def test_a_redirect_into_the_endpoints_own_network_is_not_followed(loaded, web, monkeypatch):

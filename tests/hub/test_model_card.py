@@ -11,6 +11,7 @@ from label2label.checkpoints import default_checkpoint, find_checkpoint
 from label2label.errors import UserError
 from label2label.hub.card_text import WIDGET
 from label2label.hub.emissions import estimate_emissions
+from label2label.hub.measurements import Measurements
 from label2label.hub.model_card import card_for_repository, model_card, written_card
 
 from .conftest import save_model
@@ -272,6 +273,29 @@ def test_a_mitigated_model_is_shown_beside_the_one_before(model, results, shift,
     card.validate()
 
 
+def test_what_alignment_changes_is_shown_for_either_model(model, results, shift):
+    aligned = {"num_images": 1540, "accuracy": 0.8111, "comparison": None}
+    group = {"accuracy": 0.7222, "interval": [0.7, 0.8], "num_images": 40, "small": False}
+    aligned["groups"] = {"race": {"per_group": {"A": group}, "gap": None}}
+    aligned["age_adjusted"] = {}
+    own = evaluation(0.9025) | aligned
+    (results / "utkface_aligned.json").write_text(json.dumps(own))
+    assert "1,540 images are right for 0.8111 (A 0.7222)." in model_card(model, results).text
+    (model / "model.safetensors").write_bytes(b"fair")
+    entry = {"model": 0.7666, "other": 0.7222, "difference": 0.0444, "interval": [0.01, 0.08]}
+    own["comparison"] = {
+        "overall": {"accuracy": {"other": 0.7999}},
+        "groups": {"race": {"per_group": {"A": entry}}},
+    }
+    own["model"]["weights_sha256"] = hashlib.sha256(b"fair").hexdigest()
+    (results / "tiny").mkdir()
+    (results / "tiny" / "celeba_test.json").write_text(json.dumps(own))
+    (results / "tiny" / "utkface_aligned.json").write_text(json.dumps(own))
+    text = model_card(model, results).text
+    assert "right for 0.8111, before for 0.7999" in text
+    assert "| A | 0.7222 | 0.7666 | +0.0444 | [0.0100, 0.0800] |" in text
+
+
 def test_a_model_without_test_results_has_no_card(model, results):
     shutil.rmtree(results)
     with pytest.raises(UserError, match="cannot be read"):
@@ -409,3 +433,11 @@ def test_a_model_that_nothing_was_measured_of_says_so(validator, tmp_path):
     assert "model-index" not in text
     for block in text.split("```python\n")[1:]:
         compile(block.split("```")[0], "example", "exec")
+
+
+def test_attributes_are_named_by_their_number_whatever_the_order_of_the_config(model, results):
+    names = {str(i): f"Attribute_{i}" for i in (0, 1, 10, *range(2, 10))}
+    (model / "config.json").write_text(json.dumps({"id2label": names}))
+    expected = [f"Attribute_{i}" for i in range(11)]
+    assert Measurements(model, results).attributes == expected
+    assert ", ".join(expected) in card_for_repository(model, "someone/faces")

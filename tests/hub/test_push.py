@@ -8,10 +8,12 @@ from label2label.checkpoints import default_checkpoint
 from label2label.export.int8 import keep_metadata
 from label2label.export.onnx_export import export_onnx
 from label2label.files import sha256
-from label2label.hub.model_repository import PACKAGE
+from label2label.hub.model_repository import PACKAGE, model_repository
 from label2label.hub.space_repository import default_space
 from label2label.prediction.torch_backend import TorchBackend
 from PIL import Image
+
+from .conftest import save_model
 
 
 def head(hub, kind, repo_id, revision="main"):
@@ -111,6 +113,12 @@ def test_what_an_earlier_push_left_goes_and_what_others_added_stays(
     held = set(head(hub, "dataset", "someone/data").files)
     assert {path for path in held if path.startswith("data/train")} == {shard}
     assert "NOTES.md" in held
+
+
+def test_a_pushed_config_keeps_its_attributes_in_the_order_of_the_logits(tmp_path):
+    names = [f"Attribute_{i}" for i in range(12)]
+    files = model_repository(save_model(tmp_path / "many", attributes=names), "someone/many").files
+    assert list(json.loads(files["config.json"])["id2label"].values()) == names
 
 
 def test_dry_run_lists_files_and_sizes_and_asks_nobody(hub, push, model_folder, monkeypatch):

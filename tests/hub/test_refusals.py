@@ -25,6 +25,10 @@ SECRETS = {
     "aws.txt": "AKIA" + "ABCDEFGH12345678",
     "remote.txt": "https://someone:" + "correct-horse@example.com/repo.git",
     "nested/deep.yaml": "key: sk-" + "a1B2" * 10,
+    "anthropic.txt": "sk-ant-api03-" + "a1-B2_c" * 12,
+    "project.txt": "sk-proj-" + "a1-B2_c" * 20,
+    "service.txt": "sk-svcacct-" + "a1_B2-c" * 20,
+    "router.txt": "sk-or-v1-" + "0a1b" * 16,
     "own.txt": "token-of-someone",
 }
 
@@ -212,7 +216,7 @@ def test_a_folder_without_safetensors_or_with_other_weights_is_no_model(
     assert "has no model.safetensors" in refused(hub, push, *command, other)
     (model_folder / "model.safetensors").write_bytes(b"damaged")
     assert "cannot load the model" in refused(hub, push, *command, model_folder)
-    assert "this is no model folder" in refused(hub, push, *command, tmp_path)
+    assert "config.json cannot be read" in refused(hub, push, *command, tmp_path)
 
 
 def test_a_card_whose_metadata_is_no_yaml_is_refused_here(hub, push, model_folder):

@@ -159,6 +159,15 @@ def test_without_stored_thresholds_names_come_from_the_config(processor):
         processor.post_process_attributes(outputs)
 
 
+def test_names_of_the_config_are_taken_by_their_number(processor):
+    outputs = SimpleNamespace(logits=np.array([[-800.0] * 10 + [800.0]]))
+    names = {str(i): f"a{i}" for i in (0, 1, 10, *range(2, 10))}
+    for id2label in (names, {int(i): name for i, name in names.items()}):
+        (decisions,) = processor.post_process_attributes(outputs, id2label=id2label)
+        assert list(decisions) == [f"a{i}" for i in range(11)]
+        assert decisions["a10"]["present"]
+
+
 def test_logits_of_other_attributes_are_refused():
     processor = Label2LabelImageProcessor(attributes=["Young", "Bald"], thresholds=[0.9, 0.2])
     with pytest.raises(ValueError, match=r"\(batch, 2\), got \(1, 3\)"):

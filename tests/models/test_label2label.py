@@ -10,7 +10,7 @@ from label2label.models.modeling_label2label import (
 )
 from label2label.models.modeling_label2label_decoder import sine_position_embedding
 from torch import nn
-from transformers import ResNetConfig
+from transformers import ResNetConfig, Trainer, TrainingArguments
 
 HEADS = ["fc", "query2label", "label2label"]
 
@@ -340,3 +340,57 @@ def test_torch_export_computes_the_same_for_any_batch(make_model, images):
 def test_a_config_that_cannot_be_built_is_refused(make_model, wrong):
     with pytest.raises(Exception, match=r"head_type|hidden_size|dropout"):
         make_model(**wrong)
+
+
+def test_accumulated_gradients_under_transformers_trainer_are_those_of_the_whole_batch(
+    make_model, images, labels, tmp_path
+):
+    moved = []
+    for steps in (1, 4):
+        model = make_model(head_type="query2label", dropout=0.0)
+        model.train = lambda mode=True, model=model: model  # batch norm by running statistics
+        before = model.state_dict()["label2label.query_network.classifier.weight"].clone()
+        arguments = TrainingArguments(
+            output_dir=str(tmp_path),
+            per_device_train_batch_size=4 // steps,
+            gradient_accumulation_steps=steps,
+            max_steps=1,
+            optim="sgd",
+            learning_rate=1.0,
+            max_grad_norm=0.0,
+            report_to=[],
+            use_cpu=True,
+            disable_tqdm=True,
+            save_strategy="no",
+        )
+        faces = [{"pixel_values": x, "labels": y} for x, y in zip(images, labels, strict=True)]
+        Trainer(model, arguments, train_dataset=faces).train()
+        moved.append(model.label2label.query_network.classifier.weight - before)
+    assert moved[0].abs().max() > 1e-3
+    torch.testing.assert_close(*moved)
+
+
+@pytest.mark.parametrize("head_type", HEADS)
+def test_a_tuple_is_returned_where_the_config_asks_for_one(make_model, images, labels, head_type):
+    model = make_model(head_type=head_type)
+    expected = model(images, labels=labels).to_tuple()
+    model.config.return_dict = model.config.backbone_config.return_dict = False
+    outputs = model(images, labels=labels)
+    assert isinstance(outputs, tuple)
+    assert all(torch.equal(a, b) for a, b in zip(outputs, expected, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_trains_with_known_words(make_model, images, labels, dtype):
+    model = make_model().to(dtype).train()
+    known = torch.full_like(labels, -100)
+    known[:, 2] = labels[:, 2]
+    model(images.to(dtype), labels=labels, known_labels=known).loss.backward()
+    assert model.normalization.running_mean.dtype == dtype
+    assert model.normalization.running_mean[[0, 1, 3, 4]].abs().min() > 0
+
+
+@pytest.mark.parametrize("head_type", ["fc", "query2label"])
+def test_heads_without_words_ignore_known_labels(make_model, images, labels, head_type):
+    model = make_model(head_type=head_type)
+    assert torch.equal(model(images, known_labels=labels).logits, model(images).logits)

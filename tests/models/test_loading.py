@@ -187,6 +187,18 @@ def test_import_label2label_registers_and_needs_no_training_library():
     assert not added & {"cv2", "datasets", "accelerate", "evaluate", "matplotlib", "torchvision"}
 
 
+@pytest.mark.parametrize("start", ["-m mypkg.train", "-mmypkg.train", "-X dev -m mypkg.train x"])
+def test_a_package_run_by_its_name_imports_the_models(start, tmp_path):
+    (tmp_path / "mypkg").mkdir()
+    (tmp_path / "mypkg/__init__.py").write_text("import label2label\n")
+    (tmp_path / "mypkg/train.py").write_text(
+        "import sys\nprint('label2label.models' in sys.modules)\n"
+    )
+    command = [sys.executable, *start.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout == "True\n"
+
+
 def test_lazy_names_are_the_models_own():
     import label2label
 

@@ -46,6 +46,19 @@ def test_embedding_model_of_another_size_fits_that_size():
     assert model(torch.zeros(1, 3, 96, 96)).pooler_output.shape == (1, 128)
 
 
+@pytest.mark.parametrize("image_size", [112, 50])
+def test_embedding_model_fits_the_strides_of_its_stages(tiny_backbone_config, image_size):
+    tiny_backbone_config.image_size = image_size
+    for strides in ([1, 2, 1], [2, 3, 2]):
+        tiny_backbone_config.stages = [
+            [*stage[:-1], stride]
+            for stage, stride in zip(tiny_backbone_config.stages, strides, strict=True)
+        ]
+        model = MobileFaceNetModel(tiny_backbone_config).eval()
+        embedding = model(torch.zeros(1, 3, image_size, image_size)).pooler_output
+        assert embedding.shape == (1, 12)
+
+
 @pytest.mark.parametrize("hidden_act", ["prelu", "relu6"])
 @pytest.mark.parametrize("stem_pointwise", [False, True])
 def test_variants_differ_in_their_parameters(hidden_act, stem_pointwise):

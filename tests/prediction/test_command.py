@@ -62,6 +62,15 @@ def test_unreadable_file_is_an_entry_and_exit_code_1(predict, photos):
     assert "Traceback" not in err
 
 
+def test_name_that_is_too_long_is_an_entry_and_the_other_photos_are_predicted(predict, photos):
+    long = photos / ("a" * 300 + ".jpg")
+    code, out, _ = predict("--json", long, photos / "portrait.png")
+    assert code == 1
+    first, second = json.loads(out)
+    assert first == {"image": str(long), "error": "cannot be read: File name too long"}
+    assert len(second["faces"]) == 1
+
+
 def test_table_names_faces_attributes_and_photos_without_a_face(predict, photos):
     code, out, err = predict(photos)
     assert code == 0

@@ -1,7 +1,9 @@
 """`label2label label`: every image once, whatever interrupts it and however many share the work."""
 
+import errno
 import io
 import os
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from label2label.cli import main
 from label2label.prediction import label_command
+from label2label.prediction.collection import list_collection
 from PIL import Image
 
 NUMBER, SHARD = 23, 5  # images, and images a shard: the last one has 3
@@ -267,6 +270,36 @@ def test_glob_takes_photos_or_parquet_files(label, crops, dataset, tmp_path):
     assert names == [f"{i}.png" for i in range(10, 20)]
     assert label(dataset / "**" / "test-*.parquet", tmp_path / "split")[0] == 0
     assert len(read_rows(tmp_path / "split")) == 10
+
+
+@pytest.mark.parametrize("pattern", ["**", "**/*", "*"])
+def test_glob_that_matches_folders_and_what_is_in_them_takes_every_photo_once(
+    pattern, crops, tmp_path
+):
+    names = ["a.png", "b/c.png", "b/d/e.png", "b-/f.png"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(crops / "00.png", tmp_path / name)
+    found = [location.name for location in list_collection(str(tmp_path / pattern))]
+    assert sorted(found) == sorted(names)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_photos_that_are_out_of_reach_are_listed_and_say_so_later(
+    number, label, crops, tmp_path, monkeypatch
+):
+    reach = os.stat
+
+    def fail(path, *arguments, **options):
+        if str(path).endswith("03.png"):
+            raise OSError(number, os.strerror(number), str(path))
+        return reach(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", fail)
+    assert label(crops, tmp_path / "out")[0] == 0
+    rows = read_rows(tmp_path / "out").to_pylist()
+    assert len(rows) == NUMBER
+    assert rows[3]["error"] == f"cannot be read: {os.strerror(number)}"
 
 
 def test_names_that_are_no_text_and_folders_that_look_like_globs_are_read(label, crops, tmp_path):

@@ -1,8 +1,10 @@
 """Photos of every mode are read; what cannot be read gets one clear line."""
 
+import errno
 import os
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,6 +110,22 @@ def test_unreadable_file_gets_one_clear_line(write, gradient, tmp_path):
     assert expected in str(error.value)
     assert str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_file_that_is_out_of_reach_gets_one_clear_line(number, monkeypatch):
+    def fail(path, **options):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "stat", fail)
+    with pytest.raises(UserError) as error:
+        read_photo("photo.jpg")
+    assert str(error.value) == f"cannot be read: {os.strerror(number)}"
+
+
+def test_name_that_no_file_can_have_is_no_file():
+    with pytest.raises(UserError, match="no such file"):
+        read_photo("a\0b.jpg")
 
 
 def test_pipe_is_refused_without_waiting_for_a_writer(tmp_path):

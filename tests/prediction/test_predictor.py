@@ -312,3 +312,20 @@ def test_loaded_model_is_the_saved_one(model_folder):
     saved = load_file(model_folder / "model.safetensors")
     state = model.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in saved.items())
+
+
+def test_weights_of_half_precision_are_loaded_in_single_precision(broken, portrait):
+    expected = AttributePredictor.from_pretrained(broken, align=False)(portrait)
+    model, _ = load_model(broken)
+    model.half().save_pretrained(broken)
+    assert load_file(broken / "model.safetensors")["classifier.weight"].dtype == torch.float16
+    loaded, _ = load_model(broken)
+    assert {value.dtype for value in loaded.parameters()} == {torch.float32}
+    (face,) = AttributePredictor.from_pretrained(broken, align=False)(portrait)
+    assert face["attributes"] == pytest.approx(expected[0]["attributes"], abs=0.05)
+
+
+def test_a_processor_that_does_not_resize_by_the_shorter_side_is_one_clear_line(broken):
+    Label2LabelImageProcessor(size={"height": 112, "width": 112}).save_pretrained(broken)
+    with pytest.raises(UserError, match=r'give its "size" in .* a "shortest_edge"'):
+        AttributePredictor.from_pretrained(broken)

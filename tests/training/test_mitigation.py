@@ -156,7 +156,7 @@ def test_a_models_own_crop_is_kept_and_its_calibration_is_not(values, tmp_path):
     trainer = Trainer(
         Recipe(**{**continued, "init_from": str(folder), "epochs": 1}), tmp_path / "second"
     )
-    assert next(iter(trainer.train_loader))["pixel_values"].shape == (8, 3, 96, 96)
+    assert next(iter(trainer.train_loader))["pixels"].shape == (8, 96, 96, 3)
     trainer._save_model("best")
     saved = Label2LabelImageProcessor.from_pretrained(tmp_path / "second/best")
     assert saved.crop_size["height"] == 96
@@ -233,7 +233,7 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_and_names_the_images(
     monkeypatch.setattr(Label2LabelForImageClassification, "forward", forward_then_diverge)
     with pytest.raises(UserError, match=r"step 4 is not a finite.*step-00000002") as told:
         trainer.train()
-    rows = list(trainer.data.sampler.__iter__())[24:32]
+    rows = [row for row, _ in trainer.data.sampler][24:32]
     assert str(told.value).endswith(", ".join(f"row {row}" for row in rows))
     after = trainer.model.state_dict()
     assert all(torch.equal(before[k], after[k]) for k in before if "num_batches" not in k)

@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -15,7 +18,7 @@ from label2label import Label2LabelForImageClassification, Label2LabelImageProce
 from label2label.cli import main
 from label2label.data.vocabulary import CELEBA_ATTRIBUTES
 from label2label.errors import UserError
-from label2label.training import checkpoint
+from label2label.training import build, checkpoint
 from label2label.training import data as data_module
 from label2label.training import trainer as trainer_module
 from label2label.training.build import attribute_frequencies
@@ -228,6 +231,55 @@ def test_what_cannot_be_trained_is_refused_in_one_line(recipe_values, tmp_path, 
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_an_image_that_a_worker_cannot_read_ends_in_one_line(
+    recipe_values, dataset_folder, tmp_path, split
+):
+    folder = shutil.copytree(dataset_folder, tmp_path / "data")
+    file = folder / "data" / f"{split}-00000-of-00001.parquet"
+    table = datasets.Dataset.from_parquet(str(file))
+    rows = table.cast_column("image", datasets.Image(decode=False)).to_list()
+    rows[5]["image"] = {"bytes": b"no image", "path": "5.png"}
+    datasets.Dataset.from_list(rows, features=table.features).to_parquet(file)
+    changed = {"data": str(folder), "workers": 1, "keep_decoded": False, "epochs": 1}
+    trainer = Trainer(Recipe(**{**recipe_values, **changed}), tmp_path / "run")
+    with pytest.raises(UserError, match=r"the image in 5\.png \(row 5\) cannot be read") as told:
+        trainer.train()
+    assert "\n" not in str(told.value)
+    assert not multiprocessing.active_children()  # none that its process would wait for
+
+
+def test_an_error_without_a_text_is_told_by_its_type(recipe_values, tmp_path, monkeypatch):
+    def fail(name):
+        raise RuntimeError
+
+    monkeypatch.setattr(build.AutoConfig, "from_pretrained", fail)
+    with pytest.raises(UserError, match=r"cannot be loaded as a backbone \(RuntimeError\)"):
+        build.load_backbone("some/backbone")
+    Trainer(Recipe(**recipe_values), tmp_path).train()
+    trainer = Trainer(Recipe(**recipe_values), tmp_path)
+    monkeypatch.setattr(trainer.accelerator, "load_state", fail)
+    with pytest.raises(UserError, match=r"does not fit this recipe: RuntimeError$"):
+        trainer.resume()
+
+
+def wait_without_signals() -> None:
+    data_module.leave_signals_to_the_trainer(0)
+    time.sleep(60)
+
+
+def test_no_worker_outlives_its_process():
+    worker = multiprocessing.Process(target=wait_without_signals, daemon=True)
+    worker.start()
+    handler = signal.getsignal(signal.SIGCHLD)
+    try:
+        data_module.end_workers()
+        worker.join(30)
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
+    assert worker.exitcode == -signal.SIGKILL
+
+
 def test_a_run_goes_on_with_its_own_recipe_only(recipe_values, tmp_path):
     Trainer(Recipe(**recipe_values), tmp_path).train()
     longer = {**recipe_values, "epochs": recipe_values["epochs"] + 1, "checkpoint_every": 2}
@@ -238,6 +290,15 @@ def test_a_run_goes_on_with_its_own_recipe_only(recipe_values, tmp_path):
         other.recipe = Recipe(**{**recipe_values, **change})
         with pytest.raises(UserError, match=f"begun with another {next(iter(change))}"):
             other.resume()
+
+
+def test_a_run_goes_on_with_as_many_processes_only(recipe_values, tmp_path):
+    first = Trainer(Recipe(**recipe_values), tmp_path)
+    first.progress.processes = 2
+    first.train()
+    with pytest.raises(UserError, match="saved by a run of 2 processes, not 1") as refused:
+        Trainer(Recipe(**recipe_values), tmp_path).resume()
+    assert "\n" not in str(refused.value)
 
 
 def test_the_command_prints_one_line_and_exits_with_2(recipe_file, tmp_path, capsys):

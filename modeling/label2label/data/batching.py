@@ -1,20 +1,21 @@
-"""From a prepared dataset to batches: splits, label arrays, and faces as normalised tensors."""
+"""From a prepared dataset to batches: splits, label arrays, and faces as tensors."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import datasets
 import numpy as np
 import PIL.Image
+import pyarrow as pa
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from label2label.data.augmentation import LARGEST, Augmentation, reduce_image
 from label2label.data.decoding import DecodedImages
 from label2label.data.vocabulary import IGNORE_INDEX, VOCABULARIES, Vocabulary, derive_labels
-from label2label.errors import UserError
+from label2label.errors import UserError, first_line
 
 Opened = TypeVar("Opened", datasets.Dataset, datasets.IterableDataset)
 
@@ -86,7 +87,7 @@ def _open_split(path: str | Path, split: str, load: Callable[[], Opened]) -> Ope
         dataset = load()
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"{path} is no prepared dataset ({_first_line(error)}): "
+            f"{path} is no prepared dataset ({first_line(error)}): "
             "make one with a script of datasets_scripts/"
         ) from error
     # A stream whose files do not tell their columns has None.
@@ -101,15 +102,15 @@ def label_array(dataset: datasets.Dataset, attributes: Sequence[str]) -> np.ndar
 
     Args:
         dataset: A split in the one dataset schema.
-        attributes: Columns to read, in order; each nullable bool. One that the dataset names by its
-            opposite (`Beard` = not `No_Beard`) is derived.
+        attributes: Columns to read, in order; each nullable bool, or numbers that are 1 or 0. One
+            that the dataset names by its opposite (`Beard` = not `No_Beard`) is derived.
 
     Returns:
-        int8 of shape (images, attributes): 1 present, 0 absent, -100 unknown, as is throughout an
-        attribute that the dataset does not have.
+        1 present, 0 absent, -100 unknown, as is throughout an attribute that the dataset does not
+        have; int8 of shape (images, attributes).
 
     Raises:
-        UserError: If a column holds anything but booleans and nulls.
+        UserError: If a column holds anything else: -1 and -100, too, are no booleans.
     """
     vocabulary = Vocabulary("asked", tuple(attributes), VOCABULARIES["union"].opposites)
     columns = [name for name in dataset.column_names if name in _sources(vocabulary)]
@@ -118,25 +119,37 @@ def label_array(dataset: datasets.Dataset, attributes: Sequence[str]) -> np.ndar
     for column, name in enumerate(columns):
         values = table[name]
         for start, chunk in _chunks(values):
-            try:
-                known = chunk.is_valid().to_numpy(zero_copy_only=False)
-                present = chunk.cast("bool").fill_null(False).to_numpy(zero_copy_only=False)
-            except (ValueError, NotImplementedError) as error:
-                raise UserError(
-                    f"column {name!r} must hold booleans: {_first_line(error)}"
-                ) from error
+            known = chunk.is_valid().to_numpy(zero_copy_only=False)
+            present = _booleans(chunk, name).to_numpy(zero_copy_only=False)
             labels[start : start + len(chunk), column][known] = present[known]
     return derive_labels(labels, columns, vocabulary)
+
+
+def _booleans(chunk: pa.Array, name: str) -> pa.Array:
+    """Booleans, false where null."""
+    kind = chunk.type
+    if pa.types.is_integer(kind) or kind in (pa.float32(), pa.float64()):
+        numbers = chunk.drop_null().to_numpy(zero_copy_only=False)
+        if len(others := numbers[(numbers != 0) & (numbers != 1)]):
+            raise UserError(
+                f"column {name!r} must hold booleans, or 1 and 0, and null where unknown: it holds "
+                f"{others[0]}"
+            )
+    elif not (pa.types.is_boolean(kind) or pa.types.is_null(kind)):
+        raise UserError(f"column {name!r} must hold booleans and nulls: it is of type {kind}")
+    return chunk.cast("bool").fill_null(False)
 
 
 class AttributeDataset(Dataset):
     """
     Faces and labels of one split, as batches of tensors.
 
-    A batch is `{"pixel_values": float32 (batch, 3, size, size), "labels": int64 (batch,
-    attributes), "row": int64 (batch,)}`, and `"teacher"`, float32 (batch, attributes), where there
-    is one. With an augmentation, an image's randomness depends on `seed`, `epoch` and its row
-    alone, so that it is the same in any worker, process or resumed run.
+    A batch is `{"pixels": uint8 (batch, size, size, 3), "labels": int64 (batch, attributes), "row":
+    int64 (batch,)}`, and `"teacher"`, float32 (batch, attributes), where there is one;
+    `normalize_pixels` makes what the model sees of the pixels. With an augmentation, an image's
+    randomness depends on `seed`, `epoch`, its row and how often the epoch drew it before, alone, so
+    that it is the same in any worker, process or resumed run. In a loader's worker, a batch of an
+    image that cannot be read is `{"error": text}`, for `raise_errors`.
 
     Args:
         dataset: A split in the one dataset schema.
@@ -191,32 +204,36 @@ class AttributeDataset(Dataset):
         return len(self.images)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return {name: value[0] for name, value in self.__getitems__([index]).items()}
+        return {name: value[0] for name, value in self._batch([(index, 0)]).items()}
 
-    def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        pixels = np.empty((len(indices), self.size, self.size, 3), np.uint8)
-        for place, index in enumerate(indices):
-            image = self.images[index]
+    def __getitems__(self, draws: Sequence[int | tuple[int, int]]) -> dict[str, Any]:
+        """One batch, of rows or of `(row, occurrence)` as `EpochSampler` draws them."""
+        try:
+            return self._batch([draw if isinstance(draw, tuple) else (draw, 0) for draw in draws])
+        except UserError as error:
+            if get_worker_info() is None:
+                raise
+            # Raised here, it would reach the main process with a worker's traceback in its text.
+            return {"error": str(error)}
+
+    def _batch(self, draws: Sequence[tuple[int, int]]) -> dict[str, torch.Tensor]:
+        rows = [row for row, _ in draws]
+        pixels = np.empty((len(rows), self.size, self.size, 3), np.uint8)
+        for place, (row, occurrence) in enumerate(draws):
+            image = self.images[row]
             if self.augmentation is not None:
-                rng = np.random.default_rng((self.seed, self.epoch, index))
+                repeat = (occurrence,) if occurrence else ()
+                rng = np.random.default_rng((self.seed, self.epoch, row, *repeat))
                 image = self.augmentation(image, self.size, rng)
             pixels[place] = image
         batch = {
-            "pixel_values": self._normalize(torch.from_numpy(pixels)),
-            "labels": torch.from_numpy(self.labels[indices].astype(np.int64)),
-            "row": torch.tensor(indices),
+            "pixels": torch.from_numpy(pixels),
+            "labels": torch.from_numpy(self.labels[rows].astype(np.int64)),
+            "row": torch.tensor(rows),
         }
         if self.teacher is not None:
-            batch["teacher"] = torch.from_numpy(self.teacher[indices])
+            batch["teacher"] = torch.from_numpy(self.teacher[rows])
         return batch
-
-    def _normalize(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The processor's last two steps, on the whole batch: several times as fast."""
-        mean = torch.tensor(self.processor.image_mean) if self.processor.do_normalize else 0.0
-        std = torch.tensor(self.processor.image_std) if self.processor.do_normalize else 1.0
-        factor = self.processor.rescale_factor if self.processor.do_rescale else 1.0
-        normalized = pixels.float().mul_(factor / std).sub_(mean / std)
-        return normalized.permute(0, 3, 1, 2).contiguous()
 
     def _crop(self, image: PIL.Image.Image) -> np.ndarray:
         crop = self.processor(image, do_rescale=False, do_normalize=False)["pixel_values"][0]
@@ -224,6 +241,33 @@ class AttributeDataset(Dataset):
 
     def _reduce(self, image: PIL.Image.Image) -> np.ndarray:
         return reduce_image(self.processor.process_image(image).transpose(1, 2, 0), self.size)
+
+
+def normalize_pixels(pixels: torch.Tensor, processor: Any) -> torch.Tensor:
+    """
+    Takes the image processor's last two steps, rescaling and normalisation, on a whole batch.
+
+    It is for the process that trains: a loader's workers hand over bytes, a quarter of the floats.
+
+    Args:
+        pixels: uint8 of shape (batch, height, width, 3), on any device.
+        processor: The model's image processor.
+
+    Returns:
+        float32 of shape (batch, 3, height, width), channels last in memory.
+    """
+    mean, std, factor = torch.zeros(3), torch.ones(3), 1.0
+    if processor.do_normalize:
+        # A processor may have one number for all channels.
+        mean = torch.tensor(processor.image_mean).expand(3)
+        std = torch.tensor(processor.image_std).expand(3)
+    if processor.do_rescale:
+        factor = processor.rescale_factor
+    # Whole lines of pixels at a time are several times as fast as three channels.
+    width = pixels.shape[2]
+    scale, shift = ((x / std).repeat(width).to(pixels.device) for x in (factor, mean))
+    values = pixels.flatten(2).float().mul_(scale).sub_(shift)
+    return values.view(pixels.shape).permute(0, 3, 1, 2)
 
 
 def batch_loader(data: Dataset, batch_size: int | None, **options: Any) -> DataLoader:
@@ -241,6 +285,25 @@ def batch_loader(data: Dataset, batch_size: int | None, **options: Any) -> DataL
     return DataLoader(data, batch_size=batch_size, collate_fn=_as_it_is, **options)
 
 
+def raise_errors(batches: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """
+    Raises in the main process what a loader's worker hands over as `{"error": text}`.
+
+    Args:
+        batches: What a loader of `batch_loader` gives.
+
+    Yields:
+        The same batches.
+
+    Raises:
+        UserError: If a worker could not make one.
+    """
+    for batch in batches:
+        if "error" in batch:
+            raise UserError(batch["error"])
+        yield batch
+
+
 def _as_it_is(batch: Any) -> Any:
     return batch
 
@@ -256,7 +319,3 @@ def _chunks(values: Any) -> Iterator[tuple[int, Any]]:
     for chunk in values.chunks:
         yield start, chunk
         start += len(chunk)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,18 +1,20 @@
 """Which images an epoch draws: all once, or some more often, always the same from the same seed."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 from torch.utils.data import Sampler
 
 
-class EpochSampler(Sampler[int]):
+class EpochSampler(Sampler[int | tuple[int, int]]):
     """
-    Indices of one epoch in an order that depends on `seed` and `epoch` alone, from any position on.
+    Rows of one epoch in an order that depends on `seed` and `epoch` alone, from any position on.
 
-    Without probabilities every image comes once. With them, an image of probability p comes
-    floor(n p) or ceil(n p) times in an epoch of n images (systematic resampling, Kitagawa 1996),
-    so that no group's share is left to chance.
+    Without probabilities every row comes once. With them, a row of probability p comes floor(n p)
+    or ceil(n p) times in an epoch of n images (systematic resampling, Kitagawa 1996), so that no
+    group's share is left to chance; it comes as `(row, occurrence)`, the latter how often the epoch
+    drew it before, so that each time can be augmented otherwise.
 
     Args:
         num_samples: Length of the dataset.
@@ -27,15 +29,21 @@ class EpochSampler(Sampler[int]):
         self.epoch = 0
         self.start = 0
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[int | tuple[int, int]]:
         rng = np.random.default_rng((self.seed, self.epoch))
         order = rng.permutation(self.num_samples)
-        if self.probabilities is not None:
-            ends = self.num_samples * np.cumsum(self.probabilities[order])
-            ends[-1] = self.num_samples
-            points = rng.random() + np.arange(self.num_samples)
-            order = rng.permutation(order[np.searchsorted(ends, points, side="right")])
-        yield from order[self.start :].tolist()
+        if self.probabilities is None:
+            yield from order[self.start :].tolist()
+            return
+        ends = self.num_samples * np.cumsum(self.probabilities[order])
+        ends[-1] = self.num_samples
+        points = rng.random() + np.arange(self.num_samples)
+        order = rng.permutation(order[np.searchsorted(ends, points, side="right")])
+        drawn: Counter[int] = Counter()
+        for position, row in enumerate(order.tolist()):
+            if position >= self.start:
+                yield row, drawn[row]
+            drawn[row] += 1
 
     def __len__(self) -> int:
         return self.num_samples - self.start
@@ -74,5 +82,7 @@ def draw_probabilities(
         grouped = group_of >= 0
         mass = np.bincount(group_of[grouped], probabilities[grouped])
         target = mass.sum() / np.count_nonzero(mass)
-        probabilities[grouped] *= target / mass[group_of[grouped]]
+        # A group that lies in sources of share 0 alone stays at 0.
+        scale = np.divide(target, mass, out=np.zeros_like(mass), where=mass > 0)
+        probabilities[grouped] *= scale[group_of[grouped]]
     return probabilities / probabilities.sum()

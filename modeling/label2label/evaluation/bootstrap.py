@@ -88,10 +88,7 @@ def interval_of(draws: FloatArray, estimate: FloatArray) -> FloatArray:
         (2, ...), lower and upper end, NaN where the statistic is undefined throughout.
     """
     undefined = np.isnan(draws).all(axis=0)
-    draws, estimate = np.where(undefined, 0.0, draws), np.where(undefined, 0.0, estimate)
-    # Binned calibration error grows under resampling: its draws are moved back onto the estimate.
-    # For accuracies this changes nothing that is printed.
-    centred = draws - np.nanmean(draws, axis=0) + estimate
+    centred = np.where(undefined, 0.0, _centred(draws, estimate))
     tail = (1 - LEVEL) / 2 * 100
     return np.where(undefined, np.nan, np.nanpercentile(centred, [tail, 100 - tail], axis=0))
 
@@ -155,24 +152,40 @@ def paired_comparison(
     return {
         "difference": float(estimate),
         "interval": interval_of(draws, estimate).tolist(),
-        "p_value": float(p_values(draws)),
+        "p_value": float(p_values(draws, estimate)),
     }
 
 
-def p_values(draws: FloatArray) -> FloatArray:
+def p_values(draws: FloatArray, estimate: FloatArray) -> FloatArray:
     """How often resampling alone would turn a difference's sign, on either side.
+
+    The draws are centred on the estimate, as for `interval_of`: the two do not contradict each
+    other.
 
     Args:
         draws: (resamples, ...) of the difference, NaN where it is undefined.
+        estimate: (...), the difference on the images themselves.
 
     Returns:
         (...): twice the share of resamples on the lesser side of zero, at least 1 / resamples and
         at most 1. Resamples in which the difference is undefined are left out; NaN where it is
         undefined in all of them.
     """
+    draws = _centred(draws, estimate)
     lesser_side = np.minimum((draws <= 0).sum(axis=0), (draws >= 0).sum(axis=0))
     defined = (~np.isnan(draws)).sum(axis=0)
     return np.minimum(ratio(np.maximum(2 * lesser_side, 1), defined), 1.0)
+
+
+def _centred(draws: FloatArray, estimate: FloatArray) -> FloatArray:
+    """Draws moved so that their mean is the estimate.
+
+    Binned calibration error grows under resampling. Of accuracies, whose draws are centred already,
+    this changes nothing that is printed.
+    """
+    drawn = np.isfinite(draws)
+    mean = ratio(np.where(drawn, draws, 0.0).sum(axis=0), drawn.sum(axis=0))
+    return draws - mean + estimate
 
 
 def _resampled_weights(clusters: IntArray, resamples: int, seed: int) -> Iterator[FloatArray]:

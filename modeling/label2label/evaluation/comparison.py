@@ -43,12 +43,12 @@ def compare_predictions(
         A dictionary for JSON. `overall`: score to its comparison; `per_attribute`: attribute to
         that of its accuracy; `groups`: column to `per_group`, `per_attribute` (attribute to group)
         and `gap`; `attributes_left_out`. A comparison holds `model`, `other`, `difference`, its
-        `interval` and `p_value` (twice the share of resamples on the lesser side of zero, at
-        least 1 / resamples), None where undefined, and by group `num_images` with a known label
-        and `small` (under 30).
+        `interval` and `p_value` (as `interval_of` and `p_values` give them), None where undefined,
+        and by group `num_images` with a known label and `small` (under 30).
 
     Raises:
-        UserError: if the predictions are not of the same labelled images, or share no attribute.
+        UserError: if the predictions are not of the same labelled images, or share no attribute of
+            which a label is known.
     """
     names = [name for name in model.names if name in other.names]
     if not names:
@@ -60,8 +60,13 @@ def compare_predictions(
             f"predictions of {len(first[1])} and {len(second[1])} images cannot be paired: they "
             "must be of the same images, in the same order, with the same labels"
         )
-    clusters = clusters_of(model.identities or [None] * len(first[1]))
     labels = first[1]
+    if (labels == IGNORE_INDEX).all():
+        raise UserError(
+            f"no attribute that the two models share has a known label ({', '.join(names)}): there "
+            "is nothing to compare"
+        )
+    clusters = clusters_of(model.identities or [None] * len(labels))
     return jsonable(
         {
             **_compare_overall(first[0], second[0], labels, names, clusters, resamples),
@@ -172,13 +177,14 @@ def _paired(
 
     once = np.ones((1, len(clusters)))
     mine, others = first(once), second(once)
+    estimates = {name: mine[name][0] - others[name][0] for name in mine}
     return {
         name: {
             "model": mine[name][0],
             "other": others[name][0],
-            "difference": mine[name][0] - others[name][0],
-            "interval": interval_of(draws, mine[name][0] - others[name][0]),
-            "p_value": p_values(draws),
+            "difference": estimates[name],
+            "interval": interval_of(draws, estimates[name]),
+            "p_value": p_values(draws, estimates[name]),
         }
         for name, draws in bootstrap_draws(differences, clusters, resamples).items()
     }

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from fairlearn.metrics import MetricFrame, count, selection_rate
 from sklearn.metrics import accuracy_score
 
@@ -213,7 +214,8 @@ def _attribute_scores(
         },
         y_true=labels[known],
         y_pred=(probabilities[known] > THRESHOLD).astype(int),
-        sensitive_features=column[known],
+        # As an array, one row would lose its axis in fairlearn.
+        sensitive_features=pd.Series(column[known], dtype=object),
     ).by_group
     counted = by_group[by_group["count"] >= MINIMUM_IMAGES]
 

@@ -24,7 +24,7 @@ def age_bands(ages: Sequence[int | None]) -> list[str | None]:
     """Name the band of each age: 0-4, 5-14, 15-29, 30-44, 45-59, 60+.
 
     Args:
-        ages: in years; None where unknown.
+        ages: in years; None or NaN where unknown.
 
     Returns:
         One band an age; None where the age is unknown or negative.
@@ -38,7 +38,7 @@ def shared_age_bands(ages: Sequence[int | None], groups: Sequence[str | None]) -
     Groups under 30 images, which are not compared, do not widen a band.
 
     Args:
-        ages: in years; None where unknown.
+        ages: in years; None or NaN where unknown.
         groups: one group an image; None where unknown.
 
     Returns:
@@ -196,7 +196,8 @@ def _name_bands(ages: Sequence[int | None], edges: Sequence[int]) -> list[str | 
     names.append(f"{edges[-1]}+")
 
     def band(age: int | None) -> str | None:
-        if age is None or age < edges[0]:
+        # So written that NaN has no band.
+        if age is None or not age >= edges[0]:
             return None
         return names[int(np.searchsorted(edges, age, side="right")) - 1]
 

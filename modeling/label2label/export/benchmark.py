@@ -202,6 +202,7 @@ def run_benchmark(
     from label2label.export.onnx_export import export_onnx
     from label2label.prediction.torch_backend import TorchBackend
 
+    model = find_folder(model)
     rounds = dict.fromkeys(BATCHES, 2) if quick else ROUNDS
     seconds = 0.05 if quick else ROUND_SECONDS
     with tempfile.TemporaryDirectory(prefix="label2label-benchmark-") as scratch:
@@ -241,6 +242,28 @@ def run_benchmark(
         "ratios": ratios,
         "profile": profile,
     }
+
+
+def find_folder(model: str) -> str:
+    """The folder of a model, fetched where it is a Hub id.
+
+    Args:
+        model: folder or Hub id.
+
+    Returns:
+        The folder; of a Hub id, that of its snapshot in the Hub's cache.
+
+    Raises:
+        UserError: the model cannot be loaded.
+    """
+    from huggingface_hub import snapshot_download
+
+    from label2label.prediction.loading import load_model
+
+    load_model(model)  # says in one line what is no model
+    if Path(model).is_dir():
+        return model
+    return snapshot_download(model, allow_patterns=["*.json", "*.safetensors"])
 
 
 def _measure(

@@ -117,7 +117,7 @@ def our_rows(
 
     Args:
         title: of the model, for people.
-        model: its folder, or a Hub id.
+        model: its folder.
         names: of `OURS` or of `TINY`.
         folder: to write to.
         int8: a file that `label2label export --int8` wrote; without one, a model is calibrated by

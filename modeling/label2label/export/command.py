@@ -8,15 +8,12 @@ from pathlib import Path
 
 from label2label.checkpoints import find_checkpoint
 from label2label.errors import UserError
+from label2label.export import BACKBONE_FILE, FLOAT_FILE, INT8_FILE
 from label2label.export.ncnn_export import NCNN_FILES, export_ncnn
 from label2label.export.onnx_export import export_onnx
 from label2label.export.web import WEB_FILES, fetch_web_files, write_page_file
 from label2label.files import sha256
 from label2label.prediction.torch_backend import TorchBackend
-
-FLOAT_FILE = "model.onnx"
-INT8_FILE = "model_int8.onnx"
-BACKBONE_FILE = "backbone.onnx"
 
 
 def export_command(args: argparse.Namespace) -> int:

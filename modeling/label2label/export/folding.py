@@ -23,9 +23,9 @@ def fold_batch_norms(
         model: in evaluation mode; it is left as it is.
 
     Returns:
-        A copy with the same outputs and without BatchNorm.
+        A copy with the same outputs and without BatchNorm, on the CPU as what it is exported by.
     """
-    model = copy.deepcopy(model).eval()
+    model = copy.deepcopy(model).cpu().eval()
     for module in model.modules():
         convolution = getattr(module, "convolution", None)
         normalization: Any = getattr(module, "normalization", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -57,7 +58,8 @@ def quantize_onnx(
 
     Where probabilities change by more than the tolerance, each layer is quantised alone, and the
     layers that change them most stay in float: 1, 2, 4, ... of them, until the change is small
-    enough. Activations are measured once, and a few faces rank the layers.
+    enough. A few faces rank the layers. Activations are measured once; before ONNX Runtime 1.27,
+    which cannot keep their ranges, each time, to the same end.
 
     Args:
         path: an exported float model.
@@ -83,6 +85,10 @@ def quantize_onnx(
         quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
         nodes = onnx.load(prepared).graph.node
         layers = [node.name for node in nodes if node.op_type in LAYERS]
+        # The ranges of activations are the same whatever is quantised.
+        cache = {"calibration_cache_path": str(Path(scratch, "ranges.json"))}
+        if not cache.keys() <= inspect.signature(quantize_static).parameters.keys():
+            cache = {}
 
         def change(float_layers: Iterable[str], faces: int | None = None) -> float:
             """Quantise all other layers, and measure by so many of the held-out faces."""
@@ -97,8 +103,7 @@ def quantize_onnx(
                     activation_type=QuantType.QUInt8,
                     weight_type=QuantType.QInt8,
                     nodes_to_exclude=with_followers(nodes, float_layers),
-                    # The ranges of activations are the same whatever is quantised.
-                    calibration_cache_path=str(Path(scratch, "ranges.json")),
+                    **cache,
                 )
             keep_metadata(path, output, weights_sha256)
             probabilities = predict_in_batches(OnnxBackend(output), crops[held_out][:faces])

@@ -42,7 +42,7 @@ def export_ncnn(model: Any, preprocessing: Any, folder: Path) -> None:
         raise UserError(
             "ncnn's files are made by pnnx: install label2label with its extra [runtimes]"
         ) from error
-    wrapper = ProbabilityModel(fold_batch_norms(model).cpu(), preprocessing).eval()
+    wrapper = ProbabilityModel(fold_batch_norms(model), preprocessing).eval()
     pixels = wrapper.example_pixels(preprocessing.crop_size)[:1]
     with tempfile.TemporaryDirectory() as scratch:
         with quiet(), torch.no_grad():

@@ -155,6 +155,7 @@ def translate(
         The model, without paths of this machine.
 
     Raises:
+        ModuleNotFoundError: onnxscript is not installed.
         UserError: torch cannot translate the module, or not to the opset.
     """
     batch = torch.export.Dim("batch")
@@ -170,6 +171,8 @@ def translate(
                 dynamic_shapes={name: {0: batch} for name in inputs},
                 verbose=False,
             )
+    except ModuleNotFoundError:
+        raise  # onnxscript is not installed, which is no fault of the model
     except Exception as error:  # torch.export and onnxscript raise errors of many kinds
         raise UserError(f"this model cannot be translated to ONNX: {join_lines(error)}") from error
     translated = without_debug_information(program.model_proto)

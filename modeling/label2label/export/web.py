@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from typing import Any
 from label2label.data.vocabulary import ATTRIBUTE_GROUPS
 from label2label.errors import UserError
 from label2label.faces import detection
+from label2label.files import sha256
 from label2label.prediction.photos import join_lines
 from label2label.prediction.preprocessing import Preprocessing
 
@@ -126,8 +126,7 @@ def describe_page(folder: Path, model: str, preprocessing: Preprocessing) -> dic
 def has_runtime(folder: Path) -> bool:
     """Whether a folder holds the pinned files of onnxruntime-web."""
     return all(
-        (folder / name).is_file()
-        and hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+        (folder / name).is_file() and sha256(folder / name) == digest
         for name, digest in RUNTIME_SHA256.items()
     )
 

@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
 )
 
 from label2label.errors import UserError
+from label2label.prediction.photos import join_lines
 
 _QUOTA = re.compile(
     r"storage|quota|limit reached|exceed|too large|upgrade your plan", re.IGNORECASE
@@ -75,7 +76,7 @@ def explain(error: BaseException, repo_id: str) -> str:
         if "/xet-" in str(error) and "404" in str(error):
             return f"{constants.ENDPOINT} does not speak Xet: set HF_HUB_DISABLE_XET=1"
         return (
-            f"the Hub at {constants.ENDPOINT} cannot be reached ({one_line(error)}): check the "
+            f"the Hub at {constants.ENDPOINT} cannot be reached ({join_lines(error)}): check the "
             f"network, and HF_ENDPOINT if it is set; then {AGAIN}"
         )
     if isinstance(error, json.JSONDecodeError):
@@ -83,7 +84,7 @@ def explain(error: BaseException, repo_id: str) -> str:
             f"what answers at {constants.ENDPOINT} is not the Hub: check HF_ENDPOINT if it is set, "
             "and whether a proxy asks for a login"
         )
-    text = one_line(error)
+    text = join_lines(error)
     if "LFS batch API" in text and _QUOTA.search(text):
         return _quota(repo_id, text)
     return f"{repo_id} was not uploaded: {text}"
@@ -115,13 +116,13 @@ def _explain_status(error: HfHubHTTPError, repo_id: str) -> str:
     if isinstance(error, RepositoryNotFoundError) or status in (401, 404):
         return f"{repo_id} does not exist, or the token may not see it"
     if isinstance(error, BadRequestError) or status == 400:
-        return f"the Hub refuses {repo_id}{_because(said or one_line(error))}"
+        return f"the Hub refuses {repo_id}{_because(said or join_lines(error))}"
     if status >= 500:
         return (
             f"the Hub failed with status {status}{_because(said)}; nothing of {repo_id} was "
             f"committed: {AGAIN}"
         )
-    return f"{repo_id} was not uploaded: {one_line(error)}"
+    return f"{repo_id} was not uploaded: {join_lines(error)}"
 
 
 def _quota(repo_id: str, said: str) -> str:
@@ -141,8 +142,3 @@ def _innermost(error: BaseException) -> BaseException:
     while isinstance(error, RuntimeError) and error.__cause__ is not None:
         error = error.__cause__
     return error
-
-
-def one_line(error: BaseException) -> str:
-    """An error's text without line breaks, 300 characters at most; its type where it has none."""
-    return " ".join(str(error).split())[:300] or type(error).__name__

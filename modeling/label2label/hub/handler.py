@@ -11,12 +11,14 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import functools
 import http.client
 import io
 import ipaddress
 import socket
 import ssl
 import sys
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -31,9 +33,16 @@ sys.path.append(str(Path(__file__).resolve().parent))
 MAX_BYTES = 20_000_000  # of an image that is fetched
 MAX_PIXELS = 50_000_000
 MAX_FACES = 32
-TIMEOUT = 10.0  # seconds, of each request for an image
+TIMEOUT = 10.0  # seconds, to fetch an image, redirects included
 REDIRECTS = 3
 UNKNOWN = -100  # a label that is not known
+
+# IPv6 addresses that carry an IPv4 one, to which a gateway may pass on: IPv4-compatible and -mapped
+# ones, NAT64, Teredo and 6to4.
+_CARRIERS = [
+    ipaddress.ip_network(network)
+    for network in ("::/96", "::ffff:0:0/96", "64:ff9b::/96", "2001::/32", "2002::/16")
+]
 
 
 class EndpointHandler:
@@ -47,7 +56,9 @@ class EndpointHandler:
         folder = path or str(Path(__file__).resolve().parent)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
-        model = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=True)
+        model = AutoModelForImageClassification.from_pretrained(
+            folder, trust_remote_code=True, dtype=torch.float32
+        )
         self.model = model.eval().to(device)
         self.labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
         self._detector: Any = None
@@ -61,7 +72,7 @@ class EndpointHandler:
                 or an http(s) address. `parameters`, all optional: `top_k`, how many attributes to
                 tell; `threshold`, least score to tell, 0 to 1; `detect_faces`, to find the faces of
                 a photo first; `known_labels`, `{attribute: true or false}` that the caller knows
-                and that condition the others.
+                and that condition the others (where the model's head is `label2label`).
 
         Returns:
             `[{"label": name, "score": probability}]`, highest first. With `detect_faces` one
@@ -74,7 +85,10 @@ class EndpointHandler:
         """
         if "inputs" not in data:
             raise ValueError("the request has no `inputs`: an image, its base64 text or its URL")
-        options = _Options(dict(data.get("parameters") or {}), self.labels)
+        parameters = data.get("parameters") or {}
+        if not isinstance(parameters, dict):
+            raise ValueError("parameters is an object, of names and values")
+        options = _Options(dict(parameters), self.labels)
         inputs = data["inputs"]
         images = [_read_image(item) for item in (inputs if isinstance(inputs, list) else [inputs])]
         answer = self._with_faces if options.detect_faces else self._whole_images
@@ -145,7 +159,7 @@ class _Options:
             top_k = parameters.pop("top_k", None)
             self.top_k = len(labels) if top_k is None else int(top_k)
             self.threshold = float(parameters.pop("threshold", 0.0))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"top_k and threshold are numbers: {error}") from error
         if self.top_k < 1 or not 0 <= self.threshold <= 1:
             raise ValueError("top_k is 1 or more, and threshold from 0 to 1")
@@ -212,6 +226,41 @@ def _decode_base64(text: str) -> bytes:
         raise ValueError("the text is neither base64 nor an http(s) address") from error
 
 
+def _seconds_left(deadline: float) -> float:
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
+        raise TimeoutError("timed out")
+    return seconds
+
+
+class _TimedReader(io.RawIOBase):
+    """What a socket receives until a deadline, which a server that drips bytes cannot put off."""
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self._sock, self._deadline = sock, deadline
+        self._file = sock.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(_seconds_left(self._deadline))
+        return self._file.readinto(buffer)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    """An answer whose head and body are read until a deadline."""
+
+    def __init__(self, sock: socket.socket, deadline: float, **kwargs: Any) -> None:
+        super().__init__(sock, **kwargs)
+        self.fp.close()
+        self.fp = io.BufferedReader(_TimedReader(sock, deadline))
+
+
 class _Connection(http.client.HTTPConnection):
     """A connection to addresses that were checked, whatever the host's name leads to by now.
 
@@ -220,18 +269,25 @@ class _Connection(http.client.HTTPConnection):
         port: of the address; that of the scheme by default.
         secure: whether to speak TLS.
         addresses: IP addresses of the host, the first of which that answers is taken.
+        deadline: by which the answer must be read, in seconds of `time.monotonic`.
     """
 
-    def __init__(self, host: str, port: int | None, secure: bool, addresses: list[str]) -> None:
+    def __init__(
+        self, host: str, port: int | None, secure: bool, addresses: list[str], deadline: float
+    ) -> None:
         self.default_port = 443 if secure else 80
-        super().__init__(host, port or self.default_port, timeout=TIMEOUT)
-        self._secure, self._addresses = secure, addresses
+        super().__init__(host, port or self.default_port)
+        self._secure, self._addresses, self._deadline = secure, addresses, deadline
+        self.response_class = functools.partial(  # type: ignore[assignment]
+            _Response, deadline=deadline
+        )
 
     def connect(self) -> None:
         """Open the socket; no name is resolved."""
         for address in self._addresses:
             try:
-                self.sock = socket.create_connection((address, self.port), self.timeout)
+                seconds = _seconds_left(self._deadline)
+                self.sock = socket.create_connection((address, self.port), seconds)
                 break
             except OSError as error:
                 failed = error
@@ -239,18 +295,21 @@ class _Connection(http.client.HTTPConnection):
             raise failed
         if self._secure:
             context = ssl.create_default_context()
+            self.sock.settimeout(_seconds_left(self._deadline))
             self.sock = context.wrap_socket(self.sock, server_hostname=self.host)
 
 
 def _fetch(url: str) -> bytes:
     """Bytes behind an address that is public, as are those that it redirects to."""
+    deadline = time.monotonic() + TIMEOUT
     for _ in range(REDIRECTS + 1):
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("the address of an image starts with http:// or https://")
         # No proxy: behind one, the addresses that are checked would not be those that are asked.
         addresses = _public_addresses(parts.hostname)
-        connection = _Connection(parts.hostname, parts.port, parts.scheme == "https", addresses)
+        is_secure = parts.scheme == "https"
+        connection = _Connection(parts.hostname, parts.port, is_secure, addresses, deadline)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         try:
             with contextlib.closing(connection):
@@ -281,6 +340,11 @@ def _public_addresses(host: str) -> list[str]:
         found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, None)]
     except OSError as error:
         raise ValueError(f"the image's host {host} cannot be found") from error
-    if not all(ipaddress.ip_address(address.partition("%")[0]).is_global for address in found):
+    if not all(_is_public(address.partition("%")[0]) for address in found):
         raise ValueError(f"the image's host {host} is not on the public network")
     return list(dict.fromkeys(found))
+
+
+def _is_public(address: str) -> bool:
+    ip = ipaddress.ip_address(address)
+    return ip.is_global and not any(ip in network for network in _CARRIERS)

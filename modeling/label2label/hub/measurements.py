@@ -48,7 +48,7 @@ class Measurements:
     def __init__(self, model: Path, results: Path) -> None:
         self.name = model.resolve().name
         self.config = read_json(model / "config.json")
-        self.attributes: list[str] = list(self.config.get("id2label", {}).values())
+        self.attributes = attribute_names(self.config)
         self.weights_sha256 = digest(model / "model.safetensors")
         own = results / self.name
         paths = [path for folder in (results, own) for path in sorted(folder.glob("*.json"))]
@@ -117,6 +117,19 @@ class Measurements:
         model = result.get("model") if isinstance(result, dict) else None
         sha256 = model.get("weights_sha256") if isinstance(model, dict) else None
         return sha256 in (None, self.weights_sha256)
+
+
+def attribute_names(config: Mapping[str, Any]) -> list[str]:
+    """A model's attributes in the order of its logits, whatever the order in its config's file.
+
+    Args:
+        config: what its `config.json` holds.
+
+    Returns:
+        Their names; none where the config names none.
+    """
+    names = config.get("id2label", {})
+    return [names[index] for index in sorted(names, key=int)]
 
 
 def dataset_title(evaluation: Mapping[str, Any]) -> str:

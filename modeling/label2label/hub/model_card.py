@@ -53,7 +53,12 @@ from label2label.hub.card_text import (
     UTKFACE,
 )
 from label2label.hub.emissions import CORES, estimate_emissions
-from label2label.hub.measurements import CardSection, Measurements, read_json
+from label2label.hub.measurements import (
+    CardSection,
+    Measurements,
+    attribute_names,
+    read_json,
+)
 
 
 def summary_section(measured: Measurements) -> CardSection:
@@ -188,7 +193,7 @@ def card_for_repository(model: Path, repo_id: str) -> str:
         return name_repository(with_plots(text, model / PLOTS, model), repo_id)
     config = read_json(model / "config.json")
     kind = config.get("model_type", "label2label")
-    names = list(config.get("id2label", {}).values())
+    names = attribute_names(config)
     quoted = f'"{repo_id}"'
     if kind == "mobilefacenet":
         body = BACKBONE.format(model=quoted, size=config.get("image_size", 112))

@@ -15,6 +15,7 @@ from transformers.utils import logging
 import label2label
 from label2label import models
 from label2label.errors import UserError
+from label2label.hub.measurements import read_json
 from label2label.hub.model_card import card_for_repository
 from label2label.hub.refusals import Content, refuse_unsafe_files
 from label2label.hub.repository import Repository, check_repo_id, list_folder
@@ -68,7 +69,7 @@ def model_repository(folder: Path, repo_id: str, onnx: Path | None = None) -> Re
             looks like a secret, a pickle, data or an image of a restricted set.
     """
     repo_id = check_repo_id(repo_id)
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     kind = config.get("model_type")
     if kind not in AUTO_CLASSES:
         raise UserError(f"{folder} holds a model of type {kind!r}, not {' or '.join(AUTO_CLASSES)}")
@@ -80,7 +81,7 @@ def model_repository(folder: Path, repo_id: str, onnx: Path | None = None) -> Re
     logging.set_verbosity_error()  # what is wrong with a folder is said in one line
     load_model(folder) if kind == "label2label" else _load_backbone(folder)
 
-    processor = _read_json(folder / "preprocessor_config.json")
+    processor = read_json(folder / "preprocessor_config.json")
     files: dict[str, Content] = {
         path: content for path, content in held.items() if not path.endswith((".py", ".onnx"))
     }
@@ -120,7 +121,7 @@ def _config_bytes(config: dict[str, Any], classes: Mapping[str, type]) -> bytes:
     public["auto_map"] = {
         name: f"{cls.__module__.rpartition('.')[2]}.{cls.__name__}" for name, cls in classes.items()
     }
-    return (json.dumps(public, indent=2, sort_keys=True) + "\n").encode()
+    return (json.dumps(public, indent=2) + "\n").encode()
 
 
 def _without_paths(value: Any) -> Any:
@@ -167,10 +168,3 @@ def _onnx_files(
 
         refuse_foreign_exports(folder, list(found.values()))
     return {f"onnx/{name}": path for name, path in found.items()}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read, so this is no model folder: {error}") from error

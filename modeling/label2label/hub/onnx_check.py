@@ -8,14 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from label2label.errors import UserError
+from label2label.export import BACKBONE_FILE, INT8_FILE
 from label2label.files import sha256
 from label2label.prediction.onnx_backend import OnnxBackend
 from label2label.prediction.preprocessing import WEIGHTS_KEY
 from label2label.prediction.torch_backend import TorchBackend
-
-# As `label2label export` names them.
-BACKBONE_FILE = "backbone.onnx"
-INT8_FILE = "model_int8.onnx"
 
 TOLERANCE = 1e-2  # of a probability; exports in float differ by 1e-5, other weights by 0.1
 

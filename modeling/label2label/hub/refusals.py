@@ -28,7 +28,7 @@ _SECRET_CONTENTS = {
     "a GitHub token": rb"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{50,})\b",
     "a Google API key": rb"\bAIza[0-9A-Za-z_\-]{35}\b",
     "a Slack token": rb"\bxox[abprs]-[0-9A-Za-z\-]{10,}",
-    "an API key": rb"\bsk-(?:proj-|ant-[a-z0-9]+-)?[A-Za-z0-9_]{32,}\b",
+    "an API key": rb"\bsk-[A-Za-z0-9_\-]{32,}",
     "a password in a URL": rb"\b[a-z][a-z0-9+.\-]*://[^\s/:@\"'<>]+:[^\s/:@\"'<>{}$]{6,}@",
 }
 # Not text: a token in them would be there by chance. They are checked for being what they say.

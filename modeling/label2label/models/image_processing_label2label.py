@@ -128,7 +128,8 @@ class Label2LabelImageProcessor(PilBackend):
         Raises:
             ValueError: If the attributes' names are unknown, or the logits are not theirs.
         """
-        names = self.attributes or list((id2label or {}).values())
+        id2label = id2label or {}
+        names = self.attributes or [id2label[i] for i in sorted(id2label, key=int)]
         if not names:
             raise ValueError(
                 "this image processor does not know the attributes' names: give "

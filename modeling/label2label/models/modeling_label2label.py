@@ -123,7 +123,7 @@ class LogitBatchNorm(nn.BatchNorm1d):
             mean = (logits * guessed).sum(dim=0) / count
             variance = ((logits - mean).square() * guessed).sum(dim=0) / count
             with torch.no_grad():
-                share = self.momentum * (count > 1)
+                share = self.momentum * (count > 1).to(mean.dtype)
                 unbiased = variance * count / (count - 1).clamp(min=1)
                 self.running_mean.lerp_(mean, share)
                 self.running_var.lerp_(unbiased, share)
@@ -230,6 +230,9 @@ class Label2LabelPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ("Label2LabelDecoderLayer",)
     _supports_sdpa = True
+    # From `**kwargs` transformers' Trainer would conclude that the loss is divided by the number of
+    # items that it hands over, and not divide by the steps of gradient accumulation itself.
+    accepts_loss_kwargs = False
 
     def save_pretrained(self, save_directory, **kwargs):
         """Saves weights, config and the code that loads them, reachable by every Auto class."""
@@ -302,7 +305,7 @@ class Label2LabelModel(Label2LabelPreTrainedModel):
                 Normalised faces.
             known_labels (`torch.Tensor` of shape `(batch, attributes)`, *optional*):
                 Words given by the caller, 1 or 0, or -100 where unknown; they replace the
-                pseudo-labels.
+                pseudo-labels. Only the `"label2label"` head reads them.
             mixup (`tuple`, *optional*):
                 In training: labels of the two images of each mixup, both of shape `(batch,
                 attributes)`, and the first one's weight in 0..1. The words are then mixed too.
@@ -314,7 +317,7 @@ class Label2LabelModel(Label2LabelPreTrainedModel):
         """
         if output_attentions is None:
             output_attentions = self.config.output_attentions
-        feature_map = self.backbone(pixel_values).feature_maps[-1]
+        feature_map = self.backbone(pixel_values, return_dict=True).feature_maps[-1]
         if self.config.head_type == "fc":
             return Label2LabelModelOutput(last_hidden_state=feature_map.mean(dim=(2, 3)))
 
@@ -408,7 +411,7 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
                 1, 0, soft in between, or -100 to ignore. With them a loss is returned.
             known_labels (`torch.Tensor` of shape `(batch, attributes)`, *optional*):
                 Words given by the caller, 1 or 0, or -100 where unknown. They condition the other
-                attributes.
+                attributes with the `"label2label"` head; the other heads ignore them.
             mixup_labels (`torch.Tensor` of shape `(batch, attributes)`, *optional*):
                 In training, labels of the images that `pixel_values` were mixed up with.
             mixup_weight (`float`, *optional*):
@@ -438,6 +441,7 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
             known_labels=known_labels,
             mixup=mixup,
             output_attentions=output_attentions,
+            return_dict=True,
         )
         if self.config.head_type == "query2label":
             logits = outputs.query_logits
@@ -474,7 +478,7 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
 
         Args:
             frequencies (`torch.FloatTensor` of shape `(attributes,)`): Share of images that have
-            it, 0..1.
+                it, 0..1.
         """
         log_odds = torch.logit(frequencies, eps=0.01)
         if self.config.head_type == "fc":

@@ -139,8 +139,8 @@ class MobileFaceNetEncoder(nn.Module):
             pixel_values (`torch.FloatTensor` of shape `(batch, channels, height, width)`).
 
         Returns:
-            `tuple[torch.FloatTensor]`: the feature map after each of `config.stage_names`, at
-            strides 2 to 16.
+            `tuple[torch.FloatTensor]`: the feature map after each of `config.stage_names`; in the
+            paper's network at strides 2 to 16.
 
         Raises:
             ValueError: If the image does not have `config.num_channels` channels.
@@ -196,10 +196,11 @@ class MobileFaceNetModel(MobileFaceNetPreTrainedModel):
         super().__init__(config)
         self.encoder = MobileFaceNetEncoder(config)
         channels = self.encoder.num_features[-1]
+        stride = 2 * math.prod(stage[-1] for stage in config.stages)  # the stem's, and the stages'
         self.global_depthwise = MobileFaceNetConvLayer(
             channels,
             channels,
-            kernel_size=math.ceil(config.image_size / 16),
+            kernel_size=math.ceil(config.image_size / stride),
             groups=channels,
             padding=0,
         )

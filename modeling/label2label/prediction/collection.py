@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -43,7 +44,7 @@ def list_collection(data: str) -> Iterator[ImageLocation]:
     Args:
         data: a folder of photos, searched recursively; a folder with `data/*.parquet`, as a script
             of `datasets_scripts/` writes; or a glob, `**` included, of photos, folders of them, or
-            Parquet files.
+            Parquet files. A folder that matches is searched, whatever matches in it.
 
     Yields:
         The images; names of files as they are, without opening them.
@@ -62,7 +63,7 @@ def list_collection(data: str) -> Iterator[ImageLocation]:
         if matches and all(match.suffix == ".parquet" for match in matches):
             found = _list_shards(matches, root)
         else:
-            found = _list_files(matches, root)
+            found = _list_files(_without_contents(matches), root)
     first = next(found, None)
     if first is None:
         raise UserError(f"--data {data}: no images there; it takes a folder, a glob or a dataset")
@@ -85,9 +86,15 @@ def collection_root(data: str) -> Path:
     return parents[0]
 
 
+def _without_contents(matches: list[Path]) -> list[Path]:
+    """Matches of a glob but those in a folder that matches too, which is searched for itself."""
+    folders = {match for match in matches if os.path.isdir(match)}
+    return [match for match in matches if folders.isdisjoint(match.parents)]
+
+
 def _list_files(paths: Iterable[Path], root: Path) -> Iterator[ImageLocation]:
     for path in iter_photos(paths):
-        if not path.is_dir():  # a folder without photos
+        if not os.path.isdir(path):  # a folder without photos
             yield ImageLocation(str(path.relative_to(root)))
 
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedConfig
 
 from label2label.checkpoints import find_checkpoint
@@ -26,7 +27,7 @@ def load_model(
         name: a folder, a Hub id, or the name of a model that ships with the package.
 
     Returns:
-        The model, in evaluation mode, and its processor.
+        The model, in float32 and evaluation mode, and its processor.
 
     Raises:
         UserError: a file is missing or damaged, the weights do not match the config, or it is
@@ -50,7 +51,7 @@ def load_model(
             )
         processor = Label2LabelImageProcessor.from_pretrained(name)
         loaded: Any = Label2LabelForImageClassification.from_pretrained(
-            name, output_loading_info=True
+            name, output_loading_info=True, dtype=torch.float32
         )
     except UserError:
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -81,21 +82,13 @@ def read_photo(photo: str | Path | bytes) -> np.ndarray:
         uint8 array (height, width, 3), 0 to 255.
 
     Raises:
-        UserError: the file is missing, a folder, empty, no image, damaged, too large to be safe or
-            too small to show a face. The text does not repeat the path.
+        UserError: the file is missing, a folder, out of reach, empty, no image, damaged, too large
+            to be safe or too small to show a face. The text does not repeat the path.
     """
-    if not isinstance(photo, bytes):
-        photo = Path(photo)
-        if photo.is_dir():
-            raise UserError("no photos in this folder")
-        if not photo.exists():
-            raise UserError("no such file")
-        if not photo.is_file():
-            raise UserError("not a regular file")
     try:
-        if (len(photo) if isinstance(photo, bytes) else photo.stat().st_size) == 0:
+        if (len(photo) if isinstance(photo, bytes) else file_size(Path(photo))) == 0:
             raise UserError("the file is empty")
-        with open_image(io.BytesIO(photo) if isinstance(photo, bytes) else photo) as image:
+        with open_image(io.BytesIO(photo) if isinstance(photo, bytes) else Path(photo)) as image:
             return np.asarray(convert_to_rgb(image))
     except UserError:
         raise
@@ -111,6 +104,28 @@ def read_photo(photo: str | Path | bytes) -> np.ndarray:
         raise UserError("not enough memory to decode this image") from error
     except Exception as error:  # Pillow's decoders raise errors of many kinds on damaged files
         raise UserError(f"damaged or truncated image ({join_lines(error)})") from error
+
+
+def file_size(path: Path) -> int:
+    """Size of a regular file in bytes.
+
+    Args:
+        path: of the file; it is not opened, so that a pipe does not wait for a writer.
+
+    Raises:
+        UserError: it is missing, a folder or no regular file, or the system cannot tell.
+    """
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # of a null byte
+        raise UserError("no such file") from error
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}") from error
+    if stat.S_ISDIR(found.st_mode):
+        raise UserError("no photos in this folder")
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError("not a regular file")
+    return found.st_size
 
 
 def open_image(file: Path | io.BytesIO) -> Image.Image:

@@ -47,12 +47,21 @@ class Preprocessing:
 
         Returns:
             The description.
+
+        Raises:
+            UserError: the processor does not resize by the image's shorter side.
         """
+        shortest_edge = processor.size.get("shortest_edge")
+        if shortest_edge is None:
+            raise UserError(
+                'the image processor must resize by the shorter side: give its "size" in '
+                'preprocessor_config.json a "shortest_edge"'
+            )
         thresholds = dict(zip(processor.attributes or (), processor.thresholds or (), strict=False))
         return cls(
             attributes=list(attributes),
             thresholds=[thresholds.get(name, 0.5) for name in attributes],
-            shortest_edge=processor.size["shortest_edge"],
+            shortest_edge=shortest_edge,
             crop_size=processor.crop_size["height"],
             image_mean=list(processor.image_mean),
             image_std=list(processor.image_std),

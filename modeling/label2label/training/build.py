@@ -11,7 +11,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoBackbone, AutoConfig
 
 from label2label.checkpoints import find_checkpoint
-from label2label.errors import UserError
+from label2label.errors import UserError, first_line
 from label2label.models import (
     Label2LabelConfig,
     Label2LabelForImageClassification,
@@ -114,9 +114,8 @@ def load_backbone(name: str) -> Any:
         backbone_class = type(AutoBackbone.from_config(config))
         backbone = backbone_class.from_pretrained(name, dtype=torch.float32)
     except Exception as error:  # the Hub's client raises its transport's errors as they are
-        first = str(error).strip().splitlines()[0]
         raise UserError(
-            f"{name}: cannot be loaded as a backbone ({first}); "
+            f"{name}: cannot be loaded as a backbone ({first_line(error)}); "
             "make one with `label2label convert CHECKPOINT OUT`"
         ) from error
     if Path(name).is_dir():

@@ -18,6 +18,7 @@ from label2label.errors import UserError
 class Progress:
     """Where a run stands: what a resumed run needs beside weights and optimizer."""
 
+    processes: int = 1  # that share each epoch
     epoch: int = 0
     step_in_epoch: int = 0
     step: int = 0
@@ -35,7 +36,19 @@ class Progress:
         return dataclasses.asdict(self) | {"loss_sum": mean}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes the fields that `state_dict` gave."""
+        """
+        Takes the fields that `state_dict` gave.
+
+        Raises:
+            ValueError: If they are of another number of processes, to which an epoch's position
+                means other images.
+        """
+        saved = state.get("processes", self.processes)
+        if saved != self.processes:
+            raise ValueError(
+                f"it was saved by a run of {saved} processes, not {self.processes}: resume with as "
+                "many"
+            )
         for name, value in state.items():
             setattr(self, name, value)
 

@@ -1,8 +1,10 @@
 """A recipe's data: training rows with their sources, groups and teachers, and validation rows."""
 
+import atexit
 import dataclasses
 import hashlib
 import json
+import multiprocessing
 import os
 import signal
 from collections.abc import Sequence
@@ -156,6 +158,7 @@ class TrainingData:
             "num_workers": self.recipe.workers,
             "worker_init_fn": leave_signals_to_the_trainer,
         }
+        atexit.register(end_workers)
         size, prepare = self.recipe.batch_size, self.accelerator.prepare
         validation = prepare(batch_loader(self.validation, size, **options))
         if self.stream is None:
@@ -261,3 +264,14 @@ def leave_signals_to_the_trainer(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)
+
+
+def end_workers() -> None:
+    """
+    Kills the process's daemons: at its end, multiprocessing would send them SIGTERM, which
+    `leave_signals_to_the_trainer` has them ignore, and wait for them.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise for each of them
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()

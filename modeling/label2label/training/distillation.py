@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedConfig
 
 from label2label.checkpoints import find_checkpoint
-from label2label.data.batching import AttributeDataset, batch_loader
+from label2label.data.batching import AttributeDataset, batch_loader, normalize_pixels
 from label2label.data.vocabulary import IGNORE_INDEX, VOCABULARIES, Vocabulary, derive_labels
 from label2label.errors import UserError
 from label2label.models import Label2LabelConfig
@@ -170,6 +170,6 @@ def _both_ways(
     module.to(device, memory_format=layout)  # type: ignore[call-overload]
     rows = []
     for batch in tqdm(batch_loader(data, batch_size), desc=title, unit="batch"):
-        pixels = batch["pixel_values"].to(device, memory_format=layout)
+        pixels = normalize_pixels(batch["pixels"].to(device), data.processor)
         rows.append(((module(pixels) + module(pixels.flip(-1))) / 2).cpu().numpy())
     return np.concatenate(rows)

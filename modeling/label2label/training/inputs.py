@@ -19,8 +19,8 @@ def training_inputs(
     Softens a batch's labels, then mixes images up or gives true words away, as the recipe has it.
 
     Args:
-        batch: `pixel_values`, `labels` of shape (batch, attributes), 1, 0 or -100, and `teacher`
-            where there is one.
+        batch: `pixel_values` of shape (batch, 3, height, width), `labels` of shape (batch,
+            attributes), 1, 0 or -100, and `teacher` where there is one.
         recipe: Gives `label_smoothing`, `mixup`, `mixup_alpha`, `known_words`.
         rng: Source of all draws.
         distillation: The teacher's share, 0..1, of all images or (batch, 1).

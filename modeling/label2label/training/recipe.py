@@ -41,15 +41,16 @@ class Recipe:
             beside a `backbone`, the `width_multiplier` to which that is narrowed.
         model: Fields of `Label2LabelConfig`: head, widths, layers, dropout, masking.
 
-    Augmentation (see `label2label.data.augmentation`):
-        flip, shift, scale, rotation, color, grayscale, blur, erasing
+    Augmentation:
+        flip, shift, scale, rotation, color, grayscale, blur, erasing: See
+            `label2label.data.augmentation`.
         mixup: Probability, 0..1, that a batch is mixed up with itself, words included.
         mixup_alpha: Parameter of the Beta distribution of mixup weights.
         label_smoothing: Share, 0..1, by which labels are drawn to one half.
 
-    Supervision (see `label2label.training.distillation`):
+    Supervision:
         teachers: Folders or Hub ids of models, and of backbones to probe; their mean probability of
-            each image is cached once.
+            each image is cached once, see `label2label.training.distillation`.
         distillation: The teachers' share, 0..1, of the soft labels; 1 forgets the labels.
         objective: `"mean"` over all known labels; `"image-mean"`, in which every image weighs alike
             however many of its labels are known; or `"group-dro"`, in which the worst groups do.
@@ -79,8 +80,9 @@ class Recipe:
         fully_sharded: Whether each of several processes keeps a part of the weights, gradients and
             optimizer state only (FSDP), see `label2label.training.sharding`.
         workers: Processes that prepare images.
-        keep_decoded: Whether images are decoded once and kept as plain pixels on disk (40 kB for an
-            image of CelebA's crops), which spares most of the preparation. Streamed ones never are.
+        keep_decoded: Whether images are decoded once and kept as plain pixels on disk (72 kB for an
+            image of CelebA's official size), which spares most of the preparation. Streamed ones
+            never are.
         seed: Of everything random.
         checkpoint_every: Steps between states to resume from, beside one an epoch; 0 for none.
     """

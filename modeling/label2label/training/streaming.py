@@ -14,8 +14,8 @@ from accelerate.utils import gather_object
 from datasets.distributed import split_dataset_by_node
 
 from label2label.data.augmentation import Augmentation
-from label2label.data.batching import AttributeDataset, stream_split
-from label2label.errors import UserError
+from label2label.data.batching import AttributeDataset, raise_errors, stream_split
+from label2label.errors import UserError, first_line
 from label2label.training.recipe import Recipe
 
 
@@ -135,9 +135,7 @@ class ImageStream(torch.utils.data.IterableDataset):
         Raises:
             UserError: If a reader could not go on.
         """
-        for batch in batches:
-            if "error" in batch:
-                raise UserError(batch["error"])
+        for batch in raise_errors(batches):
             place = batch.pop("place")
             self.places[place["reader"]] = place
             yield batch
@@ -210,8 +208,7 @@ class ImageStream(torch.utils.data.IterableDataset):
             # Not iter(dataset), which would share among a loader's workers what is shared already.
             yield from dataset.iter(batch_size=self.block_size)
         except (OSError, ValueError, RuntimeError) as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(f"{self.path}: the stream broke off: {first}") from error
+            raise UserError(f"{self.path}: the stream broke off: {first_line(error)}") from error
 
     def _block(self, table: pa.Table, seed: int) -> AttributeDataset:
         # With a fingerprint given, datasets does not compute one from all of the bytes.

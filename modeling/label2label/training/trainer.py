@@ -17,8 +17,9 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
+from label2label.data.batching import normalize_pixels, raise_errors
 from label2label.data.vocabulary import get_vocabulary
-from label2label.errors import UserError
+from label2label.errors import UserError, first_line
 from label2label.files import write_whole
 from label2label.models import Label2LabelForImageClassification
 from label2label.prediction.processes import without_accelerator
@@ -106,7 +107,7 @@ class Trainer:
             # Accelerate shards on accelerators only: here the model is not wrapped by it.
             self.sharded.optimizer = optimizer
             accelerator.register_for_checkpointing(self.sharded)
-        self.progress = Progress()
+        self.progress = Progress(processes=accelerator.num_processes)
         accelerator.register_for_checkpointing(self.schedule, self.progress)
         if self.data.stream is not None:
             accelerator.register_for_checkpointing(self.data.stream)
@@ -136,7 +137,8 @@ class Trainer:
         Goes on from the newest state of `output`, perhaps for more epochs.
 
         Raises:
-            UserError: If there is none, or it was made by another recipe.
+            UserError: If there is none, or it was made by another recipe, or by another number of
+                processes.
         """
         state = latest_state(self.output / "state")
         if state is None:
@@ -150,8 +152,7 @@ class Trainer:
         try:
             self.accelerator.load_state(str(state))
         except (RuntimeError, ValueError, OSError, KeyError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise UserError(f"{state}: does not fit this recipe: {first}") from error
+            raise UserError(f"{state}: does not fit this recipe: {first_line(error)}") from error
 
     def train(self) -> dict[str, Any]:
         """
@@ -211,7 +212,8 @@ class Trainer:
             disable=not self.accelerator.is_local_main_process,
         )
         with self.bar:
-            yield from self.train_loader if stream is None else stream.follow(self.train_loader)
+            follow = raise_errors if stream is None else stream.follow
+            yield from follow(self.train_loader)
 
     def step(self, batch: dict[str, torch.Tensor]) -> float:
         """
@@ -236,10 +238,10 @@ class Trainer:
         share: torch.Tensor | float = 0.0
         if "teacher" in batch:
             share = torch.from_numpy(self.data.distillation[rows]).to(accelerator.device)
-        inputs = training_inputs(batch, recipe, rng, share)
-        if recipe.channels_last:
-            pixels = inputs["pixel_values"]
-            inputs["pixel_values"] = pixels.contiguous(memory_format=torch.channels_last)
+        pixel_values = normalize_pixels(batch["pixels"], self.processor)
+        inputs = training_inputs({**batch, "pixel_values": pixel_values}, recipe, rng, share)
+        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        inputs["pixel_values"] = inputs["pixel_values"].contiguous(memory_format=layout)
         self.model.train()
         freeze_statistics(self.model, recipe)
         with accelerator.accumulate(self.model):
@@ -347,8 +349,8 @@ class Trainer:
             self.sharded.gather()
         model = self.averaged_model.eval()
         counts = []
-        for batch in self.validation_loader:
-            outputs = model(pixel_values=batch["pixel_values"])
+        for batch in raise_errors(self.validation_loader):
+            outputs = model(pixel_values=normalize_pixels(batch["pixels"], self.processor))
             query_logits = outputs.logits if outputs.query_logits is None else outputs.query_logits
             present, known = batch["labels"] > 0, batch["labels"] >= 0
             hits = ((outputs.logits > 0) == present) & known

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -21,8 +20,9 @@ import pyarrow as pa
 from label2label.data.preparation.counts import Counts, count_row, counts_to_json
 from label2label.data.preparation.images import BadImageError
 from label2label.data.preparation.shards import PartWriter
-from label2label.data.schema import Sample, sample_to_row
+from label2label.data.schema import SPLITS, Sample, sample_to_row
 from label2label.data.vocabulary import Vocabulary
+from label2label.files import write_whole
 
 CHUNK_SAMPLES = 1000
 
@@ -104,18 +104,6 @@ def read_journal(folder: Path, index: int) -> dict[str, Any]:
     return json.loads(_journal_path(folder, index).read_text(encoding="utf-8"))
 
 
-def write_text_atomically(path: Path, text: str) -> None:
-    """Write a text file that is either whole or not there.
-
-    Args:
-        path: The file.
-        text: What it holds.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
 @dataclass(frozen=True)
 class ChunkWriter:
     """Reads a chunk's images and writes its rows, unless an interrupted run already did.
@@ -148,6 +136,10 @@ class ChunkWriter:
             entry = read_journal(self.folder, index)
             if entry["digest"] == digest:
                 return entry
+        # What another run left of this chunk, its entry first: it is not finished without parts.
+        _journal_path(self.folder, index).unlink(missing_ok=True)
+        for split in SPLITS:
+            part_path(self.folder, index, split).unlink(missing_ok=True)
         counts: Counts = Counter()
         skipped = []
         writers: dict[str, PartWriter] = {}
@@ -172,7 +164,7 @@ class ChunkWriter:
             "counts": counts_to_json(counts),
             "skipped": skipped,
         }
-        write_text_atomically(_journal_path(self.folder, index), json.dumps(entry))
+        write_whole(_journal_path(self.folder, index), json.dumps(entry))
         return entry
 
 

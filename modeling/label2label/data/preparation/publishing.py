@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from label2label.data.preparation.reading import read_record
-from label2label.errors import UserError
+from label2label.errors import UserError, first_line
 
 RIGHT_OPTION = "--i-have-the-right-to-redistribute"
 
@@ -61,9 +61,8 @@ def push_dataset(
             commit_message=f"{title}, prepared with label2label {record['label2label']}",
         )
     except (HTTPError, HFValidationError) as error:
-        first_line = str(error).strip().splitlines()[0]
         raise UserError(
-            f"{folder} is prepared but could not be uploaded to {repo_id}: {first_line} (log in "
-            "with `hf auth login`, then run the same command again)"
+            f"{folder} is prepared but could not be uploaded to {repo_id}: {first_line(error)} "
+            "(log in with `hf auth login`, then run the same command again)"
         ) from error
     return str(url)

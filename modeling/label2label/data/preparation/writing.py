@@ -33,7 +33,6 @@ from label2label.data.preparation.chunks import (
     part_path,
     read_journal,
     split_into_chunks,
-    write_text_atomically,
 )
 from label2label.data.preparation.counts import (
     Counts,
@@ -47,6 +46,7 @@ from label2label.data.preparation.workers import map_in_order
 from label2label.data.schema import SPLITS, Sample, dataset_schema
 from label2label.data.vocabulary import Vocabulary
 from label2label.errors import UserError
+from label2label.files import write_whole
 
 PREPARATION_FILE = "preparation.json"
 COUNTS_FILE = "counts.csv"
@@ -114,7 +114,7 @@ def prepare_dataset(
         dataset = _join_chunks(work, len(digests), schema)
         record |= {"samples": digest_chunks(digests), "counts": counts_to_json(counts)}
         text = json.dumps(record)
-        write_text_atomically(dataset / PREPARATION_FILE, text)
+        write_whole(dataset / PREPARATION_FILE, text)
         write_counts(dataset / COUNTS_FILE, counts)
         fingerprint = hashlib.sha256(text.encode()).hexdigest()
         write_dataset_card(dataset, description, vocabulary, counts, fingerprint)
@@ -180,7 +180,7 @@ def _open_work_folder(work: Path, record: Mapping[str, Any]) -> None:
     if work.exists() and not (path.is_file() and path.read_text(encoding="utf-8") == text):
         shutil.rmtree(work)
     (work / "parts").mkdir(parents=True, exist_ok=True)
-    write_text_atomically(path, text)
+    write_whole(path, text)
 
 
 def _write_chunks(
