@@ -48,7 +48,7 @@ DRAWS = 5
 class FeaturesAsImages(torch.nn.Module):
     """Stands for the backbone once its features are known: the head runs once a sentence."""
 
-    def forward(self, features: torch.Tensor) -> SimpleNamespace:
+    def forward(self, features: torch.Tensor, return_dict: bool = True) -> SimpleNamespace:
         return SimpleNamespace(feature_maps=(features,))
 
 
