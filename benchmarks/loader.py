@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--recipe", default="celeba", metavar="NAME|FILE")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=17)
     parser.add_argument("--batches", type=int, default=12, help="of each kind, a round")
     parser.add_argument("--output", type=Path, default=Path("results/loader.json"))
     args = parser.parse_args(arguments)

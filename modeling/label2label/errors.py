@@ -19,3 +19,15 @@ def first_line(error: BaseException) -> str:
         One line, never empty.
     """
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def join_lines(error: BaseException) -> str:
+    """An error's whole text as one line; its type where it has none.
+
+    Args:
+        error: what another library raised.
+
+    Returns:
+        At most 300 characters, never none.
+    """
+    return " ".join(str(error).split())[:300] or type(error).__name__

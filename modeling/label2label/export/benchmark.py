@@ -254,15 +254,15 @@ def find_folder(model: str) -> str:
         The folder; of a Hub id, that of its snapshot in the Hub's cache.
 
     Raises:
-        UserError: the model cannot be loaded.
+        UserError: the Hub has no such model.
     """
     from huggingface_hub import snapshot_download
 
     from label2label.prediction.loading import load_model
 
-    load_model(model)  # says in one line what is no model
     if Path(model).is_dir():
         return model
+    load_model(model)  # says in one line what is no model
     return snapshot_download(model, allow_patterns=["*.json", "*.safetensors"])
 
 

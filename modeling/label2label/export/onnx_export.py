@@ -13,11 +13,10 @@ import onnx
 import torch
 from torch import nn
 
-from label2label.errors import UserError
+from label2label.errors import UserError, join_lines
 from label2label.export.folding import fold_batch_norms
 from label2label.export.inference import InferenceHead, PooledHead
 from label2label.models import Label2LabelForImageClassification
-from label2label.prediction.photos import join_lines
 from label2label.prediction.preprocessing import Preprocessing
 
 # torch translates to 18; from 23 on, its translation of attention runs in few runtimes.

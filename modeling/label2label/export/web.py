@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from label2label.data.vocabulary import ATTRIBUTE_GROUPS
-from label2label.errors import UserError
+from label2label.errors import UserError, join_lines
 from label2label.faces import detection
 from label2label.files import sha256
-from label2label.prediction.photos import join_lines
 from label2label.prediction.preprocessing import Preprocessing
 
 PAGE_FILE = "page.json"

@@ -18,8 +18,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from label2label.errors import UserError
-from label2label.prediction.photos import join_lines
+from label2label.errors import UserError, join_lines
 
 _QUOTA = re.compile(
     r"storage|quota|limit reached|exceed|too large|upgrade your plan", re.IGNORECASE

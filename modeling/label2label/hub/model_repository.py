@@ -14,13 +14,12 @@ from transformers.utils import logging
 
 import label2label
 from label2label import models
-from label2label.errors import UserError
+from label2label.errors import UserError, join_lines
 from label2label.hub.measurements import read_json
 from label2label.hub.model_card import card_for_repository
 from label2label.hub.refusals import Content, refuse_unsafe_files
 from label2label.hub.repository import Repository, check_repo_id, list_folder
 from label2label.prediction.loading import load_model
-from label2label.prediction.photos import join_lines
 
 PACKAGE = Path(label2label.__file__).parent
 

@@ -10,9 +10,8 @@ import torch
 from transformers import PreTrainedConfig
 
 from label2label.checkpoints import find_checkpoint
-from label2label.errors import UserError
+from label2label.errors import UserError, join_lines
 from label2label.models import Label2LabelForImageClassification, Label2LabelImageProcessor
-from label2label.prediction.photos import join_lines
 
 
 def load_model(

@@ -7,8 +7,7 @@ import os
 import numpy as np
 import onnxruntime
 
-from label2label.errors import UserError
-from label2label.prediction.photos import join_lines
+from label2label.errors import UserError, join_lines
 from label2label.prediction.preprocessing import Preprocessing
 
 UNKNOWN = -100  # a known label that is not known

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from label2label.errors import UserError
+from label2label.errors import UserError, join_lines
 
 # Photo formats only: Pillow hands some others (EPS) to programs that it starts.
 PHOTO_FORMATS = (
@@ -173,8 +173,3 @@ def convert_to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
-
-
-def join_lines(error: BaseException) -> str:
-    """An exception's text as one line of at most 300 characters; its type where it has none."""
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from label2label.errors import UserError
+from label2label.errors import UserError, join_lines
 from label2label.faces.alignment import align_face
 from label2label.faces.detection import Face, FaceDetector
 from label2label.prediction.backend import Backend, load_backend
-from label2label.prediction.photos import convert_to_rgb, join_lines, read_photo
+from label2label.prediction.photos import convert_to_rgb, read_photo
 from label2label.prediction.pipeline import map_in_threads, run_ahead
 
 Photo = str | os.PathLike[str] | bytes | Image.Image
