@@ -2,19 +2,23 @@
 
     python datasets_scripts/celeba.py --source CELEBA --output data/celeba
     python datasets_scripts/utkface.py --source UTKFACE --output data/utkface
+    python datasets_scripts/utkface.py --source UTKFACE --align --output data/utkface-aligned
     python benchmarks/fairness_tables.py
 
 Every step (a training, an evaluation) leaves a file and is skipped where that exists: a run that
 was stopped goes on with the same command. `--list` prints the commands of the steps to come.
+
+UTKFace's images are read twice: as they are, which show the face about twice as large as CelebA's,
+and aligned as `label2label predict` aligns the faces of a photo.
 
 Written, the last two with pictures: `fairness_before.json` (the model as it is, by group),
 `fairness_mitigation.json` (after each recipe: the shifted domain, what was forgotten of CelebA,
 gaps between groups, raw and age-adjusted) and `fairness_few_shot.json` (how much 10, 50, 200 and
 1,000 labelled images bring).
 
-The mitigation that is `chosen` is so on validation: the best on the shifted domain of those that
-cost CelebA at most 0.3 points. Test is read once a row. Differences from the model before are
-paired; all intervals are of 95 %.
+The mitigation that is `chosen` is so on validation: the best on the shifted domain, as it is and
+aligned, of those that cost CelebA at most 0.3 points. Test is read once a row. Differences from the
+model before are paired; all intervals are of 95 %.
 """
 
 from __future__ import annotations
@@ -39,11 +43,20 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-RECIPES = ("finetune-shifted", "finetune-merged", "group-balanced", "group-dro")
+RECIPES = (
+    *("finetune-shifted", "finetune-merged", "group-balanced", "group-dro"),
+    "group-balanced-framings",
+)
 FEW_SHOT_RECIPE = "finetune-merged"
 FEW_SHOT = (10, 50, 200, 1000)
 LARGEST_LOSS = 0.003  # of CelebA's accuracy
 SPLITS = ("validation", "test")
+# What every model is measured on, and the recipes' name for it.
+DATASETS = {
+    "utkface": "data/utkface",
+    "aligned": "data/utkface-aligned",
+    "celeba": "data/celeba",
+}
 
 
 @dataclass(frozen=True)
@@ -79,12 +92,12 @@ def plan_steps(args: argparse.Namespace) -> Iterator[Step]:
         if recipe:
             yield _training(args, run, recipe, limit)
         for split in SPLITS:
-            for data in ("utkface", "celeba"):
+            for data in DATASETS:
                 output = run / f"{data}-{split}.json"
                 model = str(run / "best") if recipe else find_checkpoint(args.model)
                 arguments = ["evaluate", "--model", model, "--data", getattr(args, data)]
                 arguments += ["--split", split, "--output", str(output)]
-                if data == "utkface":
+                if data != "celeba":
                     arguments += ["--group", "race"]
                 if split == "test" and recipe:
                     arguments += ["--against", find_checkpoint(args.model)]
@@ -98,10 +111,10 @@ def _training(args: argparse.Namespace, run: Path, recipe: str, limit: int) -> S
         settings.append(f"init_from={args.model}")
         if load_recipe(recipe).teachers:
             settings.append(f"teachers=[{args.model}]")
+    given = {path: getattr(args, data) for data, path in DATASETS.items()}
     for place, source in enumerate(load_recipe(recipe).sources):
         shifted = "race" in source.where
-        data = args.celeba if source.path == "data/celeba" else args.utkface
-        settings.append(f"data.{place}.path={data}")
+        settings.append(f"data.{place}.path={given[source.path]}")
         if shifted:
             settings.append(f"data.{place}.where.race={args.shifted}")
         if shifted and limit:
@@ -163,18 +176,22 @@ def carry_out(step: Step) -> None:
         _write(step.done, {"command": shlex.join(["label2label", *step.arguments])})
 
 
-def summarize(utkface: dict[str, Any], celeba: dict[str, Any], shifted: str) -> dict[str, Any]:
+def summarize(
+    utkface: dict[str, Any], aligned: dict[str, Any], celeba: dict[str, Any], shifted: str
+) -> dict[str, Any]:
     """The figures of one row of the tables.
 
     Args:
         utkface: Evaluation on UTKFace, by race.
+        aligned: The same on aligned images.
         celeba: Evaluation on CelebA.
         shifted: Name of the shifted group.
 
     Returns:
         Each figure as `{"value", "interval"}`: the shifted domain (mean of Male and Young, each of
-        them, those of 15 and more years), CelebA's accuracy, and Male's gap between the worst and
-        the best race, raw, age-adjusted, and of 15 and more years; and Male by race.
+        them, those of 15 and more years, and all of these aligned), CelebA's accuracy, and Male's
+        gap between the worst and the best race, raw, age-adjusted, and of 15 and more years; and
+        Male by race.
     """
 
     def by_group(scores: dict[str, Any], prefix: str) -> dict[str, Any]:
@@ -196,6 +213,7 @@ def summarize(utkface: dict[str, Any], celeba: dict[str, Any], shifted: str) -> 
     return {
         **by_group(utkface, ""),
         **(by_group(utkface["minimum_age"], "from_15_") if utkface["minimum_age"] else {}),
+        **by_group(aligned, "aligned_"),
         "celeba": _figure(celeba["accuracy"], celeba["intervals"]["accuracy"]),
         "Male_by_race": utkface["groups"]["race"]["per_attribute"]["Male"]["accuracy"],
         "Young_by_race": utkface["groups"]["race"]["per_attribute"]["Young"]["accuracy"],
@@ -209,7 +227,7 @@ def _figure(value: float | None, interval: Sequence[float] | None) -> dict[str, 
 
 def _gap(scores: dict[str, Any]) -> dict[str, Any]:
     groups = {"worst": scores["worst_group"], "best": scores["best_group"]}
-    groups["by_chance"] = scores["gap_by_chance"]
+    groups |= {"by_chance": scores["gap_by_chance"], "p_value": scores["p_value"]}
     return _figure(scores["gap"], scores["gap_interval"]) | groups
 
 
@@ -222,23 +240,29 @@ def describe_row(args: argparse.Namespace, name: str) -> dict[str, Any]:
 
     Returns:
         `validation` and `test`, as `summarize`; and, of a trained model, `difference` from the one
-        before on test, paired: of the shifted domain, of every race (Male and Young) and of CelebA.
+        before on test, paired: of the shifted domain and of every race (Male and Young), as they
+        are and aligned, and of CelebA.
     """
 
     def read(file: str) -> dict[str, Any]:
         return json.loads((args.runs / name / file).read_text(encoding="utf-8"))
 
     row: dict[str, Any] = {
-        split: summarize(read(f"utkface-{split}.json"), read(f"celeba-{split}.json"), args.shifted)
+        split: summarize(*(read(f"{data}-{split}.json") for data in DATASETS), args.shifted)
         for split in SPLITS
     }
     if name != "before":
         tested = read("utkface-test.json")
         row["weights_sha256"] = tested["model"]["weights_sha256"]
-        by_race = tested["comparison"]["groups"]["race"]["per_group"]
+        by_race, aligned_by_race = (
+            evaluation["comparison"]["groups"]["race"]["per_group"]
+            for evaluation in (tested, read("aligned-test.json"))
+        )
         row["difference"] = {
             "by_race": by_race,
             "shifted": by_race[args.shifted],
+            "aligned_by_race": aligned_by_race,
+            "aligned": aligned_by_race[args.shifted],
             "celeba": read("celeba-test.json")["comparison"]["overall"]["accuracy"],
         }
         history = read("history.json")
@@ -251,7 +275,8 @@ def describe_row(args: argparse.Namespace, name: str) -> dict[str, Any]:
 
 
 def choose(before: dict[str, Any], rows: dict[str, dict[str, Any]]) -> str | None:
-    """The mitigation that is best on the validation part of the shifted domain.
+    """The mitigation that is best on the validation part of the shifted domain, by the mean of its
+    images as they are and aligned.
 
     Args:
         before: The row of the model before.
@@ -266,7 +291,12 @@ def choose(before: dict[str, Any], rows: dict[str, dict[str, Any]]) -> str | Non
         for name, row in rows.items()
         if row["validation"]["celeba"]["value"] >= start - LARGEST_LOSS
     ]
-    return max(cheap, key=lambda name: rows[name]["validation"]["mean"]["value"], default=None)
+
+    def shifted(name: str) -> float:
+        scores = rows[name]["validation"]
+        return scores["mean"]["value"] + scores["aligned_mean"]["value"]
+
+    return max(cheap, key=shifted, default=None)
 
 
 def judge(before: dict[str, Any], row: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -314,7 +344,7 @@ def write_tables(args: argparse.Namespace) -> None:
         for name in ("before", *args.recipes, *(f"few-shot-{limit}" for limit in args.few_shot))
         if all(
             (args.runs / name / f"{data}-{split}.json").is_file()
-            for data in ("utkface", "celeba")
+            for data in DATASETS
             for split in SPLITS
         )
     ]
@@ -347,8 +377,8 @@ def write_tables(args: argparse.Namespace) -> None:
 
 
 def mitigation_plot(table: dict[str, Any]) -> Figure:
-    """What each recipe gains on the shifted domain and costs on CelebA; and Male by race, before
-    and after the chosen one.
+    """What each recipe gains on the shifted domain, as it is and aligned, and costs on CelebA; and
+    Male by race, before and after the chosen one.
 
     Args:
         table: As it is written to `fairness_mitigation.json`.
@@ -357,27 +387,34 @@ def mitigation_plot(table: dict[str, Any]) -> Figure:
         A figure of two panels, or of one where no recipe is chosen.
     """
     with rc_context(STYLE):
-        figure = Figure(figsize=(8.5, 3.6), layout="constrained")
+        figure = Figure(figsize=(8.5, 4.2), layout="constrained")
         panels = figure.subplots(1, 2 if table["chosen"] else 1, squeeze=False)[0]
-        for name, row in table["after"].items():
-            points = []
-            for domain in ("celeba", "shifted"):
-                change = row["difference"][domain]
-                points.append(100 * np.array([change["difference"], *change["interval"]]))
-            (x, *x_ends), (y, *y_ends) = points
-            panels[0].errorbar(
-                *(x, y),
-                xerr=np.abs(np.array(x_ends) - x)[:, None],
-                yerr=np.abs(np.array(y_ends) - y)[:, None],
-                fmt="o",
-                capsize=2,
-                label=f"{name}, chosen" if name == table["chosen"] else name,
-            )
+        for place, (name, row) in enumerate(table["after"].items()):
+            points = {
+                domain: 100 * np.array([change["difference"], *change["interval"]])
+                for domain in ("celeba", "shifted", "aligned")
+                for change in (row["difference"][domain],)
+            }
+            for domain, filling in (("shifted", "full"), ("aligned", "none")):
+                (x, *x_ends), (y, *y_ends) = points["celeba"], points[domain]
+                panels[0].errorbar(
+                    *(x, y),
+                    xerr=np.abs(np.array(x_ends) - x)[:, None],
+                    yerr=np.abs(np.array(y_ends) - y)[:, None],
+                    fmt="o",
+                    color=f"C{place}",
+                    fillstyle=filling,
+                    elinewidth=0.8,
+                    capsize=2,
+                )
+            title = f"{name}, chosen" if name == table["chosen"] else name
+            panels[0].plot([], [], "o", color=f"C{place}", label=title)
+        panels[0].plot([], [], "o", color=GRAY, fillstyle="none", label="aligned as photos are")
         at_most = f"at most {100 * LARGEST_LOSS:.1f} points lost"
         panels[0].axvline(
             -100 * LARGEST_LOSS, color=GRAY, linestyle="--", linewidth=0.8, label=at_most
         )
-        panels[0].legend(frameon=False, loc="lower left", fontsize=8)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
         panels[0].set_xlabel("CelebA: accuracy gained, points")
         panels[0].set_ylabel(f"{table['shifted']}: Male and Young gained, points")
         if table["chosen"]:
@@ -444,6 +481,7 @@ def markdown(rows: dict[str, dict[str, Any]]) -> str:
         "Male": "Male",
         "Young": "Young",
         "Male, 15+": "from_15_Male",
+        "aligned: mean": "aligned_mean",
         "CelebA": "celeba",
         "Male gap": "Male_gap",
         "age-adjusted": "Male_gap_age_adjusted",
@@ -484,6 +522,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", help="the model before (default: the one that ships)")
     parser.add_argument("--celeba", default="data/celeba", metavar="DIR", help="prepared CelebA")
     parser.add_argument("--utkface", default="data/utkface", metavar="DIR", help="prepared UTKFace")
+    parser.add_argument(
+        "--aligned", default="data/utkface-aligned", metavar="DIR", help="prepared with --align"
+    )
     parser.add_argument("--shifted", default="Asian", metavar="RACE", help="the shifted domain")
     parser.add_argument("--recipes", nargs="*", default=RECIPES, metavar="NAME")
     parser.add_argument("--few-shot", nargs="*", type=int, default=FEW_SHOT, metavar="N")

@@ -157,6 +157,7 @@ def _gap_sentence(scores: Mapping[str, Any], language: str, key: str) -> str:
             low=_points(low),
             high=_points(high),
             chance=_points(scores["gap_by_chance"]),
+            p_value=f"{p:.3f}" if _is_number(p := scores["p_value"]) else "–",
         )
     )
 

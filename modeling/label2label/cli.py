@@ -109,6 +109,14 @@ def positive_integer(text: str) -> int:
     return value
 
 
+def resamples(text: str) -> int:
+    """Parse a number of resamples that an interval of 95 % can be read off."""
+    value = int(text)
+    if value < 100:
+        raise argparse.ArgumentTypeError(f"{text} resamples are too few for an interval: take 100")
+    return value
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; each sets `run`, the function that carries it out."""
     parser = argparse.ArgumentParser(
@@ -219,7 +227,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--output", metavar="FILE.json", help="write the figures here")
     evaluate.add_argument("--report", metavar="DIR", help="write a report with plots here")
     evaluate.add_argument(
-        "--bootstrap", type=positive_integer, metavar="N", help="resamples of the intervals"
+        "--bootstrap", type=resamples, metavar="N", help="resamples of the intervals, 100 or more"
     )
     evaluate.add_argument(
         "--batch-size", type=positive_integer, default=64, metavar="N", help="images at once"
@@ -266,7 +274,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="where ages are known, also for these and more years alone (default: %(default)s)",
     )
     audit.add_argument(
-        "--bootstrap", type=positive_integer, metavar="N", help="resamples of the intervals"
+        "--bootstrap", type=resamples, metavar="N", help="resamples of the intervals, 100 or more"
     )
     audit.add_argument(
         "--batch-size", type=positive_integer, default=64, metavar="N", help="images at once"
@@ -296,7 +304,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="accuracy that thresholds may give up for balanced accuracy (default: %(default)s)",
     )
     calibrate.add_argument(
-        "--bootstrap", type=positive_integer, metavar="N", help="resamples of the intervals"
+        "--bootstrap", type=resamples, metavar="N", help="resamples of the intervals, 100 or more"
     )
     calibrate.add_argument(
         "--batch-size", type=positive_integer, default=64, metavar="N", help="images at once"

@@ -9,6 +9,7 @@ import pytest
 def options(shifted_faces, tmp_path) -> list[str]:
     """Arguments of trainings of a few steps."""
     arguments = [*shifted_faces, "--runs", str(tmp_path / "runs")]
+    arguments += ["--aligned", str(tmp_path / "utkface")]
     arguments = ["--model", str(tmp_path / "model"), *arguments]
     arguments += ["--output", str(tmp_path / "results")]
     for setting in ("epochs=1", "batch_size=8", "workers=0", "mixed_precision='no'"):
@@ -25,19 +26,19 @@ def test_tables_hold_what_evaluate_says_and_a_stopped_run_goes_on(
 
     def run(arguments: list[str]) -> int:
         ran.append(arguments)
-        return 1 if len(ran) == 6 else run_inside(arguments)
+        return 1 if len(ran) == 8 else run_inside(arguments)
 
     monkeypatch.setattr(benchmark, "run_command", run)
     options += ["--recipes", "finetune-merged", "--few-shot", "10"]
     assert benchmark.main(options) == 2
     assert "the same command goes on" in capsys.readouterr().err
-    assert len(ran) == 6
+    assert len(ran) == 8
     assert benchmark.main(options) == 0
     commands = [arguments[0] for arguments in ran]
-    # 4 evaluations before; twice a training and 4 evaluations; and the one that failed.
-    assert (commands.count("train"), commands.count("evaluate")) == (2, 13)
+    # 6 evaluations before; twice a training and 6 evaluations; and the one that failed.
+    assert (commands.count("train"), commands.count("evaluate")) == (2, 19)
     assert benchmark.main(options) == 0
-    assert len(ran) == 15
+    assert len(ran) == 21
     weights = tmp_path / "model/model.safetensors"
     before, _ = weights.read_bytes(), weights.write_bytes(b"another")
     assert benchmark.main(options) == 2
@@ -56,7 +57,8 @@ def test_tables_hold_what_evaluate_says_and_a_stopped_run_goes_on(
 
     table = json.loads((results / "fairness_mitigation.json").read_text())
     row = table["after"]["finetune-merged"]
-    for name, key in (("shifted", "mean"), ("celeba", "celeba")):
+    assert row["test"]["aligned_mean"] == row["test"]["mean"]  # the same images here
+    for name, key in (("shifted", "mean"), ("aligned", "aligned_mean"), ("celeba", "celeba")):
         gain = row["test"][key]["value"] - before["test"][key]["value"]
         assert row["difference"][name]["difference"] == pytest.approx(gain, abs=1e-5)
     assert list(json.loads((results / "fairness_few_shot.json").read_text())["images"]) == ["10"]
@@ -65,8 +67,9 @@ def test_tables_hold_what_evaluate_says_and_a_stopped_run_goes_on(
     assert str(tmp_path / "utkface") in used
 
 
-def row(shifted: float, celeba: float) -> dict:
-    scores = {"mean": {"value": shifted}, "celeba": {"value": celeba}}
+def row(shifted: float, celeba: float, aligned: float = 0.8) -> dict:
+    scores = {"mean": shifted, "aligned_mean": aligned, "celeba": celeba}
+    scores = {name: {"value": value} for name, value in scores.items()}
     return {"validation": scores, "test": scores}
 
 
@@ -74,6 +77,8 @@ def test_the_chosen_one_is_best_of_those_that_forget_little(load_benchmark):
     choose = load_benchmark("fairness_tables").choose
     rows = {"a": row(0.95, 0.89), "b": row(0.85, 0.903), "c": row(0.9, 0.9025), "d": row(0.8, 0.91)}
     assert choose(row(0.7, 0.905), rows) == "c"
+    rows["e"] = row(0.88, 0.9025, aligned=0.83)
+    assert choose(row(0.7, 0.905), rows) == "e"
     assert choose(row(0.7, 0.95), rows) is None
 
 
@@ -109,6 +114,6 @@ def test_list_prints_what_is_left_and_runs_nothing(options, load_benchmark, caps
     monkeypatch.setattr(benchmark, "run_command", None)
     assert benchmark.main([*options, "--list"]) == 0
     commands = capsys.readouterr().out.splitlines()
-    # 4 recipes and 4 numbers of images, each a training and 4 evaluations, and 4 before.
-    assert len(commands) == 8 * 5 + 4
+    # 5 recipes and 4 numbers of images, each a training and 6 evaluations, and 6 before.
+    assert len(commands) == 9 * 7 + 6
     assert sum(" data.1.limit=" in command for command in commands) == 4

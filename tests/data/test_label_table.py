@@ -94,6 +94,11 @@ def test_what_is_wrong_is_named_by_column_and_row(photos, text, message):
         read(write(photos, text))
 
 
+def test_images_are_no_group(photos):
+    with pytest.raises(UserError, match="'image' is no group"):
+        read(write(photos, "image,Male\na.jpg,1\n"), ["image"])
+
+
 def test_files_that_are_no_table_are_refused(photos):
     with pytest.raises(UserError, match="a table must be one of"):
         read(photos / "a.jpg")

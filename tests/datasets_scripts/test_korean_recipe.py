@@ -44,5 +44,5 @@ def test_the_korean_recipe_trains_the_11_attributes_on_a_prepared_tree(
 
     scores = tmp_path / "scores.json"
     evaluate = ["evaluate", "--model", str(tmp_path / "run/best"), "--data", str(masked)]
-    assert main([*evaluate, "--bootstrap", "20", "--output", str(scores)]) == 0
+    assert main([*evaluate, "--bootstrap", "100", "--output", str(scores)]) == 0
     assert '"Wearing_Mask"' in scores.read_text()

@@ -43,7 +43,7 @@ def table(tmp_path_factory):
 
 def audit(model, data, output, *more):
     arguments = ["--model", model, "--data", data, "--group", "race", "--output", output]
-    return main(["audit", *map(str, arguments), "--bootstrap", "20", *map(str, more)])
+    return main(["audit", *map(str, arguments), "--bootstrap", "100", *map(str, more)])
 
 
 def figures_of(page):

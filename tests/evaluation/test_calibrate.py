@@ -35,7 +35,7 @@ def two_splits(dataset_folder, tmp_path_factory):
 
 def calibrate(model, data, *more):
     return main(
-        ["calibrate", "--model", str(model), "--data", str(data), "--bootstrap", "20", *more]
+        ["calibrate", "--model", str(model), "--data", str(data), "--bootstrap", "100", *more]
     )
 
 
@@ -60,6 +60,22 @@ def test_the_folder_gets_a_temperature_and_thresholds_and_nothing_else_changes(
     assert processor.attributes == ATTRIBUTES
     assert dict(zip(ATTRIBUTES, processor.thresholds, strict=True)) == result["thresholds"]
     assert sorted(path.name for path in folder.iterdir() if path.name[0] == ".") == []
+
+
+def test_an_output_that_cannot_be_written_leaves_the_model_as_it_was(
+    folder, two_splits, tmp_path, capsys
+):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (tmp_path / "file").write_text("")
+    assert calibrate(folder, two_splits, "--output", str(tmp_path / "file" / "x.json")) == 2
+    assert "file is no folder" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_too_few_resamples_for_an_interval_are_refused(folder, two_splits, capsys):
+    with pytest.raises(SystemExit):
+        calibrate(folder, two_splits, "--bootstrap", "99")
+    assert "99 resamples are too few" in capsys.readouterr().err
 
 
 def test_a_second_calibration_finds_the_same(folder, two_splits):

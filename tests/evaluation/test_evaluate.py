@@ -94,7 +94,7 @@ def test_two_processes_count_every_image_once(
     arguments = ["--model", model_folder, "--data", dataset_folder, "--output", output]
     # Batches of 60 over 67 images: padding repeats more images than the last batch holds.
     launch_two_processes(
-        "-m", "label2label", "evaluate", *arguments, "--batch-size", "60", "--bootstrap", "10"
+        "-m", "label2label", "evaluate", *arguments, "--batch-size", "60", "--bootstrap", "100"
     )
     two = json.loads(output.read_text())
     assert two["num_images"] == NUM_IMAGES
@@ -175,6 +175,13 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(command, tmp_p
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
+
+
+def test_a_report_that_cannot_be_written_is_told_before_the_work(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    options = ["--model", "no/model", "--data", "no/data", "--report", str(tmp_path / "file")]
+    assert main(["evaluate", *options]) == 2
+    assert "file is no folder" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_dataset_is_refused(model_folder, tmp_path):

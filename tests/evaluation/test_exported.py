@@ -22,7 +22,7 @@ def onnx_file(request, model_folder, tmp_path_factory):
 
 def evaluate(model, dataset_folder, output):
     arguments = ["evaluate", "--model", model, "--data", dataset_folder, "--output", output]
-    assert main([*map(str, arguments), "--bootstrap", "10"]) == 0
+    assert main([*map(str, arguments), "--bootstrap", "100"]) == 0
     return json.loads(output.read_text())
 
 

@@ -2,15 +2,14 @@ import numpy as np
 import pytest
 from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
 from label2label.evaluation.groups import group_scores, intersection
+from scipy.stats import chi2
 
 
-def scores_of(right, groups, **options):
+def scores_of(right, groups, resamples=50):
     """Group scores of one attribute, always present, predicted right where `right` says so."""
     right = np.asarray(right, dtype=float)[:, None]
     labels = np.ones(right.shape, dtype=int)
-    return group_scores(
-        right, labels, groups, ["Young"], np.arange(len(right)), resamples=50, **options
-    )
+    return group_scores(right, labels, groups, ["Young"], np.arange(len(right)), resamples)
 
 
 def test_intersection_is_unknown_where_either_column_is():
@@ -159,6 +158,35 @@ def test_gap_by_chance_grows_with_the_number_of_groups_and_leaves_small_ones_out
     assert 1.5 * two < five
     small = scores_of([*right * 2, 1, 0], ["a"] * 40 + ["b"] * 40 + ["c"] * 2)["gap_by_chance"]
     assert small == pytest.approx(two, rel=0.5)
+
+
+def test_p_value_is_that_of_an_analysis_of_variance_and_a_small_group_hides_nothing():
+    right = [1] * 720 + [0] * 80 + [1] * 190 + [0] * 50  # 0.90 of 800 and 0.79 of 240
+    groups = ["a"] * 800 + ["b"] * 240
+    first = scores_of(right, groups, resamples=2000)
+    se = np.sqrt(0.9 * 0.1 / 800 + 190 * 50 / 240**3)
+    assert first["p_value"] == pytest.approx(chi2.sf((0.9 - 190 / 240) ** 2 / se**2, 1), rel=0.5)
+    assert first["p_value"] < 0.001
+    # A small group between them widens what chance makes of the gap, and not the p-value.
+    more = scores_of([*right, *[1] * 26, *[0] * 5], [*groups, *["c"] * 31], resamples=2000)
+    assert more["gap"] == first["gap"]
+    assert more["gap_by_chance"] > 2 * first["gap_by_chance"]
+    assert more["p_value"] < 0.001
+
+
+def test_p_values_of_equal_groups_are_spread_evenly():
+    draw = np.random.default_rng(0)
+    p_values = [
+        scores_of(draw.random(300) < 0.8, ["a"] * 100 + ["b"] * 60 + ["c"] * 140, 200)["p_value"]
+        for _ in range(200)
+    ]
+    assert np.mean(p_values) == pytest.approx(0.5, abs=0.07)
+    assert 2 <= np.sum(np.array(p_values) < 0.05) <= 22
+
+
+def test_groups_that_are_right_throughout_are_equal():
+    assert scores_of([1] * 80, ["a"] * 40 + ["b"] * 40)["p_value"] == 1
+    assert scores_of([1] * 40 + [0] * 40, ["a"] * 40 + ["b"] * 40)["p_value"] == 0
 
 
 def test_rates_of_every_group_come_with_the_images_behind_them():

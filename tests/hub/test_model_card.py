@@ -215,7 +215,7 @@ def shift_figures(male, celeba):
     figure = {"value": 0.8, "interval": [0.7, 0.9]}
     gap = {**figure, "worst": "A", "best": "B"}
     return {
-        **dict.fromkeys(("mean", "Young", "from_15_mean", "from_15_Male"), figure),
+        **dict.fromkeys(("mean", "aligned_mean", "Young", "from_15_mean", "from_15_Male"), figure),
         **dict.fromkeys(("Male_gap", "Male_gap_age_adjusted", "from_15_Male_gap"), gap),
         "Male": {**figure, "value": male},
         "celeba": {**figure, "value": celeba},
@@ -364,7 +364,7 @@ def test_every_figure_of_the_tables_is_in_the_model_index(model, results):
     groups = evaluation(0.8011)
     groups["dataset"]["name"] = "utkface"
     group = {"accuracy": 0.7, "interval": [0.6, 0.8], "num_images": 200, "small": False}
-    gaps = {"gap": 0.0501, "gap_interval": [0.01, 0.09], "gap_by_chance": 0.03}
+    gaps = {"gap": 0.0501, "gap_interval": [0.01, 0.09], "gap_by_chance": 0.03, "p_value": 0.017}
     gaps |= {"best_group": "A", "worst_group": "B"}
     groups["groups"] = {
         "race": {"per_group": {"A": group, "B": group}, **gaps, "per_attribute": {}}

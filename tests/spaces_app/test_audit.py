@@ -26,6 +26,7 @@ def evaluation(**changes):
         "gap": 0.06,
         "gap_interval": [-0.01, 0.1],
         "gap_by_chance": 0.031,
+        "p_value": 0.0174,
         "per_attribute": attributes,
     }
     return {
@@ -58,7 +59,8 @@ def test_a_group_under_30_images_is_flagged_and_others_are_not():
 
 def test_gaps_are_in_points_with_and_without_age():
     page = render_audit([evaluation()], "en")
-    assert "lie 6.0 points (−1.0 to 10.0); 3.1 would be expected by chance" in page
+    assert "lie 6.0 points (−1.0 to 10.0); 3.1 on average if there were no" in page
+    assert "no difference (p = 0.017)" in page
     assert "same ages, 2.5 points remain" in page
 
 

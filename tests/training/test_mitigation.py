@@ -25,7 +25,9 @@ def values(recipe_values, dataset_folder, grouped_folder) -> dict:
     }
 
 
-@pytest.mark.parametrize("recipe", ["finetune-shifted", "finetune-merged", "group-balanced"])
+@pytest.mark.parametrize(
+    "recipe", ["finetune-shifted", "finetune-merged", "group-balanced", "group-balanced-framings"]
+)
 def test_bundled_recipes_start_from_the_shipped_model(recipe):
     assert load_recipe(recipe).init_from == "celeba-mobilefacenet"
     assert load_recipe("group-dro").objective == "group-dro"

@@ -69,6 +69,8 @@ def read_label_table(
     for name in ("image", *group_columns):
         if name not in columns:
             raise UserError(f"{path} has no column {name!r}: it has {', '.join(columns)}")
+    if "image" in group_columns:
+        raise UserError("'image' is no group: every image would be one of its own")
     if not columns["image"]:
         raise UserError(f"{path} has no rows")
     opposites = VOCABULARIES["union"].opposites

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats import chi2
 
 from label2label.evaluation.metrics import FloatArray, IntArray, mean_accuracy, ratio
 
@@ -110,6 +111,31 @@ def gap_by_chance(draws: FloatArray) -> float:
     if whole.shape[1] < 2 or not len(whole):
         return float("nan")
     return float(np.ptp(whole - whole.mean(axis=0), axis=1).mean())
+
+
+def equality_p_value(draws: FloatArray, estimate: FloatArray) -> float:
+    """How often chance alone sets groups as far apart as these: Wald's test that all are equal.
+
+    Unlike the gap, which the two most extreme groups make, it weighs every group by what its images
+    tell: a small group does not hide a difference between large ones.
+
+    Args:
+        draws: (resamples, groups), resampled accuracy of the groups that are compared.
+        estimate: (groups,), their accuracy.
+
+    Returns:
+        The p-value, 0 to 1; NaN where there are fewer than two groups, or no more resamples that
+        have all of them than groups.
+    """
+    whole = draws[np.isfinite(draws).all(axis=1)]
+    groups = len(estimate)
+    if groups < 2 or len(whole) <= groups:
+        return float("nan")
+    covariance = np.cov(whole[:, 1:] - whole[:, :1], rowvar=False).reshape(groups - 1, -1)
+    # Groups that are right throughout do not vary at all.
+    covariance += 1e-12 * np.eye(groups - 1)
+    difference = estimate[1:] - estimate[0]
+    return float(chi2.sf(difference @ np.linalg.solve(covariance, difference), groups - 1))
 
 
 def paired_comparison(

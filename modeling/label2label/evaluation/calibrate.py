@@ -45,7 +45,7 @@ from label2label.evaluation.provenance import (
 )
 from label2label.evaluation.report import markdown_table
 from label2label.evaluation.scores import Predictions, jsonable
-from label2label.files import write_whole
+from label2label.files import prepare_output, write_whole
 from label2label.prediction.loading import load_model
 from label2label.prediction.processes import without_accelerator
 
@@ -76,6 +76,8 @@ def calibrate_command(args: Namespace) -> int:
         )
     if args.couple_on and args.couple_on in (args.split, args.measure_on):
         raise UserError(f"--couple-on {args.couple_on}: couple on a split of its own, as train")
+    if args.output:
+        prepare_output(Path(args.output))
     accelerator = Accelerator(cpu=without_accelerator())
     coupled_on = load_split(args.data, args.couple_on) if args.couple_on else None
     fitted_on = load_split(args.data, args.split)
@@ -96,9 +98,10 @@ def calibrate_command(args: Namespace) -> int:
     if fitting is None:
         return 0
     calibration = calibrate(fitting, temperature, args.accuracy_loss)
+    resamples = args.bootstrap or 1000
+    effect = calibration_effect(measured, temperature, calibration, resamples) if measured else None
     if coupling is not None:
         store_coupling(folder, couple(coupling, temperature))
-    resamples = args.bootstrap or 1000
     result = {
         "model": identify_model(folder, model),
         "dataset": {"name": short_name(args.data)},
@@ -112,11 +115,7 @@ def calibrate_command(args: Namespace) -> int:
             "cross_validation": calibration.cross_validation,
         },
         "coupled_on": coupling and {"split": args.couple_on, "num_images": len(coupling.labels)},
-        "measured_on": measured
-        and {
-            "split": args.measure_on,
-            **calibration_effect(measured, temperature, calibration, resamples),
-        },
+        "measured_on": effect and {"split": args.measure_on, **effect},
         "versions": library_versions(),
     }
     store_calibration(folder, fitting.names, calibration)

@@ -22,7 +22,7 @@ from label2label.evaluation.provenance import (
     library_versions,
     short_name,
 )
-from label2label.evaluation.report import markdown_table, write_report
+from label2label.evaluation.report import REPORT, markdown_table, write_report
 from label2label.evaluation.scores import MINIMUM_AGE, Predictions, score_predictions
 from label2label.evaluation.stratification import age_bands
 from label2label.files import prepare_output, write_whole
@@ -47,6 +47,9 @@ def evaluate_command(args: Namespace) -> int:
     """
     if args.output:
         prepare_output(Path(args.output))
+    report = Path(args.report) / REPORT if getattr(args, "report", None) else None
+    if report:
+        prepare_output(report)
     accelerator = Accelerator(cpu=without_accelerator())
     dataset = load_split(args.data, args.split)
     result = evaluate_models(
@@ -65,13 +68,13 @@ def evaluate_command(args: Namespace) -> int:
         return 0
     result["dataset"] = {"name": short_name(args.data), "split": args.split}
     text = json.dumps(result, indent=1, allow_nan=False) + "\n"
-    if getattr(args, "report", None):
-        print(f"report: {write_report(result, Path(args.report))}", file=sys.stderr)
     if args.output:
         write_whole(Path(args.output), text)
         print(summary(result))
     else:
         print(text, end="")
+    if report:
+        print(f"report: {write_report(result, report.parent)}", file=sys.stderr)
     return 0
 
 

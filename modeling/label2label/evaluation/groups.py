@@ -10,7 +10,12 @@ from fairlearn.metrics import MetricFrame, count, selection_rate
 from sklearn.metrics import accuracy_score
 
 from label2label.data.vocabulary import IGNORE_INDEX
-from label2label.evaluation.bootstrap import bootstrap_draws, gap_by_chance, interval_of
+from label2label.evaluation.bootstrap import (
+    bootstrap_draws,
+    equality_p_value,
+    gap_by_chance,
+    interval_of,
+)
 from label2label.evaluation.metrics import (
     THRESHOLD,
     FloatArray,
@@ -67,11 +72,12 @@ def group_scores(
     Returns:
         `per_group` (`accuracy`, its 95 % `interval`, `num_images` with a known label, `small`),
         `worst_group`, `best_group`, `gap` and `gap_interval` between these two, `gap_by_chance`,
-        `num_unknown`, and `per_attribute`, each by group: `accuracy`, its `interval`, `num_images`
-        with a known label, `num_present`, `selection_rate` (share predicted present),
-        `true_positive_rate` and `false_positive_rate`; and `worst_group`, `best_group`, `gap`,
-        `gap_interval`, `gap_by_chance`, `demographic_parity_difference` and
-        `equalized_odds_difference`. What fewer than two groups can tell is None or NaN.
+        `p_value` of all groups being equal, `num_unknown`, and `per_attribute`, each by group:
+        `accuracy`, its `interval`, `num_images` with a known label, `num_present`,
+        `selection_rate` (share predicted present), `true_positive_rate` and `false_positive_rate`;
+        and `worst_group`, `best_group`, `gap`, `gap_interval`, `gap_by_chance`, `p_value`,
+        `demographic_parity_difference` and `equalized_odds_difference`. What fewer than two groups
+        can tell is None or NaN.
     """
     known = np.array([g is not None for g in groups], dtype=bool)
     column = np.array(groups, dtype=object)[known]
@@ -186,7 +192,7 @@ def _gap_entries(
     compared: npt.NDArray[np.bool_],
 ) -> dict[str, Any]:
     if pair is None or draws is None:
-        keys = ("worst_group", "best_group", "gap", "gap_interval", "gap_by_chance")
+        keys = ("worst_group", "best_group", "gap", "gap_interval", "gap_by_chance", "p_value")
         return dict.fromkeys(keys)
     worst, best = pair
     gap = accuracy[best] - accuracy[worst]
@@ -196,6 +202,7 @@ def _gap_entries(
         "gap": float(gap),
         "gap_interval": interval_of(draws[:, best] - draws[:, worst], gap).tolist(),
         "gap_by_chance": gap_by_chance(draws[:, compared]),
+        "p_value": equality_p_value(draws[:, compared], accuracy[compared]),
     }
 
 

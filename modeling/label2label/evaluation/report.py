@@ -16,6 +16,8 @@ from label2label.evaluation.plots import (
 )
 from label2label.files import write_whole
 
+REPORT = "README.md"  # in the report's folder
+
 _TITLES = {
     "accuracy": "Accuracy",
     "query_accuracy": "Accuracy of the Attribute Query Network alone",
@@ -39,7 +41,7 @@ def write_report(result: Mapping[str, Any], folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in report_figures(result).items():
         save_figure(figure, folder, name)
-    report = folder / "README.md"
+    report = folder / REPORT
     write_whole(report, markdown_report(result))
     return report
 
@@ -312,7 +314,7 @@ def _group_comparison(column: str, result: Mapping[str, Any]) -> list[str]:
 
 
 def _parity_table(per_attribute: Mapping[str, Any]) -> str:
-    header = ("attribute", "worst group", "best group", "gap", "95 % interval", "by chance")
+    header = ("attribute", "worst group", "best group", "gap", "95 % interval", "by chance", "p")
     return markdown_table(
         (*header, "demographic parity difference", "equalised odds difference"),
         (
@@ -323,6 +325,7 @@ def _parity_table(per_attribute: Mapping[str, Any]) -> str:
                 _number(s["gap"]),
                 _interval(s["gap_interval"]),
                 _number(s["gap_by_chance"]),
+                _number(s["p_value"]),
                 _number(s["demographic_parity_difference"]),
                 _number(s["equalized_odds_difference"]),
             )
@@ -341,7 +344,7 @@ def _age_adjusted_section(age_adjusted: Mapping[str, Any]) -> list[str]:
         + (f"; too few images in {', '.join(left_out)}" if left_out else "")
         + "):",
         markdown_table(
-            ("attribute", "worst group", "best group", "gap", "95 % interval", "by chance"),
+            ("attribute", "worst group", "best group", "gap", "95 % interval", "by chance", "p"),
             (
                 (
                     name,
@@ -350,6 +353,7 @@ def _age_adjusted_section(age_adjusted: Mapping[str, Any]) -> list[str]:
                     _number(s["gap"]),
                     _interval(s["gap_interval"]),
                     _number(s["gap_by_chance"]),
+                    _number(s["p_value"]),
                 )
                 for name, s in every.items()
             ),
@@ -384,7 +388,8 @@ def _with_interval(value: float | None, ends: list[float | None] | None) -> str:
 
 def _gap(scores: Mapping[str, Any]) -> str:
     gap = _with_interval(scores["gap"], scores["gap_interval"])
-    return f"{gap} ({_number(scores['gap_by_chance'])} by chance)"
+    chance, p_value = _number(scores["gap_by_chance"]), _number(scores["p_value"])
+    return f"{gap} ({chance} by chance; p of no difference {p_value})"
 
 
 def _signed_interval(scores: Mapping[str, Any]) -> str:

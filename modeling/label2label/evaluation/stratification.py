@@ -9,7 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from label2label.data.vocabulary import IGNORE_INDEX
-from label2label.evaluation.bootstrap import bootstrap_draws, gap_by_chance, interval_of
+from label2label.evaluation.bootstrap import (
+    bootstrap_draws,
+    equality_p_value,
+    gap_by_chance,
+    interval_of,
+)
 from label2label.evaluation.metrics import FloatArray, IntArray, correct_predictions, ratio
 
 MINIMUM_IMAGES = 30
@@ -96,7 +101,8 @@ def post_stratified_scores(
     Returns:
         `per_group` (adjusted `accuracy`, its 95 % `interval`, and `num_images` by stratum),
         `strata` (share by stratum), `strata_left_out`, `worst_group`, `best_group`, `gap`,
-        `gap_interval` and `gap_by_chance`; None where fewer than two groups share a stratum.
+        `gap_interval`, `gap_by_chance` and the `p_value` of all groups being equal; None where
+        fewer than two groups share a stratum.
     """
     labelled = (labels != IGNORE_INDEX).any(axis=1)
     known = labelled & [
@@ -147,6 +153,7 @@ def post_stratified_scores(
         "gap": float(gap),
         "gap_interval": interval_of(by_draw[:, best] - by_draw[:, worst], gap).tolist(),
         "gap_by_chance": gap_by_chance(by_draw),
+        "p_value": equality_p_value(by_draw, accuracy),
     }
 
 

@@ -202,7 +202,8 @@ def _group_section(evaluation: Mapping[str, Any], is_shown: bool) -> CardSection
                 f"Gap between {scores['best_group']} and {scores['worst_group']}: "
                 f"{number(scores['gap'])} {interval(scores['gap_interval'])}, where "
                 f"{number(scores['gap_by_chance'])} is to be expected of groups of these sizes "
-                "that the model does equally well on."
+                "that the model does equally well on. That all groups are equal has a p-value of "
+                f"{number(scores['p_value'])} (Wald's test)."
             )
             title = f"Gap in accuracy by {column}"
             figures.append(
@@ -214,7 +215,8 @@ def _group_section(evaluation: Mapping[str, Any], is_shown: bool) -> CardSection
                 "As if every group had the same ages (post-stratified by age band): between "
                 f"{adjusted['best_group']} and {adjusted['worst_group']} "
                 f"{number(adjusted['gap'])} {interval(adjusted['gap_interval'])}, by chance "
-                f"{number(adjusted['gap_by_chance'])}. Images by age:"
+                f"{number(adjusted['gap_by_chance'])}, p-value of no difference "
+                f"{number(adjusted['p_value'])}. Images by age:"
             )
             bands = list(adjusted["strata"])
             counts = [

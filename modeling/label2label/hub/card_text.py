@@ -16,6 +16,8 @@ KINDS = {
     "like CelebA's, far more on others (below). ",
     "group-balanced": "It is `celeba-mobilefacenet` after fine-tuning on UTKFace with all races "
     "drawn equally often: what that gained and what it cost stands below. ",
+    "group-balanced-framings": "It is `celeba-mobilefacenet` after fine-tuning on UTKFace "
+    "in two framings, all races drawn equally often: what that gained and cost stands below. ",
 }
 
 # How the examples name a model that ships; `name_repository` puts a Hub id in its place.
@@ -136,6 +138,9 @@ ROUNDS = {
     "group-balanced": "goes on from the default model with UTKFace, whose races are drawn equally "
     "often, and a replay of CelebA, on which the default model teaches. The replay was made larger "
     "after a first, smaller one's figures on test had been seen: what test says is a little kind.",
+    "group-balanced-framings": "goes on from the default model with UTKFace in two framings, its "
+    "own crops and aligned as photos are, whose races are drawn equally often, and a replay of "
+    "CelebA, on which the default model teaches.",
     "group-dro": "goes on from the default model with UTKFace, whose worst races weigh most (group "
     "DRO, arXiv:1911.08731), and a replay of CelebA, on which the default model teaches.",
 }
