@@ -109,7 +109,10 @@ class Analyser:
 
     def _condition(self, crop: bytes, key: str, known: Mapping[str, bool]) -> dict[str, Any]:
         model = self.find_model(key)
-        pixels = model.backend.crop(read_photo(crop)[0])
+        pixels = read_photo(crop)[0]
+        size = model.preprocessing.crop_size
+        if pixels.shape[:2] != (size, size):  # that of a model with another crop
+            pixels = model.backend.crop(pixels)
         return encode_prediction(model.predict(pixels[None], known))[0]
 
     def find_model(self, key: str) -> OfferedModel:
@@ -152,7 +155,7 @@ def keep_largest(faces: Sequence[Face], limit: int) -> list[Face]:
 def cut(pixels: np.ndarray, face: Face, model: OfferedModel) -> np.ndarray:
     """One face as a model sees it: uint8 RGB (crop_size, crop_size, 3)."""
     asked = model.preprocessing
-    return model.backend.crop(align_face(pixels, face, asked.alignment_template, asked.crop_size))
+    return align_face(pixels, face, asked.alignment_template, asked.crop_size)
 
 
 def encode_prediction(prediction: Prediction) -> list[dict[str, Any]]:

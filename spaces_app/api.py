@@ -33,6 +33,8 @@ def predict_photo(
     Raises:
         gr.Error: the photo, or an argument, will not do.
     """
+    if not isinstance(known, Mapping):
+        raise gr.Error('What is known must be an object: {"Male": true}.')
     try:
         offered = analyser.find_model(model)
         asked = offered.preprocessing

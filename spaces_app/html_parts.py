@@ -1,9 +1,8 @@
-"""The page's parts that only say something: header, on-device frame, about."""
+"""The page's parts that only say something: header and about."""
 
 from __future__ import annotations
 
 from html import escape
-from pathlib import Path
 
 from texts import say
 
@@ -33,24 +32,6 @@ def render_header(language: str) -> str:
         f'<div class="l2l header"><h1>{_text(language, "title")}</h1>'
         f"<p>{_text(language, 'tagline')}</p>"
         f'<p class="privacy">{_text(language, "privacy.short")}</p></div>'
-    )
-
-
-def render_device(language: str, page: Path) -> str:
-    """The frame around the page that runs the model in the visitor's browser.
-
-    Args:
-        language: a key of `texts.LANGUAGES`.
-        page: its file, which Gradio serves where it is.
-
-    Returns:
-        One element.
-    """
-    address = f"gradio_api/file={page.as_posix()}?lang={language}"
-    return (
-        f'<div class="l2l device"><p>{_text(language, "device.intro")}</p>'
-        f'<iframe src="{escape(address)}" title="{_text(language, "device.title")}" '
-        'allow="camera; clipboard-read"></iframe></div>'
     )
 
 

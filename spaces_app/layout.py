@@ -13,10 +13,11 @@ from api import predict_photo
 from audit import load_evaluations, render_audit
 from catalogue import load_catalogue
 from examples import load_examples
-from html_parts import render_about, render_device, render_header
+from html_parts import render_about, render_header
 from label2label.data.vocabulary import ATTRIBUTE_GROUPS
-from label2label.faces.detection import WHOLE_SIDE
+from label2label.prediction.photos import PHOTO_FORMATS
 from photos import MAX_BYTES, MAX_MEGAPIXELS, PhotoError, decode_data_url
+from PIL import Image
 from texts import LANGUAGES, TEXTS, say
 
 HERE = Path(__file__).resolve().parent
@@ -92,7 +93,7 @@ def build_space() -> gr.Blocks:
         "models": models,
         "groups": {group: list(names) for group, names in ATTRIBUTE_GROUPS.items()},
         "examples": load_examples(),
-        "limits": {"bytes": MAX_BYTES, "megapixels": MAX_MEGAPIXELS, "side": WHOLE_SIDE},
+        "limits": {"bytes": MAX_BYTES, "megapixels": MAX_MEGAPIXELS, "types": list_photo_types()},
     }
     quick: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "multiple"}
     busy: dict[str, Any] = {"concurrency_limit": WORKERS, "concurrency_id": "cores"}
@@ -130,7 +131,9 @@ def build_space() -> gr.Blocks:
         with tabs["audit"]:
             audit = gr.HTML(render_audit(evaluations, "en"), apply_default_css=False)
         with tabs["device"]:
-            device = gr.HTML(render_device("en", DEVICE_PAGE), apply_default_css=False)
+            if shown["device"]:
+                address = f"gradio_api/file={DEVICE_PAGE.as_posix()}"
+                page_part("device", {"texts": TEXTS, "address": address})
         with tabs["about"]:
             about = gr.HTML(render_about("en"), apply_default_css=False)
 
@@ -138,12 +141,11 @@ def build_space() -> gr.Blocks:
             return [
                 render_header(language),
                 render_audit(evaluations, language),
-                render_device(language, DEVICE_PAGE),
                 render_about(language),
                 *(gr.Tab(say(language, f"tab.{tab}")) for tab in TABS),
             ]
 
-        switched = [header, audit, device, about, *tabs.values()]
+        switched = [header, audit, about, *tabs.values()]
         hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         language.change(translate, language, switched, js=SWITCH_LANGUAGE, queue=False, **hidden)
         space.load(None, None, language, js=FIRST_LANGUAGE)
@@ -159,6 +161,12 @@ def build_space() -> gr.Blocks:
         )
         gr.api(list_models, api_name="models", queue=False)
     return space.queue(max_size=MAX_WAITING, default_concurrency_limit=WORKERS)
+
+
+def list_photo_types() -> list[str]:
+    """The kinds of file that are read here, as browsers name them (`image/jpeg`)."""
+    Image.init()
+    return sorted({Image.MIME[name] for name in PHOTO_FORMATS if name in Image.OPEN})
 
 
 def page_part(name: str, page: dict[str, Any]) -> gr.HTML:

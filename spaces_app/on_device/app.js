@@ -37,6 +37,7 @@ let view = null;
 let page = null;
 let shown = null; // the result on the page: {faces, width, height, milliseconds, name}
 let chosen = 0;
+let example = null; // its file, once it has come
 let turn = 0; // counts photos and camera starts, so that a late answer to an earlier one is dropped
 
 const camera = new Camera($("video"));
@@ -89,19 +90,27 @@ function paint(theme) {
   $("theme").setAttribute("aria-pressed", isDark());
 }
 
-$("language").append(...Object.entries(LANGUAGES).map(([key, name]) => new Option(name, key)));
-$("language").value = words.language;
-$("language").onchange = ({ target }) => {
-  words = new Words(target.value);
-  choices.set("language", target.value);
+function speak(language) {
+  words = new Words(language);
+  $("language").value = language;
   translate();
+}
+
+$("language").append(...Object.entries(LANGUAGES).map(([key, name]) => new Option(name, key)));
+$("language").onchange = ({ target }) => {
+  choices.set("language", target.value);
+  speak(target.value);
 };
+// The page around this one may switch it.
+addEventListener("message", ({ origin, data }) => {
+  if (origin === location.origin && data?.language in LANGUAGES) speak(data.language);
+});
 $("theme").onclick = () => {
   paint(isDark() ? "light" : "dark");
   choices.set("theme", document.documentElement.dataset.theme);
 };
 paint(query.get("theme") ?? query.get("__theme") ?? choices.get("theme"));
-translate();
+speak(words.language);
 
 // Results
 
@@ -189,20 +198,20 @@ async function readPhoto(file, name) {
   stopCamera();
   const mine = ++turn;
   say(page ? "working" : "loading");
-  let bitmap;
+  let decoded;
   try {
-    bitmap = await decode(file);
+    decoded = await decode(file);
   } catch {
     if (mine === turn) say("notImage", { name }, true);
     return;
   }
   if (mine !== turn) return;
-  const { width, height } = bitmap;
+  const { bitmap, width, height } = decoded;
   if (Math.min(width, height) < MIN_SIDE) {
     say("tooSmall", { size: `${width}×${height}`, least: `${MIN_SIDE}×${MIN_SIDE}` }, true);
     return;
   }
-  Object.assign($("photo"), { width, height });
+  Object.assign($("photo"), { width: bitmap.width, height: bitmap.height });
   $("photo").getContext("2d").drawImage(bitmap, 0, 0);
   shown = null;
   setPicture({ width, height }, false);
@@ -212,29 +221,45 @@ async function readPhoto(file, name) {
     say("working");
     const result = await engine.predict(bitmap, false);
     if (mine !== turn) return;
-    shown = { ...result, name };
+    shown = { ...inPixelsOf(decoded, result), name };
     chosen = largestOf(result.faces);
     show();
     if (result.faces.length) say("found", { count: result.faces.length });
     else say("noFace", {}, true);
   } catch (error) {
-    if (page && mine === turn) say("failed", { reason: error.message }, true);
+    if (mine === turn) say(page ? "failed" : "loadFailed", { reason: error.message }, true);
   }
 }
 
 /**
  * Pixels as they are in the file, upright, and no more of them than a canvas holds.
  * @param {Blob} file
- * @returns {Promise<ImageBitmap>}
+ * @returns {Promise<{bitmap: ImageBitmap, width: number, height: number}>} and the photo's own size.
  */
 async function decode(file) {
   const options = { colorSpaceConversion: "none", imageOrientation: "from-image" };
   const bitmap = await createImageBitmap(file, options);
-  const shrink = Math.sqrt(MOST_PIXELS / (bitmap.width * bitmap.height));
-  if (shrink >= 1) return bitmap;
-  const resizeWidth = Math.floor(bitmap.width * shrink);
-  const resizeHeight = Math.floor(bitmap.height * shrink);
-  return createImageBitmap(bitmap, { resizeWidth, resizeHeight, resizeQuality: "high" });
+  const { width, height } = bitmap;
+  const shrink = Math.sqrt(MOST_PIXELS / (width * height));
+  if (shrink >= 1) return { bitmap, width, height };
+  const resizeWidth = Math.floor(width * shrink);
+  const resizeHeight = Math.floor(height * shrink);
+  const size = { resizeWidth, resizeHeight, resizeQuality: "high" };
+  const smaller = await createImageBitmap(bitmap, size);
+  bitmap.close();
+  return { bitmap: smaller, width, height };
+}
+
+/** A result in pixels of the photo, of which a smaller copy may have been read. */
+function inPixelsOf({ width, height }, result) {
+  const scales = [width / result.width, height / result.height];
+  const scaled = (values) => values.map((value, i) => value * scales[i % 2]); // x, y, x, y
+  const faces = result.faces.map((face) => ({
+    ...face,
+    box: scaled(face.box),
+    landmarks: face.landmarks.map(scaled),
+  }));
+  return { ...result, faces, width, height };
 }
 
 /** Index of the largest face, 0 where there is none. */
@@ -248,9 +273,20 @@ $("file").onchange = ({ target }) => {
   if (file) readPhoto(file, file.name);
   target.value = ""; // so that the same file can be chosen again
 };
-$("example").onclick = async () => {
+async function fetchExample() {
   const response = await fetch("example.jpg");
-  readPhoto(await response.blob(), "example.jpg");
+  if (!response.ok) throw new Error(`example.jpg: ${response.status} ${response.statusText}`);
+  example = await response.blob();
+}
+
+fetchExample().catch(() => {}); // now, as there may be no network later; else at the click
+$("example").onclick = async () => {
+  try {
+    if (!example) await fetchExample();
+    readPhoto(example, "example.jpg");
+  } catch (error) {
+    say("failed", { reason: error.message }, true);
+  }
 };
 document.addEventListener("paste", ({ clipboardData }) => {
   const [file] = clipboardData.files;
@@ -276,10 +312,12 @@ async function startCamera(start) {
   if (starting) return;
   starting = true;
   const mine = ++turn;
+  keepFrame(); // of the camera that is turned from, in case that there is no other
   try {
     await start();
     if (mine !== turn) return camera.stop();
   } catch (error) {
+    if (mine !== turn) return camera.stop();
     stopCamera();
     const known = { NotAllowedError: "cameraDenied", NotFoundError: "cameraMissing" };
     say(known[error.name] ?? "cameraFailed", { reason: error.message || error.name }, true);
@@ -297,9 +335,9 @@ async function startCamera(start) {
     await loaded;
     await watch(mine);
   } catch (error) {
-    if (page && mine === turn) {
+    if (mine === turn) {
       stopCamera();
-      say("cameraFailed", { reason: error.message }, true);
+      say(page ? "cameraFailed" : "loadFailed", { reason: error.message }, true);
     }
   }
 }
@@ -328,11 +366,10 @@ async function watch(mine) {
   }
 }
 
-function stopCamera() {
-  if (!camera.on) return;
-  turn++;
-  // The last frame stays, with what was found in it.
+/** The last frame stays, with what was found in it. */
+function keepFrame() {
   const { videoWidth: width, videoHeight: height } = $("video");
+  if (!width) return;
   Object.assign($("photo"), { width, height });
   const context = $("photo").getContext("2d");
   if ($("picture").classList.contains("mirrored")) {
@@ -340,6 +377,12 @@ function stopCamera() {
     context.scale(-1, 1);
   }
   context.drawImage($("video"), 0, 0);
+}
+
+function stopCamera() {
+  if (!camera.on && !starting) return;
+  turn++;
+  keepFrame();
   camera.stop();
   $("photo").hidden = false;
   $("video").hidden = true;
@@ -353,6 +396,10 @@ for (const button of document.querySelectorAll("[data-action=camera]")) {
 }
 $("flip").onclick = () => startCamera(() => camera.flip());
 addEventListener("pagehide", stopCamera);
+// In a frame that is hidden nobody sees that the camera is on.
+new IntersectionObserver((entries) => {
+  if (!entries.at(-1).isIntersecting) stopCamera();
+}).observe(document.documentElement);
 
 // The models
 

@@ -31,10 +31,20 @@ export class Camera {
     await this.video.play();
   }
 
-  /** Turn to the camera on the other side of the device. */
+  /**
+   * Turn to the camera on the other side of the device.
+   * @returns {Promise<void>}
+   * @throws {DOMException} as `start`; the wanted way is then the one before.
+   */
   async flip() {
-    this.facing = this.facing === "user" ? "environment" : "user";
-    await this.start();
+    const before = this.facing;
+    this.facing = before === "user" ? "environment" : "user";
+    try {
+      await this.start();
+    } catch (error) {
+      this.facing = before;
+      throw error;
+    }
   }
 
   /** Switch it off. */

@@ -3,6 +3,7 @@
 
 const LANGUAGE_EVENT = "label2label-language"; // on document, when the language has changed
 const ANSWER_SECONDS = 30;
+const SLOW_LINE = 125_000; // bytes a second, 1 Mbit/s: a large photo takes its time to get there
 
 function make(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
@@ -91,7 +92,8 @@ function ask(event, data, onAnswer) {
   const id = ++newest;
   answered = onAnswer;
   trigger(event, { id, ...data });
-  setTimeout(() => settle({ id, error: { code: "no_answer", values: {} } }), ANSWER_SECONDS * 1000);
+  const seconds = ANSWER_SECONDS + (data.photo?.length ?? 0) / SLOW_LINE;
+  setTimeout(() => settle({ id, error: { code: "no_answer", values: {} } }), seconds * 1000);
 }
 
 function settle(answer) {

@@ -1,19 +1,12 @@
 // The photo: chosen, dropped, pasted, taken or an example; its faces boxed and selectable.
 
-const SENT_AS_IT_IS = 400_000; // bytes; larger files are sent as a JPEG of the size that is looked at
+const COPY_PIXELS = 16e6; // what every browser's canvas holds
 
 class Refusal extends Error {
-  constructor(code, values = {}) {
+  constructor(code) {
     super(code);
     this.code = code;
-    this.values = values;
   }
-}
-
-async function isAnimated(blob) {
-  const head = new TextDecoder("latin1").decode(await blob.slice(0, 4096).arrayBuffer());
-  if (head.startsWith("GIF8")) return true; // or a still one: the server looks closer
-  return head.includes("acTL") || (head.startsWith("RIFF") && head.includes("ANIM"));
 }
 
 function readAsDataUrl(blob) {
@@ -25,7 +18,10 @@ function readAsDataUrl(blob) {
   });
 }
 
-// What is shown (url) and what is sent (data): never more pixels than the detector looks at.
+const stopStream = (stream) => stream.getTracks().forEach((track) => track.stop());
+
+// What is shown (url) and what is sent (data): the file itself, so that the answer is the one that the
+// API gives, else a copy, whose size is told.
 async function prepare(blob) {
   const limits = props.limits;
   const url = URL.createObjectURL(blob);
@@ -40,33 +36,30 @@ async function prepare(blob) {
     URL.revokeObjectURL(url);
     throw new Refusal("not_an_image");
   }
-  const { naturalWidth: width, naturalHeight: height } = image;
-  const megapixels = (width * height) / 1e6;
-  if (megapixels > limits.megapixels) {
-    URL.revokeObjectURL(url);
-    throw new Refusal("too_many_pixels", { megapixels: Math.round(megapixels), limit: limits.megapixels });
+  const pixels = image.naturalWidth * image.naturalHeight;
+  if (limits.types.includes(blob.type) && blob.size <= limits.bytes && pixels <= 1e6 * limits.megapixels) {
+    return { url, data: await readAsDataUrl(blob), copy: null };
   }
-  const scale = Math.min(1, limits.side / Math.max(width, height, 1));
-  const small = blob.size <= SENT_AS_IT_IS && scale === 1;
-  if (small || (blob.size <= limits.bytes && (await isAnimated(blob)))) {
-    return { url, data: await readAsDataUrl(blob) };
-  }
-  const canvas = make("canvas", { width: Math.max(1, Math.round(width * scale)), height: Math.max(1, Math.round(height * scale)) });
+  const scale = Math.min(1, Math.sqrt(COPY_PIXELS / pixels));
+  const [width, height] = [image.naturalWidth, image.naturalHeight].map((side) => Math.max(1, Math.floor(side * scale)));
+  const canvas = make("canvas", { width, height });
   const context = canvas.getContext("2d");
   context.fillStyle = "white";
-  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.fillRect(0, 0, width, height);
   context.imageSmoothingQuality = "high";
-  context.drawImage(image, 0, 0, canvas.width, canvas.height);
-  return { url, data: canvas.toDataURL("image/jpeg", 0.92) };
+  context.drawImage(image, 0, 0, width, height);
+  return { url, data: canvas.toDataURL("image/jpeg", 0.92), copy: { width, height } };
 }
 
 // onPhoto(blob, data) when there is a new photo, onFace(index) when another face is chosen.
 function createPhotoView({ onPhoto, onFace }) {
   const group = `face-${Math.random().toString(36).slice(2)}`;
   let url = null;
+  let copy = null; // width and height of what is sent, where it is not the file itself
   let faces = [];
   let chosen = 0;
   let stream = null;
+  let turn = 0; // counts photos and camera starts, so that what comes late of an earlier one is dropped
   let lastMessage = null;
 
   const input = make("input", { type: "file", accept: "image/*", hidden: true, tabindex: "-1" });
@@ -124,10 +117,12 @@ function createPhotoView({ onPhoto, onFace }) {
 
   async function choose(blob) {
     closeCamera();
+    const mine = turn;
     try {
       const prepared = await prepare(blob);
+      if (mine !== turn) return URL.revokeObjectURL(prepared.url);
       if (url) URL.revokeObjectURL(url);
-      url = prepared.url;
+      ({ url, copy } = prepared);
       image.src = url;
       image.hidden = frame.hidden = false;
       placeholder.hidden = true;
@@ -136,7 +131,7 @@ function createPhotoView({ onPhoto, onFace }) {
       relabel();
       onPhoto(blob, prepared.data);
     } catch (error) {
-      tell("bad", `error.${error.code ?? "not_an_image"}`, error.values);
+      if (mine === turn) tell("bad", `error.${error.code ?? "not_an_image"}`);
     }
   }
 
@@ -176,19 +171,26 @@ function createPhotoView({ onPhoto, onFace }) {
   }
 
   async function openCamera() {
+    closeCamera();
+    const mine = turn;
+    let started;
     try {
-      stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
-      video.srcObject = stream;
-      camera.hidden = false;
-      frame.hidden = placeholder.hidden = true;
-      take.focus();
+      started = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
     } catch {
-      tell("bad", "error.webcam");
+      if (mine === turn) tell("bad", "error.webcam");
+      return;
     }
+    if (mine !== turn || !root.offsetParent) return stopStream(started);
+    stream = started;
+    video.srcObject = stream;
+    camera.hidden = false;
+    frame.hidden = placeholder.hidden = true;
+    take.focus();
   }
 
   function closeCamera() {
-    stream?.getTracks().forEach((track) => track.stop());
+    turn++;
+    if (stream) stopStream(stream);
     stream = null;
     camera.hidden = true;
     frame.hidden = !url;
@@ -223,6 +225,8 @@ function createPhotoView({ onPhoto, onFace }) {
   paste.addEventListener("click", pasteFromClipboard);
   take.addEventListener("click", takePhoto);
   close.addEventListener("click", () => { closeCamera(); webcam.focus(); });
+  // On a tab that is left nobody sees that the camera is on.
+  new ResizeObserver(() => stream && !root.offsetParent && closeCamera()).observe(root);
   for (const name of ["dragenter", "dragover"]) {
     stage.addEventListener(name, (event) => { event.preventDefault(); stage.classList.add("over"); });
   }
@@ -241,12 +245,13 @@ function createPhotoView({ onPhoto, onFace }) {
   // Says what was found; `milliseconds` is how long the visitor waited.
   function showResult(result, milliseconds) {
     root.removeAttribute("aria-busy");
-    if (result.error) return tell("bad", `error.${result.error.code}`, result.error.values);
+    const copied = copy ? say("note.copy", copy) : "";
+    if (result.error) return tell("bad", `error.${result.error.code}`, result.error.values, copied);
     showFaces(result);
     const count = result.faces.length;
     const notes = result.notes.map((note) => say(`note.${note.code}`, note.values));
     const time = say("status.time", { milliseconds: Math.round(milliseconds) });
-    tell("good", count === 1 ? "status.one" : "status.many", { count }, [...notes, `(${time})`].join(" "));
+    tell("good", count === 1 ? "status.one" : "status.many", { count }, [copied, ...notes, `(${time})`].filter(Boolean).join(" "));
   }
 
   function showLooking() {

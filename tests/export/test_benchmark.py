@@ -289,6 +289,32 @@ def test_row_that_cannot_run_says_why_and_ends(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("option", "exported", "message"),
+    [
+        ("--int8", None, "file.onnx is no ONNX file that can run"),
+        ("--int8", {"uint8_input": True}, "file.onnx takes uint8 pixels or known labels"),
+        ("--int8", {"known_labels": True}, "file.onnx takes uint8 pixels or known labels"),
+        ("--tiny-int8", {}, "file.onnx is of another model than"),
+    ],
+)
+def test_int8_files_that_cannot_run_are_refused_before_anything_is_exported(
+    option, exported, message, model_folder, backend, capsys, tmp_path, monkeypatch
+):
+    from label2label.export.onnx_export import export_onnx
+
+    file = tmp_path / "file.onnx"
+    if exported is None:
+        file.write_bytes(b"no model")
+    else:
+        export_onnx(backend.model, backend.preprocessing, file, **exported)
+    monkeypatch.setattr(benchmark_rows, "our_rows", lambda *args: pytest.fail("it exports"))
+    assert main(["benchmark", "--quick", "--model", str(model_folder), option, str(file)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--rows", "resnet"], "no row 'resnet': the rows are ours-torch"),

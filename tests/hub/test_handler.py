@@ -15,6 +15,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 import matplotlib
 import numpy as np
@@ -158,6 +159,8 @@ def test_known_labels_condition_the_others(handler, face, expected):
         ({"inputs": 7}, "an image is its bytes"),
         ({"inputs": "/etc/passwd"}, "neither base64 nor|cannot be read"),
         ({"inputs": "file:///etc/passwd"}, "neither base64 nor"),
+        ({"inputs": "http://a..b/face.png"}, "the image's address is no URL"),
+        ({"inputs": "http://8.8.8.8/\ud800.png"}, "the image's address is no URL"),
         ({"inputs": "", "parameters": {"top_k": 0}}, "top_k is 1 or more"),
         ({"inputs": "", "parameters": {"top_k": float("inf")}}, "are numbers"),
         ({"inputs": "", "parameters": {"threshold": "high"}}, "are numbers"),
@@ -181,6 +184,9 @@ def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(handler):
         handler({"inputs": file.getvalue()})
 
 
+PHOTO = "/사진 1.jpg?größe=5 & 6"
+
+
 @pytest.fixture
 def server(face):
     """A server of the image, of redirects to it, and of too much."""
@@ -191,6 +197,10 @@ def server(face):
                 self.send_response(302)
                 self.send_header("Location", "/face.png")
                 self.end_headers()
+            elif self.path == "/renamed":  # as some servers say it, in bytes of UTF-8
+                self.send_response(302)
+                self.send_header("Location", PHOTO.encode().decode("latin-1"))
+                self.end_headers()
             elif self.path == "/loop":
                 self.send_response(302)
                 self.send_header("Location", "/loop")
@@ -199,7 +209,7 @@ def server(face):
                 self.send_response(302)
                 self.send_header("Location", "http://169.254.169.254/latest/meta-data")
                 self.end_headers()
-            elif self.path == "/face.png" or (
+            elif unquote(self.path) in ("/face.png", PHOTO) or (
                 self.path == "/named" and self.headers["Host"].startswith("photos.example:")
             ):
                 self.send_response(200)
@@ -241,6 +251,13 @@ def test_an_address_is_fetched_and_its_redirects_followed(loaded, web, face, exp
     for path, message in (("/none", "404"), ("/loop", "too often"), ("/large", "larger than")):
         with pytest.raises(ValueError, match=message):
             handler({"inputs": web + path})
+
+
+@pytest.mark.parametrize("path", [PHOTO, PHOTO.replace(" ", "%20"), "/renamed"])
+def test_addresses_are_fetched_as_people_write_them(loaded, web, expected, monkeypatch, path):
+    module, handler = loaded
+    monkeypatch.setattr(module, "_public_addresses", lambda host: ["127.0.0.1"])
+    assert_same(handler({"inputs": web + path}), expected)
 
 
 @pytest.mark.parametrize(
@@ -361,10 +378,14 @@ def haar(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:cannot get")
-def test_faces_are_found_aligned_and_told_like_the_predictor_does(haar, tmp_path):
-    _, handler = load_handler(check_out(Path(default_checkpoint()), tmp_path))
+@pytest.mark.parametrize("shortest_edge", [112, 128])
+def test_faces_are_found_aligned_and_told_like_the_predictor_does(haar, tmp_path, shortest_edge):
+    file = check_out(Path(default_checkpoint()), tmp_path) / "preprocessor_config.json"
+    size = {"size": {"shortest_edge": shortest_edge}}  # of whole images; aligned faces are cut
+    file.write_text(json.dumps(json.loads(file.read_text()) | size))
+    _, handler = load_handler(tmp_path)
     (face,) = serve(handler, encoded(HOPPER.read_bytes(), detect_faces=True))[1]
-    (expected,) = AttributePredictor.from_pretrained()(HOPPER)
+    (expected,) = AttributePredictor.from_pretrained(tmp_path)(HOPPER)
     assert list(face["box"].values()) == [round(x) for x in expected["box"]]
     assert face["score"] == pytest.approx(expected["score"], abs=1e-4)
     scores = {entry["label"]: entry["score"] for entry in face["labels"]}

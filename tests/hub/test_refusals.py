@@ -159,6 +159,30 @@ def test_exports_of_other_weights_are_refused(hub, push, model_folder, tmp_path)
     assert (code, out.rstrip().endswith("unchanged")) == (0, True)
 
 
+@pytest.mark.parametrize("uint8_input", [False, True])
+def test_backbones_that_cannot_run_or_of_other_weights_are_refused(
+    hub, push, model_folder, tmp_path, uint8_input
+):
+    pytest.importorskip("onnx")
+    from label2label.export.onnx_export import export_onnx
+    from label2label.prediction.torch_backend import TorchBackend
+
+    exports = tmp_path / "exports"
+    exports.mkdir()
+    file = exports / "backbone.onnx"
+    command = ("--repo-id", "someone/faces", "--onnx", exports, "--model")
+    file.write_bytes(b"no model")
+    line = refused(hub, push, *command, model_folder)
+    assert "backbone.onnx is no backbone that can run" in line
+    ours = TorchBackend.from_pretrained(model_folder)
+    options = {"uint8_input": uint8_input, "backbone_only": True}
+    export_onnx(ours.model, ours.preprocessing, file, **options)
+    line = refused(hub, push, *command, save_model(tmp_path / "other", seed=1))
+    assert "backbone.onnx is of another model or of other weights than" in line
+    assert push(*command, model_folder)[0] == 0
+    assert hub.content("model", "someone/faces", "onnx/backbone.onnx") == file.read_bytes()
+
+
 def test_int8_of_other_weights_or_of_unknown_ones_is_refused(hub, push, model_folder, tmp_path):
     pytest.importorskip("onnx")
     from label2label.export.int8 import quantize_onnx

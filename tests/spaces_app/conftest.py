@@ -84,11 +84,17 @@ def photo_files(tmp_path_factory, portrait, encode):
     gray = Image.new("RGB", (400, 300), "gray")
     crowd = Image.new("RGB", (6 * 200, 5 * 200))
     face = portrait.crop((130, 30, 410, 310)).resize((200, 200))
+    group = Image.new("RGB", (4000, 3000), (90, 110, 120))
+    group.paste(Image.open(PAGE / "example.jpg"), (1500, 1000))
+    huge = Image.new("RGB", (8000, 7000), "teal")
+    huge.paste(portrait.resize((2560, 3000)), (4000, 2000))
     for index in range(30):
         crowd.paste(face, (index % 6 * 200, index // 6 * 200))
     contents = {
         "portrait.jpg": encode(portrait, "JPEG", quality=95),
         "phone.jpg": encode(portrait.resize((2560, 3000)), "JPEG", quality=95),
+        "small_face.jpg": encode(group, "JPEG", quality=95),
+        "huge.jpg": encode(huge, "JPEG", quality=90),
         "no_face.png": encode(gray),
         "not_an_image.jpg": b"these are words, not pixels",
         "hundred_megapixels.png": encode(Image.new("1", (10_000, 10_000))),

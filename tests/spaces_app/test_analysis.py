@@ -1,6 +1,7 @@
 """From a photo to its faces' attributes, and from a face and what is known of it."""
 
 import base64
+import shutil
 
 import numpy as np
 import pytest
@@ -8,16 +9,27 @@ from analysis import MAX_FACES, Analyser, keep_largest
 from catalogue import load_models
 from label2label.faces import detection
 from label2label.faces.detection import Face
+from label2label.models import Label2LabelImageProcessor
+from label2label.prediction.predictor import AttributePredictor
 from photos import PhotoError, decode_data_url
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cascade():
+    """OpenCV's, which needs no file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(detection, "find_detector_file", lambda: None)
+        yield
+
+
+def make_analyser(folder):
+    with pytest.warns(UserWarning, match="Haar"):
+        return Analyser({model.key: model for model in load_models(str(folder))})
 
 
 @pytest.fixture(scope="module")
 def analyser(tiny_folder):
-    """With OpenCV's cascade, which needs no file."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(detection, "find_detector_file", lambda: None)
-        with pytest.warns(UserWarning, match="Haar"):
-            return Analyser({model.key: model for model in load_models(str(tiny_folder))})
+    return make_analyser(tiny_folder)
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +49,18 @@ def test_the_same_face_asked_again_gets_the_same_numbers(analyser, result):
     face = result["faces"][0]
     again = analyser.condition(decode_data_url(face["crop"]), "", {})
     assert again == face["predictions"]["random-tiny"]
+
+
+@pytest.mark.filterwarnings("ignore:cannot get")
+def test_aligned_faces_are_not_resized_again(tiny_folder, portrait, encode, tmp_path):
+    folder = shutil.copytree(tiny_folder, tmp_path / "random-tiny")
+    Label2LabelImageProcessor(size={"shortest_edge": 160}).save_pretrained(folder)
+    analyser = make_analyser(folder)
+    (face,) = analyser.analyse(encode(portrait), [""])["faces"]
+    (expected,) = AttributePredictor.from_pretrained(folder)(portrait)
+    told = face["predictions"]["random-tiny"]
+    assert told["probabilities"] == pytest.approx([*expected["attributes"].values()], abs=2e-4)
+    assert analyser.condition(decode_data_url(face["crop"]), "", {}) == told
 
 
 def test_a_known_attribute_keeps_its_value(analyser, result):

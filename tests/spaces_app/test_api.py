@@ -76,6 +76,7 @@ def test_the_models_are_listed_with_their_size_and_speed(client):
         ("portrait.jpg", {"model": "other"}, "There are: celeba-mobilefacenet"),
         ("portrait.jpg", {"known": {"Halo": True}}, "no attribute Halo"),
         ("portrait.jpg", {"known": {"Young": 3}}, "must be true or false"),
+        ("portrait.jpg", {"known": [1, 2]}, "What is known must be an object"),
     ],
 )
 def test_bad_requests_get_a_sentence(predict, photo_files, name, options, text):

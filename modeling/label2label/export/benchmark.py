@@ -198,24 +198,29 @@ def run_benchmark(
         TINY_CHECKPOINT,
         other_row,
         our_rows,
+        refuse_int8,
     )
     from label2label.export.onnx_export import export_onnx
     from label2label.prediction.torch_backend import TorchBackend
 
     model = find_folder(model)
+    ours = (
+        ("Label2label, MobileFaceNet", model, OURS, int8),
+        ("Label2label, tiny", find_checkpoint(TINY_CHECKPOINT), TINY, tiny_int8),
+    )
+    for _, checkpoint, _, file in ours:
+        if file:
+            refuse_int8(file, checkpoint)
     rounds = dict.fromkeys(BATCHES, 2) if quick else ROUNDS
     seconds = 0.05 if quick else ROUND_SECONDS
     with tempfile.TemporaryDirectory(prefix="label2label-benchmark-") as scratch:
         folder = Path(scratch)
         rows = []
-        for title, checkpoint, kinds, file in (
-            ("Label2label, MobileFaceNet", model, OURS, int8),
-            ("Label2label, tiny", TINY_CHECKPOINT, TINY, tiny_int8),
-        ):
+        for title, checkpoint, kinds, file in ours:
             if chosen := [name for name in names if name in kinds]:
                 part = folder / chosen[0]
                 part.mkdir()
-                rows += our_rows(title, find_checkpoint(checkpoint), chosen, part, file)
+                rows += our_rows(title, checkpoint, chosen, part, file)
         others = [name for name in names if name in OTHERS]
         for name in tqdm(others, desc="export", unit="model", disable=not others):
             rows.append(other_row(name, folder))

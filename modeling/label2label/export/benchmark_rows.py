@@ -19,6 +19,7 @@ from transformers import (
     ResNetConfig,
 )
 
+from label2label.errors import UserError
 from label2label.export.benchmark_worker import load_onnxruntime, random_images
 from label2label.export.complexity import (
     count_flops,
@@ -31,6 +32,7 @@ from label2label.export.ncnn_export import NCNN_FILES, export_ncnn
 from label2label.export.onnx_export import export_onnx, translate
 from label2label.files import sha256
 from label2label.models import Label2LabelConfig, Label2LabelForImageClassification
+from label2label.prediction.onnx_backend import OnnxBackend
 from label2label.prediction.preprocessing import Preprocessing
 from label2label.prediction.torch_backend import TorchBackend
 
@@ -108,6 +110,28 @@ OTHERS: dict[str, tuple[str, Callable[[], Any], int]] = {
     ),
 }
 ROW_NAMES = (*OURS, *TINY, *OTHERS)
+
+
+def refuse_int8(file: Path, model: str) -> None:
+    """Refuse an INT8 file that its rows cannot run, which takes less long than to export them.
+
+    Args:
+        file: what `--int8` or `--tiny-int8` names.
+        model: folder of the model that it should be of.
+
+    Raises:
+        UserError: the file is damaged or of another model, or takes more or other than normalised
+            pixels.
+    """
+    exported = OnnxBackend(file)
+    found, asked = exported.preprocessing, TorchBackend.from_pretrained(model).preprocessing
+    if (found.attributes, found.crop_size) != (asked.attributes, asked.crop_size):
+        raise UserError(f"{file} is of another model than {model}: export that one with --int8")
+    if [value.type for value in exported.session.get_inputs()] != ["tensor(float)"]:
+        raise UserError(
+            f"{file} takes uint8 pixels or known labels, which the benchmark does not give: export "
+            "it without --uint8-input and --known-labels"
+        )
 
 
 def our_rows(

@@ -140,7 +140,8 @@ ROUNDS = {
     "after a first, smaller one's figures on test had been seen: what test says is a little kind.",
     "group-balanced-framings": "goes on from the default model with UTKFace in two framings, its "
     "own crops and aligned as photos are, whose races are drawn equally often, and a replay of "
-    "CelebA, on which the default model teaches.",
+    "CelebA, on which the default model teaches. The replay's size and the second framing were "
+    "chosen after earlier models' figures on test had been seen: what test says is a little kind.",
     "group-dro": "goes on from the default model with UTKFace, whose worst races weigh most (group "
     "DRO, arXiv:1911.08731), and a replay of CelebA, on which the default model teaches.",
 }

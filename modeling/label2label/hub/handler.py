@@ -21,7 +21,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ MAX_PIXELS = 50_000_000
 MAX_FACES = 32
 TIMEOUT = 10.0  # seconds, to fetch an image, redirects included
 REDIRECTS = 3
+UNQUOTED = "!#$%&'()*+,/:;=?@[]~"  # what an address is made of, and what is quoted already
 UNKNOWN = -100  # a label that is not known
 
 # IPv6 addresses that carry an IPv4 one, to which a gateway may pass on: IPv4-compatible and -mapped
@@ -113,7 +114,9 @@ class EndpointHandler:
             pixels = np.asarray(image)
             faces = self._detector(pixels)[:MAX_FACES]
             crops = [Image.fromarray(align_face(pixels, face, template, size)) for face in faces]
-            scores = self._predict(crops, options.known_labels) if crops else np.empty((0, 0))
+            scores = np.empty((0, 0))
+            if crops:
+                scores = self._predict(crops, options.known_labels, aligned=True)
             results.append(
                 [
                     {
@@ -132,9 +135,12 @@ class EndpointHandler:
             )
         return results
 
-    def _predict(self, images: list[Image.Image], known_labels: list[int] | None) -> np.ndarray:
-        """Probabilities (images, attributes) of crops."""
-        inputs = self.processor(images, return_tensors="pt").to(self.model.device)
+    def _predict(
+        self, images: list[Image.Image], known_labels: list[int] | None, aligned: bool = False
+    ) -> np.ndarray:
+        """Probabilities (images, attributes) of images, or of faces aligned to the model's crop."""
+        as_it_is = {"do_resize": False, "do_center_crop": False} if aligned else {}
+        inputs = self.processor(images, return_tensors="pt", **as_it_is).to(self.model.device)
         if known_labels is not None:
             known = torch.tensor([known_labels] * len(images), device=self.model.device)
             inputs["known_labels"] = known
@@ -199,7 +205,10 @@ def _read_image(value: Any) -> Image.Image:
 
     if isinstance(value, str):
         is_address = value.lower().startswith(("http://", "https://"))
-        value = _fetch(value) if is_address else _decode_base64(value)
+        try:
+            value = _fetch(value) if is_address else _decode_base64(value)
+        except UnicodeError as error:
+            raise ValueError("the image's address is no URL") from error
     try:
         if isinstance(value, bytes | bytearray):
             Image.init()
@@ -311,6 +320,7 @@ def _fetch(url: str) -> bytes:
         is_secure = parts.scheme == "https"
         connection = _Connection(parts.hostname, parts.port, is_secure, addresses, deadline)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        target = quote(target, safe=UNQUOTED)
         try:
             with contextlib.closing(connection):
                 connection.request("GET", target, headers={"User-Agent": "label2label"})
@@ -321,7 +331,8 @@ def _fetch(url: str) -> bytes:
         except (OSError, http.client.HTTPException) as error:
             raise ValueError(f"the image's address cannot be reached: {error}") from error
         if status in (301, 302, 303, 307, 308) and location:
-            url = urljoin(url, location)
+            # Its bytes, as which some servers send UTF-8 and http.client reads Latin-1.
+            url = urljoin(url, quote(location.encode("latin-1"), safe=UNQUOTED))
             continue
         if not is_answer:
             raise ValueError(f"the image's address answers with status {status}")

@@ -6,15 +6,19 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
+import torch
 
-from label2label.errors import UserError
+from label2label.errors import UserError, join_lines
 from label2label.export import BACKBONE_FILE, INT8_FILE
 from label2label.files import sha256
 from label2label.prediction.onnx_backend import OnnxBackend
-from label2label.prediction.preprocessing import WEIGHTS_KEY
+from label2label.prediction.preprocessing import WEIGHTS_KEY, Preprocessing
 from label2label.prediction.torch_backend import TorchBackend
 
-TOLERANCE = 1e-2  # of a probability; exports in float differ by 1e-5, other weights by 0.1
+# Of a probability, or of a backbone's largest feature: exports in float differ by 1e-5, other
+# weights by 0.1.
+TOLERANCE = 1e-2
 
 
 def refuse_foreign_exports(model: Path, files: list[Path]) -> None:
@@ -35,6 +39,7 @@ def refuse_foreign_exports(model: Path, files: list[Path]) -> None:
     expected = torch_model.predict(crops)
     for file in files:
         if file.name == BACKBONE_FILE:
+            _refuse_foreign_backbone(file, model, torch_model, crops)
             continue
         exported = OnnxBackend(file)
         if exported.preprocessing != torch_model.preprocessing:
@@ -56,3 +61,33 @@ def refuse_foreign_exports(model: Path, files: list[Path]) -> None:
                 f"{file} is of other weights than {model} (probabilities differ by {change:.2f}): "
                 "run `label2label export` again"
             )
+
+
+def _refuse_foreign_backbone(
+    file: Path, model: Path, torch_model: TorchBackend, crops: np.ndarray
+) -> None:
+    """The same of a backbone alone, by its features."""
+    pixels = torch_model.preprocessing.normalize(crops)
+    backbone = torch_model.model.label2label.backbone
+    with torch.inference_mode():
+        features = backbone(torch.from_numpy(pixels).to(torch_model.model.device)).feature_maps[-1]
+    expected = features.float().cpu().numpy()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        preprocessing = Preprocessing.from_metadata(session.get_modelmeta().custom_metadata_map)
+        (image,) = session.get_inputs()
+        takes_uint8 = image.type == "tensor(uint8)"
+        found = session.run(["features"], {image.name: crops if takes_uint8 else pixels})[0]
+    except Exception as error:  # ONNX Runtime's own exceptions share no public base
+        raise UserError(f"{file} is no backbone that can run: {join_lines(error)}") from error
+    if (
+        preprocessing != torch_model.preprocessing
+        or found.shape != expected.shape
+        or not np.abs(found - expected).max() <= TOLERANCE * np.abs(expected).max()
+    ):
+        raise UserError(
+            f"{file} is of another model or of other weights than {model}: run "
+            "`label2label export --backbone-only` again"
+        )

@@ -69,6 +69,37 @@ def test_camera_without_a_face_in_view_says_so(visit):
     expect(tab.page.locator("#photo")).to_be_visible()
 
 
+def test_other_camera_that_does_not_start_leaves_the_last_frame_and_the_first_camera(visit, filmed):
+    tab = visit(by=filmed)
+    tab.page.evaluate(
+        """() => {
+            const { mediaDevices } = navigator;
+            const given = mediaDevices.getUserMedia.bind(mediaDevices);
+            window.asked = [];
+            mediaDevices.getUserMedia = async (options) => {
+                asked.push(options.video.facingMode);
+                if (asked.length === 2) throw new DOMException("It is busy", "NotReadableError");
+                return given(options);
+            };
+            mediaDevices.enumerateDevices = async () => Array(2).fill({ kind: "videoinput" });
+        }"""
+    )
+    tab.page.get_by_role("button", name="Use camera").first.click()
+    tab.wait_for("1 face found")
+    tab.page.get_by_role("button", name="Other camera").click()
+    tab.wait_for("could not be started: It is busy")
+    expect(tab.page.locator("#live")).to_be_hidden()
+    expect(tab.page.locator("#video")).to_be_hidden()
+    expect(tab.page.locator("#flip")).to_be_hidden()
+    expect(tab.page.locator("#photo")).to_be_visible()
+    assert tab.page.evaluate("[photo.width, photo.height]") == [640, 480]
+    assert len(tab.probabilities()) == 40  # the last frame's
+    tab.page.get_by_role("button", name="Use camera").click()
+    tab.wait_for("1 face found")
+    expect(tab.page.get_by_role("button", name="Stop camera")).to_be_visible()
+    assert tab.page.evaluate("asked") == ["user", "environment", "user"]
+
+
 def test_camera_that_is_missing_or_denied_says_so(visit, launch):
     tab = visit(by=launch())
     tab.page.get_by_role("button", name="Use camera").first.click()

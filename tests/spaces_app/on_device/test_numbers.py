@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytestmark = pytest.mark.slow
 
@@ -54,6 +55,27 @@ def test_saved_file_is_what_predict_prints(tab, predictor, photos, tmp_path):
         assert abs(face["score"] - other["score"]) < 1e-2
         assert list(face["attributes"]) == list(other["attributes"])
         assert largest_difference(face["attributes"], other) < 1e-2
+
+
+def test_boxes_of_a_photo_larger_than_a_canvas_are_those_of_python(
+    tab, predictor, portrait, tmp_path
+):
+    wide = Image.new("RGB", (6000, 4000), "teal")
+    wide.paste(portrait.resize((1536, 1800)), (4000, 1500))
+    wide.save(tmp_path / "wide.jpg", quality=90)
+    tab.show(tmp_path / "wide.jpg", "1 face found")
+    with tab.page.expect_download() as download:
+        tab.page.get_by_role("button", name="Save as JSON").click()
+    download.value.save_as(tmp_path / "wide.json")
+    (entry,) = json.loads((tmp_path / "wide.json").read_text())
+    (face,) = entry["faces"]
+    (expected,) = predictor(tmp_path / "wide.jpg")
+    assert np.abs(np.subtract(face["box"], expected["box"])).max() < 10  # of some 900 pixels
+    assert largest_difference(face["attributes"], expected) < 2e-2
+    marked = tab.page.locator("#boxes rect").bounding_box()
+    photo = tab.page.locator("#photo").bounding_box()
+    left = 6000 * (marked["x"] - photo["x"]) / photo["width"]
+    assert left == pytest.approx(expected["box"][0], abs=40)
 
 
 def test_attributes_present_are_those_above_their_thresholds(tab, photos, page_folder):

@@ -162,11 +162,39 @@ def test_both_languages_say_everything(tab):
         assert places[0] == places[1], key
 
 
-def test_missing_model_says_so(visit, page_folder, serve, tmp_path):
+def test_page_around_it_switches_the_language_and_the_photo_stays(visit, photos):
+    tab = visit()
+    tab.show(photos / "portrait.png", "1 face found")
+    tab.page.evaluate("postMessage({ language: 'ko' }, location.origin)")
+    expect(tab.status).to_have_text("얼굴 1개를 찾았습니다")
+    expect(tab.page.locator("#language")).to_have_value("ko")
+    assert len(tab.probabilities()) == 40
+
+
+def test_example_that_cannot_be_fetched_says_so(visit, page_folder, serve, tmp_path):
+    shutil.copytree(page_folder, tmp_path / "page", ignore=shutil.ignore_patterns("example.jpg"))
+    host = serve(tmp_path / "page")
+    tab = visit(host=host)
+    tab.wait_for("Ready")
+    tab.page.get_by_role("button", name="Try an example").click()
+    tab.wait_for("could not be read: example.jpg: 404")
+    tab.faults.clear()  # the browser's own report of the missing file
+    tab.requests[:] = [url for url in tab.requests if not url.startswith(host)]
+
+
+def test_missing_model_says_so_before_and_after_a_photo(
+    visit, page_folder, serve, tmp_path, photos
+):
     shutil.copytree(page_folder, tmp_path / "page", ignore=shutil.ignore_patterns("model.onnx"))
     host = serve(tmp_path / "page")
     tab = visit(host=host)
     tab.wait_for("could not be loaded: model.onnx: 404")
     expect(tab.page.locator("#progress")).to_be_hidden()
+    tab.page.set_input_files("#file", photos / "portrait.png")
+    expect(tab.page.locator("#photo")).to_be_visible()
+    tab.wait_for("could not be loaded: model.onnx: 404")
+    tab.page.get_by_role("button", name="Use camera").click()
+    tab.wait_for("could not be loaded: model.onnx: 404")
+    expect(tab.page.locator("#live")).to_be_hidden()
     tab.faults.clear()  # the browser's own report of the missing file
     tab.requests[:] = [url for url in tab.requests if not url.startswith(host)]
