@@ -384,42 +384,35 @@ def mitigation_plot(table: dict[str, Any]) -> Figure:
         table: As it is written to `fairness_mitigation.json`.
 
     Returns:
-        A figure of two panels, or of one where no recipe is chosen.
+        A figure of three panels, or of two where no recipe is chosen.
     """
+    recipes = list(table["after"])[::-1]
+    titles = [f"{name}, chosen" if name == table["chosen"] else name for name in recipes]
     with rc_context(STYLE):
-        figure = Figure(figsize=(8.5, 4.2), layout="constrained")
-        panels = figure.subplots(1, 2 if table["chosen"] else 1, squeeze=False)[0]
-        for place, (name, row) in enumerate(table["after"].items()):
-            points = {
-                domain: 100 * np.array([change["difference"], *change["interval"]])
-                for domain in ("celeba", "shifted", "aligned")
-                for change in (row["difference"][domain],)
-            }
-            for domain, filling in (("shifted", "full"), ("aligned", "none")):
-                (x, *x_ends), (y, *y_ends) = points["celeba"], points[domain]
-                panels[0].errorbar(
-                    *(x, y),
-                    xerr=np.abs(np.array(x_ends) - x)[:, None],
-                    yerr=np.abs(np.array(y_ends) - y)[:, None],
-                    fmt="o",
-                    color=f"C{place}",
-                    fillstyle=filling,
-                    elinewidth=0.8,
-                    capsize=2,
-                )
-            title = f"{name}, chosen" if name == table["chosen"] else name
-            panels[0].plot([], [], "o", color=f"C{place}", label=title)
-        panels[0].plot([], [], "o", color=GRAY, fillstyle="none", label="aligned as photos are")
-        at_most = f"at most {100 * LARGEST_LOSS:.1f} points lost"
-        panels[0].axvline(
-            -100 * LARGEST_LOSS, color=GRAY, linestyle="--", linewidth=0.8, label=at_most
-        )
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-        panels[0].set_xlabel("CelebA: accuracy gained, points")
-        panels[0].set_ylabel(f"{table['shifted']}: Male and Young gained, points")
-        if table["chosen"]:
-            _draw_races(panels[1], table["before"]["test"], table["after"][table["chosen"]]["test"])
-            panels[1].set_xlabel(f"accuracy of Male on UTKFace, {table['chosen']}")
+        figure = Figure(figsize=(11, 3.4), layout="constrained")
+        gained, lost, *races = figure.subplots(1, 3 if table["chosen"] else 2)
+        for axes, domain, offset, color, label in (
+            (gained, "shifted", 0.12, BLUE, "as they are"),
+            (gained, "aligned", -0.12, ORANGE, "aligned as photos are"),
+            (lost, "celeba", 0.0, BLUE, None),
+        ):
+            changes = [table["after"][name]["difference"][domain] for name in recipes]
+            value = 100 * np.array([change["difference"] for change in changes])
+            ends = 100 * np.array([change["interval"] for change in changes]).T
+            places = np.arange(len(recipes)) + offset
+            spread = np.abs(ends - value)
+            axes.errorbar(value, places, xerr=spread, fmt="o", color=color, capsize=2, label=label)
+        for axes in (gained, lost):
+            axes.axvline(0, color=GRAY, linewidth=0.8)
+            axes.set_yticks(range(len(recipes)), titles if axes is gained else [])
+            axes.set_ylim(-0.5, len(recipes) - 0.5)
+        gained.set_xlabel(f"{table['shifted']}: Male and Young gained, points")
+        gained.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
+        lost.axvline(-100 * LARGEST_LOSS, color=GRAY, linestyle="--", linewidth=0.8)
+        lost.set_xlabel("CelebA: accuracy gained, points\n(dashed: what may be lost)")
+        if races:
+            _draw_races(races[0], table["before"]["test"], table["after"][table["chosen"]]["test"])
+            races[0].set_xlabel("accuracy of Male on UTKFace,\nbefore and after the chosen recipe")
     return figure
 
 
@@ -432,7 +425,7 @@ def _draw_races(axes: Axes, before: dict[str, Any], after: dict[str, Any]) -> No
         axes.scatter(end, y, color=BLUE, zorder=2, label="after" if y == 0 else None)
     titles = [f"{race}, {before['num_images_by_race'][race]} images" for race in races]
     axes.set_yticks(range(len(races)), titles)
-    axes.legend(frameon=False)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
 
 
 def few_shot_plot(table: dict[str, Any]) -> Figure:
