@@ -23,6 +23,7 @@ def load_benchmark(monkeypatch) -> Callable[[str], ModuleType]:
     """Import `benchmarks/NAME.py`."""
 
     def load(name: str) -> ModuleType:
+        monkeypatch.syspath_prepend(ROOT / "benchmarks")  # as a script finds those beside it
         path = ROOT / "benchmarks" / f"{name}.py"
         spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)
         assert spec is not None
