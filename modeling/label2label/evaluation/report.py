@@ -265,7 +265,8 @@ def _group_section(column: str, scores: Mapping[str, Any], result: Mapping[str, 
         )
         parts.append(
             "By chance: the gap that groups of these sizes show on average where a model does "
-            "equally well on all of them."
+            "equally well on all of them. p: of Wald's test that it does; of twenty attributes one "
+            "has a p below 0.05 by chance."
         )
     if scores["num_unknown"]:
         parts.append(
