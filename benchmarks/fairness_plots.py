@@ -10,15 +10,14 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-LARGEST_LOSS = 0.003  # of CelebA's accuracy
 
-
-def mitigation_plot(table: dict[str, Any]) -> Figure:
+def mitigation_plot(table: dict[str, Any], largest_loss: float) -> Figure:
     """What each recipe gains on the shifted domain, as it is and aligned, and costs on CelebA; and
     Male by race, before and after the chosen one.
 
     Args:
         table: As it is written to `fairness_mitigation.json`.
+        largest_loss: Of CelebA's accuracy, 0 to 1, that a recipe may cost.
 
     Returns:
         A figure of three panels, or of two where no recipe is chosen.
@@ -45,7 +44,7 @@ def mitigation_plot(table: dict[str, Any]) -> Figure:
             axes.set_ylim(-0.5, len(recipes) - 0.5)
         gained.set_xlabel(f"{table['shifted']}: Male and Young gained, points")
         gained.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
-        lost.axvline(-100 * LARGEST_LOSS, color=GRAY, linestyle="--", linewidth=0.8)
+        lost.axvline(-100 * largest_loss, color=GRAY, linestyle="--", linewidth=0.8)
         lost.set_xlabel("CelebA: accuracy gained, points\n(dashed: what may be lost)")
         if races:
             _draw_races(races[0], table["before"]["test"], table["after"][table["chosen"]]["test"])

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fairness_plots import LARGEST_LOSS, few_shot_plot, mitigation_plot
+from fairness_plots import few_shot_plot, mitigation_plot
 from label2label.checkpoints import find_checkpoint
 from label2label.errors import UserError
 from label2label.evaluation.plots import save_figure
@@ -46,6 +46,7 @@ RECIPES = (
 )
 FEW_SHOT_RECIPE = "finetune-merged"
 FEW_SHOT = (10, 50, 200, 1000)
+LARGEST_LOSS = 0.003  # of CelebA's accuracy
 SPLITS = ("validation", "test")
 # What every model is measured on, and the recipes' name for it.
 DATASETS = {
@@ -222,9 +223,13 @@ def _figure(value: float | None, interval: Sequence[float] | None) -> dict[str, 
 
 
 def _gap(scores: dict[str, Any]) -> dict[str, Any]:
-    groups = {"worst": scores["worst_group"], "best": scores["best_group"]}
-    groups |= {"by_chance": scores["gap_by_chance"], "p_value": scores["p_value"]}
-    return _figure(scores["gap"], scores["gap_interval"]) | groups
+    return {
+        **_figure(scores["gap"], scores["gap_interval"]),
+        "worst": scores["worst_group"],
+        "best": scores["best_group"],
+        "by_chance": scores["gap_by_chance"],
+        "p_value": scores["p_value"],
+    }
 
 
 def describe_row(args: argparse.Namespace, name: str) -> dict[str, Any]:
@@ -363,7 +368,7 @@ def write_tables(args: argparse.Namespace) -> None:
         if chosen:
             table["goals"] = judge(before, mitigated[chosen])
         _write(args.output / "fairness_mitigation.json", table)
-        save_figure(mitigation_plot(table), args.output, "fairness_mitigation")
+        save_figure(mitigation_plot(table, LARGEST_LOSS), args.output, "fairness_mitigation")
     few = {limit: rows[name] for limit in args.few_shot if (name := f"few-shot-{limit}") in rows}
     if few:
         table = about | {"recipe": FEW_SHOT_RECIPE, "before": before, "images": few}

@@ -213,7 +213,7 @@ def test_a_models_own_results_come_before_those_of_the_default_model(model, resu
 
 def shift_figures(male, celeba):
     figure = {"value": 0.8, "interval": [0.7, 0.9]}
-    gap = {**figure, "worst": "A", "best": "B"}
+    gap = {**figure, "worst": "A", "best": "B", "by_chance": 0.0456, "p_value": 0.1234}
     return {
         **dict.fromkeys(("mean", "aligned_mean", "Young", "from_15_mean", "from_15_Male"), figure),
         **dict.fromkeys(("Male_gap", "Male_gap_age_adjusted", "from_15_Male_gap"), gap),
@@ -267,6 +267,7 @@ def test_a_mitigated_model_is_shown_beside_the_one_before(model, results, shift,
         "| A | 40 | 0.6111 | 0.6111 | 0.8000 | 0.8000 | +0.0333 | [0.0100, 0.0500] |" in card.text
     )
     assert "| Male | 0.8222 | at least 0.9 | **no** |" in card.text
+    assert "of 0.0456 on average; that this model does so has a p-value of 0.1234" in card.text
     assert "of which `group-dro` was chosen" in card.text
     assert "training part of UTKFace" in card.text
     assert card.data.datasets == ["celeba", "utkface"]

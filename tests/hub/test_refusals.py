@@ -173,7 +173,7 @@ def test_backbones_that_cannot_run_or_of_other_weights_are_refused(
     command = ("--repo-id", "someone/faces", "--onnx", exports, "--model")
     file.write_bytes(b"no model")
     line = refused(hub, push, *command, model_folder)
-    assert "backbone.onnx is no backbone that can run" in line
+    assert "backbone.onnx is no ONNX file that can run" in line
     ours = TorchBackend.from_pretrained(model_folder)
     options = {"uint8_input": uint8_input, "backbone_only": True}
     export_onnx(ours.model, ours.preprocessing, file, **options)

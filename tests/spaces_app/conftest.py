@@ -229,6 +229,7 @@ def browser():
 
 DESKTOP = {"viewport": {"width": 1280, "height": 900}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+CAMERA_SECONDS = 2.5  # until one has surely started
 
 
 @pytest.fixture
@@ -268,3 +269,12 @@ def open_page(browser, space_url):
 def data_url(encode):
     """A function from a PIL image to a data URL, as the page sends photos."""
     return lambda image: "data:image/png;base64," + base64.b64encode(encode(image)).decode()
+
+
+def upload(page, path):
+    page.locator("#explorer input[type=file]").set_input_files(str(path))
+
+
+def upload_and_wait(page, path):
+    upload(page, path)
+    page.wait_for_selector("#explorer .status.good")

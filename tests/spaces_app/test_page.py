@@ -6,20 +6,11 @@ import re
 import pytest
 from label2label.data.vocabulary import CELEBA_ATTRIBUTES
 
-from .conftest import DESKTOP, NAMES, PHONE, started_space
+from .conftest import DESKTOP, NAMES, PHONE, upload, upload_and_wait
 
 pytestmark = pytest.mark.slow
 
 WIDTHS = pytest.mark.parametrize("device", [DESKTOP, PHONE], ids=["desktop", "phone"])
-
-
-def upload(page, path):
-    page.locator("#explorer input[type=file]").set_input_files(str(path))
-
-
-def upload_and_wait(page, path):
-    upload(page, path)
-    page.wait_for_selector("#explorer .status.good")
 
 
 def status(page, pattern):
@@ -432,67 +423,6 @@ def test_a_photo_can_be_pasted(open_page, photo_files):
     status(page, "1 face")
 
 
-def test_the_webcam_takes_a_photo_and_is_switched_off(open_page):
-    page = open_page(permissions=["camera"])
-    page.get_by_role("button", name="Webcam").first.click()
-    page.wait_for_function("document.querySelector('#explorer video').videoWidth > 0")
-    page.click("#explorer .camera .primary")
-    page.wait_for_selector("#explorer .status.bad")  # the test picture shows no face
-    assert "No face" in page.inner_text("#explorer .status")
-    assert page.evaluate("document.querySelector('#explorer .camera').hidden")
-
-
-# The cameras that the page was given; each comes late, as where the visitor is asked first.
-SLOW_CAMERA = """() => {
-  const given = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
-  window.tracks = [];
-  navigator.mediaDevices.getUserMedia = async (options) => {
-    await new Promise((resolve) => setTimeout(resolve, 500));
-    const stream = await given(options);
-    window.tracks.push(...stream.getTracks());
-    return stream;
-  };
-}"""
-TRACKS = "window.tracks.map((track) => track.readyState)"
-CAMERA_SECONDS = 2.5
-
-
-def test_two_clicks_open_one_webcam_and_closing_it_switches_it_off(open_page):
-    page = open_page(permissions=["camera"])
-    page.evaluate(SLOW_CAMERA)
-    page.get_by_role("button", name="Webcam").first.dblclick()
-    page.wait_for_timeout(1000 * CAMERA_SECONDS)
-    assert page.locator("#explorer .camera").is_visible()
-    assert page.evaluate(TRACKS).count("live") == 1
-    page.get_by_role("button", name="Close the webcam").first.click()
-    assert page.evaluate(TRACKS).count("live") == 0
-
-
-def test_a_photo_chosen_while_the_webcam_starts_is_what_is_shown(open_page, photo_files):
-    page = open_page(permissions=["camera"])
-    page.evaluate(SLOW_CAMERA)
-    page.get_by_role("button", name="Webcam").first.click()
-    upload_and_wait(page, photo_files["portrait.jpg"])
-    page.wait_for_timeout(1000 * CAMERA_SECONDS)
-    assert page.evaluate(TRACKS) == ["ended"]
-    assert page.locator("#explorer .camera").is_hidden()
-    assert page.locator("#explorer .box").is_visible()
-
-
-@pytest.mark.parametrize("patience", [0, CAMERA_SECONDS], ids=["starting", "on"])
-def test_leaving_the_tab_switches_the_webcam_off(open_page, patience):
-    page = open_page(permissions=["camera"])
-    page.evaluate(SLOW_CAMERA)
-    page.get_by_role("button", name="Webcam").first.click()
-    page.wait_for_timeout(1000 * patience)
-    page.get_by_role("tab", name="About").click()
-    page.wait_for_timeout(1000 * CAMERA_SECONDS)
-    assert page.evaluate(TRACKS) == ["ended"]
-    page.get_by_role("tab", name="Photo").click()
-    assert page.locator("#explorer .camera").is_hidden()
-    assert page.locator("#explorer .placeholder").is_visible()
-
-
 def test_two_models_are_compared_on_the_first_tabs_photo(open_page, photo_files):
     page = open_page()
     upload_and_wait(page, photo_files["portrait.jpg"])
@@ -545,67 +475,6 @@ def test_no_serious_accessibility_fault_on_any_tab(open_page, photo_files, devic
         tab.click()
         page.wait_for_timeout(500)
         check(name)
-
-
-@pytest.fixture(scope="module")
-def device_url(page_folder, tmp_path_factory):
-    """Address of a Space with the browser's page."""
-    with started_space(tmp_path_factory.mktemp("device"), page=page_folder) as url:
-        yield url
-
-
-@pytest.fixture
-def device_page(open_page, device_url):
-    """That Space, and the frame of its tab On device, when the model has loaded."""
-    page = open_page(device_url, permissions=["camera"])
-    page.get_by_role("tab", name="On device").click()
-    frame = page.frame_locator("iframe")
-    frame.locator("#status").filter(has_text="Ready").wait_for()
-    return page, frame
-
-
-def test_the_device_tab_runs_the_browsers_page_and_keeps_its_answer_in_another_language(
-    device_page,
-):
-    page, frame = device_page
-    assert frame.locator("html").get_attribute("lang") == "en"
-    assert page.get_attribute("iframe", "title") == "Label2Label on your device"
-    frame.get_by_role("button", name="Try an example").press("Enter")
-    frame.locator("#status").filter(has_text="1 face found").wait_for()
-    assert frame.locator("[data-probability]").count() == 40
-    page.get_by_label("한국어").check(force=True)
-    frame.locator("#status").filter(has_text="얼굴 1개를 찾았습니다").wait_for()
-    assert page.get_attribute("iframe", "title") == "내 기기에서 실행하는 Label2Label"
-    assert "여러분의 브라우저" in page.inner_text("#device p")
-    page.wait_for_timeout(2000)
-    assert frame.locator("html").get_attribute("lang") == "ko"
-    assert frame.locator("[data-probability]").count() == 40
-
-
-def test_the_device_tab_greets_a_korean_browser_in_korean(open_page, device_url):
-    page = open_page(device_url, locale="ko-KR")
-    page.get_by_role("tab", name="내 기기").click()
-    frame = page.frame_locator("iframe")
-    frame.locator("#status").filter(has_text="준비되었습니다").wait_for()
-    assert "여러분의 브라우저" in page.inner_text("#device p")
-
-
-def test_leaving_the_device_tab_switches_its_camera_off(device_page):
-    page, frame = device_page
-    frame.get_by_role("button", name="Use camera").first.click()
-    frame.locator("#live").wait_for()
-    page.get_by_role("tab", name="About").click()
-    (inner,) = (other for other in page.frames if "on_device" in other.url)
-    page.wait_for_timeout(1000 * CAMERA_SECONDS)
-    assert inner.evaluate("document.getElementById('video').srcObject") is None
-    page.get_by_role("tab", name="On device").click()
-    assert frame.locator("#live").is_hidden()
-
-
-def test_without_its_files_there_is_no_device_tab(open_page):
-    page = open_page()
-    page.get_by_role("tab", name="Fairness").wait_for()
-    assert page.get_by_role("tab", name="On device").count() == 0
 
 
 def test_photos_of_the_page_are_never_written_to_a_file(open_page, photo_files, uploads):

@@ -45,7 +45,7 @@ def shift_section(measured: Measurements) -> CardSection | None:
     or, for a model that is mitigated, beside the one before (its Table 4)."""
     aligned = measured.get("utkface_aligned")
     if measured.mitigation:
-        return _mitigated(measured.mitigation, _same_ages(measured), aligned)
+        return _mitigated(measured.mitigation, aligned)
     before = measured.get("fairness_before")
     if before:
         test = before["test"]
@@ -91,11 +91,7 @@ def _unmitigated(
     return CardSection("\n\n".join([*parts, *_framing(aligned), _WARNING]))
 
 
-def _mitigated(
-    mitigation: Mapping[str, Any],
-    same_ages: Mapping[str, Any] | None,
-    aligned: Mapping[str, Any] | None,
-) -> CardSection:
+def _mitigated(mitigation: Mapping[str, Any], aligned: Mapping[str, Any] | None) -> CardSection:
     shifted, recipe = mitigation["shifted"], mitigation["chosen"]
     before, row = mitigation["before"]["test"], mitigation["after"][recipe]
     after, difference = row["test"], row["difference"]["by_race"]
@@ -155,7 +151,7 @@ def _mitigated(
                 table(("", "before", "after", "95 % interval", "between"), figures),
                 "What we aimed at:",
                 table(("", "reached", "goal", "met"), goals),
-                *_resolution(same_ages),
+                _resolution(after["Male_gap_age_adjusted"]),
                 *_framing(aligned),
                 f"All recipes, of which `{recipe}` was chosen on the validation split, the best on "
                 f"{shifted} faces, as they are and aligned, of those that cost CelebA at most 0.3 "
@@ -172,21 +168,12 @@ def _mitigated(
     )
 
 
-def _same_ages(measured: Measurements) -> Mapping[str, Any] | None:
-    """The age-adjusted scores of Male by race on UTKFace's test part."""
-    evaluation = measured.get("utkface_test")
-    adjusted = evaluation["age_adjusted"].get("race") if evaluation else None
-    return adjusted["per_attribute"]["Male"] if adjusted else None
-
-
-def _resolution(same_ages: Mapping[str, Any] | None) -> list[str]:
-    if same_ages is None:
-        return []
-    return [
+def _resolution(same_ages: Mapping[str, Any]) -> str:
+    return (
         "On these images a model that does equally well on all races would show a gap on Male, "
-        f"same ages, of {number(same_ages['gap_by_chance'])} on average; that this model does so "
-        f"has a p-value of {number(same_ages['p_value'])} (Wald's test)."
-    ]
+        f"same ages, of {number(same_ages['by_chance'])} on average; that this model does so has a "
+        f"p-value of {number(same_ages['p_value'])} (Wald's test)."
+    )
 
 
 def _framing(aligned: Mapping[str, Any] | None) -> list[str]:

@@ -14,8 +14,6 @@ Label2label on MobileFaceNet, with a head that is lighter than the backbone.
 KINDS = {
     "tiny": "It is half as wide as `celeba-mobilefacenet`, and less accurate: a little on faces "
     "like CelebA's, far more on others (below). ",
-    "group-balanced": "It is `celeba-mobilefacenet` after fine-tuning on UTKFace with all races "
-    "drawn equally often: what that gained and what it cost stands below. ",
     "group-balanced-framings": "It is `celeba-mobilefacenet` after fine-tuning on UTKFace "
     "in two framings, all races drawn equally often: what that gained and cost stands below. ",
 }

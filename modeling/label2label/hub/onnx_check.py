@@ -6,14 +6,13 @@ import json
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 
 from label2label.errors import UserError, join_lines
 from label2label.export import BACKBONE_FILE, INT8_FILE
 from label2label.files import sha256
-from label2label.prediction.onnx_backend import OnnxBackend
-from label2label.prediction.preprocessing import WEIGHTS_KEY, Preprocessing
+from label2label.prediction.onnx_backend import OnnxBackend, open_exported
+from label2label.prediction.preprocessing import WEIGHTS_KEY
 from label2label.prediction.torch_backend import TorchBackend
 
 # Of a probability, or of a backbone's largest feature: exports in float differ by 1e-5, other
@@ -72,12 +71,9 @@ def _refuse_foreign_backbone(
     with torch.inference_mode():
         features = backbone(torch.from_numpy(pixels).to(torch_model.model.device)).feature_maps[-1]
     expected = features.float().cpu().numpy()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    session, preprocessing = open_exported(file)
+    image = session.get_inputs()[0]
     try:
-        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-        preprocessing = Preprocessing.from_metadata(session.get_modelmeta().custom_metadata_map)
-        (image,) = session.get_inputs()
         takes_uint8 = image.type == "tensor(uint8)"
         found = session.run(["features"], {image.name: crops if takes_uint8 else pixels})[0]
     except Exception as error:  # ONNX Runtime's own exceptions share no public base

@@ -13,6 +13,39 @@ from label2label.prediction.preprocessing import Preprocessing
 UNKNOWN = -100  # a known label that is not known
 
 
+def open_exported(
+    path: str | os.PathLike[str], threads: int = 0
+) -> tuple[onnxruntime.InferenceSession, Preprocessing]:
+    """Open a file that `label2label export` wrote, a whole model or a backbone.
+
+    Args:
+        path: the ONNX file.
+        threads: of one inference; ONNX Runtime's choice by default.
+
+    Returns:
+        Its session, and what its metadata say of the images.
+
+    Raises:
+        UserError: the file is missing or damaged, or was not written so.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f"{path} does not exist: --model takes an ONNX file or a folder")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(
+            os.fspath(path), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # ONNX Runtime's own exceptions share no public base
+        raise UserError(f"{path} is no ONNX file that can run: {join_lines(error)}") from error
+    try:
+        metadata = session.get_modelmeta().custom_metadata_map
+        return session, Preprocessing.from_metadata(metadata)
+    except UserError as error:
+        raise UserError(f"{path} is not an exported label2label model: {error}") from error
+
+
 class OnnxBackend:
     """A file that `label2label export` wrote; all it needs to know is in the file's metadata.
 
@@ -25,23 +58,7 @@ class OnnxBackend:
     """
 
     def __init__(self, path: str | os.PathLike[str], threads: int = 0) -> None:
-        if not os.path.isfile(path):
-            raise UserError(f"{path} does not exist: --model takes an ONNX file or a folder")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        try:
-            self.session = onnxruntime.InferenceSession(
-                os.fspath(path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # ONNX Runtime's own exceptions share no public base
-            raise UserError(f"{path} is no ONNX file that can run: {join_lines(error)}") from error
-        try:
-            self.preprocessing = Preprocessing.from_metadata(
-                self.session.get_modelmeta().custom_metadata_map
-            )
-        except UserError as error:
-            raise UserError(f"{path} is not an exported label2label model: {error}") from error
+        self.session, self.preprocessing = open_exported(path, threads)
         output = self.session.get_outputs()[0]
         if output.name != "probabilities":
             raise UserError(f"{path} is a backbone alone: it tells no attributes")
