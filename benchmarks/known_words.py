@@ -37,6 +37,7 @@ from label2label.evaluation.provenance import identify_model, library_versions, 
 from label2label.evaluation.scores import jsonable
 from label2label.files import write_whole
 from label2label.models import Label2LabelForImageClassification
+from label2label.models.modeling_label2label import join_feature_maps
 from label2label.prediction.loading import load_model
 from matplotlib.figure import Figure
 from tqdm import tqdm
@@ -109,7 +110,8 @@ def count_right(
         for start in tqdm(starts, desc="known words", unit="batch"):
             truth = labels[start : start + batch_size].astype(np.int64)
             faces = [images[start + i] for i in range(len(truth))]
-            features = backbone(processor(faces, return_tensors="pt").pixel_values).feature_maps[-1]
+            pixels = processor(faces, return_tensors="pt").pixel_values
+            features = join_feature_maps(backbone(pixels).feature_maps)
             model.label2label.backbone = FeaturesAsImages()
             counts = np.zeros((len(given), *truth.shape), np.int64)
             often = np.zeros(truth.shape, np.int64)

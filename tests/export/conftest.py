@@ -14,7 +14,7 @@ pytest.importorskip("onnx")
 NAMES = ("Smiling", "Male", "Wearing_Hat", "No_Beard", "Young")
 
 
-def random_model(**options):
+def random_model(out_features=None, **options):
     """A tiny model whose BatchNorms and temperature are those of no fresh model."""
     torch.manual_seed(0)
     config = Label2LabelConfig(
@@ -23,6 +23,7 @@ def random_model(**options):
             "width_multiplier": 0.25,
             "hidden_act": "relu6",
             "stages": [[2, 64, 2, 2], [2, 128, 1, 2], [2, 128, 1, 2]],
+            "out_features": out_features,
         },
         hidden_size=16,
         intermediate_size=16,

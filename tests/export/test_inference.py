@@ -4,6 +4,7 @@ import pytest
 import torch
 from label2label.export.folding import fold_batch_norms
 from label2label.export.inference import InferenceHead
+from label2label.models.modeling_label2label import join_feature_maps
 
 
 @pytest.fixture(
@@ -24,7 +25,7 @@ def heads(model, shape):
     folded = fold_batch_norms(model)
     pixels = torch.randn(3, 3, *shape, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        features = folded.label2label.backbone(pixels).feature_maps[-1]
+        features = join_feature_maps(folded.label2label.backbone(pixels).feature_maps)
         head = InferenceHead(folded, *features.shape[2:])
     return (
         lambda known=None: model(pixels, known_labels=known).logits,

@@ -6,6 +6,7 @@ import io
 import json
 import sys
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -114,6 +115,20 @@ def test_backbone_alone_gives_features(backend, faces, tmp_path):
     assert np.allclose(features, expected, atol=1e-4)
     with pytest.raises(UserError, match="backbone alone"):
         OnnxBackend(path)
+
+
+@pytest.mark.parametrize("side", [112, 100])
+def test_features_of_earlier_stages_are_in_the_file(side, make_backend, tmp_path):
+    # 100 pixels a side: 25 features a side, averaged to 7, which they are no multiple of
+    backend = make_backend(out_features=["stage1", "stage2", "features"])
+    preprocessing = replace(backend.preprocessing, crop_size=side)
+    path = tmp_path / "model.onnx"
+    export_onnx(backend.model, preprocessing, path)
+    pixels = torch.randn(3, 3, side, side, generator=torch.Generator().manual_seed(0))
+    (found,) = OnnxBackend(path).session.run(None, {"pixel_values": pixels.numpy()})
+    with torch.inference_mode():
+        expected = backend.model(pixels).logits.sigmoid().numpy()
+    assert np.abs(found - expected).max() < 1e-4
 
 
 @pytest.mark.parametrize("opset", [18, 22])

@@ -5,6 +5,7 @@ import torch
 from label2label.models.modeling_label2label import (
     ImageConditionedMaskedLanguageModel,
     LogitBatchNorm,
+    join_feature_maps,
     masked_binary_cross_entropy,
     mix_words,
 )
@@ -51,6 +52,31 @@ def test_resnet_of_transformers_is_a_backbone(make_model, images):
     assert model(images).logits.shape == (4, 5)
     again = type(model.config).from_dict(model.config.to_dict())
     assert again.backbone_config.hidden_sizes == [8, 16]
+
+
+def test_earlier_feature_maps_are_averaged_to_the_last_ones_size():
+    early = torch.arange(24.0).reshape(1, 1, 4, 6)
+    last = torch.ones(1, 2, 2, 3)
+    joined = join_feature_maps((early, last))
+    assert torch.equal(joined[:, :2], last)
+    assert torch.equal(joined[0, 2], torch.tensor([[3.5, 5.5, 7.5], [15.5, 17.5, 19.5]]))
+    assert join_feature_maps((last,)) is last
+
+
+@pytest.mark.parametrize("head_type", HEADS)
+def test_the_head_attends_to_all_feature_maps_of_the_backbone(
+    tiny_backbone_config, make_model, images, head_type
+):
+    tiny_backbone_config.out_features = ["stage1", "features"]
+    model = make_model(head_type=head_type, initializer_range=1.0)
+    expected = model(images).logits
+    assert model.label2label.backbone.channels == [8, 24]
+    reads_features = model.classifier if head_type == "fc" else model.label2label.input_projection
+    reads_features.weight.data[:, 24:] = 0.0  # what it reads of stage1
+    assert (model(images).logits - expected).abs().max() > 1e-4
+    tiny_backbone_config.out_features = []
+    with pytest.raises(Exception, match="out_features are empty"):
+        make_model(head_type=head_type)
 
 
 def test_ignored_labels_do_not_count(make_model, images, labels):

@@ -71,6 +71,22 @@ def test_a_recipe_narrows_the_backbone_of_the_shipped_model():
     assert model(torch.zeros(1, 3, 112, 112)).logits.shape == (1, 2)
 
 
+def test_a_recipe_gives_the_head_features_of_earlier_stages(backbone, tmp_path):
+    backbone.save_pretrained(tmp_path)
+    recipe = Recipe(
+        backbone=str(tmp_path), backbone_config={"out_features": ["stage1", "features"]}
+    )
+    model, _ = build_model(recipe, ["Smiling", "Young"])
+    base = model.label2label
+    assert base.input_projection.in_features == sum(base.backbone.channels) > backbone.channels[0]
+    weight = backbone.encoder.features.convolution.weight
+    assert torch.equal(base.backbone.encoder.features.convolution.weight, weight)
+    with pytest.raises(UserError, match="stage9"):
+        build_model(
+            Recipe(backbone=str(tmp_path), backbone_config={"out_features": ["stage9"]}), ["Young"]
+        )
+
+
 @pytest.mark.parametrize("change", [{"hidden_act": "relu"}, {"width_multiplier": 2}])
 def test_a_backbone_cannot_be_made_another(change):
     recipe = Recipe(backbone="celeba-mobilefacenet", backbone_config=change)

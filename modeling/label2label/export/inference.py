@@ -41,7 +41,7 @@ class InferenceHead(nn.Module):
 
     Args:
         model: folded (`fold_batch_norms`), of head `query2label` or `label2label`.
-        height, width: of the backbone's last feature map.
+        height, width: of the feature map that the head attends to.
     """
 
     queries: torch.Tensor

@@ -17,6 +17,7 @@ from label2label.errors import UserError, join_lines
 from label2label.export.folding import fold_batch_norms
 from label2label.export.inference import InferenceHead, PooledHead
 from label2label.models import Label2LabelForImageClassification
+from label2label.models.modeling_label2label import join_feature_maps
 from label2label.prediction.preprocessing import Preprocessing
 
 # torch translates to 18; from 23 on, its translation of attention runs in few runtimes.
@@ -72,8 +73,8 @@ class ProbabilityModel(nn.Module):
         return (pixel_values.permute(0, 3, 1, 2).float() - self.image_mean) / self.image_std
 
     def features(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The backbone's last feature map (batch, channels, height, width)."""
-        return self.backbone(pixels).feature_maps[-1]
+        """The backbone's feature maps as one (batch, channels, height, width)."""
+        return join_feature_maps(self.backbone(pixels).feature_maps)
 
     def forward(
         self, pixel_values: torch.Tensor, known_labels: torch.Tensor | None = None
@@ -84,7 +85,7 @@ class ProbabilityModel(nn.Module):
 
 
 class FeatureModel(ProbabilityModel):
-    """From one input of the file to the backbone's last feature map."""
+    """From one input of the file to the features that the head attends to."""
 
     def forward(
         self, pixel_values: torch.Tensor, known_labels: torch.Tensor | None = None

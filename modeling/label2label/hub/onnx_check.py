@@ -11,6 +11,7 @@ import torch
 from label2label.errors import UserError, join_lines
 from label2label.export import BACKBONE_FILE, INT8_FILE
 from label2label.files import sha256
+from label2label.models.modeling_label2label import join_feature_maps
 from label2label.prediction.onnx_backend import OnnxBackend, open_exported
 from label2label.prediction.preprocessing import WEIGHTS_KEY
 from label2label.prediction.torch_backend import TorchBackend
@@ -69,8 +70,8 @@ def _refuse_foreign_backbone(
     pixels = torch_model.preprocessing.normalize(crops)
     backbone = torch_model.model.label2label.backbone
     with torch.inference_mode():
-        features = backbone(torch.from_numpy(pixels).to(torch_model.model.device)).feature_maps[-1]
-    expected = features.float().cpu().numpy()
+        maps = backbone(torch.from_numpy(pixels).to(torch_model.model.device)).feature_maps
+    expected = join_feature_maps(maps).float().cpu().numpy()
     session, preprocessing = open_exported(file)
     image = session.get_inputs()[0]
     try:

@@ -18,7 +18,8 @@ class Label2LabelConfig(PreTrainedConfig):
     Args:
         backbone_config (`dict` or `PreTrainedConfig`, *optional*):
             The image encoder: `MobileFaceNetConfig()` by default, or any config that `AutoBackbone`
-            knows, such as `ResNetConfig`. Its last feature map is what the head attends to.
+            knows, such as `ResNetConfig`. The head attends to the features of its `out_features`:
+            the last feature map alone by default.
         head_type (`str`, *optional*, defaults to `"label2label"`):
             `"fc"`, a linear layer on pooled features; `"query2label"`, the attribute query network
             alone; or `"label2label"`, the query network and the image-conditioned masked language
@@ -103,6 +104,8 @@ class Label2LabelConfig(PreTrainedConfig):
             raise ValueError(
                 f"head_type must be 'fc', 'query2label' or 'label2label', got {self.head_type!r}"
             )
+        if not getattr(self.backbone_config, "out_features", True):
+            raise ValueError("the backbone's out_features are empty: the head needs one at least")
         sizes = ("hidden_size", "intermediate_size", "num_attention_heads")
         for name in (*sizes, "num_query_layers", "num_mlm_layers", "logit_clamp", "temperature"):
             if getattr(self, name) <= 0:

@@ -269,7 +269,7 @@ class Label2LabelModel(Label2LabelPreTrainedModel):
             else AutoBackbone.from_config(backbone_config)
         )
         if config.head_type != "fc":
-            self.input_projection = nn.Linear(self.backbone.channels[-1], config.hidden_size)
+            self.input_projection = nn.Linear(sum(self.backbone.channels), config.hidden_size)
             self.query_network = AttributeQueryNetwork(config)
         if config.head_type == "label2label":
             self.masked_language_model = ImageConditionedMaskedLanguageModel(config)
@@ -280,7 +280,8 @@ class Label2LabelModel(Label2LabelPreTrainedModel):
         Turns features into the tokens that both networks attend to (step 1).
 
         Args:
-            feature_map (`torch.FloatTensor` of shape `(batch, channels, height, width)`).
+            feature_map (`torch.FloatTensor` of shape `(batch, channels, height, width)`): As
+                `join_feature_maps` returns it.
 
         Returns:
             `torch.FloatTensor` of shape `(batch, height * width, hidden_size)`.
@@ -317,7 +318,7 @@ class Label2LabelModel(Label2LabelPreTrainedModel):
         """
         if output_attentions is None:
             output_attentions = self.config.output_attentions
-        feature_map = self.backbone(pixel_values, return_dict=True).feature_maps[-1]
+        feature_map = join_feature_maps(self.backbone(pixel_values, return_dict=True).feature_maps)
         if self.config.head_type == "fc":
             return Label2LabelModelOutput(last_hidden_state=feature_map.mean(dim=(2, 3)))
 
@@ -348,6 +349,27 @@ class Label2LabelModel(Label2LabelPreTrainedModel):
             attentions=tuple(attentions) if output_attentions else None,
             cross_attentions=tuple(cross_attentions) if output_attentions else None,
         )
+
+
+def join_feature_maps(feature_maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """
+    One feature map of a backbone's several: the last one's channels and then the others', each
+    averaged to the last one's height and width.
+
+    Args:
+        feature_maps (`tuple[torch.FloatTensor]`): Each of shape `(batch, channels, height, width)`,
+            of sizes of their own.
+
+    Returns:
+        `torch.FloatTensor` of shape `(batch, channels, height, width)`, of the last one's size and
+        all their channels.
+    """
+    *earlier, last = feature_maps
+    if not earlier:
+        return last
+    size = last.shape[-2:]
+    averaged = [nn.functional.adaptive_avg_pool2d(features, size) for features in earlier]
+    return torch.cat([last, *averaged], dim=1)
 
 
 def mix_words(
@@ -384,7 +406,7 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
         self.label2label = Label2LabelModel(config)
         self.classifier: nn.Linear | GroupWiseLinear
         if config.head_type == "fc":
-            channels = self.label2label.backbone.channels[-1]
+            channels = sum(self.label2label.backbone.channels)
             self.classifier = nn.Linear(channels, config.num_labels)
         elif config.head_type == "label2label":
             self.classifier = GroupWiseLinear(config.num_labels, config.hidden_size)

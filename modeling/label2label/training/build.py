@@ -49,7 +49,7 @@ def build_model(
         return _continue_model(recipe, attributes)
     backbone = load_backbone(recipe.backbone) if recipe.backbone else None
     if backbone is not None and recipe.backbone_config:
-        backbone = _narrow(backbone, recipe.backbone_config)
+        backbone = _change_backbone(backbone, recipe.backbone_config)
     try:
         config = Label2LabelConfig(
             backbone_config=recipe.backbone_config if backbone is None else backbone.config,
@@ -79,16 +79,21 @@ def _continue_model(
     return model, processor
 
 
-def _narrow(backbone: Any, wanted: dict[str, Any]) -> MobileFaceNetBackbone:
-    if not isinstance(backbone, MobileFaceNetBackbone) or set(wanted) != {"width_multiplier"}:
+def _change_backbone(backbone: Any, wanted: dict[str, Any]) -> Any:
+    mobilefacenet = isinstance(backbone, MobileFaceNetBackbone)
+    if set(wanted) - {"out_features", "width_multiplier" if mobilefacenet else "out_features"}:
         raise UserError(
-            "beside a backbone, backbone_config can only give the width_multiplier of a "
-            "MobileFaceNet that is narrower"
+            "beside a backbone, backbone_config can only give its out_features and the "
+            "width_multiplier of a MobileFaceNet that is narrower"
         )
     try:
-        return narrow_backbone(backbone, wanted["width_multiplier"])
+        if "out_features" in wanted:
+            backbone.out_features = wanted["out_features"]
+        if "width_multiplier" in wanted:
+            backbone = narrow_backbone(backbone, wanted["width_multiplier"])
     except (TypeError, ValueError) as error:
         raise UserError(f"backbone_config: {error}") from error
+    return backbone
 
 
 def load_backbone(name: str) -> Any:

@@ -38,7 +38,8 @@ class Recipe:
         backbone: Folder or Hub id of a pretrained backbone, or of a model whose backbone is taken;
             `None` starts from random weights.
         backbone_config: The backbone's config where `backbone` is `None`, MobileFaceNet by default;
-            beside a `backbone`, the `width_multiplier` to which that is narrowed.
+            beside a `backbone`, the `out_features` that the head attends to, and the
+            `width_multiplier` to which a MobileFaceNet is narrowed.
         model: Fields of `Label2LabelConfig`: head, widths, layers, dropout, masking.
 
     Augmentation:
