@@ -133,9 +133,6 @@ TABLES = {
             "known words": ["known_words=0.5"],
             "words see queries": ["model.words_see_queries=true"],
             "no dropout": ["model.dropout=0.0"],
-            "features of the third stage too": [
-                'backbone_config={"out_features": ["stage3", "features"]}'
-            ],
             "the backbone at half the rate": ["backbone_learning_rate=0.0002"],
             "the backbone at twice the rate": ["backbone_learning_rate=0.0008"],
         },
