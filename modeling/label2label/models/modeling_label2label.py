@@ -367,8 +367,8 @@ def join_feature_maps(feature_maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
     *earlier, last = feature_maps
     if not earlier:
         return last
-    size = last.shape[-2:]
-    averaged = [nn.functional.adaptive_avg_pool2d(features, size) for features in earlier]
+    height, width = last.shape[-2:]
+    averaged = [nn.functional.adaptive_avg_pool2d(maps, (height, width)) for maps in earlier]
     return torch.cat([last, *averaged], dim=1)
 
 
