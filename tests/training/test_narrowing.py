@@ -7,6 +7,7 @@ from label2label.models import MobileFaceNetBackbone, MobileFaceNetConfig
 from label2label.training.build import build_model
 from label2label.training.narrowing import narrow_backbone
 from label2label.training.recipe import Recipe
+from transformers import AutoBackbone, ConvNextConfig
 
 # The third stage adds to the second's channels: both have to keep the same ones.
 STAGES = [[2, 32, 2, 2], [2, 64, 1, 2], [2, 64, 2, 1]]
@@ -85,6 +86,16 @@ def test_a_recipe_gives_the_head_features_of_earlier_stages(backbone, tmp_path):
         build_model(
             Recipe(backbone=str(tmp_path), backbone_config={"out_features": ["stage9"]}), ["Young"]
         )
+
+
+def test_features_that_the_pretrained_weights_do_not_hold_are_refused(tmp_path):
+    # ConvNeXt normalises each feature map that it returns, with weights of its own
+    config = ConvNextConfig(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2)
+    AutoBackbone.from_config(config).save_pretrained(tmp_path)
+    change = {"out_features": ["stage1", "stage2"]}
+    with pytest.raises(UserError, match="hidden_states_norms") as refused:
+        build_model(Recipe(backbone=str(tmp_path), backbone_config=change), ["Young"])
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("change", [{"hidden_act": "relu"}, {"width_multiplier": 2}])

@@ -58,11 +58,11 @@ def build_model(
             **recipe.model,
         )
         model = Label2LabelForImageClassification(config)
+        if backbone is not None:
+            model.label2label.backbone.load_state_dict(backbone.state_dict())
     # Of what no config checks, the layers say in their own ways that they cannot be built.
     except (LookupError, RuntimeError, TypeError, ValueError, StrictDataclassError) as error:
         raise UserError(f"model: {' '.join(str(error).split())}") from error
-    if backbone is not None:
-        model.label2label.backbone.load_state_dict(backbone.state_dict())
     return model, Label2LabelImageProcessor()
 
 
@@ -80,8 +80,10 @@ def _continue_model(
 
 
 def _change_backbone(backbone: Any, wanted: dict[str, Any]) -> Any:
-    mobilefacenet = isinstance(backbone, MobileFaceNetBackbone)
-    if set(wanted) - {"out_features", "width_multiplier" if mobilefacenet else "out_features"}:
+    allowed = {"out_features"}
+    if isinstance(backbone, MobileFaceNetBackbone):
+        allowed.add("width_multiplier")
+    if not set(wanted) <= allowed:
         raise UserError(
             "beside a backbone, backbone_config can only give its out_features and the "
             "width_multiplier of a MobileFaceNet that is narrower"
