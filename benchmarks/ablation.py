@@ -391,7 +391,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("table", choices=list(TABLES))
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="to train: all by default")
-    parser.add_argument("--recipe", default="celeba", metavar="NAME|FILE")
+    parser.add_argument("--recipe", default="benchmarks/ablation.yaml", metavar="NAME|FILE")
     parser.add_argument("--data", default="data/celeba", metavar="DIR")
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, help="to train")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="the budget of every cell")

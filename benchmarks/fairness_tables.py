@@ -16,9 +16,9 @@ Written, the last two with pictures: `fairness_before.json` (the model as it is,
 gaps between groups, raw and age-adjusted) and `fairness_few_shot.json` (how much 10, 50, 200 and
 1,000 labelled images bring).
 
-The mitigation that is `chosen` is so on validation: the best on the shifted domain, as it is and
-aligned, of those that cost CelebA at most 0.3 points. Test is read once a row. Differences from the
-model before are paired; all intervals are of 95 %.
+The mitigation that is `chosen` is so on validation: the best on all races, as they are and aligned,
+of those that cost CelebA at most 0.4 points. (The shifted domain alone has too few images there.)
+Test is read once a row. Differences from the model before are paired; all intervals are of 95 %.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ RECIPES = (
 )
 FEW_SHOT_RECIPE = "finetune-merged"
 FEW_SHOT = (10, 50, 200, 1000)
-LARGEST_LOSS = 0.003  # of CelebA's accuracy
+LARGEST_LOSS = 0.004  # of CelebA's accuracy, on validation
 SPLITS = ("validation", "test")
 # What every model is measured on, and the recipes' name for it.
 DATASETS = {
@@ -186,9 +186,9 @@ def summarize(
 
     Returns:
         Each figure as `{"value", "interval"}`: the shifted domain (mean of Male and Young, each of
-        them, those of 15 and more years, and all of these aligned), CelebA's accuracy, and Male's
-        gap between the worst and the best race, raw, age-adjusted, and of 15 and more years; and
-        Male by race.
+        them, those of 15 and more years, and all of these aligned), all races as they are and
+        aligned, CelebA's accuracy, and Male's gap between the worst and the best race, raw,
+        age-adjusted, and of 15 and more years; and Male by race.
     """
 
     def by_group(scores: dict[str, Any], prefix: str) -> dict[str, Any]:
@@ -211,6 +211,8 @@ def summarize(
         **by_group(utkface, ""),
         **(by_group(utkface["minimum_age"], "from_15_") if utkface["minimum_age"] else {}),
         **by_group(aligned, "aligned_"),
+        "all_races": _figure(utkface["accuracy"], utkface["intervals"]["accuracy"]),
+        "aligned_all_races": _figure(aligned["accuracy"], aligned["intervals"]["accuracy"]),
         "celeba": _figure(celeba["accuracy"], celeba["intervals"]["accuracy"]),
         "Male_by_race": utkface["groups"]["race"]["per_attribute"]["Male"]["accuracy"],
         "Young_by_race": utkface["groups"]["race"]["per_attribute"]["Young"]["accuracy"],
@@ -276,15 +278,15 @@ def describe_row(args: argparse.Namespace, name: str) -> dict[str, Any]:
 
 
 def choose(before: dict[str, Any], rows: dict[str, dict[str, Any]]) -> str | None:
-    """The mitigation that is best on the validation part of the shifted domain, by the mean of its
-    images as they are and aligned.
+    """The mitigation that is best on validation images of all races, by the mean of these images as
+    they are and aligned.
 
     Args:
         before: The row of the model before.
         rows: Rows by recipe.
 
     Returns:
-        A recipe; none where all cost CelebA's validation accuracy more than 0.3 points.
+        A recipe; none where all cost CelebA's validation accuracy more than 0.4 points.
     """
     start = before["validation"]["celeba"]["value"]
     cheap = [
@@ -293,11 +295,11 @@ def choose(before: dict[str, Any], rows: dict[str, dict[str, Any]]) -> str | Non
         if row["validation"]["celeba"]["value"] >= start - LARGEST_LOSS
     ]
 
-    def shifted(name: str) -> float:
+    def both_framings(name: str) -> float:
         scores = rows[name]["validation"]
-        return scores["mean"]["value"] + scores["aligned_mean"]["value"]
+        return scores["all_races"]["value"] + scores["aligned_all_races"]["value"]
 
-    return max(cheap, key=shifted, default=None)
+    return max(cheap, key=both_framings, default=None)
 
 
 def judge(before: dict[str, Any], row: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from label2label.checkpoints import default_checkpoint
+from label2label.checkpoints import find_checkpoint
 from label2label.data.batching import label_array, load_split
 from label2label.data.vocabulary import IGNORE_INDEX
 from label2label.errors import UserError
@@ -257,7 +257,7 @@ def plot_curve(result: dict[str, Any]) -> Figure:
 def main() -> int:
     """Write the figures as JSON, and the curve beside it as PNG and SVG."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default=str(default_checkpoint()), help="folder or Hub id")
+    parser.add_argument("--model", help="folder, Hub id or name (default: the default model)")
     parser.add_argument("--data", default="data/celeba", help="prepared dataset")
     parser.add_argument("--split", default="validation", help="default: %(default)s")
     parser.add_argument("--draws", type=int, default=DRAWS, help="default: %(default)s")
@@ -265,8 +265,9 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("results/known_words.json"))
     args = parser.parse_args()
     try:
+        model = find_checkpoint(args.model)
         result = jsonable(
-            measure(args.model, args.data, args.split, args.batch_size, max(1, args.draws))
+            measure(model, args.data, args.split, args.batch_size, max(1, args.draws))
         )
         write_whole(args.output, json.dumps(result, indent=1, allow_nan=False) + "\n")
         save_figure(plot_curve(result), args.output.parent, args.output.stem)

@@ -3,6 +3,7 @@
 import argparse
 import json
 import shutil
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -16,6 +17,8 @@ from label2label.prediction.labelled import predict_dataset
 from label2label.prediction.loading import load_model
 
 from tests.training.conftest import dataset_folder, draw, recipe_values  # noqa: F401
+
+RECIPE = Path(__file__).parents[2] / "benchmarks/ablation.yaml"
 
 
 @pytest.fixture
@@ -162,9 +165,9 @@ def test_all_rows_are_valid_recipes(load_benchmark, name):
 
     ablation = load_benchmark("ablation")
     table = ablation.TABLES[name]
-    plain = load_recipe("celeba")
+    plain = load_recipe(RECIPE)
     for row, settings in table.rows.items():
-        recipe = load_recipe("celeba", settings)
+        recipe = load_recipe(RECIPE, settings)
         assert (recipe != plain) == (row not in ("the recipe", "label2label"))
         config = Label2LabelConfig(
             backbone_config=recipe.backbone_config,

@@ -67,8 +67,8 @@ def test_tables_hold_what_evaluate_says_and_a_stopped_run_goes_on(
     assert str(tmp_path / "utkface") in used
 
 
-def row(shifted: float, celeba: float, aligned: float = 0.8) -> dict:
-    scores = {"mean": shifted, "aligned_mean": aligned, "celeba": celeba}
+def row(crops: float, celeba: float, aligned: float = 0.8) -> dict:
+    scores = {"all_races": crops, "aligned_all_races": aligned, "celeba": celeba}
     scores = {name: {"value": value} for name, value in scores.items()}
     return {"validation": scores, "test": scores}
 

@@ -67,7 +67,7 @@ def test_a_recipe_narrows_the_backbone_of_the_shipped_model():
         model={"hidden_size": 64, "intermediate_size": 128},
     )
     model, _ = build_model(recipe, ["Smiling", "Young"])
-    assert model.label2label.backbone.channels == [256]
+    assert model.label2label.backbone.channels == [64, 256]  # the third stage's and the last
     assert sum(p.numel() for p in model.parameters()) < 500_000
     assert model(torch.zeros(1, 3, 112, 112)).logits.shape == (1, 2)
 

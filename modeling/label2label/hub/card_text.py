@@ -125,11 +125,11 @@ ROUNDS = {
     "moving average of the weights, and masked words with probability 0.1, as in Label2Label.",
     "celeba-distilled": "goes on from that model: beside the labels it learns from the mean of "
     "that model's probabilities and of a linear probe of the face-recognition backbone, of which "
-    "each image is answered by one that was not fitted on it.",
-    "celeba-head": "puts a smaller head on the backbone, which stays, and teaches it in the same "
-    "way. This is the default model.",
+    "each image is answered by one that was not fitted on it. True words are given beside every "
+    "second image. This is the default model.",
     "tiny": "starts from those half of the channels of the default model's backbone that weigh "
-    "most, with a narrower head, and learns from the labels and from the default model.",
+    "most, with a narrower head, and learns from the labels and from the default model. That model "
+    "was the one before the present, whose head read the last stage's features alone.",
     "finetune-shifted": "goes on from the default model with UTKFace's faces labelled Asian.",
     "finetune-merged": "goes on from the default model with UTKFace's faces labelled Asian and a "
     "replay of CelebA, on which the default model teaches.",
@@ -138,8 +138,9 @@ ROUNDS = {
     "after a first, smaller one's figures on test had been seen: what test says is a little kind.",
     "group-balanced-framings": "goes on from the default model with UTKFace in two framings, its "
     "own crops and aligned as photos are, whose races are drawn equally often, and a replay of "
-    "CelebA, on which the default model teaches. The replay's size and the second framing were "
-    "chosen after earlier models' figures on test had been seen: what test says is a little kind.",
+    "CelebA, on which the default model teaches. The replay's size, the second framing and the "
+    "rule of choice came after other models' figures on test had been seen: what test says is a "
+    "little kind.",
     "group-dro": "goes on from the default model with UTKFace, whose worst races weigh most (group "
     "DRO, arXiv:1911.08731), and a replay of CelebA, on which the default model teaches.",
 }
