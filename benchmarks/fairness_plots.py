@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 
-def mitigation_plot(table: dict[str, Any], largest_loss: float) -> Figure:
+def mitigation_plot(table: dict[str, Any], goal_loss: float) -> Figure:
     """What each recipe gains on the shifted domain, as it is and aligned, and costs on CelebA; and
     Male by race, before and after the chosen one.
 
     Args:
         table: As it is written to `fairness_mitigation.json`.
-        largest_loss: Of CelebA's accuracy, 0 to 1, that a recipe may cost.
+        goal_loss: Of CelebA's accuracy on test, 0 to 1, that a recipe should cost at most.
 
     Returns:
         A figure of three panels, or of two where no recipe is chosen.
@@ -44,8 +44,8 @@ def mitigation_plot(table: dict[str, Any], largest_loss: float) -> Figure:
             axes.set_ylim(-0.5, len(recipes) - 0.5)
         gained.set_xlabel(f"{table['shifted']}: Male and Young gained, points")
         gained.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
-        lost.axvline(-100 * largest_loss, color=GRAY, linestyle="--", linewidth=0.8)
-        lost.set_xlabel("CelebA: accuracy gained, points\n(dashed: what may be lost)")
+        lost.axvline(-100 * goal_loss, color=GRAY, linestyle="--", linewidth=0.8)
+        lost.set_xlabel("CelebA: accuracy gained, points\n(dashed: the goal)")
         if races:
             _draw_races(races[0], table["before"]["test"], table["after"][table["chosen"]]["test"])
             races[0].set_xlabel("accuracy of Male on UTKFace,\nbefore and after the chosen recipe")

@@ -17,8 +17,9 @@ gaps between groups, raw and age-adjusted) and `fairness_few_shot.json` (how muc
 1,000 labelled images bring).
 
 The mitigation that is `chosen` is so on validation: the best on all races, as they are and aligned,
-of those that cost CelebA at most 0.4 points. (The shifted domain alone has too few images there.)
-Test is read once a row. Differences from the model before are paired; all intervals are of 95 %.
+of those that cost CelebA at most `LARGEST_LOSS` (of the shifted domain alone there are too few
+images). Test is read once a row. Differences from the model before are paired; all intervals are of
+95 %.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ RECIPES = (
 )
 FEW_SHOT_RECIPE = "finetune-merged"
 FEW_SHOT = (10, 50, 200, 1000)
-LARGEST_LOSS = 0.004  # of CelebA's accuracy, on validation
+# Of CelebA's accuracy: what a recipe may cost on validation to be chosen, and the goal on test.
+LARGEST_LOSS = 0.004
+GOAL_LOSS = 0.003
 SPLITS = ("validation", "test")
 # What every model is measured on, and the recipes' name for it.
 DATASETS = {
@@ -286,7 +289,7 @@ def choose(before: dict[str, Any], rows: dict[str, dict[str, Any]]) -> str | Non
         rows: Rows by recipe.
 
     Returns:
-        A recipe; none where all cost CelebA's validation accuracy more than 0.4 points.
+        A recipe; none where all cost CelebA's validation accuracy more than `LARGEST_LOSS`.
     """
     start = before["validation"]["celeba"]["value"]
     cheap = [
@@ -318,7 +321,7 @@ def judge(before: dict[str, Any], row: dict[str, Any]) -> dict[str, dict[str, An
         "gain_of_the_mean": (end["mean"]["value"] - start["mean"]["value"], 0.08, "least"),
         "Male": (end["Male"]["value"], 0.80, "least"),
         "Male_from_15": (end.get("from_15_Male", {}).get("value"), 0.92, "least"),
-        "loss_of_celeba": (start["celeba"]["value"] - end["celeba"]["value"], 0.003, "most"),
+        "loss_of_celeba": (start["celeba"]["value"] - end["celeba"]["value"], GOAL_LOSS, "most"),
         "Male_gap_age_adjusted": (gap and gap["value"], 0.03, "most"),
         "smallest_gain_of_a_race": (
             min(race["difference"] for race in row["difference"]["by_race"].values()),
@@ -367,10 +370,11 @@ def write_tables(args: argparse.Namespace) -> None:
     if mitigated:
         chosen = choose(before, mitigated)
         table = about | {"before": before, "after": mitigated, "chosen": chosen}
+        table["largest_loss"] = LARGEST_LOSS
         if chosen:
             table["goals"] = judge(before, mitigated[chosen])
         _write(args.output / "fairness_mitigation.json", table)
-        save_figure(mitigation_plot(table, LARGEST_LOSS), args.output, "fairness_mitigation")
+        save_figure(mitigation_plot(table, GOAL_LOSS), args.output, "fairness_mitigation")
     few = {limit: rows[name] for limit in args.few_shot if (name := f"few-shot-{limit}") in rows}
     if few:
         table = about | {"recipe": FEW_SHOT_RECIPE, "before": before, "images": few}

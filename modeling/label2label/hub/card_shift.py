@@ -154,8 +154,8 @@ def _mitigated(mitigation: Mapping[str, Any], aligned: Mapping[str, Any] | None)
                 _resolution(after["Male_gap_age_adjusted"]),
                 *_framing(aligned),
                 f"All recipes, of which `{recipe}` was chosen on the validation split, the best on "
-                "all races, as they are and aligned, of those that cost CelebA at most 0.4 points "
-                "there:",
+                "all races, as they are and aligned, of those that cost CelebA at most "
+                f"{100 * mitigation['largest_loss']:.1f} points there:",
                 table(
                     ("recipe", "mean", "aligned", "Male", "gap, same ages", "CelebA", "minutes"),
                     others,

@@ -125,7 +125,7 @@ ROUNDS = {
     "moving average of the weights, and masked words with probability 0.1, as in Label2Label.",
     "celeba-distilled": "goes on from that model: beside the labels it learns from the mean of "
     "that model's probabilities and of a linear probe of the face-recognition backbone, of which "
-    "each image is answered by one that was not fitted on it. True words are given beside every "
+    "each image is answered by one that was not fitted on it. Some true words are given with every "
     "second image. This is the default model.",
     "tiny": "starts from those half of the channels of the default model's backbone that weigh "
     "most, with a narrower head, and learns from the labels and from the default model. That model "
