@@ -134,6 +134,11 @@ def test_results_that_are_there_appear(model, results):
     text = str(model_card(model, results))
     assert "| Asian | 20 | 0.7000 | 0.7000 |" in text
     assert "this model is not mitigated" in text
+    assert "Aligned as by that command" not in text
+
+    (results / "utkface_aligned.json").write_text(json.dumps(groups | {"comparison": None}))
+    text = str(model_card(model, results))
+    assert "images are right for 0.8000 (Asian 0.7000)." in text
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import ResNetConfig
 
-from label2label.checkpoints import default_checkpoint
+from label2label.checkpoints import find_checkpoint
 from label2label.errors import UserError
 from label2label.files import write_whole
 from label2label.models import Label2LabelConfig, Label2LabelForImageClassification
@@ -84,15 +84,18 @@ def main() -> int:
         The exit status: 0, or 2 where the folder cannot be read.
     """
     parser = argparse.ArgumentParser(description="Parameters, FLOPs and file size of a model.")
-    parser.add_argument("--model", default=default_checkpoint(), metavar="DIR")
+    parser.add_argument(
+        "--model", metavar="MODEL", help="folder or name (default: the one that ships)"
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.json")
     args = parser.parse_args()
+    model = find_checkpoint(args.model)
     try:
         sizes = {
             "model": {
-                "name": Path(args.model).resolve().name,
-                **measure_complexity(Label2LabelConfig.from_pretrained(args.model)),
-                "file_bytes": (Path(args.model) / "model.safetensors").stat().st_size,
+                "name": Path(model).resolve().name,
+                **measure_complexity(Label2LabelConfig.from_pretrained(model)),
+                "file_bytes": (Path(model) / "model.safetensors").stat().st_size,
             },
             "original_label2label": measure_complexity(original_label2label(), image_size=250),
         }

@@ -55,7 +55,8 @@ def shift_section(measured: Measurements) -> CardSection | None:
     if not by_race or not {"Male", "Young"} <= by_race["per_attribute"].keys():
         return None
     male, young = (by_race["per_attribute"][attribute] for attribute in ("Male", "Young"))
-    return _unmitigated(male["num_images"], male["accuracy"], young["accuracy"])
+    accuracies = (male["accuracy"], young["accuracy"])
+    return _unmitigated(male["num_images"], *accuracies, aligned=aligned)
 
 
 def _unmitigated(
