@@ -1,14 +1,22 @@
 """What every test shares: caches of its own, no network, and the optional real data."""
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 import pytest
 
-# Before any library reads them: nothing a test downloads or caches is the user's.
+# Before any library reads them: nothing a test downloads or caches is the user's, and tests reach
+# the servers that they start, whatever the user's settings say of the Hub and of the network.
+for name in list(os.environ):
+    if name.startswith(("HF_", "HUGGING_FACE_")) or name == "TRANSFORMERS_OFFLINE":
+        del os.environ[name]
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="label2label-tests-")
+atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
 ROOT = Path(__file__).parent.parent
 

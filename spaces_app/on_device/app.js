@@ -329,8 +329,10 @@ async function startCamera(start) {
   shown = null;
   setPicture({ width, height }, camera.facing === "user");
   labelCamera();
-  $("flip").hidden = !(await camera.hasOther());
   camera.stream.getTracks().forEach((track) => (track.onended = stopCamera));
+  const hasOther = await camera.hasOther();
+  if (mine !== turn) return;
+  $("flip").hidden = !hasOther;
   try {
     await loaded;
     await watch(mine);

@@ -2,6 +2,7 @@
 
 import base64
 import re
+import time
 
 import pytest
 from label2label.data.vocabulary import CELEBA_ATTRIBUTES
@@ -34,6 +35,14 @@ def choose_model(page, key):
     )
 
 
+def wait_for_count(page, selector, count):
+    """Wait until the page holds so many elements."""
+    page.wait_for_function(
+        "([selector, count]) => document.querySelectorAll(selector).length === count",
+        arg=[selector, count],
+    )
+
+
 class Brake:
     """Holds a page's requests back; made before the page asks anything."""
 
@@ -58,18 +67,27 @@ class Brake:
 
     def hold(self):
         """From now on, when what was asked before is answered."""
-        while self.due:
-            self.page.wait_for_timeout(50)
+        self._wait(lambda: not self.due)
         self.holds = True
+
+    def wait_for_one(self):
+        """Until a request is held back."""
+        self._wait(lambda: self.held)
+        assert len(self.held) == 1
 
     def release(self):
         """Let them go, and wait until all of them are answered and the answers shown."""
         self.holds, before = False, self.streams
         while self.held:
             self.held.pop(0).continue_()
-        while self.streams == before or self.due:
-            self.page.wait_for_timeout(50)
+        self._wait(lambda: self.streams > before and not self.due)
         self.page.wait_for_timeout(200)
+
+    def _wait(self, condition):
+        deadline = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < deadline, "nothing came for a minute"
+            self.page.wait_for_timeout(50)
 
 
 def map_pixels(page):
@@ -291,9 +309,9 @@ def test_while_another_model_is_asked_the_first_ones_answer_can_be_read(open_pag
         hat,
         40,
     )
-    assert len(brake.held) == 1
+    brake.wait_for_one()
     brake.release()
-    assert page.locator("#explorer .group button").count() == len(NAMES)
+    wait_for_count(page, "#explorer .group button", len(NAMES))
     assert page.locator(".known-list .chip").count() == 0
 
 
@@ -303,7 +321,6 @@ def test_while_another_model_is_compared_the_first_answer_can_be_sorted(open_pag
     upload_and_wait(page, photo_files["portrait.jpg"])
     page.get_by_role("tab", name="Compare").click()
     page.wait_for_selector("#comparison tbody tr")
-    rows = page.locator("#comparison tbody tr")
     brake.hold()
     page.locator("#comparison .models select").nth(1).select_option("random-tiny")
     page.check("#comparison .sort input")
@@ -312,7 +329,7 @@ def test_while_another_model_is_compared_the_first_answer_can_be_sorted(open_pag
     assert len(sizes) == len(CELEBA_ATTRIBUTES)
     assert sizes == sorted(sizes, reverse=True)
     brake.release()
-    assert rows.count() == len(NAMES)
+    wait_for_count(page, "#comparison tbody tr", len(NAMES))
 
 
 def test_another_model_is_asked_and_its_cost_is_shown(open_page, photo_files):
@@ -431,9 +448,7 @@ def test_two_models_are_compared_on_the_first_tabs_photo(open_page, photo_files)
     # The two that ship at first; then one that knows few attributes.
     assert page.locator("#comparison tbody tr").count() == len(CELEBA_ATTRIBUTES)
     page.locator("#comparison .models select").nth(1).select_option("random-tiny")
-    page.wait_for_function(
-        f"document.querySelectorAll('#comparison tbody tr').length == {len(NAMES)}"
-    )
+    wait_for_count(page, "#comparison tbody tr", len(NAMES))
     row = page.locator("#comparison tr[data-attribute=Wearing_Hat]")
     first, second = (int(cell.split()[0]) for cell in row.locator(".percent").all_inner_texts())
     difference = int(row.locator(".difference").inner_text().replace("−", "-"))

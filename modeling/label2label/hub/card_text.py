@@ -13,7 +13,7 @@ Label2label on MobileFaceNet, with a head that is lighter than the backbone.
 # What a model is beside the default one, by its last recipe.
 KINDS = {
     "tiny": "It is half as wide as `celeba-mobilefacenet`, and less accurate: a little on faces "
-    "like CelebA's, far more on others (below). ",
+    "that fill the crop as CelebA's do, far more where they are larger in it (below). ",
     "group-balanced-framings": "It is `celeba-mobilefacenet` after fine-tuning on UTKFace "
     "in two framings, all races drawn equally often: what that gained and cost stands below. ",
 }
@@ -128,8 +128,7 @@ ROUNDS = {
     "each image is answered by one that was not fitted on it. Some true words are given with every "
     "second image. This is the default model.",
     "tiny": "starts from those half of the channels of the default model's backbone that weigh "
-    "most, with a narrower head, and learns from the labels and from the default model. That model "
-    "was the one before the present, whose head read the last stage's features alone.",
+    "most, with a narrower head, and learns from the labels and from the default model.",
     "finetune-shifted": "goes on from the default model with UTKFace's faces labelled Asian.",
     "finetune-merged": "goes on from the default model with UTKFace's faces labelled Asian and a "
     "replay of CelebA, on which the default model teaches.",

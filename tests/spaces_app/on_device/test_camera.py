@@ -50,11 +50,25 @@ def test_camera_shows_attributes_live_and_stops(visit, filmed):
     assert len(tab.probabilities()) == 40  # the last frame's
 
 
-def test_photo_ends_the_camera(visit, filmed, photos):
+@pytest.mark.parametrize("delay", [0, 1000], ids=["watching", "counting-cameras"])
+def test_photo_ends_the_camera(visit, filmed, photos, delay):
     tab = visit(by=filmed)
+    tab.page.evaluate(
+        """delay => {
+            const { mediaDevices } = navigator;
+            const given = mediaDevices.enumerateDevices.bind(mediaDevices);
+            mediaDevices.enumerateDevices = async () => {
+                await new Promise((resolve) => setTimeout(resolve, delay));
+                document.body.dataset.counted = true;
+                return given();
+            };
+        }""",
+        delay,
+    )
     tab.page.get_by_role("button", name="Use camera").first.click()
     expect(tab.page.locator("#live")).to_be_visible()
     tab.show(photos / "two.png", "2 faces found")
+    tab.page.locator("body[data-counted]").wait_for()
     expect(tab.page.locator("#live")).to_be_hidden()
     expect(tab.page.locator("#photo")).to_be_visible()
     assert tab.page.evaluate("document.getElementById('video').srcObject") is None
