@@ -16,7 +16,9 @@ for name in list(os.environ):
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="label2label-tests-")
 atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
+direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+direct = f"{direct},127.0.0.1,localhost" if direct else "127.0.0.1,localhost"
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = direct
 
 ROOT = Path(__file__).parent.parent
 

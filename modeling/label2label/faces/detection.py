@@ -117,7 +117,8 @@ class FaceDetector:
         interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
         canvas = cv2.resize(bgr, (columns, rows), interpolation=interpolation)
         border = round(margin * max(columns, rows))
-        canvas = cv2.copyMakeBorder(canvas, border, border, border, border, cv2.BORDER_CONSTANT)
+        below, beside = (max(border, SMALLEST_CANVAS - side) for side in (rows, columns))
+        canvas = cv2.copyMakeBorder(canvas, border, below, border, beside, cv2.BORDER_CONSTANT)
         to_photo = np.array([width / columns, height / rows])
         faces = []
         for corners, score, landmarks in self._find(canvas):
@@ -156,8 +157,6 @@ class FaceDetector:
 
     def _find_by_yunet(self, canvas: np.ndarray) -> list[Found]:
         yunet = self._detector()
-        below, beside = (max(0, SMALLEST_CANVAS - side) for side in canvas.shape[:2])
-        canvas = cv2.copyMakeBorder(canvas, 0, below, 0, beside, cv2.BORDER_CONSTANT)
         yunet.setInputSize(canvas.shape[1::-1])
         _, rows = yunet.detect(canvas)
         found: list[Found] = []

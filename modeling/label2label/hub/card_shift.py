@@ -55,8 +55,7 @@ def shift_section(measured: Measurements) -> CardSection | None:
     if not by_race or not {"Male", "Young"} <= by_race["per_attribute"].keys():
         return None
     male, young = (by_race["per_attribute"][attribute] for attribute in ("Male", "Young"))
-    accuracies = (male["accuracy"], young["accuracy"])
-    return _unmitigated(male["num_images"], *accuracies, aligned=aligned)
+    return _unmitigated(male["num_images"], male["accuracy"], young["accuracy"], aligned=aligned)
 
 
 def _unmitigated(
