@@ -65,7 +65,6 @@ def test_a_model_repository_carries_code_handler_card_and_no_path_of_this_machin
         "label2label/prediction/photos.py",
         "model.safetensors",
         "modeling_label2label.py",
-        "modeling_label2label_decoder.py",
         "modeling_mobilefacenet.py",
         "preprocessor_config.json",
         "requirements.txt",

@@ -1,15 +1,16 @@
 """Label2label's heads, words, losses, and everything that a transformers model must stand."""
 
+import numpy as np
 import pytest
 import torch
 from label2label.models.modeling_label2label import (
-    ImageConditionedMaskedLanguageModel,
-    LogitBatchNorm,
+    Label2LabelBatchNorm,
+    Label2LabelMaskedLanguageModel,
     join_feature_maps,
-    masked_binary_cross_entropy,
     mix_words,
+    sine_position_embedding,
+    weighted_binary_cross_entropy,
 )
-from label2label.models.modeling_label2label_decoder import sine_position_embedding
 from torch import nn
 from transformers import ResNetConfig, Trainer, TrainingArguments
 
@@ -104,7 +105,7 @@ def test_all_labels_ignored_gives_a_loss_of_zero_with_a_gradient(make_model, ima
 def test_loss_weights_masked_and_unmasked_words():
     logits, labels = torch.tensor([[0.0, 2.0]]), torch.tensor([[1, 1]])
     losses = nn.functional.softplus(-logits)[0]
-    weighted = masked_binary_cross_entropy(logits, labels, torch.tensor([[1.0, 0.25]]))
+    weighted = weighted_binary_cross_entropy(logits, labels, torch.tensor([[1.0, 0.25]]))
     assert weighted.item() == pytest.approx(((losses[0] + 0.25 * losses[1]) / 1.25).item())
 
 
@@ -124,7 +125,7 @@ def test_the_output_tells_the_masked_words_where_there_are_any(
 
 
 def test_soft_labels_are_targets_as_they_are():
-    loss = masked_binary_cross_entropy(torch.zeros(1, 1), torch.tensor([[0.3]]))
+    loss = weighted_binary_cross_entropy(torch.zeros(1, 1), torch.tensor([[0.3]]))
     assert loss.item() == pytest.approx(0.6931, abs=1e-4)
 
 
@@ -158,19 +159,19 @@ def test_labels_of_another_shape_are_refused(make_model, images, name):
 @pytest.mark.parametrize("probability", [0.0, 1.0, 0.3])
 def test_words_are_masked_in_training_only(make_model, probability):
     config = make_model(mask_probability=probability).config
-    network = ImageConditionedMaskedLanguageModel(config)
+    network = Label2LabelMaskedLanguageModel(config)
     words = torch.zeros(400, config.num_labels, dtype=torch.bool)
     tokens = torch.zeros(400, 4, config.hidden_size)
     states = torch.zeros(400, config.num_labels, config.hidden_size)
     torch.manual_seed(0)
-    _, masked, *_ = network.train()(words, None, states, tokens)
+    _, masked = network.train()(words, None, states, tokens)
     assert masked.float().mean().item() == pytest.approx(probability, abs=0.05)
     assert network.eval()(words, None, states, tokens)[1] is None
 
 
 def test_a_fully_masked_sentence_says_nothing_about_its_words(make_model):
     config = make_model(mask_probability=1.0, dropout=0.0).config
-    network = ImageConditionedMaskedLanguageModel(config).train()
+    network = Label2LabelMaskedLanguageModel(config).train()
     words = torch.ones(4, config.num_labels, dtype=torch.bool)
     tokens = torch.randn(4, 4, config.hidden_size)
     states = torch.zeros(4, config.num_labels, config.hidden_size)
@@ -189,7 +190,7 @@ def test_words_may_see_what_their_queries_saw(make_model, images):
     torch.testing.assert_close(seeing(images).logits, plain(images).logits)
 
 
-def test_coupling_adds_the_surprise_of_known_words_to_the_others(make_model, images):
+def test_coupling_adds_the_residual_of_known_words_to_the_others(make_model, images):
     model = make_model()
     known = torch.full((4, 5), -100)
     known[:, 1] = torch.tensor([1, 0, 1, 0])
@@ -197,8 +198,8 @@ def test_coupling_adds_the_surprise_of_known_words_to_the_others(make_model, ima
     with torch.no_grad():
         model.coupling.weight[1, 3] = 2.0
     after = model(images, known_labels=known)
-    surprise = known[:, 1] - before.query_logits[:, 1].sigmoid()
-    torch.testing.assert_close(after.logits[:, 3], before.logits[:, 3] + 2 * surprise)
+    residual = known[:, 1] - before.query_logits[:, 1].sigmoid()
+    torch.testing.assert_close(after.logits[:, 3], before.logits[:, 3] + 2 * residual)
     others = [0, 1, 2, 4]
     assert torch.equal(after.logits[:, others], before.logits[:, others])
     assert torch.equal(model(images).logits, make_model()(images).logits)
@@ -209,7 +210,7 @@ def test_given_words_have_no_part_in_the_last_batch_norm(make_model):
     logits = torch.randn(4, 2)
     spoilt = logits.masked_fill(given, 1e3)
     guesses = [logits[~given[:, i], i] for i in range(2)]
-    normalization = LogitBatchNorm(2).train()
+    normalization = Label2LabelBatchNorm(2).train()
     normalized = normalization(spoilt, given)
     for i, values in enumerate(guesses):
         expected = (values - values.mean()) / (values.var(unbiased=False) + 1e-5).sqrt()
@@ -219,7 +220,7 @@ def test_given_words_have_no_part_in_the_last_batch_norm(make_model):
         assert normalization.running_var[i].item() == pytest.approx(variance)
     # Without given words it is the plain one; where all are given, it remembers nothing.
     plain = torch.nn.BatchNorm1d(2).train()
-    normalization = LogitBatchNorm(2).train()
+    normalization = Label2LabelBatchNorm(2).train()
     nothing_given = torch.zeros_like(given)
     torch.testing.assert_close(normalization(logits, nothing_given), plain(logits))
     torch.testing.assert_close(normalization.running_var, plain.running_var)
@@ -234,7 +235,9 @@ def test_known_words_are_never_masked_nor_asked_for(make_model, images, labels):
     outputs = model.label2label(images, known_labels=known)
     assert outputs.masked_words.tolist() == [[True, True, False, True, True]] * 4
     logits = torch.zeros(4, 5, requires_grad=True)
-    model.compute_loss(logits, labels.zero_(), outputs, known).backward()
+    model.compute_loss(
+        logits, labels.zero_(), outputs.query_logits, outputs.masked_words, known
+    ).backward()
     assert (logits.grad[:, 2] == 0).all()
     assert (logits.grad[:, [0, 1, 3, 4]] > 0).all()
 
@@ -260,13 +263,36 @@ def test_mixup_loss_is_the_mix_of_both_losses(make_model, images, labels):
     model = make_model(head_type="query2label")
     first = model(images, labels=labels).loss
     second = model(images, labels=1 - labels).loss
-    mixed = model(images, labels=labels, mixup_labels=1 - labels, mixup_weight=0.25).loss
+    mixed = model(images, labels=labels, mixup=(1 - labels, 0.25)).loss
     assert mixed.item() == pytest.approx((0.25 * first + 0.75 * second).item(), rel=1e-5)
 
 
-def test_mixup_needs_all_its_arguments(make_model, images, labels):
+def test_mixup_needs_the_first_images_labels(make_model, images, labels):
     with pytest.raises(ValueError, match="mixup needs"):
-        make_model()(images, labels=labels, mixup_labels=labels)
+        make_model()(images, mixup=(labels, 0.5))
+
+
+@pytest.mark.parametrize("head_type", HEADS)
+@pytest.mark.parametrize("mixed", [False, True])
+def test_an_images_loss_is_that_of_it_alone(make_model, images, labels, head_type, mixed):
+    settings = {"mask_probability": 0.5, "unmasked_loss_weight": 0.25}
+    model = make_model(head_type=head_type, **settings).train()
+    labels[:, 2] = -100
+    labels[3] = -100  # an image that nothing is known of
+    known = torch.where(torch.arange(5) < 2, labels, -100)
+    options = {"known_labels": known, "mixup": (labels.flip(0), 0.25) if mixed else None}
+    out = model(images, labels=labels, **options)
+
+    def loss(rows, **kwargs):
+        parts = (out.logits, labels, out.query_logits, out.masked_words, known)
+        mixup = (labels.flip(0)[rows], 0.25) if mixed else None
+        cut = (None if part is None else part[rows] for part in parts)
+        return model.compute_loss(*cut, mixup=mixup, **kwargs)
+
+    torch.testing.assert_close(loss(slice(None)), out.loss)
+    losses, counted = loss(slice(None), reduction="image")
+    torch.testing.assert_close(losses, torch.stack([loss([i]) for i in range(4)]))
+    assert counted.tolist() == ([0.25, 1, 1, 0.75] if mixed else [1, 1, 1, 0])
 
 
 def test_attentions_on_request(make_model, images):
@@ -276,6 +302,20 @@ def test_attentions_on_request(make_model, images):
     assert [tuple(a.shape) for a in output.attentions] == [(4, 2, 5, 5)] * 3
     assert torch.allclose(output.cross_attentions[0].sum(-1), torch.ones(4, 2, 5), atol=1e-5)
     assert model(images).cross_attentions is None
+
+
+def test_hidden_states_on_request(make_model, images):
+    model = make_model(num_query_layers=1, num_mlm_layers=2)
+    output = model(images, output_hidden_states=True)
+    assert output.attentions is None
+    queries, first, *_, last = output.hidden_states
+    assert torch.equal(queries[2], model.label2label.query_network.query_embeddings.weight)
+    network = model.label2label.query_network
+    assert torch.equal(network.classifier(network.decoder.norm(first)), output.query_logits)
+    normed = model.label2label.masked_language_model.decoder.norm(last)
+    assert torch.equal(normed, model.label2label(images).last_hidden_state)
+    model.config.output_hidden_states = True
+    assert len(model(images).hidden_states) == 4
 
 
 def test_sdpa_and_eager_attention_agree(make_model, images):
@@ -306,15 +346,6 @@ def test_weights_are_initialised_as_the_config_says(make_model):
     ):
         assert weight.std().item() == pytest.approx(0.05, rel=0.1)
     assert model.classifier.bias.abs().sum() == 0
-
-
-def test_prior_starts_probabilities_at_the_attributes_frequencies(make_model, images):
-    model = make_model()
-    frequencies = torch.tensor([0.02, 0.2, 0.5, 0.8, 0.98])
-    model.set_prior(frequencies)
-    output = model(images)
-    for logits in (output.logits, output.query_logits):
-        assert torch.allclose(logits.sigmoid().mean(0), frequencies, atol=0.15)
 
 
 def test_gradient_checkpointing_changes_no_gradient(make_model, images, labels):
@@ -394,6 +425,25 @@ def test_accumulated_gradients_under_transformers_trainer_are_those_of_the_whole
         moved.append(model.label2label.query_network.classifier.weight - before)
     assert moved[0].abs().max() > 1e-3
     torch.testing.assert_close(*moved)
+
+
+@pytest.mark.parametrize("head_type", HEADS)
+def test_the_trainer_hands_logits_and_labels_to_compute_metrics(
+    make_model, images, labels, tmp_path, head_type
+):
+    def compute_metrics(prediction):
+        logits, references = prediction
+        return {"accuracy": ((1 / (1 + np.exp(-logits)) > 0.5) == references).mean()}
+
+    faces = [{"pixel_values": x, "labels": y} for x, y in zip(images, labels, strict=True)]
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[], disable_tqdm=True)
+    model = make_model(head_type=head_type)
+    trainer = Trainer(model, arguments, eval_dataset=faces, compute_metrics=compute_metrics)
+    expected = model(images, labels=labels)
+    scores = trainer.evaluate()
+    assert scores["eval_loss"] == pytest.approx(expected.loss.item(), rel=1e-5)
+    hits = ((expected.logits > 0) == (labels > 0)).float().mean().item()
+    assert scores["eval_accuracy"] == pytest.approx(hits)
 
 
 @pytest.mark.parametrize("head_type", HEADS)

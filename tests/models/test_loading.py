@@ -52,7 +52,6 @@ def test_the_folder_carries_its_code_and_no_pickle(folder):
         "configuration_mobilefacenet.py",
         "image_processing_label2label.py",
         "modeling_label2label.py",
-        "modeling_label2label_decoder.py",
         "modeling_mobilefacenet.py",
     } == names
 

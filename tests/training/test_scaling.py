@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from label2label.models.modeling_label2label import LogitBatchNorm
+from label2label.models.modeling_label2label import Label2LabelBatchNorm
 from label2label.training.recipe import Recipe
 from label2label.training.trainer import Trainer
 
@@ -99,7 +99,7 @@ def _compare_with_plain(rank: int, folder: str) -> None:
     torch.testing.assert_close(parts.eval()(own), plain.eval()(own))
 
     logits, given = torch.randn(6, 4), torch.rand(6, 4) < 0.4
-    joined, parts = LogitBatchNorm(4), torch.nn.Sequential(LogitBatchNorm(4))
+    joined, parts = Label2LabelBatchNorm(4), torch.nn.Sequential(Label2LabelBatchNorm(4))
     synchronize_batch_norm(parts)
     found = parts[0](logits[chosen], given[chosen])
     torch.testing.assert_close(found, joined(logits, given)[chosen])

@@ -137,7 +137,7 @@ def couple(predictions: Predictions, temperature: float) -> torch.Tensor:
         temperature: that these were made with.
 
     Returns:
-        float32 (attributes, attributes), as `LabelCoupling` has it.
+        float32 (attributes, attributes), as `Label2LabelCoupling` has it.
     """
     assert predictions.query_probabilities is not None
     logits = to_logits(predictions.probabilities) * temperature

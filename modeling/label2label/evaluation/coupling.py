@@ -11,8 +11,8 @@ RIDGE = 1e-5  # on the sum of squared weights, beside the mean cross-entropy
 
 def fit_coupling(logits: FloatArray, query_logits: FloatArray, labels: IntArray) -> torch.Tensor:
     """
-    Fits `LabelCoupling` to images whose labels are known: a logistic regression of each label on
-    the surprises of others, its logit the model's and that sum.
+    Fits `Label2LabelCoupling` to images whose labels are known: a logistic regression of each label
+    on the surprises of others, its logit the model's and that sum.
 
     In every step each image is given another random share of its labels, none to all, and asked for
     the rest, so that the weights serve however many words are known.

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import fuse_conv_bn_eval
 
 from label2label.models import Label2LabelForImageClassification
-from label2label.models.modeling_label2label_decoder import Label2LabelAttention
+from label2label.models.modeling_label2label import Label2LabelAttention
 
 
 @torch.no_grad()

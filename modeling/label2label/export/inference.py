@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from label2label.models import Label2LabelForImageClassification
-from label2label.models.modeling_label2label_decoder import sine_position_embedding
+from label2label.models.modeling_label2label import sine_position_embedding
 
 
 class PooledHead(nn.Module):
@@ -224,7 +224,7 @@ def _rows(table: torch.Tensor) -> nn.ParameterList:
 
 
 def _classify(classifier: Any, hidden_states: torch.Tensor) -> torch.Tensor:
-    """Logits (batch, attributes) of (batch, attributes, hidden), as `GroupWiseLinear` has them.
+    """Logits (batch, attributes) of (batch, attributes, hidden), as the group-wise linear layer's.
 
     OpenVINO joins a bias to the sum before it, and is then wrong for more than one image
     (openvinotoolkit/openvino#23616, of which batches are left); not where an axis goes between.

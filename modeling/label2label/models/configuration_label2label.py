@@ -1,6 +1,6 @@
 """Label2label configuration."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING
@@ -58,6 +58,14 @@ class Label2LabelConfig(PreTrainedConfig):
     """
 
     model_type = "label2label"
+    # What transformers' Trainer leaves out of the predictions that `compute_metrics` receives.
+    keys_to_ignore_at_inference: ClassVar = [
+        "query_logits",
+        "masked_words",
+        "hidden_states",
+        "attentions",
+        "cross_attentions",
+    ]
 
     backbone_config: dict[str, Any] | PreTrainedConfig | None = None
     head_type: str = "label2label"

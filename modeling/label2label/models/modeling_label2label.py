@@ -1,6 +1,13 @@
-"""PyTorch Label2label: facial attributes as the words of a sentence (ECCV 2022), over any
-backbone."""
+"""
+PyTorch Label2label: facial attributes as the words of a sentence (ECCV 2022), over any backbone.
 
+It reads in the paper's order: image tokens, decoder, attribute query network (AQN), pseudo-labels
+and words, image-conditioned masked language model (IC-MLM), group-wise linear layer, BatchNorm over
+attributes, loss. What the paper's model does not have is marked as an extension.
+"""
+
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,12 +15,14 @@ import torch
 from torch import nn
 from transformers import AutoBackbone
 from transformers import initialization as init
-from transformers.modeling_utils import PreTrainedModel
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_label2label import Label2LabelConfig
-from .modeling_label2label_decoder import Label2LabelDecoder, sine_position_embedding
 from .modeling_mobilefacenet import MobileFaceNetBackbone, MobileFaceNetConfig
 
 
@@ -25,12 +34,15 @@ class Label2LabelModelOutput(ModelOutput):
             What the classifier reads: `(batch, attributes, hidden_size)`, or `(batch, channels)`,
             the pooled features, with the `"fc"` head.
         query_logits (`torch.FloatTensor` of shape `(batch, attributes)`, *optional*):
-            The attribute query network's guess; `None` with the `"fc"` head.
+            The attribute query network's prediction; `None` with the `"fc"` head.
         masked_words (`torch.BoolTensor` of shape `(batch, attributes)`, *optional*):
             Which words were masked; in training, with the `"label2label"` head.
+        hidden_states (`tuple[torch.FloatTensor]`, *optional*):
+            The queries, then the output of every decoder layer, the query network's first: `(batch,
+            attributes, hidden_size)`.
         attentions (`tuple[torch.FloatTensor]`, *optional*):
-            Self-attention of every decoder layer, queries' first: `(batch, heads, attributes,
-            attributes)`.
+            Self-attention of every decoder layer, the query network's first: `(batch, heads,
+            attributes, attributes)`.
         cross_attentions (`tuple[torch.FloatTensor]`, *optional*):
             Attention of every decoder layer to the image: `(batch, heads, attributes, height *
             width)`, of the backbone's last feature map in row-major order.
@@ -39,6 +51,7 @@ class Label2LabelModelOutput(ModelOutput):
     last_hidden_state: torch.Tensor | None = None
     query_logits: torch.Tensor | None = None
     masked_words: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
     cross_attentions: tuple[torch.Tensor, ...] | None = None
 
@@ -51,47 +64,192 @@ class Label2LabelImageClassifierOutput(ModelOutput):
             Query loss plus `mlm_loss_weight` times the language model's, a scalar.
         logits (`torch.FloatTensor` of shape `(batch, attributes)`):
             The prediction; its sigmoid is the probability that the attribute is present.
-        query_logits (`torch.FloatTensor` of shape `(batch, attributes)`, *optional*):
-            The attribute query network's guess; `None` with the `"fc"` head.
-        attentions, cross_attentions (`tuple[torch.FloatTensor]`, *optional*):
+        query_logits, masked_words, hidden_states, attentions, cross_attentions (*optional*):
             See [`Label2LabelModelOutput`].
-        masked_words (`torch.BoolTensor` of shape `(batch, attributes)`, *optional*):
-            Which words were masked; in training, with the `"label2label"` head.
     """
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     query_logits: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
     cross_attentions: tuple[torch.Tensor, ...] | None = None
     masked_words: torch.Tensor | None = None
 
 
-def masked_binary_cross_entropy(
-    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None
-) -> torch.Tensor:
+# 1. Backbone features and sine positions
+
+
+def join_feature_maps(feature_maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
     """
-    Binary cross-entropy over the labels that are known, normalised by the sum of their weights.
+    Join the feature maps of a backbone: the last one's channels, then the others', each averaged to
+    the last one's height and width.
 
     Args:
-        logits (`torch.FloatTensor` of shape `(batch, attributes)`).
-        labels (`torch.Tensor` of shape `(batch, attributes)`): 1, 0, soft in between, or -100 to
-            ignore.
-        weights (`torch.FloatTensor` of shape `(batch, attributes)`, *optional*): Not negative; 1 by
-            default.
+        feature_maps (`tuple[torch.FloatTensor]`): Each of shape `(batch, channels, height, width)`,
+            of their own sizes.
 
     Returns:
-        `torch.FloatTensor`: a scalar, 0 where every label is ignored.
+        `torch.FloatTensor` of shape `(batch, channels, height, width)`: the last one's size, the
+        channels of all.
     """
-    known = labels >= 0
-    targets = labels.to(logits.dtype).clamp(min=0)
-    weights = known.to(logits.dtype) if weights is None else weights * known
-    losses = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    return (losses * weights).sum() / weights.sum().clamp(min=torch.finfo(logits.dtype).tiny)
+    *earlier, last = feature_maps
+    if not earlier:
+        return last
+    # Extension: the paper's model attends to the last feature map alone.
+    averaged = [nn.functional.adaptive_avg_pool2d(x, last.shape[-2:]) for x in earlier]
+    return torch.cat([last, *averaged], dim=1)
 
 
-class GroupWiseLinear(nn.Module):
-    """A weight vector and bias an attribute: `(batch, A, hidden)` to `(batch, A)`."""
+def sine_position_embedding(
+    height: int, width: int, hidden_size: int, temperature: float = 10000.0
+) -> torch.Tensor:
+    """
+    Embed the positions of a feature map by sines: half of the channels for the row, half for the
+    column.
+
+    Args:
+        height, width (`int`): The feature map's size.
+        hidden_size (`int`): Channels, a multiple of 4.
+        temperature (`float`): Ratio of the longest to the shortest wavelength.
+
+    Returns:
+        `torch.FloatTensor` of shape `(height * width, hidden_size)`, positions normalised to 0..2
+        pi.
+    """
+    frequencies = hidden_size // 4
+    wavelengths = temperature ** (torch.arange(frequencies, dtype=torch.float32) / frequencies)
+    embeddings = []
+    for size in (height, width):
+        positions = torch.arange(1, size + 1, dtype=torch.float32) / size * 2 * math.pi
+        angles = positions[:, None] / wavelengths  # (size, frequencies)
+        embeddings.append(torch.cat([angles.sin(), angles.cos()], dim=-1))
+    rows = embeddings[0][:, None].expand(-1, width, -1)
+    columns = embeddings[1][None].expand(height, -1, -1)
+    return torch.cat([rows, columns], dim=-1).flatten(0, 1)
+
+
+# The transformer decoder that AQN and IC-MLM are made of
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute scaled dot-product attention; return its output and the attention weights."""
+    weights = torch.matmul(query, key.transpose(2, 3)) * scaling
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    dropped = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(dropped, value).transpose(1, 2).contiguous(), weights
+
+
+class Label2LabelAttention(nn.Module):
+    """Multi-head attention of queries over keys, through transformers' attention interface."""
+
+    def __init__(self, config: Label2LabelConfig):
+        super().__init__()
+        self.config = config
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.attention_dropout = config.dropout
+        self.is_causal = False
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,  # (batch, attributes, hidden)
+        key_value_states: torch.Tensor,  # (batch, tokens, hidden)
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        query, key, value = (
+            projection(states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for projection, states in (
+                (self.q_proj, hidden_states),
+                (self.k_proj, key_value_states),
+                (self.v_proj, key_value_states),
+            )
+        )  # (batch, heads, attributes or tokens, head_dim)
+        attention: Callable = eager_attention_forward
+        # Fused kernels return no weights, so a call that asks for them takes the eager path.
+        if not kwargs.get("output_attentions", self.config.output_attentions):
+            attention = ALL_ATTENTION_FUNCTIONS.get_interface(
+                self.config._attn_implementation, eager_attention_forward
+            )
+        output, weights = attention(
+            self,
+            query,
+            key,
+            value,
+            None,
+            dropout=self.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+        )
+        return self.o_proj(output.flatten(2)), weights
+
+
+class Label2LabelDecoderLayer(GradientCheckpointingLayer):
+    """Pre-norm decoder layer: self-attention, attention to the image tokens, feed-forward."""
+
+    def __init__(self, config: Label2LabelConfig):
+        super().__init__()
+        self.self_attention_norm = nn.LayerNorm(config.hidden_size)
+        self.self_attention = Label2LabelAttention(config)
+        self.cross_attention_norm = nn.LayerNorm(config.hidden_size)
+        self.cross_attention = Label2LabelAttention(config)
+        self.feed_forward_norm = nn.LayerNorm(config.hidden_size)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(config.hidden_size, config.intermediate_size),
+            ACT2FN[config.hidden_act],
+            nn.Dropout(config.dropout),
+            nn.Linear(config.intermediate_size, config.hidden_size),
+        )
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,  # (batch, attributes, hidden)
+        image_tokens: torch.Tensor,  # (batch, height * width, hidden)
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        normed = self.self_attention_norm(hidden_states)
+        output, _ = self.self_attention(normed, normed, **kwargs)
+        hidden_states = hidden_states + self.dropout(output)
+        normed = self.cross_attention_norm(hidden_states)
+        output, _ = self.cross_attention(normed, image_tokens, **kwargs)
+        hidden_states = hidden_states + self.dropout(output)
+        output = self.feed_forward(self.feed_forward_norm(hidden_states))
+        return hidden_states + self.dropout(output)
+
+
+class Label2LabelDecoder(nn.Module):
+    """Decoder layers and a last layer norm."""
+
+    def __init__(self, config: Label2LabelConfig, num_layers: int):
+        super().__init__()
+        self.layers = nn.ModuleList(Label2LabelDecoderLayer(config) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(config.hidden_size)
+
+    def forward(
+        self, hidden_states: torch.Tensor, image_tokens: torch.Tensor, **kwargs: Any
+    ) -> torch.Tensor:
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, image_tokens, **kwargs)
+        return self.norm(hidden_states)
+
+
+class Label2LabelGroupWiseLinear(nn.Module):
+    """Its own weight vector and bias per attribute: `(batch, A, hidden)` to `(batch, A)`."""
 
     def __init__(self, num_attributes: int, hidden_size: int):
         super().__init__()
@@ -102,56 +260,60 @@ class GroupWiseLinear(nn.Module):
         return (hidden_states * self.weight).sum(dim=-1) + self.bias
 
 
-class LogitBatchNorm(nn.BatchNorm1d):
-    """
-    BatchNorm over attributes. A batch of one, without variance, takes running statistics. Logits of
-    words that were given, surer than any guess, have no part in the statistics.
-    """
-
-    running_mean: torch.Tensor
-    running_var: torch.Tensor
-    momentum: float
-
-    def forward(self, logits: torch.Tensor, given: torch.Tensor | None = None) -> torch.Tensor:
-        alone = logits.shape[0] == 1
-        if not self.training or (given is None and not alone):
-            return super().forward(logits)
-        mean, variance = self.running_mean, self.running_var
-        if given is not None and not alone:
-            guessed = (~given).to(logits.dtype)
-            count = guessed.sum(dim=0).clamp(min=1)
-            mean = (logits * guessed).sum(dim=0) / count
-            variance = ((logits - mean).square() * guessed).sum(dim=0) / count
-            with torch.no_grad():
-                share = self.momentum * (count > 1).to(mean.dtype)
-                unbiased = variance * count / (count - 1).clamp(min=1)
-                self.running_mean.lerp_(mean, share)
-                self.running_var.lerp_(unbiased, share)
-        scale = self.weight * (variance + self.eps).rsqrt()
-        return (logits - mean) * scale + self.bias
+# 2. Attribute query network
 
 
-class AttributeQueryNetwork(nn.Module):
-    """Guesses each attribute from the image by one learnable query (AQN)."""
+class Label2LabelAttributeQueryNetwork(nn.Module):
+    """Predict every attribute from the image by one learnable query each (AQN)."""
 
     def __init__(self, config: Label2LabelConfig):
         super().__init__()
         self.query_embeddings = nn.Embedding(config.num_labels, config.hidden_size)
         self.decoder = Label2LabelDecoder(config, config.num_query_layers)
-        self.classifier = GroupWiseLinear(config.num_labels, config.hidden_size)
+        self.classifier = Label2LabelGroupWiseLinear(config.num_labels, config.hidden_size)
 
     def forward(
-        self, image_tokens: torch.Tensor, output_attentions: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
+        self, image_tokens: torch.Tensor, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         queries = self.query_embeddings.weight.expand(image_tokens.shape[0], -1, -1)
-        hidden_states, attentions, cross_attentions = self.decoder(
-            queries, image_tokens, output_attentions
-        )
-        return self.classifier(hidden_states), hidden_states, attentions, cross_attentions
+        hidden_states = self.decoder(queries, image_tokens, **kwargs)
+        return self.classifier(hidden_states), hidden_states
 
 
-class ImageConditionedMaskedLanguageModel(nn.Module):
-    """Recovers every word from the sentence, some of it masked, and the image (IC-MLM)."""
+# 3. Pseudo-labels: query logits > 0. Of images that were mixed up, the words are mixed too
+
+
+def mix_words(
+    words: torch.Tensor,
+    labels: torch.Tensor,
+    mixup_labels: torch.Tensor,
+    mixup_weight: float | torch.Tensor,
+) -> torch.Tensor:
+    """
+    Mix the words of two images as the released code does: the label of the image that weighs more
+    where the prediction agrees with it, else the other image's; the prediction itself where that
+    label is not known.
+
+    Args:
+        words (`torch.BoolTensor` of shape `(batch, attributes)`): Pseudo-labels.
+        labels, mixup_labels (`torch.Tensor` of shape `(batch, attributes)`): 1, 0, soft, or -100.
+        mixup_weight (`float`): The first image's weight, in 0..1.
+
+    Returns:
+        `torch.BoolTensor` of shape `(batch, attributes)`.
+    """
+    swap = torch.as_tensor(mixup_weight, device=words.device) < 0.5
+    larger = torch.where(swap, mixup_labels, labels)
+    smaller = torch.where(swap, labels, mixup_labels)
+    agrees = (larger >= 0) & ((larger > 0.5) == words)
+    return torch.where(agrees | (smaller < 0), words, smaller > 0.5)
+
+
+# 3 to 5. Words, masking, image-conditioned masked language model
+
+
+class Label2LabelMaskedLanguageModel(nn.Module):
+    """Recover every word from the sentence, in training partly masked, and the image (IC-MLM)."""
 
     def __init__(self, config: Label2LabelConfig):
         super().__init__()
@@ -160,8 +322,9 @@ class ImageConditionedMaskedLanguageModel(nn.Module):
         # Rows 0..A-1 are the words "absent", rows A..2A-1 the words "present".
         self.word_embeddings = nn.Embedding(2 * config.num_labels, config.hidden_size)
         self.mask_embeddings = nn.Embedding(config.num_labels, config.hidden_size)
-        # Added to words that the caller knows: they are surer than the query network's guesses.
+        # Extension: added to words that the caller knows, which are surer than pseudo-labels.
         self.known_embedding = nn.Parameter(torch.zeros(config.num_labels, config.hidden_size))
+        # Extension (`words_see_queries`): what the query network saw is added to the words.
         self.query_projection = (
             nn.Linear(config.hidden_size, config.hidden_size, bias=False)
             if config.words_see_queries
@@ -175,8 +338,8 @@ class ImageConditionedMaskedLanguageModel(nn.Module):
         known_words: torch.Tensor | None,  # (batch, attributes), true where the caller gave it
         query_states: torch.Tensor,  # (batch, attributes, hidden), what the query network saw
         image_tokens: torch.Tensor,
-        output_attentions: bool = False,
-    ) -> tuple[torch.Tensor, torch.Tensor | None, list[torch.Tensor], list[torch.Tensor]]:
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         attributes = torch.arange(self.num_attributes, device=words.device)
         sentence = self.word_embeddings(attributes + self.num_attributes * words)
         masked_words = None
@@ -193,16 +356,40 @@ class ImageConditionedMaskedLanguageModel(nn.Module):
             sentence = sentence + known_words[..., None] * self.known_embedding
         if self.query_projection is not None:
             sentence = sentence + self.query_projection(query_states)
-        hidden_states, attentions, cross_attentions = self.decoder(
-            sentence, image_tokens, output_attentions
-        )
-        return hidden_states, masked_words, attentions, cross_attentions
+        return self.decoder(sentence, image_tokens, **kwargs), masked_words
 
 
-class LabelCoupling(nn.Module):
+class Label2LabelBatchNorm(nn.BatchNorm1d):
+    """BatchNorm over attributes. A batch of one, without variance, takes running statistics."""
+
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
+    momentum: float
+
+    def forward(self, logits: torch.Tensor, given: torch.Tensor | None = None) -> torch.Tensor:
+        alone = logits.shape[0] == 1
+        if not self.training or (given is None and not alone):
+            return super().forward(logits)
+        mean, variance = self.running_mean, self.running_var
+        # Extension: logits of words that the caller gave have no part in the statistics.
+        if given is not None and not alone:
+            guessed = (~given).to(logits.dtype)
+            count = guessed.sum(dim=0).clamp(min=1)
+            mean = (logits * guessed).sum(dim=0) / count
+            variance = ((logits - mean).square() * guessed).sum(dim=0) / count
+            with torch.no_grad():
+                share = self.momentum * (count > 1).to(mean.dtype)
+                unbiased = variance * count / (count - 1).clamp(min=1)
+                self.running_mean.lerp_(mean, share)
+                self.running_var.lerp_(unbiased, share)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (logits - mean) * scale + self.bias
+
+
+class Label2LabelCoupling(nn.Module):
     """
-    What known words tell of the others beyond the image: each adds its surprise, its label minus
-    the query network's probability, to the others' logits by a weight a pair.
+    Extension: each known word adds its residual, its label minus the query network's probability,
+    to the other attributes' logits, by one weight per pair.
     """
 
     def __init__(self, num_attributes: int):
@@ -215,8 +402,40 @@ class LabelCoupling(nn.Module):
         if known_labels is None:
             # So that the weights have a gradient in every step, as data parallelism expects.
             return torch.zeros_like(query_logits) @ self.weight
-        surprise = known_labels.to(query_logits.dtype) - query_logits.sigmoid()
-        return surprise.masked_fill(known_labels < 0, 0.0) @ self.weight
+        residual = known_labels.to(query_logits.dtype) - query_logits.sigmoid()
+        return residual.masked_fill(known_labels < 0, 0.0) @ self.weight
+
+
+# 6. Loss
+
+
+def weighted_binary_cross_entropy(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    weights: torch.Tensor | None = None,
+    reduction: str = "mean",
+) -> torch.Tensor:
+    """
+    Compute binary cross-entropy over the labels that are known, normalised by the weights' sum.
+
+    Args:
+        logits (`torch.FloatTensor` of shape `(batch, attributes)`).
+        labels (`torch.Tensor` of shape `(batch, attributes)`): 1, 0, soft in between, or -100 to
+            ignore.
+        weights (`torch.FloatTensor` of shape `(batch, attributes)`, *optional*): Not negative; 1 by
+            default.
+        reduction (`str`): `"mean"` over all, or over each `"image"`.
+
+    Returns:
+        `torch.FloatTensor`: a scalar or of shape `(batch,)`; 0 where every label is ignored.
+    """
+    known = (labels >= 0).to(logits.dtype)
+    weights = known if weights is None else weights * known
+    targets = labels.to(logits.dtype).clamp(min=0)
+    losses = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    axes = (0, 1) if reduction == "mean" else 1
+    least = torch.finfo(logits.dtype).tiny
+    return (losses * weights).sum(dim=axes) / weights.sum(dim=axes).clamp(min=least)
 
 
 class Label2LabelPreTrainedModel(PreTrainedModel):
@@ -230,12 +449,19 @@ class Label2LabelPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ("Label2LabelDecoderLayer",)
     _supports_sdpa = True
+    _can_record_outputs = {  # noqa: RUF012
+        "hidden_states": Label2LabelDecoderLayer,
+        "attentions": OutputRecorder(Label2LabelAttention, index=1, layer_name="self_attention"),
+        "cross_attentions": OutputRecorder(
+            Label2LabelAttention, index=1, layer_name="cross_attention"
+        ),
+    }
     # From `**kwargs` transformers' Trainer would conclude that the loss is divided by the number of
     # items that it hands over, and not divide by the steps of gradient accumulation itself.
     accepts_loss_kwargs = False
 
     def save_pretrained(self, save_directory, **kwargs):
-        """Saves weights, config and the code that loads them, reachable by every Auto class."""
+        """Save weights, config and the code that loads them, reachable by every Auto class."""
         module = "modeling_label2label"
         self.config.auto_map = {
             "AutoConfig": "configuration_label2label.Label2LabelConfig",
@@ -247,12 +473,12 @@ class Label2LabelPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)
-        if isinstance(module, GroupWiseLinear):
+        if isinstance(module, Label2LabelGroupWiseLinear):
             init.normal_(module.weight, std=self.config.initializer_range)
             init.zeros_(module.bias)
-        elif isinstance(module, ImageConditionedMaskedLanguageModel):
+        elif isinstance(module, Label2LabelMaskedLanguageModel):
             init.zeros_(module.known_embedding)
-        elif isinstance(module, LabelCoupling):
+        elif isinstance(module, Label2LabelCoupling):
             init.zeros_(module.weight)
 
 
@@ -270,14 +496,14 @@ class Label2LabelModel(Label2LabelPreTrainedModel):
         )
         if config.head_type != "fc":
             self.input_projection = nn.Linear(sum(self.backbone.channels), config.hidden_size)
-            self.query_network = AttributeQueryNetwork(config)
+            self.query_network = Label2LabelAttributeQueryNetwork(config)
         if config.head_type == "label2label":
-            self.masked_language_model = ImageConditionedMaskedLanguageModel(config)
+            self.masked_language_model = Label2LabelMaskedLanguageModel(config)
         self.post_init()
 
     def encode_image(self, feature_map: torch.Tensor) -> torch.Tensor:
         """
-        Turns features into the tokens that both networks attend to (step 1).
+        Turn features into the memory tokens that both networks attend to (step 1).
 
         Args:
             feature_map (`torch.FloatTensor` of shape `(batch, channels, height, width)`): As
@@ -291,13 +517,12 @@ class Label2LabelModel(Label2LabelPreTrainedModel):
         positions = sine_position_embedding(height, width, self.config.hidden_size)
         return tokens + positions.to(tokens)
 
-    @can_return_tuple
+    @capture_outputs(tie_last_hidden_states=False)
     def forward(
         self,
         pixel_values: torch.FloatTensor,
         known_labels: torch.Tensor | None = None,
         mixup: tuple[torch.Tensor, torch.Tensor, float | torch.Tensor] | None = None,
-        output_attentions: bool | None = None,
         **kwargs: Any,
     ) -> Label2LabelModelOutput:
         """
@@ -310,92 +535,33 @@ class Label2LabelModel(Label2LabelPreTrainedModel):
             mixup (`tuple`, *optional*):
                 In training: labels of the two images of each mixup, both of shape `(batch,
                 attributes)`, and the first one's weight in 0..1. The words are then mixed too.
-            output_attentions (`bool`, *optional*):
-                Whether to return attentions.
+            output_attentions, output_hidden_states (`bool`, *optional*):
+                Whether to return attentions and the decoders' hidden states.
 
         Returns:
             [`Label2LabelModelOutput`]
         """
-        if output_attentions is None:
-            output_attentions = self.config.output_attentions
         feature_map = join_feature_maps(self.backbone(pixel_values, return_dict=True).feature_maps)
         if self.config.head_type == "fc":
             return Label2LabelModelOutput(last_hidden_state=feature_map.mean(dim=(2, 3)))
-
         image_tokens = self.encode_image(feature_map)
-        query_logits, hidden_states, attentions, cross_attentions = self.query_network(
-            image_tokens, output_attentions
-        )
+        query_logits, hidden_states = self.query_network(image_tokens, **kwargs)
         masked_words = None
         if self.config.head_type == "label2label":
-            words = query_logits > 0  # pseudo-labels (step 3)
+            words = query_logits > 0  # pseudo-labels
             if mixup is not None:
                 words = mix_words(words, *mixup)
             known_words = None
+            # Extension: words given by the caller.
             if known_labels is not None:
                 known_words = known_labels >= 0
                 words = (known_labels > 0) | (words & ~known_words)
-            hidden_states, masked_words, mlm_attentions, mlm_cross_attentions = (
-                self.masked_language_model(
-                    words, known_words, hidden_states, image_tokens, output_attentions
-                )
+            hidden_states, masked_words = self.masked_language_model(
+                words, known_words, hidden_states, image_tokens, **kwargs
             )
-            attentions = attentions + mlm_attentions
-            cross_attentions = cross_attentions + mlm_cross_attentions
         return Label2LabelModelOutput(
-            last_hidden_state=hidden_states,
-            query_logits=query_logits,
-            masked_words=masked_words,
-            attentions=tuple(attentions) if output_attentions else None,
-            cross_attentions=tuple(cross_attentions) if output_attentions else None,
+            last_hidden_state=hidden_states, query_logits=query_logits, masked_words=masked_words
         )
-
-
-def join_feature_maps(feature_maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """
-    One feature map of a backbone's several: the last one's channels and then the others', each
-    averaged to the last one's height and width.
-
-    Args:
-        feature_maps (`tuple[torch.FloatTensor]`): Each of shape `(batch, channels, height, width)`,
-            of sizes of their own.
-
-    Returns:
-        `torch.FloatTensor` of shape `(batch, channels, height, width)`, of the last one's size and
-        all their channels.
-    """
-    *earlier, last = feature_maps
-    if not earlier:
-        return last
-    height, width = last.shape[-2:]
-    averaged = [nn.functional.adaptive_avg_pool2d(maps, (height, width)) for maps in earlier]
-    return torch.cat([last, *averaged], dim=1)
-
-
-def mix_words(
-    words: torch.Tensor,
-    labels: torch.Tensor,
-    mixup_labels: torch.Tensor,
-    mixup_weight: float | torch.Tensor,
-) -> torch.Tensor:
-    """
-    Words of a mixed-up image, as the original code has them: the label of the image that weighs
-    more where the prediction agrees with it, else the other image's; the prediction itself where
-    that label is not known.
-
-    Args:
-        words (`torch.BoolTensor` of shape `(batch, attributes)`): Pseudo-labels.
-        labels, mixup_labels (`torch.Tensor` of shape `(batch, attributes)`): 1, 0, soft, or -100.
-        mixup_weight (`float`): The first image's weight, in 0..1.
-
-    Returns:
-        `torch.BoolTensor` of shape `(batch, attributes)`.
-    """
-    swap = torch.as_tensor(mixup_weight, device=words.device) < 0.5
-    larger = torch.where(swap, mixup_labels, labels)
-    smaller = torch.where(swap, labels, mixup_labels)
-    agrees = (larger >= 0) & ((larger > 0.5) == words)
-    return torch.where(agrees | (smaller < 0), words, smaller > 0.5)
 
 
 class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
@@ -404,25 +570,23 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
     def __init__(self, config: Label2LabelConfig):
         super().__init__(config)
         self.label2label = Label2LabelModel(config)
-        self.classifier: nn.Linear | GroupWiseLinear
+        self.classifier: nn.Linear | Label2LabelGroupWiseLinear
         if config.head_type == "fc":
             channels = sum(self.label2label.backbone.channels)
             self.classifier = nn.Linear(channels, config.num_labels)
         elif config.head_type == "label2label":
-            self.classifier = GroupWiseLinear(config.num_labels, config.hidden_size)
-            self.normalization = LogitBatchNorm(config.num_labels)
-            self.coupling = LabelCoupling(config.num_labels)
+            self.classifier = Label2LabelGroupWiseLinear(config.num_labels, config.hidden_size)
+            self.normalization = Label2LabelBatchNorm(config.num_labels)
+            self.coupling = Label2LabelCoupling(config.num_labels)
         self.post_init()
 
+    # transformers' Trainer takes every argument whose name has "label" in it for a target that
+    # each batch must have; so the optional ones are read from `kwargs`.
     @can_return_tuple
     def forward(
         self,
         pixel_values: torch.FloatTensor,
         labels: torch.Tensor | None = None,
-        known_labels: torch.Tensor | None = None,
-        mixup_labels: torch.Tensor | None = None,
-        mixup_weight: float | torch.Tensor | None = None,
-        output_attentions: bool | None = None,
         **kwargs: Any,
     ) -> Label2LabelImageClassifierOutput:
         """
@@ -434,36 +598,34 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
             known_labels (`torch.Tensor` of shape `(batch, attributes)`, *optional*):
                 Words given by the caller, 1 or 0, or -100 where unknown. They condition the other
                 attributes with the `"label2label"` head; the other heads ignore them.
-            mixup_labels (`torch.Tensor` of shape `(batch, attributes)`, *optional*):
-                In training, labels of the images that `pixel_values` were mixed up with.
-            mixup_weight (`float`, *optional*):
-                Weight of the first image, in 0..1; needed with `mixup_labels`.
-            output_attentions (`bool`, *optional*):
-                Whether to return attentions.
+            mixup (`tuple[torch.Tensor, float]`, *optional*):
+                In training, with `labels`: labels of the images that `pixel_values` were mixed up
+                with, of shape `(batch, attributes)`, and the weight of the first images in 0..1.
+            output_attentions, output_hidden_states (`bool`, *optional*):
+                Whether to return attentions and the decoders' hidden states.
 
         Returns:
             [`Label2LabelImageClassifierOutput`]
 
         Raises:
-            ValueError: If only one of `mixup_labels` and `mixup_weight` is given, or they come
-                without `labels`, or labels are not of shape `(batch, attributes)`.
+            ValueError: If labels are not of shape `(batch, attributes)`, or `mixup` comes without
+                them.
         """
+        known_labels = kwargs.pop("known_labels", None)
+        mixup = kwargs.pop("mixup", None)
+        if mixup is not None and labels is None:
+            raise ValueError("mixup needs the labels of the first images too")
         expected = (pixel_values.shape[0], self.config.num_labels)
-        for value in (labels, known_labels, mixup_labels):
+        for value in (labels, known_labels, mixup and mixup[0]):
             if value is not None and tuple(value.shape) != expected:
                 raise ValueError(f"labels must be of shape {expected}, got {tuple(value.shape)}")
-        mixup = None
-        if mixup_labels is not None or mixup_weight is not None:
-            if labels is None or mixup_labels is None or mixup_weight is None:
-                raise ValueError("mixup needs labels, mixup_labels and mixup_weight together")
-            mixup = (labels, mixup_labels, mixup_weight)
 
         outputs = self.label2label(
             pixel_values,
             known_labels=known_labels,
-            mixup=mixup,
-            output_attentions=output_attentions,
+            mixup=None if mixup is None else (labels, *mixup),
             return_dict=True,
+            **kwargs,
         )
         if self.config.head_type == "query2label":
             logits = outputs.query_logits
@@ -472,80 +634,84 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
         if self.config.head_type == "label2label":
             given = (known_labels >= 0,) if self.training and known_labels is not None else ()
             logits = self.normalization(logits, *given)
+            # Extension: what known words tell of the others.
             if known_labels is not None or self.training:
                 logits = logits + self.coupling(outputs.query_logits, known_labels)
+        # Extension: calibrated after training (arXiv:1706.04599).
         logits = logits / self.config.temperature
 
         loss = None
         if labels is not None:
-            loss = self.compute_loss(logits, labels, outputs, known_labels)
-            if mixup is not None:
-                _, other_labels, weight = mixup
-                other_loss = self.compute_loss(logits, other_labels, outputs, known_labels)
-                loss = weight * loss + (1 - weight) * other_loss
+            loss = self.compute_loss(
+                logits, labels, outputs.query_logits, outputs.masked_words, known_labels, mixup
+            )
         return Label2LabelImageClassifierOutput(
             loss=loss,
             logits=logits,
             query_logits=outputs.query_logits,
+            hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             cross_attentions=outputs.cross_attentions,
             masked_words=outputs.masked_words,
         )
 
-    @torch.no_grad()
-    def set_prior(self, frequencies: torch.Tensor) -> None:
-        """
-        Starts every attribute's logits at its log-odds, so that training need not first learn which
-        attributes are rare (arXiv:1708.02002, section 4.1).
-
-        Args:
-            frequencies (`torch.FloatTensor` of shape `(attributes,)`): Share of images that have
-                it, 0..1.
-        """
-        log_odds = torch.logit(frequencies, eps=0.01)
-        if self.config.head_type == "fc":
-            self.classifier.bias.copy_(log_odds)
-        else:
-            self.label2label.query_network.classifier.bias.copy_(log_odds)
-        if self.config.head_type == "label2label":
-            self.normalization.bias.copy_(log_odds)
-
     def compute_loss(
         self,
         logits: torch.Tensor,
         labels: torch.Tensor,
-        outputs: Label2LabelModelOutput,
+        query_logits: torch.Tensor | None = None,
+        masked_words: torch.Tensor | None = None,
         known_labels: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+        mixup: tuple[torch.Tensor, float | torch.Tensor] | None = None,
+        reduction: str = "mean",
+    ) -> Any:
         """
-        Query loss plus `mlm_loss_weight` times the language model's (step 6), in float32.
+        Compute the query loss plus `mlm_loss_weight` times the language model's (step 6).
 
         Args:
-            logits (`torch.FloatTensor` of shape `(batch, attributes)`): The final ones.
+            logits (`torch.FloatTensor` of shape `(batch, attributes)`): The prediction.
             labels (`torch.Tensor` of shape `(batch, attributes)`): 1, 0, soft in between, or -100
                 to ignore.
-            outputs ([`Label2LabelModelOutput`]): Query logits and masked words.
+            query_logits, masked_words (*optional*): As the model returned them.
             known_labels (`torch.Tensor` of shape `(batch, attributes)`, *optional*): Words that
                 were given; the language model, which reads them, is not asked for them.
+            mixup (`tuple[torch.Tensor, float]`, *optional*): As `forward` takes it; the losses of
+                both images' labels are mixed by its weight.
+            reduction (`str`): `"mean"` over all known labels of the batch, or `"image"`, over those
+                of each image, so that one with two labels weighs as much as one with forty.
 
         Returns:
-            `torch.FloatTensor`: a scalar.
+            `torch.FloatTensor`: a float32 scalar. With `"image"`, losses of shape `(batch,)`, 0
+            where no label is known, and how much each image counts, `(batch,)`: 1, or 0 where no
+            label is known; the share that is known where images were mixed up.
         """
+        if mixup is not None:
+            mixup_labels, weight = mixup
+            arguments = (query_logits, masked_words, known_labels, None, reduction)
+            first = self.compute_loss(logits, labels, *arguments)
+            second = self.compute_loss(logits, mixup_labels, *arguments)
+            if reduction == "mean":
+                return weight * first + (1 - weight) * second
+            return tuple(weight * a + (1 - weight) * b for a, b in zip(first, second, strict=True))
+
         limit = self.config.logit_clamp
         logits = logits.float().clamp(-limit, limit)
-        if self.config.head_type != "label2label" or outputs.query_logits is None:
-            return masked_binary_cross_entropy(logits, labels)
-        query_logits = outputs.query_logits.float().clamp(-limit, limit)
-        weights = torch.ones_like(logits)
-        if outputs.masked_words is not None:
-            weights = weights.masked_fill(
-                ~outputs.masked_words, float(self.config.unmasked_loss_weight)
+        if self.config.head_type != "label2label" or query_logits is None:
+            loss = weighted_binary_cross_entropy(logits, labels, reduction=reduction)
+        else:
+            weights = torch.ones_like(logits)
+            if masked_words is not None:
+                weights.masked_fill_(~masked_words, float(self.config.unmasked_loss_weight))
+            if known_labels is not None:
+                weights.masked_fill_(known_labels >= 0, 0.0)  # Extension
+            query_logits = query_logits.float().clamp(-limit, limit)
+            loss = weighted_binary_cross_entropy(query_logits, labels, reduction=reduction)
+            loss = loss + self.config.mlm_loss_weight * weighted_binary_cross_entropy(
+                logits, labels, weights, reduction
             )
-        if known_labels is not None:
-            weights = weights.masked_fill(known_labels >= 0, 0.0)
-        query_loss = masked_binary_cross_entropy(query_logits, labels)
-        mlm_loss = masked_binary_cross_entropy(logits, labels, weights)
-        return query_loss + self.config.mlm_loss_weight * mlm_loss
+        if reduction == "mean":
+            return loss
+        return loss, (labels >= 0).any(dim=1).to(loss.dtype)
 
 
 __all__ = [

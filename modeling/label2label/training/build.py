@@ -144,3 +144,22 @@ def attribute_frequencies(labels: np.ndarray) -> torch.Tensor:
     present = (labels > 0).sum(axis=0)
     frequencies = np.where(known > 0, present / np.maximum(known, 1), 0.5)
     return torch.from_numpy(frequencies.astype(np.float32))
+
+
+@torch.no_grad()
+def set_prior(model: Label2LabelForImageClassification, frequencies: torch.Tensor) -> None:
+    """
+    Starts every attribute's logits at its log-odds, so that training need not first learn which
+    attributes are rare (arXiv:1708.02002, section 4.1).
+
+    Args:
+        model: Changed in place.
+        frequencies: (attributes,), share of images that have it, 0..1.
+    """
+    log_odds = torch.logit(frequencies, eps=0.01)
+    if model.config.head_type == "fc":
+        model.classifier.bias.copy_(log_odds)
+    else:
+        model.label2label.query_network.classifier.bias.copy_(log_odds)
+    if model.config.head_type == "label2label":
+        model.normalization.bias.copy_(log_odds)

@@ -71,7 +71,7 @@ def mix_batch(
         rng: Source of the weight and the permutation.
 
     Returns:
-        The model's arguments: mixed images, `labels`, `mixup_labels` and `mixup_weight`.
+        The model's arguments: mixed images, `labels`, and `mixup`: the other labels and the weight.
     """
     weight = rng.beta(alpha, alpha)
     pixels, labels = inputs["pixel_values"], inputs["labels"]
@@ -79,6 +79,5 @@ def mix_batch(
     return {
         "pixel_values": pixels[order].lerp_(pixels, weight),
         "labels": labels,
-        "mixup_labels": labels[order],
-        "mixup_weight": float(weight),
+        "mixup": (labels[order], float(weight)),
     }

@@ -4,53 +4,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch.nn.functional import binary_cross_entropy_with_logits
-
-
-def per_image_losses(
-    config: Any,
-    outputs: Any,
-    labels: torch.Tensor,
-    known_labels: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    The model's loss image by image: means over each image's known labels, weighted as the model
-    weights them, so that an image with two labels weighs as much as one with forty.
-
-    Args:
-        config: The model's; gives `logit_clamp`, `mlm_loss_weight` and `unmasked_loss_weight`.
-        outputs: The model's; gives `logits`, `query_logits` and `masked_words`, (batch,
-            attributes).
-        labels: (batch, attributes); 1, 0, soft in between, or -100 to ignore.
-        known_labels: (batch, attributes); words that were given, which the language model is not
-            asked for.
-
-    Returns:
-        Losses, float32 of shape (batch,), 0 where no label is known; and whether one is, (batch,).
-    """
-    limit = config.logit_clamp
-    known = labels >= 0
-
-    def mean(logits: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        losses = binary_cross_entropy_with_logits(
-            logits.float().clamp(-limit, limit), labels.float().clamp(min=0), reduction="none"
-        )
-        least = torch.finfo(losses.dtype).tiny
-        return (losses * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=least)
-
-    everything = known.float()
-    if config.head_type != "label2label":
-        return mean(outputs.logits, everything), known.any(dim=1)
-    weights = everything
-    if outputs.masked_words is not None:
-        unmasked = float(config.unmasked_loss_weight)
-        weights = weights.masked_fill(known & ~outputs.masked_words, unmasked)
-    if known_labels is not None:
-        weights = weights.masked_fill(known_labels >= 0, 0.0)
-    losses = mean(outputs.query_logits, everything) + config.mlm_loss_weight * mean(
-        outputs.logits, weights
-    )
-    return losses, known.any(dim=1)
 
 
 def image_mean(losses: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
@@ -58,13 +11,13 @@ def image_mean(losses: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
     Mean over the images that have a label.
 
     Args:
-        losses: (batch,).
-        counted: (batch,), whether an image has a label.
+        losses: (batch,), 0 where an image has no label, as `compute_loss` returns them.
+        counted: (batch,), how much an image counts, 0 where it has no label.
 
     Returns:
         A scalar, 0 where none has.
     """
-    return (losses * counted).sum() / counted.sum().clamp(min=1)
+    return losses.sum() / counted.sum().clamp(min=torch.finfo(losses.dtype).tiny)
 
 
 class GroupDRO:
@@ -95,14 +48,14 @@ class GroupDRO:
 
         Args:
             losses: (batch,).
-            counted: (batch,), whether an image has a label.
+            counted: (batch,), 1 where an image has a label, else 0.
             groups: (batch,), index of each image's group, -1 for none.
             accelerator: Of the process.
 
         Returns:
             A scalar.
         """
-        grouped = counted & (groups >= 0)
+        grouped = (counted > 0) & (groups >= 0)
         # One column a group, and a last one for images of none.
         column = torch.where(grouped, groups, len(self.weights))
         members = torch.nn.functional.one_hot(column, len(self.weights) + 1) * counted[:, None]

@@ -23,11 +23,11 @@ from label2label.errors import UserError, first_line
 from label2label.files import write_whole
 from label2label.models import Label2LabelForImageClassification
 from label2label.prediction.processes import without_accelerator
-from label2label.training.build import attribute_frequencies, build_model
+from label2label.training.build import attribute_frequencies, build_model, set_prior
 from label2label.training.checkpoint import Progress, latest_state, save_state
 from label2label.training.data import TrainingData
 from label2label.training.inputs import training_inputs
-from label2label.training.objective import GroupDRO, image_mean, per_image_losses
+from label2label.training.objective import GroupDRO, image_mean
 from label2label.training.optimization import (
     build_average,
     build_optimizer,
@@ -80,7 +80,7 @@ class Trainer:
         self.batches_per_epoch = self.data.batches_per_epoch
         self.train_loader, self.validation_loader = self.data.loaders()
         if recipe.init_from is None:
-            self.model.set_prior(attribute_frequencies(self.data.labels))
+            set_prior(self.model, attribute_frequencies(self.data.labels))
         self._prepare_optimization()
 
     def _prepare_optimization(self) -> None:
@@ -277,18 +277,19 @@ class Trainer:
     def _loss(self, outputs: Any, inputs: dict[str, Any], rows: np.ndarray) -> torch.Tensor:
         if self.recipe.objective == "mean":
             return outputs.loss
-        config = self._plain_model().config
-        given = inputs.get("known_labels")
-        losses, counted = per_image_losses(config, outputs, inputs["labels"], given)
+        losses, counted = self._plain_model().compute_loss(
+            outputs.logits,
+            inputs["labels"],
+            outputs.query_logits,
+            outputs.masked_words,
+            inputs.get("known_labels"),
+            inputs.get("mixup"),
+            reduction="image",
+        )
         if self.group_dro is not None:
             groups = torch.from_numpy(self.data.group_of[rows]).to(losses.device)
             return self.group_dro(losses, counted, groups, self.accelerator)
-        loss = image_mean(losses, counted)
-        if "mixup_labels" in inputs:
-            other = image_mean(*per_image_losses(config, outputs, inputs["mixup_labels"]))
-            weight = inputs["mixup_weight"]
-            loss = weight * loss + (1 - weight) * other
-        return loss
+        return image_mean(losses, counted)
 
     def _refuse_nan(self, loss: torch.Tensor, batch: dict[str, Any]) -> None:
         """Ends all processes where one has no loss, before it reaches the weights."""
