@@ -51,6 +51,8 @@ def export_command(args: argparse.Namespace) -> int:
         from label2label.export.calibration import load_calibration
 
         crops = load_calibration(Path(args.calibration), backend.preprocessing)
+    weights = Path(args.model, "model.safetensors")
+    digest = sha256(weights) if weights.is_file() else None
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as draft:
         path = Path(draft, name)
@@ -64,12 +66,11 @@ def export_command(args: argparse.Namespace) -> int:
             uint8_input=args.uint8_input or args.web,
             known_labels=args.known_labels,
             backbone_only=args.backbone_only,
+            weights_sha256=digest,
         )
         if args.int8:
             from label2label.export.int8 import quantize_onnx
 
-            weights = Path(args.model, "model.safetensors")
-            digest = sha256(weights) if weights.is_file() else None
             report = quantize_onnx(path, Path(draft, INT8_FILE), crops, weights_sha256=digest)
             print(
                 f"INT8 changes a probability by {report['change']:.4f} on average; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import warnings
 from pathlib import Path
@@ -18,7 +19,7 @@ from label2label.export.folding import fold_batch_norms
 from label2label.export.inference import InferenceHead, PooledHead
 from label2label.models import Label2LabelForImageClassification
 from label2label.models.modeling_label2label import join_feature_maps
-from label2label.prediction.preprocessing import Preprocessing
+from label2label.prediction.preprocessing import WEIGHTS_KEY, Preprocessing
 
 # torch translates to 18; from 23 on, its translation of attention runs in few runtimes.
 OPSETS = range(18, 23)
@@ -103,13 +104,14 @@ def export_onnx(
     uint8_input: bool = False,
     known_labels: bool = False,
     backbone_only: bool = False,
+    weights_sha256: str | None = None,
 ) -> None:
     """Write a model as an ONNX file with a dynamic batch and BatchNorm folded.
 
     Its input `pixel_values` is float32 (batch, 3, height, width), normalised, or uint8 (batch,
     height, width, 3), 0 to 255; `known_labels`, by option, is int64 (batch, attributes) of 1, 0 or
     -100. Its output is `probabilities` (batch, attributes), or `features` (batch, channels, height,
-    width). Its metadata is the preprocessing, `Preprocessing.to_metadata`.
+    width). Its metadata is the preprocessing, `Preprocessing.to_metadata`, and the weights' digest.
 
     Args:
         model: in evaluation mode; it is left as it is.
@@ -119,6 +121,7 @@ def export_onnx(
         uint8_input: take pixels as they are, so that a device needs no preprocessing code.
         known_labels: take words that the caller knows.
         backbone_only: leave the head out.
+        weights_sha256: digest of the model's `model.safetensors`, where there is one.
 
     Raises:
         UserError: the opset is not supported, the model's head takes no known labels, or the model
@@ -136,7 +139,10 @@ def export_onnx(
         inputs["known_labels"] = torch.full((2, config.num_labels), -100)
     output = "features" if backbone_only else "probabilities"
     translated = translate(wrapper, inputs, output, opset)
-    onnx.helper.set_model_props(translated, preprocessing.to_metadata())
+    metadata = preprocessing.to_metadata()
+    if weights_sha256 is not None:
+        metadata[WEIGHTS_KEY] = json.dumps(weights_sha256)
+    onnx.helper.set_model_props(translated, metadata)
     onnx.save(translated, path)
 
 

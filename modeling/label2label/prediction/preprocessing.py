@@ -13,7 +13,7 @@ from PIL import Image
 from label2label.errors import UserError
 
 METADATA_PREFIX = "label2label."
-WEIGHTS_KEY = METADATA_PREFIX + "weights_sha256"  # what an INT8 file was made from
+WEIGHTS_KEY = METADATA_PREFIX + "weights_sha256"  # what an export was made from
 
 
 @dataclass(frozen=True)
