@@ -15,7 +15,7 @@ from catalogue import load_catalogue
 from examples import load_examples
 from html_parts import render_about, render_header
 from label2label.data.vocabulary import ATTRIBUTE_GROUPS
-from label2label.prediction.photos import PHOTO_FORMATS
+from label2label.prediction.photos import IMAGE_FORMATS
 from photos import MAX_BYTES, MAX_MEGAPIXELS, PhotoError, decode_data_url
 from PIL import Image
 from texts import LANGUAGES, TEXTS, say
@@ -166,7 +166,7 @@ def build_space() -> gr.Blocks:
 def list_photo_types() -> list[str]:
     """The kinds of file that are read here, as browsers name them (`image/jpeg`)."""
     Image.init()
-    return sorted({Image.MIME[name] for name in PHOTO_FORMATS if name in Image.OPEN})
+    return sorted({Image.MIME[name] for name in IMAGE_FORMATS if name in Image.OPEN})
 
 
 def page_part(name: str, page: dict[str, Any]) -> gr.HTML:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from label2label.errors import UserError
-from label2label.prediction.photos import PHOTO_FORMATS, convert_to_rgb
+from label2label.prediction.photos import IMAGE_FORMATS, convert_to_rgb
 from PIL import Image
 
 MAX_BYTES = 20_000_000
@@ -72,7 +72,7 @@ def read_photo(data: bytes) -> tuple[np.ndarray, bool]:
     if len(data) > MAX_BYTES:
         raise PhotoError("too_many_bytes", limit=MAX_BYTES // 1_000_000)
     Image.init()
-    formats = [name for name in PHOTO_FORMATS if name in Image.OPEN]
+    formats = [name for name in IMAGE_FORMATS if name in Image.OPEN]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged metadata, and of large photos
@@ -83,7 +83,7 @@ def read_photo(data: bytes) -> tuple[np.ndarray, bool]:
                         "too_many_pixels", megapixels=round(megapixels), limit=MAX_MEGAPIXELS
                     )
                 animated = image.format in ANIMATED_FORMATS and getattr(image, "is_animated", False)
-                return np.asarray(convert_to_rgb(image)), animated
+                return convert_to_rgb(image), animated
     except UserError as error:
         raise PhotoError("too_small") from error
     except Image.DecompressionBombError as error:

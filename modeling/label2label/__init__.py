@@ -1,46 +1,80 @@
 """label2label: facial attributes as a sentence, in a model light enough for a phone."""
 
+from __future__ import annotations
+
+import contextlib
 import importlib
-import os
+import importlib.abc
 import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
 
-_MODELS = (
-    "Label2LabelConfig",
-    "Label2LabelForImageClassification",
-    "Label2LabelImageProcessor",
-    "Label2LabelModel",
-    "MobileFaceNetBackbone",
-    "MobileFaceNetConfig",
-    "MobileFaceNetModel",
-)
+_MODULES = {
+    "AttributePredictor": "label2label.prediction.predictor",
+    "Label2LabelConfig": "label2label.models",
+    "Label2LabelForImageClassification": "label2label.models",
+    "Label2LabelImageProcessor": "label2label.models",
+    "Label2LabelModel": "label2label.models",
+    "MobileFaceNetBackbone": "label2label.models",
+    "MobileFaceNetConfig": "label2label.models",
+    "MobileFaceNetModel": "label2label.models",
+}
 
-__all__ = [*_MODELS, "__version__"]
+__all__ = [*_MODULES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODELS:
-        return getattr(importlib.import_module("label2label.models"), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _is_own_program() -> bool:
-    """Whether this process runs the command, a module of the package or a dataset program."""
-    folder, program = os.path.split(os.path.abspath(sys.argv[0]))
-    if program == "-m":  # Python is looking for the module, which `-m` names before its arguments
-        module = sys.orig_argv[-len(sys.argv)]
-        module = module.partition("m")[2] if module.startswith("-") else module  # "-mlabel2label"
-        return module.partition(".")[0] == "label2label"
-    return (
-        os.path.splitext(program)[0] == "label2label"
-        or os.path.basename(folder) == "datasets_scripts"
-    )
+_AUTO_CLASSES = "transformers.models.auto"
 
 
-# After `import label2label`, transformers' Auto classes know the models. The command answers
-# `--help` without waiting for torch: it imports the models when it needs them. The dataset programs
-# need none, nor do their workers, each of which torch would cost 350 MB.
-if not _is_own_program():
-    importlib.import_module("label2label.models")
+class _RegisterModels(importlib.abc.MetaPathFinder):
+    """Register the models with transformers' Auto classes once a program has imported those.
+
+    After `import label2label`, `AutoModel` and its kind know the models, and a program that uses no
+    transformers waits neither for it nor for torch.
+    """
+
+    importing = False  # a module of transformers, whose imports are circular: it must end first
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if self.importing or name.partition(".")[0] != "transformers":
+            return None
+        spec = PathFinder.find_spec(name, path)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def execute_and_register(module: ModuleType) -> None:
+            self.importing = True
+            try:
+                execute(module)
+            finally:
+                self.importing = False
+            if _AUTO_CLASSES in sys.modules and self in sys.meta_path:
+                sys.meta_path.remove(self)
+                _register_models()
+
+        spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+        return spec
+
+
+def _register_models() -> None:
+    with contextlib.suppress(ImportError):  # transformers without torch: no model can be loaded
+        importlib.import_module("label2label.models")
+
+
+if _AUTO_CLASSES in sys.modules:
+    _register_models()
+else:
+    sys.meta_path.insert(0, _RegisterModels())

@@ -57,6 +57,8 @@ def test_a_model_repository_carries_code_handler_card_and_no_path_of_this_machin
         "configuration_mobilefacenet.py",
         "handler.py",
         "image_processing_label2label.py",
+        "label2label/data/__init__.py",
+        "label2label/data/images.py",
         "label2label/errors.py",
         "label2label/faces/__init__.py",
         "label2label/faces/alignment.py",

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from label2label.cli import main
@@ -124,7 +125,7 @@ def test_interrupted_json_is_whole_and_exits_130(predict, photos, monkeypatch):
     read = predictor.read_photo
 
     def interrupt(path):
-        if path.name == "wall.png":
+        if Path(path).name == "wall.png":
             raise KeyboardInterrupt
         return read(path)
 

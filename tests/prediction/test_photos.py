@@ -1,16 +1,21 @@
 """Photos of every mode are read; what cannot be read gets one clear line."""
 
 import errno
+import io
 import os
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from label2label.data import images
+from label2label.data.images import load_image
 from label2label.errors import UserError
 from label2label.models import Label2LabelImageProcessor
-from label2label.prediction.photos import convert_to_rgb, find_photos, read_photo
+from label2label.prediction.photos import convert_to_rgb, find_photos, load_photo, read_photo
 from PIL import Image
 
 
@@ -185,9 +190,143 @@ def test_photos_are_read_as_the_image_processor_reads_them(gradient):
     half.putalpha(100)
     images = [gradient.convert(m) for m in ("RGB", "L", "P", "CMYK", "1", "I")] + [deep, half]
     for image in images:
-        ours = np.asarray(convert_to_rgb(image))
+        ours = convert_to_rgb(image)
         theirs = processor.process_image(image, do_convert_rgb=True).transpose(1, 2, 0)
         assert (ours == theirs).all(), image.mode
+
+
+def encode(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("highest", [1.0, 255.0, 65535.0])
+def test_float_tiff_is_scaled_by_its_range(highest):
+    values = np.linspace(0, highest, 40 * 60, dtype=np.float32).reshape(40, 60)
+    pixels = read_photo(encode(Image.fromarray(values), "TIFF"))
+    assert np.abs(pixels[..., 1] - values * (255 / highest)).max() <= 1
+
+
+def test_floats_of_another_range_are_refused():
+    values = np.linspace(-1, 1e6, 40 * 60, dtype=np.float32).reshape(40, 60)
+    with pytest.raises(UserError, match="floats from -1 to 1e"):
+        read_photo(encode(Image.fromarray(values), "TIFF"))
+
+
+def test_heic_is_read_or_its_extra_is_named(gradient, monkeypatch):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    encoded = io.BytesIO()
+    pillow_heif.from_pillow(gradient.resize((120, 80))).save(encoded, quality=95)
+    pixels = read_photo(encoded.getvalue())
+    assert np.abs(pixels.astype(int) - np.asarray(gradient.resize((120, 80)))).mean() < 5
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(
+        UserError, match=r"pillow-heif: install label2label with its extra \[heic\]"
+    ):
+        read_photo(encoded.getvalue())
+
+
+def test_jpeg_beyond_the_limit_is_decoded_at_reduced_size(gradient, monkeypatch):
+    encoded = encode(gradient.resize((600, 400)), "JPEG", quality=95)
+    monkeypatch.setattr(images, "MAX_PIXELS", 100_000)
+    large = load_image(encoded)
+    assert large.pixels.shape == (200, 300, 3)
+    assert large.size == (600, 400)
+    reduced = np.asarray(gradient.resize((300, 200))).astype(int)
+    assert np.abs(large.pixels - reduced).mean() < 3
+    with pytest.raises(UserError, match="600x400: too many pixels"):
+        load_image(encode(gradient.resize((600, 400)), "PNG"))
+
+
+def test_jpeg_of_200_megapixels_is_read(tmp_path):
+    Image.new("L", (20_000, 10_000), 77).save(tmp_path / "huge.jpg")
+    photo = load_photo(tmp_path / "huge.jpg")
+    assert photo.size == (20_000, 10_000)
+    assert photo.pixels.shape == (5_000, 10_000, 3)
+
+
+def test_reduced_decoding_keeps_the_side_that_is_enough_and_the_orientation(gradient):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    encoded = encode(gradient.resize((1200, 800)), "JPEG", exif=exif)
+    photo = load_image(encoded, enough=300)
+    assert photo.size == (800, 1200)
+    assert photo.pixels.shape == (300, 200, 3)
+    assert load_image(encoded, enough=301).pixels.shape == (600, 400, 3)
+
+
+def test_photo_with_damaged_exif_is_read(gradient):
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    encoded = encode(gradient, "JPEG", exif=exif)
+    at = encoded.index(b"Exif\0\0") + 6
+    damaged = encoded[: at + 4] + b"\xff\xff\xff\x7f" + encoded[at + 8 :]
+    assert read_photo(damaged).shape == (40, 60, 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "JPEG2000", "AVIF", "PPM"])
+def test_damaged_images_end_in_the_one_error(kind, gradient):
+    random = np.random.default_rng(0)
+    whole = np.frombuffer(encode(gradient, kind), np.uint8)
+    refused = 0
+    for _ in range(125):
+        mutant = whole.copy()
+        places = random.integers(0, len(mutant), random.integers(1, 9))
+        mutant[places] = random.integers(0, 256, len(places))
+        if random.random() < 0.2:
+            mutant = mutant[: random.integers(1, len(mutant))]
+        try:
+            pixels = read_photo(mutant.tobytes())
+        except UserError:
+            refused += 1
+        else:
+            assert pixels.dtype == np.uint8
+            assert pixels.ndim == 3
+    assert refused
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc to read memory from")
+@pytest.mark.parametrize(
+    ("mode", "size", "kind", "options"),
+    [
+        ("RGB", (8064, 6048), "JPEG", {}),
+        ("RGB", (8064, 6048), "JPEG", {"progressive": True, "subsampling": 0}),
+        ("RGB", (14000, 12000), "JPEG", {}),
+        ("RGBA", (8000, 6000), "PNG", {"compress_level": 1}),
+        ("I;16", (8000, 6000), "PNG", {"compress_level": 1}),
+    ],
+)
+def test_largest_photos_take_less_than_600_megabytes(mode, size, kind, options, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new(mode, size).save(tmp_path / "photo", kind, exif=exif, **options)
+    program = (
+        "import sys; from label2label.prediction.photos import read_photo; read_photo(sys.argv[1]);"
+        "print(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0])"  # kilobytes
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "photo"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 600_000
+
+
+@pytest.mark.parametrize(
+    "photo", [5, None, np.zeros((20, 20), np.uint8), np.zeros((20, 20, 3)), ["photo.jpg"]]
+)
+def test_what_is_no_photo_is_a_type_error(photo):
+    with pytest.raises(TypeError, match="uint8 RGB"):
+        load_photo(photo)
+
+
+def test_paths_bytes_images_and_arrays_are_the_same_photo(gradient, tmp_path):
+    gradient.save(tmp_path / "photo.png")
+    encoded = (tmp_path / "photo.png").read_bytes()
+    path = tmp_path / "photo.png"
+    for photo in (path, str(path), encoded, bytearray(encoded), gradient, np.asarray(gradient)):
+        assert (read_photo(photo) == np.asarray(gradient)).all()
 
 
 def test_folders_are_searched_in_order_and_hidden_files_left_out(tmp_path):

@@ -201,7 +201,7 @@ class _Options:
 def _read_image(value: Any) -> Image.Image:
     """An image of any kind that a request can hold, as upright 8-bit RGB."""
     from label2label.errors import UserError
-    from label2label.prediction.photos import PHOTO_FORMATS, convert_to_rgb
+    from label2label.prediction.photos import IMAGE_FORMATS, convert_to_rgb
 
     if isinstance(value, str):
         is_address = value.lower().startswith(("http://", "https://"))
@@ -212,13 +212,13 @@ def _read_image(value: Any) -> Image.Image:
     try:
         if isinstance(value, bytes | bytearray):
             Image.init()
-            formats = [name for name in PHOTO_FORMATS if name in Image.OPEN]
+            formats = [name for name in IMAGE_FORMATS if name in Image.OPEN]
             value = Image.open(io.BytesIO(value), formats=formats)
         if not isinstance(value, Image.Image):
             raise ValueError("an image is its bytes, their base64 text or an http(s) address")
         if value.width * value.height > MAX_PIXELS:
             raise ValueError(f"the image has more than {MAX_PIXELS // 10**6} megapixels")
-        return convert_to_rgb(value)
+        return Image.fromarray(convert_to_rgb(value))
     except (UserError, Image.DecompressionBombError) as error:
         raise ValueError(str(error)) from error
     except (OSError, SyntaxError, EOFError) as error:  # what Pillow raises on damaged files

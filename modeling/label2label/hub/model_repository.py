@@ -40,6 +40,8 @@ PROCESSOR_CLASS: dict[str, type] = {"AutoImageProcessor": models.Label2LabelImag
 
 # The part of the package that handler.py needs beside transformers.
 HANDLER_MODULES = (
+    "data/__init__.py",
+    "data/images.py",
     "errors.py",
     "faces/__init__.py",
     "faces/alignment.py",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -15,7 +14,7 @@ from label2label.errors import UserError, join_lines
 from label2label.faces.alignment import align_face
 from label2label.faces.detection import Face, FaceDetector
 from label2label.prediction.backend import Backend, load_backend
-from label2label.prediction.photos import convert_to_rgb, read_photo
+from label2label.prediction.photos import read_photo
 from label2label.prediction.pipeline import map_in_threads, run_ahead
 
 Photo = str | os.PathLike[str] | bytes | Image.Image
@@ -116,10 +115,7 @@ class AttributePredictor:
         path = None if isinstance(photo, Image.Image | bytes) else os.fspath(photo)
         asked = self.backend.preprocessing
         try:
-            if isinstance(photo, Image.Image):
-                pixels = np.asarray(convert_to_rgb(photo))
-            else:
-                pixels = read_photo(photo if isinstance(photo, bytes) else Path(photo))
+            pixels = read_photo(photo)
             if self.detector is None:
                 height, width = pixels.shape[:2]
                 faces = [Face((0.0, 0.0, float(width), float(height)), 1.0)]

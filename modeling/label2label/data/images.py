@@ -1,0 +1,283 @@
+"""Read images of every common format as upright 8-bit RGB. All rooms read images by this file.
+
+It stands in `data` so that rooms below `prediction` can import it; `prediction.photos` adds folders
+of photos. It imports no torch and no transformers.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
+
+from label2label.errors import UserError, join_lines
+
+# Image formats only: Pillow hands some others (EPS) to programs that it starts.
+IMAGE_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000", "PPM", "AVIF")
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+MAX_PIXELS = 50_000_000  # decoded
+MAX_JPEG_PIXELS = 400_000_000  # in the file: libjpeg decodes to an eighth of each side as well
+# A progressive JPEG's coefficients lie in memory as a whole, up to 6 bytes a pixel.
+MAX_PROGRESSIVE_PIXELS = MAX_PIXELS
+MIN_SIDE = 16  # pixels; nothing smaller shows a face
+STRIP = 2_000_000  # pixels converted at once
+ORIENTATION = 0x0112  # EXIF tag
+
+
+class ImageError(UserError):
+    """An image that cannot be read.
+
+    Args:
+        code: `"missing"`, `"empty"`, `"not_an_image"`, `"damaged"`, `"too_many_pixels"` or
+            `"too_small"`, for callers with texts of their own.
+        text: one line that does not repeat the path.
+    """
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class LoadedImage(NamedTuple):
+    """An image and what its file says of it.
+
+    Args:
+        pixels: uint8 RGB (height, width, 3), 0 to 255, upright; fewer than in the file where a JPEG
+            was decoded at reduced size.
+        size: width and height of the upright image in the file.
+        animated: whether it is the first frame of several.
+    """
+
+    pixels: np.ndarray
+    size: tuple[int, int]
+    animated: bool
+
+
+def read_image(source: str | os.PathLike[str] | bytes) -> np.ndarray:
+    """Read an image as 8-bit RGB, turned upright as its EXIF orientation says.
+
+    Args:
+        source: path of an image file, or what such a file holds.
+
+    Returns:
+        uint8 array (height, width, 3), 0 to 255.
+
+    Raises:
+        ImageError: as `load_image`.
+    """
+    return load_image(source).pixels
+
+
+def load_image(source: str | os.PathLike[str] | bytes, enough: int | None = None) -> LoadedImage:
+    """Read an image and what its file says of it; of an animation the first frame.
+
+    A JPEG of more than 50 megapixels is decoded at a half, quarter or eighth of its size. Pillow
+    may warn of damaged metadata.
+
+    Args:
+        source: path of an image file, or what such a file holds.
+        enough: pixels of the longer side that are enough; a larger JPEG is decoded at a half,
+            quarter or eighth of its size that has so many, which takes less time.
+
+    Returns:
+        The image.
+
+    Raises:
+        ImageError: the file is missing, a folder, no regular file, empty, no image, damaged, has
+            more pixels than the limit, or too few to show a face; or it is HEIC and pillow-heif is
+            not installed.
+    """
+    try:
+        if isinstance(source, bytes):
+            if not source:
+                raise ImageError("empty", "the file is empty")
+            return _load(io.BytesIO(source), enough)
+        _check_file(Path(source))
+        with open(source, "rb") as file:
+            return _load(file, enough)
+    except ImageError:
+        raise
+    except PermissionError as error:
+        raise ImageError("missing", "no permission to read this file") from error
+    except UnidentifiedImageError as error:
+        text = "not an image, or of a format that cannot be read"
+        raise ImageError("not_an_image", text) from error
+    except Image.DecompressionBombError as error:
+        raise _too_many_pixels() from error
+    except MemoryError as error:
+        text = "not enough memory to decode this image"
+        raise ImageError("too_many_pixels", text) from error
+    except Exception as error:  # Pillow's decoders raise errors of many kinds on damaged files
+        text = f"damaged or truncated image ({join_lines(error)})"
+        raise ImageError("damaged", text) from error
+
+
+def convert_to_rgb(image: Image.Image) -> np.ndarray:
+    """Convert any Pillow image to upright 8-bit RGB, with transparency laid over white.
+
+    It does what `Label2LabelImageProcessor` does, without transformers and strip by strip, so that
+    the largest image takes little more memory than its pixels.
+
+    Args:
+        image: of any mode: 16-bit gray, CMYK, palettes and floats in 0..1, 0..255 or 0..65535
+            included; its pixels are read where they have not been.
+
+    Returns:
+        uint8 array (height, width, 3), 0 to 255.
+
+    Raises:
+        ImageError: it has too few pixels to show a face, too many, or floats of another range.
+    """
+    _check_size(image.size, MAX_PIXELS)
+    image.load()
+    width, height = image.size  # a TIFF's are known upright only now
+    factor = _find_factor(image)
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(1, STRIP // width)
+    for top in range(0, height, rows):
+        box = (0, top, width, min(top + rows, height))
+        strip = image if rows >= height else image.crop(box)
+        pixels[top : top + rows] = _strip_to_rgb(strip, factor, image.info)
+    return _turn_upright(pixels, image)
+
+
+def _load(file: BinaryIO, enough: int | None) -> LoadedImage:
+    with _open(file) as image:
+        width, height = image.size
+        if isinstance(image, JpegImagePlugin.JpegImageFile):
+            progressive = "progressive" in image.info
+            most = MAX_PROGRESSIVE_PIXELS if progressive else MAX_JPEG_PIXELS
+            _check_size(image.size, most)
+            _reduce_jpeg(image, enough)
+        else:
+            _check_size(image.size, MAX_PIXELS)
+        animated = bool(getattr(image, "is_animated", False))
+        pixels = convert_to_rgb(image)
+    turned = (pixels.shape[0] > pixels.shape[1]) != (height > width)
+    return LoadedImage(pixels, (height, width) if turned else (width, height), animated)
+
+
+def _open(file: BinaryIO) -> Image.Image:
+    """Open an image of one of `IMAGE_FORMATS`; those that need more of Pillow are tried last."""
+    head = file.read(12)
+    file.seek(0)
+    if head.startswith(b"\xff\xd8\xff"):
+        # Image.open refuses JPEGs of more than 179 megapixels, before they can be reduced.
+        try:
+            return JpegImagePlugin.JpegImageFile(file)
+        except SyntaxError as error:
+            raise UnidentifiedImageError(str(error)) from error
+    Image.preinit()  # JPEG, PNG, BMP, GIF and PPM: a tenth of the time that all formats take
+    try:
+        return Image.open(file, formats=[name for name in IMAGE_FORMATS if name in Image.OPEN])
+    except UnidentifiedImageError:
+        Image.init()
+        try:
+            return Image.open(file, formats=[name for name in IMAGE_FORMATS if name in Image.OPEN])
+        except UnidentifiedImageError:
+            if head[4:8] != b"ftyp" or head[8:12] not in HEIF_BRANDS:
+                raise
+            return _open_heif(file)
+
+
+def _open_heif(file: BinaryIO) -> Image.Image:
+    try:
+        from pillow_heif import HeifImageFile
+    except ModuleNotFoundError as error:
+        text = "HEIC photos need pillow-heif: install label2label with its extra [heic]"
+        raise ImageError("not_an_image", text) from error
+    file.seek(0)
+    return HeifImageFile(file)  # not registered with Pillow, whose settings are the caller's
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what is no regular file, without opening it: a pipe would wait for a writer."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # of a null byte
+        raise ImageError("missing", "no such file") from error
+    except OSError as error:
+        raise ImageError("missing", f"cannot be read: {error.strerror}") from error
+    if stat.S_ISDIR(found.st_mode):
+        raise ImageError("missing", "no photos in this folder")
+    if not stat.S_ISREG(found.st_mode):
+        raise ImageError("missing", "not a regular file")
+    if found.st_size == 0:
+        raise ImageError("empty", "the file is empty")
+
+
+def _check_size(size: tuple[int, int], most: int) -> None:
+    width, height = size
+    if min(size) < MIN_SIDE:
+        text = f"{width}x{height} pixels are too few to show a face: at least {MIN_SIDE}x{MIN_SIDE}"
+        raise ImageError("too_small", text)
+    if width * height > most:
+        raise _too_many_pixels(f"{width}x{height}: ")
+
+
+def _too_many_pixels(which: str = "") -> ImageError:
+    return ImageError(
+        "too_many_pixels",
+        f"{which}too many pixels to decode safely (at most {MAX_PIXELS // 10**6} million, of a "
+        f"baseline JPEG {MAX_JPEG_PIXELS // 10**6}): make it smaller",
+    )
+
+
+def _reduce_jpeg(image: JpegImagePlugin.JpegImageFile, enough: int | None) -> None:
+    """Have libjpeg decode at a half, quarter or eighth where that is needed or asked for."""
+    width, height = image.size
+    reduction = 1
+    while width * height > MAX_PIXELS * reduction**2:
+        reduction *= 2
+    while enough and reduction < 8 and max(width, height) >= enough * reduction * 2:
+        reduction *= 2
+    if reduction > 1:
+        image.draft(None, (width // reduction, height // reduction))
+
+
+def _find_factor(image: Image.Image) -> float:
+    """What brings the values of a 16-bit, 32-bit or float image to 0..255; 1 for the others."""
+    if image.mode.startswith("I;16"):
+        return 1 / 257
+    if image.mode == "I":
+        return 1 / 257 if image.getextrema()[1] > 255 else 1.0
+    if image.mode != "F":
+        return 1.0
+    low, high = image.getextrema()
+    if not (low >= 0 and high <= 65535):
+        text = f"floats from {low:.3g} to {high:.3g}: only 0..1, 0..255 and 0..65535 are read"
+        raise ImageError("damaged", text)
+    return 255.0 if high <= 1 else 1.0 if high <= 255 else 1 / 257
+
+
+def _strip_to_rgb(strip: Image.Image, factor: float, info: dict[str, Any]) -> np.ndarray:
+    if strip.mode.startswith("I"):  # Pillow's own conversion from 16 bits would clip at 255
+        values = np.asarray(strip)
+        values = values // 257 if factor != 1 else values
+        return values.clip(0, 255).astype(np.uint8)[..., None]
+    if strip.mode == "F":
+        values = np.nan_to_num(np.asarray(strip)) * np.float32(factor)
+        return np.round(values).clip(0, 255).astype(np.uint8)[..., None]
+    if "A" in strip.getbands() or "transparency" in info:
+        strip = strip.convert("RGBA")
+        strip = Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip)
+    return np.asarray(strip.convert("RGB"))
+
+
+def _turn_upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
+    try:
+        orientation = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # damaged EXIF of a photo that can be read
+        orientation = 1
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
