@@ -25,10 +25,10 @@ from accelerate import Accelerator
 from label2label.checkpoints import find_checkpoint
 from label2label.data.batching import label_array, load_split
 from label2label.errors import UserError
-from label2label.evaluation.bootstrap import bootstrap_intervals, clusters_of
+from label2label.evaluation.evaluate import identify_model, library_versions
+from label2label.evaluation.intervals import bootstrap_intervals, clusters_of
 from label2label.evaluation.metrics import mean_accuracy
 from label2label.evaluation.plots import BLUE, STYLE, save_figure
-from label2label.evaluation.provenance import identify_model, library_versions
 from label2label.files import write_whole
 from label2label.models import Label2LabelForImageClassification
 from label2label.prediction.labelled import predict_dataset

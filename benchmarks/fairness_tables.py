@@ -232,7 +232,7 @@ def _gap(scores: dict[str, Any]) -> dict[str, Any]:
         **_figure(scores["gap"], scores["gap_interval"]),
         "worst": scores["worst_group"],
         "best": scores["best_group"],
-        "by_chance": scores["gap_by_chance"],
+        "by_chance": scores["expected_gap_under_null"],
         "p_value": scores["p_value"],
     }
 

@@ -25,7 +25,8 @@ from label2label.checkpoints import find_checkpoint
 from label2label.data.batching import label_array, load_split
 from label2label.data.vocabulary import IGNORE_INDEX
 from label2label.errors import UserError
-from label2label.evaluation.bootstrap import (
+from label2label.evaluation.evaluate import identify_model, library_versions, short_name
+from label2label.evaluation.intervals import (
     bootstrap_draws,
     clusters_of,
     interval_of,
@@ -33,7 +34,6 @@ from label2label.evaluation.bootstrap import (
 )
 from label2label.evaluation.metrics import ratio
 from label2label.evaluation.plots import save_figure
-from label2label.evaluation.provenance import identify_model, library_versions, short_name
 from label2label.evaluation.scores import jsonable
 from label2label.files import write_whole
 from label2label.models import Label2LabelForImageClassification

@@ -53,7 +53,7 @@ def run_audit(args: argparse.Namespace) -> int:
 
 def run_calibrate(args: argparse.Namespace) -> int:
     """Fit a model's temperature and thresholds to held-out images."""
-    from label2label.evaluation.calibrate import calibrate_command
+    from label2label.evaluation.calibration import calibrate_command
 
     return calibrate_command(args)
 

@@ -1,16 +1,32 @@
+import hashlib
+import json
+import shutil
+
+import datasets
 import numpy as np
 import pytest
+import torch
+from label2label import Label2LabelImageProcessor
+from label2label.cli import main
 from label2label.evaluation.calibration import (
+    Calibration,
     balanced_thresholds,
+    calibration_effect,
     decision_scores,
     fit_calibration,
+    fit_coupling,
     fit_temperature,
     frequencies,
     negative_log_likelihood,
     to_logits,
     to_probabilities,
 )
+from label2label.evaluation.scores import Predictions
+from label2label.prediction.loading import load_model
+from safetensors.torch import load_file
 from sklearn.metrics import balanced_accuracy_score, log_loss
+
+from .conftest import ATTRIBUTES
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +123,180 @@ def test_decisions_are_scored_as_by_scikit_learn(overconfident):
         expected.append(balanced_accuracy_score(labels[known, a], decisions[known, a]))
     scores = decision_scores(decisions, labels)
     assert float(scores["balanced_accuracy"]) == pytest.approx(np.mean(expected))
+
+
+@pytest.fixture
+def folder(model_folder, tmp_path):
+    return shutil.copytree(model_folder, tmp_path / "model")
+
+
+@pytest.fixture(scope="session")
+def two_splits(dataset_folder, tmp_path_factory):
+    """The noise images as validation and as test."""
+    folder = tmp_path_factory.mktemp("datasets") / "two"
+    (folder / "data").mkdir(parents=True)
+    rows = datasets.Dataset.from_parquet(str(next(dataset_folder.glob("data/*.parquet"))))
+    for split in ("validation", "test"):
+        rows.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+def calibrate(model, data, *more):
+    return main(
+        ["calibrate", "--model", str(model), "--data", str(data), "--bootstrap", "100", *more]
+    )
+
+
+def digest(folder):
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_the_folder_gets_a_temperature_and_thresholds_and_nothing_else_changes(
+    folder, two_splits, tmp_path
+):
+    before = json.loads((folder / "config.json").read_text())
+    weights = digest(folder)
+    output = tmp_path / "calibration.json"
+    assert calibrate(folder, two_splits, "--output", str(output), "--accuracy-loss", "0.3") == 0
+    result = json.loads(output.read_text())
+    after = json.loads((folder / "config.json").read_text())
+    assert after.pop("temperature") == pytest.approx(result["temperature"], abs=1e-5)
+    assert before.pop("temperature") == 1.0
+    assert after == before
+    assert digest(folder) == weights
+    processor = Label2LabelImageProcessor.from_pretrained(folder)
+    assert processor.attributes == ATTRIBUTES
+    assert dict(zip(ATTRIBUTES, processor.thresholds, strict=True)) == result["thresholds"]
+    assert sorted(path.name for path in folder.iterdir() if path.name[0] == ".") == []
+
+
+def test_an_output_that_cannot_be_written_leaves_the_model_as_it_was(
+    folder, two_splits, tmp_path, capsys
+):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (tmp_path / "file").write_text("")
+    assert calibrate(folder, two_splits, "--output", str(tmp_path / "file" / "x.json")) == 2
+    assert "file is no folder" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_too_few_resamples_for_an_interval_are_refused(folder, two_splits, capsys):
+    with pytest.raises(SystemExit):
+        calibrate(folder, two_splits, "--bootstrap", "99")
+    assert "99 resamples are too few" in capsys.readouterr().err
+
+
+def test_a_second_calibration_finds_the_same(folder, two_splits):
+    calibrate(folder, two_splits)
+    first = [(folder / name).read_text() for name in ("config.json", "preprocessor_config.json")]
+    assert load_model(folder)[0].config.temperature != 1.0
+    calibrate(folder, two_splits)
+    second = [(folder / name).read_text() for name in ("config.json", "preprocessor_config.json")]
+    assert json.loads(second[0])["temperature"] == pytest.approx(
+        json.loads(first[0])["temperature"], abs=1e-4
+    )
+    assert second[1] == first[1]
+
+
+def test_the_effect_is_measured_on_the_other_split(folder, two_splits, tmp_path, capsys):
+    output = tmp_path / "calibration.json"
+    calibrate(folder, two_splits, "--measure-on", "test", "--output", str(output))
+    result = json.loads(output.read_text())
+    measured = result["measured_on"]
+    assert (result["fitted_on"]["split"], measured["split"]) == ("validation", "test")
+    assert measured["num_images"] == 67
+    # The same images here: a fitted temperature cannot be less likely than none.
+    assert measured["difference"]["negative_log_likelihood"]["value"] <= 1e-6
+    assert set(measured["per_attribute"]) == set(ATTRIBUTES)
+    assert "expected calibration error" in capsys.readouterr().out
+    assert (tmp_path / "calibration.svg").stat().st_size > 5_000
+
+
+def test_the_effect_by_hand():
+    # Logits of 2 that are right half of the time; a threshold of 0.9 turns every yes into a no.
+    predictions = Predictions(
+        names=["Male"],
+        probabilities=np.full((100, 1), 1 / (1 + np.exp(-2))),
+        labels=np.array([1, 0] * 50)[:, None],
+    )
+    effect = calibration_effect(predictions, 1.0, Calibration(1e6, np.array([0.9]), 0.0), 10)
+    error = {
+        when: effect[when]["expected_calibration_error"]["value"] for when in ("before", "after")
+    }
+    assert error["before"] == pytest.approx(1 / (1 + np.exp(-2)) - 0.5)
+    assert error["after"] == pytest.approx(0, abs=1e-5)
+    assert effect["after"]["f1"]["value"] == 0
+    assert effect["before"]["f1"]["value"] == pytest.approx(2 / 3)
+    assert effect["difference"]["accuracy"]["value"] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "user/model"}, "user/model is no folder"),
+        ({"more": ["--measure-on", "validation"]}, "the split that is fitted to"),
+        ({"more": ["--split", "train"]}, "has no split 'train'"),
+        ({"more": ["--measure-on", "train"]}, "has no split 'train'"),
+    ],
+)
+def test_what_cannot_be_calibrated_changes_nothing(folder, two_splits, change, message, capsys):
+    before = (folder / "config.json").read_text()
+    assert calibrate(change.get("model", folder), two_splits, *change.get("more", ())) == 2
+    assert message in capsys.readouterr().err
+    assert (folder / "config.json").read_text() == before
+
+
+def test_too_few_people_are_refused(folder, tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    rows = {
+        "image": [{"bytes": (b""), "path": None}] * 3,
+        "Male": [True, False, True],
+        "identity": ["ann", "ann", "bob"],
+    }
+    image = datasets.Image().encode_example(np.zeros((48, 48, 3), np.uint8))
+    rows["image"] = [image] * 3
+    datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "data" / "validation-0.parquet")
+    assert calibrate(folder, tmp_path) == 2
+    assert "too few people" in capsys.readouterr().err
+
+
+def test_a_coupling_is_fitted_to_another_split_and_all_else_stays(folder, two_splits):
+    before = load_file(folder / "model.safetensors")
+    assert calibrate(folder, two_splits, "--couple-on", "test") == 0
+    after = load_file(folder / "model.safetensors")
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert changed == {"coupling.weight"}
+    assert load_model(folder)[0].coupling.weight.diagonal().abs().max() == 0
+    assert sorted(path.name for path in folder.iterdir() if path.name[0] == ".") == []
+
+
+def test_a_coupling_on_the_split_of_the_thresholds_is_refused(folder, two_splits, capsys):
+    assert calibrate(folder, two_splits, "--couple-on", "validation") == 2
+    assert "couple on a split of its own" in capsys.readouterr().err
+
+
+def draw(images: int, seed: int) -> np.ndarray:
+    """Labels of three attributes: the second is mostly the first, the third is no one's."""
+    rng = np.random.default_rng(seed)
+    first = rng.random(images) < 0.5
+    second = np.where(rng.random(images) < 0.9, first, ~first)
+    return np.stack([first, second, rng.random(images) < 0.5], axis=1).astype(int)
+
+
+def test_it_finds_which_words_tell_of_which():
+    labels = draw(4000, 0)
+    nothing = np.zeros(labels.shape)  # a model that sees nothing in the image
+    weight = fit_coupling(nothing, nothing, labels).numpy()
+    assert weight.diagonal() == pytest.approx(0)
+    # A surprise of one half either way says 0.9 or 0.1, a logit of 2.2; the fit stops on its way.
+    assert 3.0 < weight[0, 1] < 4.4
+    assert 3.0 < weight[1, 0] < 4.4
+    assert np.abs(weight[[0, 1, 2, 2], [2, 2, 0, 1]]).max() < 0.5
+
+
+def test_unknown_labels_are_neither_given_nor_asked():
+    labels = draw(4000, 1)
+    nothing = np.zeros(labels.shape)
+    labels[:, 1] = -100
+    weight = fit_coupling(nothing, nothing, labels).numpy()
+    assert np.abs(weight[1]).max() == np.abs(weight[:, 1]).max() == 0

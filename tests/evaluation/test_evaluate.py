@@ -4,6 +4,7 @@ from argparse import Namespace
 
 import datasets
 import numpy as np
+import onnx
 import pytest
 from label2label.cli import main
 from label2label.data.batching import label_array, load_split
@@ -83,7 +84,6 @@ def test_the_report_shows_every_figure_and_links_only_to_files_that_exist(
     assert len(figures) == 2 + 3 * 2  # by column, of all and of the older
     for figure in figures:
         assert (tmp_path / "report" / figure).stat().st_size > 5_000
-        assert (tmp_path / "report" / figure).with_suffix(".svg").exists()
 
 
 @pytest.mark.slow
@@ -119,8 +119,7 @@ def test_against_another_model_differences_are_paired(
     assert comparison["model"]["name"] == "tiny"
     assert comparison["overall"]["accuracy"]["interval"] == [0, 0]
     assert comparison["groups"]["race"]["per_group"]["Asian"]["difference"] == 0
-    assert (report / "gap-race.png").stat().st_size > 5_000
-    assert (report / "gap-race.svg").exists()
+    assert (report / "gap-race.svg").stat().st_size > 5_000
     assert "against tiny" in capsys.readouterr().out
 
 
@@ -232,3 +231,45 @@ def test_an_output_that_exists_is_replaced_whole(model_folder, dataset_folder, t
     evaluate_command(arguments(model_folder, dataset_folder, output=str(output), group=[]))
     assert np.isfinite(json.loads(output.read_text())["accuracy"])
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+@pytest.fixture(scope="module", params=["float", "uint8"])
+def onnx_file(request, model_folder, tmp_path_factory):
+    from label2label.export.onnx_export import export_onnx
+    from label2label.prediction.torch_backend import TorchBackend
+
+    backend = TorchBackend.from_pretrained(model_folder)
+    path = tmp_path_factory.mktemp("exported") / "model.onnx"
+    export_onnx(backend.model, backend.preprocessing, path, uint8_input=request.param == "uint8")
+    return path
+
+
+def evaluate(model, dataset_folder, output):
+    arguments = ["evaluate", "--model", model, "--data", dataset_folder, "--output", output]
+    assert main([*map(str, arguments), "--bootstrap", "100"]) == 0
+    return json.loads(output.read_text())
+
+
+def test_scores_are_those_of_torch(onnx_file, model_folder, dataset_folder, tmp_path):
+    expected = evaluate(model_folder, dataset_folder, tmp_path / "torch.json")
+    found = evaluate(onnx_file, dataset_folder, tmp_path / "onnx.json")
+    assert found["num_images"] == expected["num_images"]
+    for measure in ("accuracy", "balanced_accuracy", "expected_calibration_error"):
+        assert found[measure] == pytest.approx(expected[measure], abs=1e-4)
+    assert found["model"]["name"] == "model.onnx"
+    assert len(found["model"]["weights_sha256"]) == 64
+    assert found["model"]["weights_sha256"] != expected["model"]["weights_sha256"]
+
+
+def test_file_of_another_model_is_one_line(dataset_folder, tmp_path, capsys):
+    path = tmp_path / "other.onnx"
+    value = onnx.helper.make_tensor_value_info("x", 1, [1])
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    output = onnx.helper.make_tensor_value_info("y", 1, [1])
+    graph = onnx.helper.make_graph([node], "other", [value], [output])
+    opset = onnx.helper.make_opsetid("", 20)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10), path)
+    assert main(["evaluate", "--model", str(path), "--data", str(dataset_folder)]) == 2
+    error = capsys.readouterr().err
+    assert "is not an exported label2label model" in error
+    assert error.count("\n") == 1

@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
-from label2label.evaluation.groups import group_scores, intersection
+from label2label.evaluation.groups import (
+    age_bands,
+    group_scores,
+    in_order,
+    intersection,
+    shared_age_bands,
+    standardised_scores,
+)
+from label2label.evaluation.metrics import mean_accuracy
 from scipy.stats import chi2
 
 
@@ -131,7 +139,7 @@ def test_every_attribute_has_its_worst_group_gap_and_interval():
     assert young["interval"]["a"] == [0.0, 0.0]
 
 
-def test_gap_by_chance_is_what_equal_groups_show():
+def test_expected_gap_under_null_is_what_equal_groups_show():
     # Two groups, both right on 80 %: the mean of the absolute difference of two normal estimates.
     right = ([1] * 80 + [0] * 20) * 2
     labels = np.ones((200, 1), dtype=int)
@@ -145,18 +153,23 @@ def test_gap_by_chance_is_what_equal_groups_show():
     )
     expected = np.sqrt(2 / np.pi) * np.sqrt(2 * 0.8 * 0.2 / 100)
     assert scores["gap"] == 0
-    assert scores["gap_by_chance"] == pytest.approx(expected, rel=0.05)
-    assert scores["per_attribute"]["Young"]["gap_by_chance"] == scores["gap_by_chance"]
+    assert scores["expected_gap_under_null"] == pytest.approx(expected, rel=0.05)
+    assert (
+        scores["per_attribute"]["Young"]["expected_gap_under_null"]
+        == scores["expected_gap_under_null"]
+    )
 
 
-def test_gap_by_chance_grows_with_the_number_of_groups_and_leaves_small_ones_out():
+def test_expected_gap_under_null_grows_with_the_number_of_groups_and_leaves_small_ones_out():
     right = [1] * 30 + [0] * 10
     two, five = (
-        scores_of(right * n, np.repeat(list("abcde")[:n], 40).tolist())["gap_by_chance"]
+        scores_of(right * n, np.repeat(list("abcde")[:n], 40).tolist())["expected_gap_under_null"]
         for n in (2, 5)
     )
     assert 1.5 * two < five
-    small = scores_of([*right * 2, 1, 0], ["a"] * 40 + ["b"] * 40 + ["c"] * 2)["gap_by_chance"]
+    small = scores_of([*right * 2, 1, 0], ["a"] * 40 + ["b"] * 40 + ["c"] * 2)[
+        "expected_gap_under_null"
+    ]
     assert small == pytest.approx(two, rel=0.5)
 
 
@@ -170,7 +183,7 @@ def test_p_value_is_that_of_an_analysis_of_variance_and_a_small_group_hides_noth
     # A small group between them widens what chance makes of the gap, and not the p-value.
     more = scores_of([*right, *[1] * 26, *[0] * 5], [*groups, *["c"] * 31], resamples=2000)
     assert more["gap"] == first["gap"]
-    assert more["gap_by_chance"] > 2 * first["gap_by_chance"]
+    assert more["expected_gap_under_null"] > 2 * first["expected_gap_under_null"]
     assert more["p_value"] < 0.001
 
 
@@ -241,3 +254,157 @@ def test_intervals_of_accuracies_end_at_zero_and_one_and_those_of_gaps_do_not():
     assert ends.max() == 1
     assert scores["gap"] == pytest.approx(39 / 40)
     assert scores["gap_interval"][1] > 1
+
+
+def at_equal_ages(probabilities, labels, groups, strata, resamples):
+    """Scores of all attributes together, standardised by stratum."""
+    names = [str(a) for a in range(labels.shape[1])]
+    clusters = np.arange(len(labels))
+    scores = standardised_scores(probabilities, labels, groups, strata, names, clusters, resamples)
+    if scores["overall"] and len(names) == 1:
+        assert scores["per_attribute"] == {"0": scores["overall"]}
+    return scores["overall"]
+
+
+def test_age_bands_meet_at_fifteen_and_leave_unknown_ages_unknown():
+    assert age_bands([0, 14, 15, 60, 116, None, -1]) == [
+        "0-4",
+        "5-14",
+        "15-29",
+        "60+",
+        "60+",
+        None,
+        None,
+    ]
+
+
+def test_shared_bands_are_the_narrow_ones_where_every_group_has_images():
+    ages = [2, 10, 20, 40, 50, 70] * 20
+    assert set(shared_age_bands(ages, ["a", "a", "a", "a", "a", "a"] * 20)) == set(age_bands(ages))
+
+
+def test_shared_bands_merge_until_every_compared_group_has_ten_images():
+    # Group b has no one from 30 to 44, so these years join a neighbour.
+    ages = [2] * 20 + [10] * 20 + [20] * 20 + [35] * 20 + [50] * 20 + [70] * 20
+    groups = ["a", "b"] * 30 + ["a"] * 20 + ["a", "b"] * 20
+    bands = shared_age_bands(ages, groups)
+    assert len(set(bands)) == 5
+    counts = {(g, b): 0 for g in "ab" for b in set(bands)}
+    for key in zip(groups, bands, strict=True):
+        counts[key] += 1
+    assert min(counts.values()) >= 10
+
+
+def test_shared_bands_keep_children_apart_before_all_else():
+    # Of the edges 5 and 15 only one can stay: group b has 10 below 15, all of them under 5.
+    ages = [2] * 10 + [10] * 10 + [20] * 60 + [2] * 10 + [20] * 40
+    groups = ["a"] * 80 + ["b"] * 50
+    assert sorted(set(shared_age_bands(ages, groups))) == ["0-14", "15+"]
+
+
+def test_shared_bands_start_where_the_ages_do():
+    bands = shared_age_bands([16, 40] * 40, ["a"] * 40 + ["b"] * 40)
+    assert set(bands) == {"15-29", "30+"}
+
+
+def test_groups_too_small_to_compare_do_not_widen_the_bands():
+    ages = [2, 20] * 20 + [20] * 5
+    assert sorted(set(shared_age_bands(ages, ["a"] * 40 + ["b"] * 5))) == ["0-14", "15+"]
+
+
+def test_images_without_an_age_have_no_band():
+    assert shared_age_bands([None, -1], ["a", "a"]) == [None, None]
+    assert age_bands([float("nan"), 70.0]) == [None, "60+"]
+    ages = [float("nan"), *[20, 40] * 40]
+    assert shared_age_bands(ages, ["a"] * 41 + ["b"] * 40)[0] is None
+
+
+def test_a_gap_that_is_only_due_to_age_vanishes_when_adjusted():
+    # Children are half right, adults all right, in both groups; group b has more children.
+    groups = ["a"] * 200 + ["b"] * 200
+    ages = ["child"] * 40 + ["adult"] * 160 + ["child"] * 160 + ["adult"] * 40
+    right = [1, 0] * 20 + [1] * 160 + [1, 0] * 80 + [1] * 40
+    adjusted = at_equal_ages(
+        np.asarray(right, dtype=float)[:, None],
+        np.ones((400, 1), dtype=int),
+        groups,
+        ages,
+        resamples=50,
+    )
+    assert np.mean(right[:200]) - np.mean(right[200:]) == pytest.approx(0.3)
+    assert adjusted["gap"] == pytest.approx(0)
+    assert adjusted["strata"] == {"adult": 0.5, "child": 0.5}
+    assert adjusted["per_group"]["b"]["accuracy"] == pytest.approx(0.75)
+    assert adjusted["per_group"]["b"]["num_images"] == {"adult": 40, "child": 160}
+
+
+def test_strata_that_a_group_lacks_are_left_out_and_named():
+    groups = ["a"] * 60 + ["b"] * 40
+    ages = ["adult"] * 30 + ["old"] * 30 + ["adult"] * 40
+    right = np.array([1.0] * 30 + [0.0] * 30 + [1.0] * 20 + [0.0] * 20)[:, None]
+    adjusted = at_equal_ages(right, np.ones((100, 1), dtype=int), groups, ages, resamples=5)
+    assert adjusted["strata_left_out"] == ["old"]
+    assert adjusted["gap"] == pytest.approx(0.5)
+
+
+def test_groups_that_share_no_stratum_cannot_be_adjusted():
+    assert (
+        at_equal_ages(
+            np.ones((80, 1)),
+            np.ones((80, 1), dtype=int),
+            ["a"] * 40 + ["b"] * 40,
+            ["x"] * 40 + ["y"] * 40,
+            resamples=5,
+        )
+        is None
+    )
+
+
+def test_the_adjusted_accuracy_is_the_hand_computed_mean_over_strata():
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 2, (400, 3))
+    probabilities = generator.random((400, 3))
+    groups = generator.choice(["a", "b"], 400)
+    strata = generator.choice(["x", "y", "z"], 400, p=[0.6, 0.3, 0.1])
+    adjusted = at_equal_ages(probabilities, labels, list(groups), list(strata), resamples=5)
+    for group in "ab":
+        expected = sum(
+            (strata == stratum).mean()
+            * mean_accuracy(
+                probabilities[(groups == group) & (strata == stratum)],
+                labels[(groups == group) & (strata == stratum)],
+            )
+            for stratum in "xyz"
+        )
+        assert adjusted["per_group"][group]["accuracy"] == pytest.approx(float(expected))
+
+
+def test_intervals_of_adjusted_accuracies_end_at_one():
+    right = np.tile([0.0] + [1.0] * 39, 6)[:, None]
+    groups, strata = np.repeat(list("abcdef"), 40).tolist(), ["x", "y"] * 120
+    adjusted = at_equal_ages(right, np.ones((240, 1), dtype=int), groups, strata, resamples=50)
+    assert max(s["interval"][1] for s in adjusted["per_group"].values()) == 1
+
+
+def test_each_attribute_is_standardised_by_the_strata_that_it_has():
+    # The second attribute has no known label of the old: their stratum counts for the first alone.
+    labels = np.ones((160, 2), dtype=int)
+    strata = ["young", "old"] * 80
+    labels[1::2, 1] = -100
+    right = np.array([[1.0, 1.0]] * 80 + [[1.0, 1.0], [0.0, 0.0]] * 40)
+    groups = ["a"] * 80 + ["b"] * 80
+    scores = standardised_scores(
+        right, labels, groups, strata, ["Male", "Young"], np.arange(160), resamples=5
+    )["per_attribute"]
+    assert scores["Male"]["strata"] == {"old": 0.5, "young": 0.5}
+    assert scores["Male"]["gap"] == pytest.approx(0.5)
+    assert scores["Young"]["strata"] == {"young": 1.0}
+    assert scores["Young"]["strata_left_out"] == ["old"]
+    assert scores["Young"]["gap"] == pytest.approx(0)
+
+
+def test_groups_of_any_text_are_in_one_order():
+    names = ["5-14", "15-29", "²", "$", "서울", "05", "5", ""]
+    column = np.array(names * 2, dtype=object)
+    assert in_order(column) == in_order(column[::-1])
+    assert in_order(column).index("5-14") < in_order(column).index("15-29")

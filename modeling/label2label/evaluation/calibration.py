@@ -1,7 +1,7 @@
-"""One temperature for the probabilities and one threshold for each attribute, from held-out images.
+"""`label2label calibrate`: one temperature for the probabilities, a threshold for each attribute.
 
-The temperature is the one of arXiv:1706.04599, section 4.2: the logits are divided by it, so that
-the negative log-likelihood of held-out labels is least.
+The temperature is that of arXiv:1706.04599, section 4.2: the logits are divided by it, so that the
+negative log-likelihood of held-out labels is least.
 
 Thresholds come from decision theory rather than from a search for each attribute, which finds the
 noise of a few hundred images: of calibrated probabilities p, the decision that maximises the
@@ -10,28 +10,57 @@ attribute's frequency alone. w = 0 gives 0.5, a large w gives the frequency. So 
 fitted for all attributes, and cross-validation tells how large it may be before accuracy falls.
 """
 
+import json
+import os
+from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
 from scipy.optimize import minimize_scalar
+from scipy.special import expit, logit
 
+from label2label.data.batching import load_split
 from label2label.data.vocabulary import IGNORE_INDEX
+from label2label.errors import UserError
+from label2label.evaluation.evaluate import (
+    collect_predictions,
+    identify_model,
+    library_versions,
+    short_name,
+)
+from label2label.evaluation.intervals import bootstrap_intervals
 from label2label.evaluation.metrics import (
+    THRESHOLD,
     FloatArray,
     IntArray,
     balanced_accuracy_per_attribute,
+    calibration_error_per_attribute,
     f1_per_attribute,
     mean_accuracy,
     mean_of_defined,
     ratio,
+    reliability_curve,
 )
+from label2label.evaluation.plots import reliability_plot, save_figure
+from label2label.evaluation.report import markdown_table
+from label2label.evaluation.scores import Predictions, jsonable
+from label2label.files import prepare_output, write_whole
+from label2label.prediction.loading import load_model
+from label2label.prediction.processes import without_accelerator
 
 BALANCE_WEIGHTS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 FOLDS = 5
 REPEATS = 4
 LOGIT_LIMIT = 30.0
+
+COUPLING_STEPS = 500  # too few for what few images say to become large
+COUPLING_RIDGE = 1e-5  # on the sum of squared weights, beside the mean cross-entropy
 
 
 @dataclass(frozen=True)
@@ -52,6 +81,114 @@ class Calibration:
     cross_validation: list[dict[str, float]] = field(default_factory=list)
 
 
+def calibrate_command(args: Namespace) -> int:
+    """Run `label2label calibrate`: rewrite a folder's settings, and its coupling of known words.
+
+    Args:
+        args: `model` (folder), `data` (dataset folder or Hub id), `split` to fit to, `measure_on`
+            (another split, or None), `couple_on` (the training split, to which the coupling of
+            known words is fitted, or None), `output` (JSON file or None; what is measured is also
+            drawn beside it), `accuracy_loss` (0 to 1), `batch_size`, `bootstrap` (resamples).
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        UserError: for a model that is no folder, a dataset or split that cannot be read, or too
+            few images to fit to.
+    """
+    folder = Path(args.model)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder: calibrate rewrites the files of a model's folder")
+    if args.measure_on == args.split:
+        raise UserError(
+            f"--measure-on {args.split} is the split that is fitted to: measure on another"
+        )
+    if args.couple_on and args.couple_on in (args.split, args.measure_on):
+        raise UserError(f"--couple-on {args.couple_on}: couple on a split of its own, as train")
+    if args.output:
+        prepare_output(Path(args.output))
+    accelerator = Accelerator(cpu=without_accelerator())
+    splits = (args.split, args.measure_on, args.couple_on)
+    datasets = [load_split(args.data, split) if split else None for split in splits]
+    model, processor = load_model(folder)
+    if args.couple_on and model.config.head_type != "label2label":
+        raise UserError("--couple-on is for the label2label head: others take no known words")
+    # What the logits are divided by now; the fit starts from none.
+    temperature = float(model.config.temperature)
+    fitting, measured, coupled = (
+        dataset
+        and collect_predictions(
+            model, processor, dataset, batch_size=args.batch_size, accelerator=accelerator
+        )
+        for dataset in datasets
+    )
+    # A process that ends while its group lives may be aborted.
+    accelerator.end_training()
+    if fitting is None:
+        return 0
+    calibration = calibrate(fitting, temperature, args.accuracy_loss)
+    resamples = args.bootstrap or 1000
+    effect = measured and calibration_effect(measured, temperature, calibration, resamples)
+    if coupled:
+        store_coupling(folder, coupled, temperature)
+    result = {
+        "model": identify_model(folder, model),
+        "dataset": {"name": short_name(args.data)},
+        "temperature": calibration.temperature,
+        "balance_weight": calibration.balance_weight,
+        "accuracy_loss": args.accuracy_loss,
+        "thresholds": dict(zip(fitting.names, calibration.thresholds.round(4), strict=True)),
+        "fitted_on": {
+            "split": args.split,
+            "num_images": len(fitting.labels),
+            "cross_validation": calibration.cross_validation,
+        },
+        "coupled_on": coupled and {"split": args.couple_on, "num_images": len(coupled.labels)},
+        "measured_on": effect and {"split": args.measure_on, **effect},
+        "versions": library_versions(),
+    }
+    store_calibration(folder, fitting.names, calibration)
+    if args.output:
+        output = Path(args.output)
+        write_whole(output, json.dumps(jsonable(result), indent=1, allow_nan=False) + "\n")
+        if effect:
+            before, after = (
+                effect[when]["expected_calibration_error"]["value"] for when in ("before", "after")
+            )
+            curves = {
+                "before": effect["reliability"]["before"],
+                f"after, temperature {calibration.temperature:.3f}": effect["reliability"]["after"],
+            }
+            title = f"expected calibration error {before:.3f} to {after:.3f}\n(mean of attributes)"
+            save_figure(reliability_plot(curves, title), output.parent, output.stem)
+    print(summary(result))
+    return 0
+
+
+def calibrate(predictions: Predictions, temperature: float, accuracy_loss: float) -> Calibration:
+    """Fit a calibration to the predictions of held-out images.
+
+    Args:
+        predictions: of the model as it is.
+        temperature: that these were made with.
+        accuracy_loss: as for `fit_calibration`.
+
+    Returns:
+        The calibration.
+
+    Raises:
+        UserError: for fewer people than folds of the cross-validation.
+    """
+    labelled = predictions.select(
+        np.flatnonzero((predictions.labels != IGNORE_INDEX).any(axis=1)).tolist()
+    )
+    if not len(labelled.labels) or labelled.clusters.max() + 1 < FOLDS:
+        raise UserError(f"too few people with labels to calibrate by: {FOLDS} are the least")
+    logits = to_logits(labelled.probabilities) * temperature
+    return fit_calibration(logits, labelled.labels, labelled.clusters, accuracy_loss)
+
+
 def fit_calibration(
     logits: FloatArray, labels: IntArray, clusters: IntArray, accuracy_loss: float = 0.0005
 ) -> Calibration:
@@ -59,7 +196,7 @@ def fit_calibration(
 
     Args:
         logits: (images, attributes), of temperature 1.
-        labels: (images, attributes), 1 present, 0 absent, -100 unknown and not counted.
+        labels: (images, attributes).
         clusters: (images,), who is on each image, as `clusters_of` returns them; one person's
             images share a fold.
         accuracy_loss: how far below that of thresholds of 0.5 the cross-validated mean accuracy
@@ -69,141 +206,14 @@ def fit_calibration(
         The calibration; its weight is the largest tried whose accuracy is within the loss.
     """
     table = _cross_validate(logits, labels, clusters)
-    allowed = [
-        row["balance_weight"]
-        for row in table
-        if row["accuracy"] >= table[0]["accuracy"] - accuracy_loss
-    ]
-    weight = max(allowed)
+    least = table[0]["accuracy"] - accuracy_loss
+    weight = max(row["balance_weight"] for row in table if row["accuracy"] >= least)
     return Calibration(
         temperature=fit_temperature(logits, labels),
         thresholds=balanced_thresholds(frequencies(labels), weight),
         balance_weight=weight,
         cross_validation=table,
     )
-
-
-def fit_temperature(logits: FloatArray, labels: IntArray) -> float:
-    """The temperature of the least negative log-likelihood (arXiv:1706.04599, section 4.2).
-
-    Args:
-        logits: (images, attributes), of temperature 1.
-        labels: (images, attributes), 1 present, 0 absent, -100 unknown and not counted.
-
-    Returns:
-        A number from 0.05 to 20.
-    """
-    known = labels != IGNORE_INDEX
-    values, present = logits[known], labels[known]
-
-    def loss(log_temperature: float) -> float:
-        scaled = values / np.exp(log_temperature)
-        return float((np.logaddexp(0, scaled) - scaled * present).mean())
-
-    bounds = (np.log(0.05), np.log(20))
-    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
-
-
-def balanced_thresholds(frequency: FloatArray, balance_weight: float) -> FloatArray:
-    """Thresholds that maximise expected accuracy + weight * balanced accuracy.
-
-    A yes is right with probability p and then adds 1 + w / (2 f) for an attribute of frequency f;
-    a no adds 1 + w / (2 (1 - f)) with probability 1 - p. Yes pays from where the two are equal.
-
-    Args:
-        frequency: (attributes,), share of images that have each attribute, between 0 and 1.
-        balance_weight: w, 0 or more.
-
-    Returns:
-        (attributes,), 0 to 1.
-    """
-    yes = 1 + balance_weight / (2 * frequency)
-    no = 1 + balance_weight / (2 * (1 - frequency))
-    return no / (yes + no)
-
-
-def frequencies(labels: IntArray) -> FloatArray:
-    """Share of images that have each attribute, by Laplace's rule of succession.
-
-    Args:
-        labels: (images, attributes), 1 present, 0 absent, -100 unknown and not counted.
-
-    Returns:
-        (attributes,), above 0 and below 1; one half where no label is known, so that the threshold
-        stays 0.5.
-    """
-    known = labels != IGNORE_INDEX
-    return ((labels == 1).sum(0) + 1) / (known.sum(0) + 2)
-
-
-def to_logits(probabilities: FloatArray) -> FloatArray:
-    """Logits of probabilities, within -30..30.
-
-    Args:
-        probabilities: any shape, 0 to 1.
-
-    Returns:
-        The same shape.
-    """
-    with np.errstate(divide="ignore"):
-        logits = np.log(probabilities) - np.log1p(-probabilities)
-    return np.clip(logits, -LOGIT_LIMIT, LOGIT_LIMIT)
-
-
-def to_probabilities(logits: FloatArray, temperature: float) -> FloatArray:
-    """Sigmoid of logits over a temperature.
-
-    Args:
-        logits: any shape, of temperature 1.
-        temperature: above 0.
-
-    Returns:
-        The same shape, 0 to 1.
-    """
-    return 0.5 * (1 + np.tanh(logits / (2 * temperature)))
-
-
-def negative_log_likelihood(
-    probabilities: FloatArray, labels: IntArray, weights: FloatArray | None = None
-) -> FloatArray:
-    """Mean over images and attributes of -log of the probability given to the label.
-
-    Args:
-        probabilities: (images, attributes), 0 to 1.
-        labels: (images, attributes), 1 present, 0 absent, -100 unknown and not counted.
-        weights: (..., images), how often each image counts; once each by default.
-
-    Returns:
-        (...), NaN where no label is known.
-    """
-    weights = np.ones(len(labels)) if weights is None else weights
-    known = labels != IGNORE_INDEX
-    tiny = np.finfo(np.float64).tiny
-    given = np.maximum(np.where(labels == 1, probabilities, 1 - probabilities), tiny)
-    return ratio(weights @ np.where(known, -np.log(given), 0).sum(1), weights @ known.sum(1))
-
-
-def decision_scores(
-    decisions: FloatArray, labels: IntArray, weights: FloatArray | None = None
-) -> dict[str, Any]:
-    """Scores that depend on yes or no alone.
-
-    Args:
-        decisions: (images, attributes), 1 for yes and 0 for no.
-        labels: (images, attributes), 1 present, 0 absent, -100 unknown and not counted.
-        weights: (..., images), how often each image counts; once each by default.
-
-    Returns:
-        `accuracy` over images and attributes, and the mean over attributes of `balanced_accuracy`
-        and `f1`, each of shape (...).
-    """
-    return {
-        "accuracy": mean_accuracy(decisions, labels, weights),
-        "balanced_accuracy": mean_of_defined(
-            balanced_accuracy_per_attribute(decisions, labels, weights)
-        ),
-        "f1": mean_of_defined(f1_per_attribute(decisions, labels, weights)),
-    }
 
 
 def _cross_validate(
@@ -231,3 +241,270 @@ def _folds(clusters: IntArray, repeat: int) -> Iterator[tuple[FloatArray, FloatA
     fold = (np.random.default_rng(repeat).permutation(count) % FOLDS)[clusters]
     for number in range(FOLDS):
         yield fold != number, fold == number
+
+
+def fit_temperature(logits: FloatArray, labels: IntArray) -> float:
+    """Find the temperature, 0.05 to 20, of the least negative log-likelihood of known labels."""
+    known = labels != IGNORE_INDEX
+    values, present = logits[known], labels[known]
+
+    def loss(log_temperature: float) -> float:
+        scaled = values / np.exp(log_temperature)
+        return float((np.logaddexp(0, scaled) - scaled * present).mean())
+
+    bounds = (np.log(0.05), np.log(20))
+    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
+
+
+def balanced_thresholds(frequency: FloatArray, balance_weight: float) -> FloatArray:
+    """Find the thresholds that maximise expected accuracy + weight * balanced accuracy.
+
+    A yes is right with probability p and then adds 1 + w / (2 f) for an attribute of frequency f;
+    a no adds 1 + w / (2 (1 - f)) with probability 1 - p. Yes pays from where the two are equal.
+
+    Args:
+        frequency: (attributes,), share of images that have each attribute, between 0 and 1.
+        balance_weight: w, 0 or more.
+
+    Returns:
+        (attributes,), 0 to 1.
+    """
+    yes = 1 + balance_weight / (2 * frequency)
+    no = 1 + balance_weight / (2 * (1 - frequency))
+    return no / (yes + no)
+
+
+def frequencies(labels: IntArray) -> FloatArray:
+    """Estimate the share of images that have each attribute, by Laplace's rule of succession.
+
+    Returns:
+        (attributes,), above 0 and below 1; one half where no label is known, so that the threshold
+        stays 0.5.
+    """
+    return ((labels == 1).sum(0) + 1) / ((labels != IGNORE_INDEX).sum(0) + 2)
+
+
+def to_logits(probabilities: FloatArray) -> FloatArray:
+    """Turn probabilities into logits, within -30..30."""
+    return np.clip(logit(probabilities), -LOGIT_LIMIT, LOGIT_LIMIT)
+
+
+def to_probabilities(logits: FloatArray, temperature: float) -> FloatArray:
+    """Turn logits of temperature 1 into probabilities at a temperature above 0."""
+    return expit(logits / temperature)
+
+
+def negative_log_likelihood(
+    probabilities: FloatArray, labels: IntArray, weights: FloatArray | None = None
+) -> FloatArray:
+    """Average -log of the probability given to the label over images and attributes: (...)."""
+    weights = np.ones(len(labels)) if weights is None else weights
+    known = labels != IGNORE_INDEX
+    tiny = np.finfo(np.float64).tiny
+    given = np.maximum(np.where(labels == 1, probabilities, 1 - probabilities), tiny)
+    return ratio(weights @ np.where(known, -np.log(given), 0).sum(1), weights @ known.sum(1))
+
+
+def decision_scores(
+    decisions: FloatArray, labels: IntArray, weights: FloatArray | None = None
+) -> dict[str, FloatArray]:
+    """Score decisions, 1 for yes and 0 for no.
+
+    Returns:
+        `accuracy` over images and attributes, and the mean over attributes of `balanced_accuracy`
+        and `f1`, each of shape (...).
+    """
+    return {
+        "accuracy": mean_accuracy(decisions, labels, weights),
+        "balanced_accuracy": mean_of_defined(
+            balanced_accuracy_per_attribute(decisions, labels, weights)
+        ),
+        "f1": mean_of_defined(f1_per_attribute(decisions, labels, weights)),
+    }
+
+
+def calibration_effect(
+    predictions: Predictions, temperature: float, calibration: Calibration, resamples: int = 1000
+) -> dict[str, Any]:
+    """Score predictions before and after a calibration, on images that it was not fitted to.
+
+    Args:
+        predictions: of the model as it is.
+        temperature: that these were made with.
+        calibration: to measure.
+        resamples: of the bootstrap.
+
+    Returns:
+        `num_images`; `before` (temperature 1, thresholds of 0.5), `after` and `difference`, each
+        score to `value` and 95 % `interval`: `accuracy`, `balanced_accuracy`, `f1`,
+        `expected_calibration_error`, `negative_log_likelihood`; `per_attribute` (balanced accuracy
+        and calibration error before and after); `reliability` before and after.
+    """
+    labels = predictions.labels
+    logits = to_logits(predictions.probabilities) * temperature
+    thresholds = calibration.thresholds.round(4)  # as they are stored
+    probabilities = {
+        "before": to_probabilities(logits, 1.0),
+        "after": to_probabilities(logits, calibration.temperature),
+    }
+    decisions = {
+        "before": (probabilities["before"] > THRESHOLD).astype(float),
+        "after": (probabilities["after"] >= thresholds).astype(float),
+    }
+
+    def scores(when: str, weights: FloatArray) -> dict[str, FloatArray]:
+        error = calibration_error_per_attribute(probabilities[when], labels, weights)
+        return decision_scores(decisions[when], labels, weights) | {
+            "expected_calibration_error": mean_of_defined(error),
+            "negative_log_likelihood": negative_log_likelihood(
+                probabilities[when], labels, weights
+            ),
+        }
+
+    def every(weights: FloatArray) -> dict[str, FloatArray]:
+        before, after = scores("before", weights), scores("after", weights)
+        return {
+            **{f"before {name}": value for name, value in before.items()},
+            **{f"after {name}": value for name, value in after.items()},
+            **{f"difference {name}": after[name] - before[name] for name in after},
+        }
+
+    intervals = bootstrap_intervals(every, predictions.clusters, resamples)
+    measured: dict[str, Any] = {"before": {}, "after": {}, "difference": {}}
+    for key, value in every(np.ones(len(labels))).items():
+        when, name = key.split()
+        measured[when][name] = {"value": float(value), "interval": intervals[key]}
+    per_attribute = {
+        f"{title}_{when}": metric(values[when], labels)
+        for title, metric, values in (
+            ("balanced_accuracy", balanced_accuracy_per_attribute, decisions),
+            ("calibration_error", calibration_error_per_attribute, probabilities),
+        )
+        for when in ("before", "after")
+    }
+    return {
+        "num_images": len(labels),
+        **measured,
+        "per_attribute": {
+            name: {score: values[a] for score, values in per_attribute.items()}
+            for a, name in enumerate(predictions.names)
+        },
+        "reliability": {
+            when: reliability_curve(values, labels) for when, values in probabilities.items()
+        },
+    }
+
+
+def store_calibration(folder: Path, names: list[str], calibration: Calibration) -> None:
+    """Write temperature and thresholds into a model's folder; every other setting stays.
+
+    Args:
+        folder: with `config.json` and `preprocessor_config.json`.
+        names: of the attributes, in the model's order.
+        calibration: to store.
+    """
+    changes = {
+        "config.json": {"temperature": round(calibration.temperature, 6)},
+        "preprocessor_config.json": {
+            "attributes": list(names),
+            "thresholds": calibration.thresholds.round(4).tolist(),
+        },
+    }
+    for file, changed in changes.items():
+        settings = json.loads((folder / file).read_text(encoding="utf-8")) | changed
+        text = json.dumps(settings, indent=2) + "\n"
+        (folder / f".{file}.part").write_text(text, encoding="utf-8")
+    # Both are written before either is renamed: a full disk leaves the model as it was.
+    for file in changes:
+        os.replace(folder / f".{file}.part", folder / file)
+
+
+def store_coupling(folder: Path, predictions: Predictions, temperature: float) -> None:
+    """Fit the coupling of known words to training images and write it into the model's weights.
+
+    Args:
+        folder: with `model.safetensors`; all other weights stay.
+        predictions: of the model on training images, its query network's too.
+        temperature: that these were made with.
+    """
+    assert predictions.query_probabilities is not None
+    weight = fit_coupling(
+        to_logits(predictions.probabilities) * temperature,
+        to_logits(predictions.query_probabilities),
+        predictions.labels,
+    )
+    file, draft = folder / "model.safetensors", folder / ".model.safetensors.part"
+    save_file({**load_file(file), "coupling.weight": weight}, draft, metadata={"format": "pt"})
+    os.replace(draft, file)
+
+
+def fit_coupling(logits: FloatArray, query_logits: FloatArray, labels: IntArray) -> torch.Tensor:
+    """Fit what known words tell of the others: a logistic regression on the residuals of words.
+
+    A word's residual is its label minus the query network's probability; the logit is the model's
+    plus their weighted sum. In every step each image is given another random share of its labels,
+    none to all, and asked for the rest, so that the weights serve however many words are known.
+
+    Args:
+        logits: of the model, without known words, (images, attributes).
+        query_logits: of its query network.
+        labels: (images, attributes); unknown ones are neither given nor asked.
+
+    Returns:
+        float32 (attributes, attributes), known by other; the diagonal is 0.
+    """
+    start, target = torch.tensor(logits).float(), torch.tensor(labels).float()
+    residual = target - torch.tensor(query_logits).float().sigmoid()
+    labelled = target >= 0
+    pairs = 1 - torch.eye(target.shape[1])
+    weight = torch.zeros_like(pairs, requires_grad=True)
+    optimizer = torch.optim.Adam([weight], lr=0.01)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(COUPLING_STEPS):
+        share = torch.rand(len(target), 1, generator=generator)
+        given = (torch.rand(target.shape, generator=generator) < share) & labelled
+        asked = (labelled & ~given).float()
+        conditioned = start + (residual * given) @ (weight * pairs)
+        losses = torch.nn.functional.binary_cross_entropy_with_logits(
+            conditioned, target.clamp(min=0), reduction="none"
+        )
+        loss = (losses * asked).sum() / asked.sum().clamp(min=1)
+        loss = loss + COUPLING_RIDGE * weight.square().sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return (weight * pairs).detach()
+
+
+def summary(result: dict[str, Any]) -> str:
+    """Tell what was fitted and measured in a few lines of Markdown for the terminal."""
+    values = list(result["thresholds"].values())
+    table = result["fitted_on"]["cross_validation"]
+    chosen = next(r for r in table if r["balance_weight"] == result["balance_weight"])
+    lines = [
+        f"temperature {result['temperature']:.4f}, thresholds {min(values):.2f} to "
+        f"{max(values):.2f}, fitted to {result['fitted_on']['num_images']:,} images of "
+        f"{result['fitted_on']['split']}",
+        "",
+        markdown_table(
+            ("cross-validated", "thresholds of 0.5", "fitted thresholds"),
+            (
+                (name.replace("_", " "), f"{table[0][name]:.4f}", f"{chosen[name]:.4f}")
+                for name in ("accuracy", "balanced_accuracy", "f1")
+            ),
+        ),
+    ]
+    measured = result["measured_on"]
+    if measured:
+        rows = (
+            (
+                name.replace("_", " "),
+                f"{measured['before'][name]['value']:.4f}",
+                f"{measured['after'][name]['value']:.4f}",
+                "[{:+.4f}, {:+.4f}]".format(*change["interval"]),
+            )
+            for name, change in measured["difference"].items()
+        )
+        header = (f"{measured['split']}, {measured['num_images']:,} images", "before", "after")
+        lines += ["", markdown_table((*header, "95 % interval of the difference"), rows)]
+    return "\n".join(lines)

@@ -1,33 +1,41 @@
 """`label2label evaluate`: a model and a labelled dataset in, a JSON file and a report out."""
 
 import json
+import os
 import sys
 import warnings
 from argparse import Namespace
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from accelerate import Accelerator
 from datasets import Dataset
+from torch import nn
 from transformers import PreTrainedModel
 
 from label2label.data.batching import label_array, load_split
 from label2label.data.vocabulary import IGNORE_INDEX, VOCABULARIES
 from label2label.errors import UserError
-from label2label.evaluation.comparison import compare_predictions
-from label2label.evaluation.exported import load_scored_model
-from label2label.evaluation.provenance import (
-    identify_model,
-    library_versions,
-    short_name,
-)
+from label2label.evaluation.groups import Column, age_bands
 from label2label.evaluation.report import REPORT, markdown_table, write_report
-from label2label.evaluation.scores import MINIMUM_AGE, Predictions, score_predictions
-from label2label.evaluation.stratification import age_bands
-from label2label.files import prepare_output, write_whole
+from label2label.evaluation.scores import (
+    MINIMUM_AGE,
+    Predictions,
+    compare_predictions,
+    score_predictions,
+)
+from label2label.files import prepare_output, sha256, write_whole
+from label2label.models import Label2LabelConfig, Label2LabelImageProcessor
+from label2label.models.modeling_label2label import Label2LabelImageClassifierOutput
 from label2label.prediction.labelled import predict_dataset
+from label2label.prediction.loading import load_model
 from label2label.prediction.processes import without_accelerator
+
+_LIBRARIES = ("label2label", "torch", "transformers", "datasets", "accelerate", "numpy")
 
 
 def evaluate_command(args: Namespace) -> int:
@@ -196,14 +204,7 @@ def collect_predictions(
 
 
 def summary(result: dict[str, Any]) -> str:
-    """The headline figures as a few lines for the terminal.
-
-    Args:
-        result: of an evaluation.
-
-    Returns:
-        A Markdown table.
-    """
+    """Lay out the headline figures as a Markdown table for the terminal."""
     figures = [
         (name.replace("_", " "), result[name], interval)
         for name, interval in result["intervals"].items()
@@ -226,6 +227,102 @@ def summary(result: dict[str, Any]) -> str:
     )
 
 
+class ExportedModel(nn.Module):
+    """An ONNX file behind the call of the PyTorch model.
+
+    Args:
+        path: a file that `label2label export` wrote.
+
+    Raises:
+        UserError: it is missing, damaged or another model's.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        from label2label.prediction.onnx_backend import OnnxBackend
+
+        super().__init__()
+        self.backend = OnnxBackend(path)
+        names = dict(enumerate(self.backend.preprocessing.attributes))
+        self.config = Label2LabelConfig(
+            id2label=names, label2id={name: index for index, name in names.items()}
+        )
+
+    def forward(self, pixel_values: torch.Tensor) -> Label2LabelImageClassifierOutput:
+        """Predict logits (batch, attributes) of normalised pixels (batch, 3, height, width)."""
+        preprocessing = self.backend.preprocessing
+        mean, std = np.array(preprocessing.image_mean), np.array(preprocessing.image_std)
+        pixels = pixel_values.cpu().numpy().transpose(0, 2, 3, 1) * std + mean
+        # Back to the whole numbers they were, so that a file of either input can be scored.
+        probabilities = self.backend.predict((255 * pixels).round().astype(np.uint8))
+        logits = torch.from_numpy(probabilities).double().logit(eps=1e-9)
+        return Label2LabelImageClassifierOutput(logits=logits)
+
+
+def load_scored_model(name: str | os.PathLike[str]) -> tuple[Any, Label2LabelImageProcessor]:
+    """Load what is to be scored, and its image processor.
+
+    Args:
+        name: a folder, a Hub id, or an ONNX file that `label2label export` wrote.
+
+    Returns:
+        The PyTorch model, or an `ExportedModel`, and the processor.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    if Path(name).suffix != ".onnx":
+        return load_model(name)
+    model = ExportedModel(name)
+    preprocessing = model.backend.preprocessing
+    processor = Label2LabelImageProcessor(
+        size={"shortest_edge": preprocessing.shortest_edge},
+        crop_size={"height": preprocessing.crop_size, "width": preprocessing.crop_size},
+        image_mean=preprocessing.image_mean,
+        image_std=preprocessing.image_std,
+        alignment_template=preprocessing.alignment_template,
+    )
+    return model.eval(), processor
+
+
+def identify_model(reference: str | os.PathLike[str], model: Any) -> dict[str, Any]:
+    """Say which model was measured.
+
+    Args:
+        reference: folder, Hub id or ONNX file that it was loaded from.
+        model: a `Label2LabelForImageClassification` or an `ExportedModel`.
+
+    Returns:
+        `name`, `weights_sha256` (None for a Hub id); of a PyTorch model also `backbone` (its model
+        type), `head` (its kind), and `parameters` of `backbone`, `head` and `all`.
+    """
+    weights = Path(reference)
+    if weights.suffix != ".onnx":
+        weights /= "model.safetensors"
+    digest = sha256(weights) if weights.is_file() else None
+    identity = {"name": short_name(reference), "weights_sha256": digest}
+    if not isinstance(model, PreTrainedModel):
+        return identity
+    base_model: Any = model.base_model
+    everything = model.num_parameters()
+    backbone = sum(parameter.numel() for parameter in base_model.backbone.parameters())
+    return identity | {
+        "backbone": model.config.backbone_config.model_type,
+        "head": model.config.head_type,
+        "parameters": {"backbone": backbone, "head": everything - backbone, "all": everything},
+    }
+
+
+def short_name(reference: str | os.PathLike[str]) -> str:
+    """Take a folder's or file's own name, or the Hub id; never a path of this machine."""
+    path = Path(reference)
+    return path.resolve().name if path.exists() else str(reference)
+
+
+def library_versions() -> dict[str, str]:
+    """Tell the versions of what figures depend on, by name."""
+    return {library: version(library) for library in _LIBRARIES}
+
+
 def _check_columns(dataset: Dataset, group_columns: Sequence[str]) -> None:
     if "image" not in dataset.column_names:
         raise UserError(
@@ -245,7 +342,7 @@ def _column(dataset: Dataset, name: str) -> list[Any] | None:
     return None if all(value is None for value in values) else values
 
 
-def _groups(dataset: Dataset, column: str) -> list[str | None]:
+def _groups(dataset: Dataset, column: str) -> Column:
     values = _column(dataset, column)
     if values is None:
         raise UserError(f"the group column {column!r} is null throughout: nothing to compare")

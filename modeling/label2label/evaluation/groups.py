@@ -1,6 +1,8 @@
-"""Accuracy by group: worst group and gap, parity of rates and odds, intersections."""
+"""Accuracy by group: worst group and gap, parity and odds, and groups compared at equal ages."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -10,11 +12,11 @@ from fairlearn.metrics import MetricFrame, count, selection_rate
 from sklearn.metrics import accuracy_score
 
 from label2label.data.vocabulary import IGNORE_INDEX
-from label2label.evaluation.bootstrap import (
+from label2label.evaluation.intervals import (
     bootstrap_draws,
-    equality_p_value,
-    gap_by_chance,
+    expected_gap_under_null,
     interval_of,
+    wald_p_value,
 )
 from label2label.evaluation.metrics import (
     THRESHOLD,
@@ -23,24 +25,29 @@ from label2label.evaluation.metrics import (
     correct_predictions,
     ratio,
 )
-from label2label.evaluation.stratification import (
-    MINIMUM_IMAGES,
-    GroupArray,
-    accuracy_by_cell,
-    in_order,
-    members,
-)
+
+MINIMUM_IMAGES = 30  # of a group that is compared
+MINIMUM_CELL = 10  # of a compared group in a stratum
+AGE_BANDS = (0, 5, 15, 30, 45, 60)
+CHILDREN_BELOW = 15
+
+Column = Sequence[str | None]
+"""One value an image; None where unknown."""
+
+_OVERALL = 0  # the place of all attributes together, before the attributes
+_RATES = ("selection_rate", "true_positive_rate", "false_positive_rate")
 
 
-def intersection(columns: Sequence[Sequence[str | None]]) -> list[str | None]:
-    """Join group columns into one whose values are their combinations.
+def with_intersection(groups: Mapping[str, Column]) -> dict[str, Column]:
+    """Add the intersection "a x b" of group columns a and b, where there are two or more."""
+    columns = dict(groups)
+    if len(columns) > 1:
+        columns[" x ".join(columns)] = intersection(list(columns.values()))
+    return columns
 
-    Args:
-        columns: two or more columns of equal length.
 
-    Returns:
-        One "a, b" an image; None where any of the columns is unknown.
-    """
+def intersection(columns: Sequence[Column]) -> Column:
+    """Join group columns into one of their combinations, "a, b"; None where any is unknown."""
     return [
         None if any(v is None for v in row) else ", ".join(map(str, row))
         for row in zip(*columns, strict=True)
@@ -50,34 +57,32 @@ def intersection(columns: Sequence[Sequence[str | None]]) -> list[str | None]:
 def group_scores(
     probabilities: FloatArray,
     labels: IntArray,
-    groups: Sequence[str | None],
+    groups: Column,
     names: Sequence[str],
     clusters: IntArray,
     resamples: int = 1000,
 ) -> dict[str, Any]:
-    """Scores of every group, overall and per attribute, and the gaps between groups.
+    """Score every group, overall and per attribute, and the gaps between groups.
 
     Groups under 30 images are shown and flagged (`small`), and kept out of the worst group and of
     every gap; so are, per attribute, rates that rest on fewer than 30 images. Images without any
     known label do not count.
 
     Args:
-        probabilities: (images, attributes), 0 to 1.
-        labels: (images, attributes), 1 present, 0 absent, -100 unknown and not counted.
-        groups: one group an image; None where unknown: such images are left out and counted.
+        probabilities, labels: of the images.
+        groups: one group an image; images without one are left out and counted.
         names: of the attributes.
         clusters: (images,), who is on each image, as `clusters_of` returns them.
         resamples: of the bootstrap.
 
     Returns:
         `per_group` (`accuracy`, its 95 % `interval`, `num_images` with a known label, `small`),
-        `worst_group`, `best_group`, `gap` and `gap_interval` between these two, `gap_by_chance`,
-        `p_value` of all groups being equal, `num_unknown`, and `per_attribute`, each by group:
-        `accuracy`, its `interval`, `num_images` with a known label, `num_present`,
-        `selection_rate` (share predicted present), `true_positive_rate` and `false_positive_rate`;
-        and `worst_group`, `best_group`, `gap`, `gap_interval`, `gap_by_chance`, `p_value`,
-        `demographic_parity_difference` and `equalized_odds_difference`. What fewer than two groups
-        can tell is None or NaN.
+        `worst_group`, `best_group`, `gap` and `gap_interval` between these two,
+        `expected_gap_under_null`, `p_value` of all groups being equal, `num_unknown`, and
+        `per_attribute`, each by group: `accuracy`, its `interval`, `num_images` with a known label,
+        `num_present`, `selection_rate` (share predicted present), `true_positive_rate` and
+        `false_positive_rate`; and the same gap entries, `demographic_parity_difference` and
+        `equalized_odds_difference`. What fewer than two groups can tell is None or NaN.
     """
     known = np.array([g is not None for g in groups], dtype=bool)
     column = np.array(groups, dtype=object)[known]
@@ -85,89 +90,96 @@ def group_scores(
     clusters = np.unique(clusters[known], return_inverse=True)[1]
     values = in_order(column)
     cells = members(column, values)
-    labelled = (labels != IGNORE_INDEX).any(axis=1)
-    sizes = cells[labelled].sum(0)
-    accuracy = accuracy_by_cell(probabilities, labels, cells)
-    by_attribute = accuracy_by_group(probabilities, labels, cells)  # (groups, attributes)
-    images = cells.T.astype(int) @ (labels != IGNORE_INDEX)  # (groups, attributes)
-    compared = sizes >= MINIMUM_IMAGES
-    pair = extremes(accuracy, sizes)
-    pairs = [extremes(by_attribute[:, a], images[:, a]) for a in range(len(names))]
+    accuracy = accuracy_by_cell(probabilities, labels, cells)  # (groups, 1 + attributes)
+    images = images_by_cell(labels, cells)
 
     def resampled(weights: FloatArray) -> dict[str, FloatArray]:
-        return {
-            "accuracy": accuracy_by_cell(probabilities, labels, cells, weights),
-            "by_attribute": accuracy_by_group(probabilities, labels, cells, weights),
-        }
+        return {"accuracy": accuracy_by_cell(probabilities, labels, cells, weights)}
 
-    draws = bootstrap_draws(resampled, clusters, resamples) if values else {}
-    estimates = {"accuracy": accuracy, "by_attribute": by_attribute}
-    intervals = {name: np.clip(interval_of(draws[name], estimates[name]), 0, 1) for name in draws}
+    empty = np.empty((0, *accuracy.shape))
+    draws = bootstrap_draws(resampled, clusters, resamples)["accuracy"] if values else empty
+    intervals = np.clip(interval_of(draws, accuracy), 0, 1) if values else empty
+    rates = _rates_by_group(probabilities, labels, column) if values else {}
     return {
         "per_group": {
             value: {
-                "accuracy": float(accuracy[g]),
-                "interval": intervals["accuracy"][:, g].tolist(),
-                "num_images": int(sizes[g]),
-                "small": bool(sizes[g] < MINIMUM_IMAGES),
+                "accuracy": float(accuracy[g, _OVERALL]),
+                "interval": intervals[:, g, _OVERALL].tolist(),
+                "num_images": int(images[g, _OVERALL]),
+                "small": bool(images[g, _OVERALL] < MINIMUM_IMAGES),
             }
             for g, value in enumerate(values)
         },
-        **_gap_entries(accuracy, pair, values, draws.get("accuracy"), compared),
+        **gap_entries(accuracy[:, _OVERALL], images[:, _OVERALL], values, draws[..., _OVERALL]),
         "num_unknown": int((~known).sum()),
         "per_attribute": {
             name: {
-                **_attribute_scores(probabilities[:, a], labels[:, a], column),
+                **rates[a - 1],
                 "interval": {
-                    value: intervals["by_attribute"][:, g, a].tolist()
+                    value: intervals[:, g, a].tolist()
                     for g, value in enumerate(values)
                     if images[g, a]
                 },
-                **_gap_entries(
-                    by_attribute[:, a],
-                    pairs[a],
-                    values,
-                    draws["by_attribute"][..., a],
-                    images[:, a] >= MINIMUM_IMAGES,
-                ),
+                **gap_entries(accuracy[:, a], images[:, a], values, draws[..., a]),
             }
-            for a, name in enumerate(names)
+            for a, name in enumerate(names, start=1)
             if images[:, a].any()
         },
     }
 
 
-def accuracy_by_group(
+def in_order(column: npt.NDArray[np.object_]) -> list[str]:
+    """List the values of a column once each, numbers within them by size (5-14 before 15-29)."""
+
+    def numbers_by_size(value: str) -> tuple[list[tuple[int, str]], str]:
+        parts = re.split(r"([0-9]+)", value)
+        return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], value
+
+    return sorted(set(column), key=numbers_by_size)
+
+
+def members(column: npt.NDArray[np.object_], values: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Tell who belongs to which value: (images, values)."""
+    return column[:, None] == np.array(values, dtype=object)[None, :]
+
+
+def accuracy_by_cell(
     probabilities: FloatArray,
     labels: IntArray,
-    cells: Any,
+    cells: npt.NDArray[np.bool_],
     weights: FloatArray | None = None,
 ) -> FloatArray:
-    """Accuracy of every attribute in every group.
+    """Score every cell, such as a group: all attributes together, then each of them.
 
     Args:
-        probabilities: (images, attributes), 0 to 1.
-        labels: (images, attributes), 1 present, 0 absent, -100 unknown and not counted.
-        cells: (images, groups) booleans, who belongs to which.
-        weights: (..., images), how often each image counts; once each by default.
+        probabilities, labels, weights: of the images.
+        cells: (images, cells), which images belong to each.
 
     Returns:
-        (..., groups, attributes), NaN where a group has no known label.
+        (..., cells, 1 + attributes), NaN where a cell has no known label.
     """
     weights = np.ones(len(labels)) if weights is None else weights
-    right = correct_predictions(probabilities, labels)
-    known = labels != IGNORE_INDEX
-    scores = [
-        ratio(weights[..., cell] @ right[cell], weights[..., cell] @ known[cell])
-        for cell in np.asarray(cells).T
-    ]
-    if not scores:
-        return np.empty((*weights.shape[:-1], 0, labels.shape[1]))
-    return np.stack(scores, axis=-2)
+    correct = _with_total(correct_predictions(probabilities, labels))
+    known = _with_total(labels != IGNORE_INDEX)
+    scores = np.empty((*weights.shape[:-1], cells.shape[1], known.shape[1]))
+    for c, cell in enumerate(cells.T):
+        of_cell = weights[..., cell]
+        scores[..., c, :] = ratio(of_cell @ correct[cell], of_cell @ known[cell])
+    return scores
+
+
+def images_by_cell(labels: IntArray, cells: npt.NDArray[np.bool_]) -> IntArray:
+    """Count the images of each cell with any known label, and with one of each attribute."""
+    return cells.T.astype(int) @ (_with_total(labels != IGNORE_INDEX) > 0)
+
+
+def _with_total(per_attribute: npt.NDArray[np.bool_]) -> FloatArray:
+    total = per_attribute.sum(axis=1, keepdims=True)
+    return np.concatenate([total, per_attribute], axis=1, dtype=np.float64)
 
 
 def extremes(accuracy: FloatArray, num_images: IntArray) -> tuple[int, int] | None:
-    """The worst and the best group of those with 30 images.
+    """Find the worst and the best of the groups that have 30 images.
 
     Args:
         accuracy: (groups,), NaN where undefined.
@@ -184,77 +196,220 @@ def extremes(accuracy: FloatArray, num_images: IntArray) -> tuple[int, int] | No
     return int(counted[accuracy[counted].argmin()]), int(backwards[accuracy[backwards].argmax()])
 
 
-def _gap_entries(
-    accuracy: FloatArray,
-    pair: tuple[int, int] | None,
-    values: Sequence[str],
-    draws: FloatArray | None,
-    compared: npt.NDArray[np.bool_],
+def gap_entries(
+    accuracy: FloatArray, num_images: IntArray, values: Sequence[str], draws: FloatArray
 ) -> dict[str, Any]:
-    if pair is None or draws is None:
-        keys = ("worst_group", "best_group", "gap", "gap_interval", "gap_by_chance", "p_value")
-        return dict.fromkeys(keys)
+    """Measure the gap between the worst and the best group, and what chance alone would show.
+
+    Args:
+        accuracy: (groups,).
+        num_images: (groups,), with a known label; those under 30 are not compared.
+        values: names of the groups.
+        draws: (resamples, groups), resampled accuracy.
+
+    Returns:
+        `worst_group`, `best_group`, `gap`, `gap_interval`, `expected_gap_under_null` and `p_value`
+        of the Wald test; all None where fewer than two groups can be compared.
+    """
+    pair = extremes(accuracy, num_images)
+    if pair is None:
+        keys = ("worst_group", "best_group", "gap", "gap_interval")
+        return dict.fromkeys((*keys, "expected_gap_under_null", "p_value"))
     worst, best = pair
+    compared = num_images >= MINIMUM_IMAGES
     gap = accuracy[best] - accuracy[worst]
     return {
         "worst_group": values[worst],
         "best_group": values[best],
         "gap": float(gap),
         "gap_interval": interval_of(draws[:, best] - draws[:, worst], gap).tolist(),
-        "gap_by_chance": gap_by_chance(draws[:, compared]),
-        "p_value": equality_p_value(draws[:, compared], accuracy[compared]),
+        "expected_gap_under_null": expected_gap_under_null(draws[:, compared]),
+        "p_value": wald_p_value(draws[:, compared], accuracy[compared]),
     }
 
 
-def _attribute_scores(
-    probabilities: FloatArray, labels: IntArray, column: GroupArray
-) -> dict[str, Any]:
-    known = labels != IGNORE_INDEX
-    by_group = MetricFrame(
+def _rates_by_group(
+    probabilities: FloatArray, labels: IntArray, column: npt.NDArray[np.object_]
+) -> dict[int, dict[str, Any]]:
+    """Rates of each attribute that has a known label, by group, and how far they differ."""
+    images, attributes = np.nonzero(labels != IGNORE_INDEX)
+    if not len(images):
+        return {}
+    truth = labels[images, attributes]
+    frame = MetricFrame(
         metrics={
             "accuracy": accuracy_score,
-            "count": count,
-            "present": _present,
+            "num_images": count,
+            "num_present": lambda truth, predicted: int(truth.sum()),
             "selection_rate": selection_rate,
-            "true_positive_rate": _true_positive_rate,
-            "false_positive_rate": _false_positive_rate,
+            "true_positive_rate": lambda truth, predicted: _rate(predicted[truth == 1]),
+            "false_positive_rate": lambda truth, predicted: _rate(predicted[truth == 0]),
         },
-        y_true=labels[known],
-        y_pred=(probabilities[known] > THRESHOLD).astype(int),
-        # As an array, one row would lose its axis in fairlearn.
-        sensitive_features=pd.Series(column[known], dtype=object),
+        y_true=truth,
+        y_pred=(probabilities[images, attributes] > THRESHOLD).astype(int),
+        # As arrays, one row would lose its axis in fairlearn.
+        sensitive_features=pd.Series(column[images], dtype=object, name="group"),
+        control_features=pd.Series(attributes, name="attribute"),
     ).by_group
-    counted = by_group[by_group["count"] >= MINIMUM_IMAGES]
-
-    def spread(name: str) -> float:
-        rates = counted[name].dropna().astype(float)
-        return float(rates.max() - rates.min()) if len(rates) > 1 else np.nan
-
-    rates = ("selection_rate", "true_positive_rate", "false_positive_rate")
-    return {
-        "accuracy": by_group["accuracy"].astype(float).to_dict(),
-        "num_images": by_group["count"].astype(int).to_dict(),
-        "num_present": by_group["present"].astype(int).to_dict(),
-        **{name: by_group[name].astype(float).to_dict() for name in rates},
-        "demographic_parity_difference": spread("selection_rate"),
-        "equalized_odds_difference": float(
-            np.maximum(spread("true_positive_rate"), spread("false_positive_rate"))
-        ),
-    }
-
-
-def _present(labels: Any, predictions: Any) -> int:
-    return int((labels == 1).sum())
-
-
-def _true_positive_rate(labels: Any, predictions: Any) -> float:
-    return _rate_where(labels == 1, predictions)
+    frame = frame[frame["num_images"] > 0].astype(float)
+    scores = {}
+    for attribute, rows in frame.groupby(level="attribute"):
+        rows = rows.droplevel("attribute")
+        compared = rows.loc[rows["num_images"] >= MINIMUM_IMAGES, list(_RATES)]
+        # NaN, not 0, where fewer than two groups have the rate.
+        spread = (compared.max() - compared.min()).where(compared.count() > 1)
+        by_group = rows.to_dict()
+        scores[int(attribute)] = {
+            "accuracy": by_group["accuracy"],
+            **{
+                name: {group: int(n) for group, n in by_group[name].items()}
+                for name in ("num_images", "num_present")
+            },
+            **{name: by_group[name] for name in _RATES},
+            "demographic_parity_difference": float(spread["selection_rate"]),
+            "equalized_odds_difference": float(
+                np.maximum(spread["true_positive_rate"], spread["false_positive_rate"])
+            ),
+        }
+    return scores
 
 
-def _false_positive_rate(labels: Any, predictions: Any) -> float:
-    return _rate_where(labels == 0, predictions)
-
-
-def _rate_where(chosen: Any, predictions: Any) -> float:
+def _rate(predicted: Any) -> float:
     # fairlearn answers 0 for a rate of no images, which would pass for the largest gap of all.
-    return float(predictions[chosen].mean()) if chosen.sum() >= MINIMUM_IMAGES else np.nan
+    return float(predicted.mean()) if len(predicted) >= MINIMUM_IMAGES else np.nan
+
+
+def age_bands(ages: Sequence[int | None]) -> Column:
+    """Name the band of each age in years: 0-4, 5-14, 15-29, 30-44, 45-59, 60+; else None."""
+    return _name_bands(ages, AGE_BANDS)
+
+
+def shared_age_bands(ages: Sequence[int | None], groups: Column) -> Column:
+    """Merge the age bands until every group has images in each.
+
+    Groups under 30 images, which are not compared, do not widen a band.
+
+    Args:
+        ages: in years; None or NaN where unknown.
+        groups: one group an image.
+
+    Returns:
+        One band an image, None where the age is unknown or negative. Of all ways to merge
+        neighbouring bands that leave every compared group 10 images in each, the one with most
+        bands, and with an edge at 15 where one has it: the attributes of children differ most.
+    """
+    known = np.array(
+        [a is not None and a >= 0 and g is not None for a, g in zip(ages, groups, strict=True)],
+        dtype=bool,
+    )
+    if not known.any():
+        return [None] * len(ages)
+    years = np.array([a for a, k in zip(ages, known, strict=True) if k])
+    column = np.array(groups, dtype=object)[known]
+    compared = members(column, [g for g in set(column) if (column == g).sum() >= MINIMUM_IMAGES])
+    youngest = AGE_BANDS[np.searchsorted(AGE_BANDS, years.min(), side="right") - 1]
+    inner = [edge for edge in AGE_BANDS if edge > youngest]
+    chosen: tuple[int, ...] = (youngest,)
+    for number in range(1, len(inner) + 1):
+        for picked in combinations(inner, number):
+            edges = (youngest, *picked)
+            spans = pairwise((*edges, np.inf))
+            sizes = [compared[(years >= a) & (years < b)].sum(0) for a, b in spans]
+            if np.min(sizes, initial=MINIMUM_CELL) >= MINIMUM_CELL:
+                chosen = max(chosen, edges, key=lambda e: (CHILDREN_BELOW in e, len(e)))
+    return _name_bands(ages, chosen)
+
+
+def _name_bands(ages: Sequence[int | None], edges: Sequence[int]) -> Column:
+    names = [*(f"{a}-{b - 1}" for a, b in pairwise(edges)), f"{edges[-1]}+"]
+
+    def band(age: int | None) -> str | None:
+        if age is None or not age >= edges[0]:  # so written that NaN has no band
+            return None
+        return names[int(np.searchsorted(edges, age, side="right")) - 1]
+
+    return [band(age) for age in ages]
+
+
+def standardised_scores(
+    probabilities: FloatArray,
+    labels: IntArray,
+    groups: Column,
+    strata: Column,
+    names: Sequence[str],
+    clusters: IntArray,
+    resamples: int = 1000,
+) -> dict[str, Any]:
+    """Score every group as if all had the same make-up, such as of ages: direct standardisation.
+
+    A group's adjusted accuracy is the mean of its accuracies within strata, weighted by the
+    strata's shares among all compared images. Groups under 30 images are not compared, and only
+    strata in which every compared group has 10 images count.
+
+    Args:
+        probabilities, labels: of the images.
+        groups, strata: one group and one stratum an image.
+        names: of the attributes.
+        clusters: (images,), who is on each image, as `clusters_of` returns them.
+        resamples: of the bootstrap.
+
+    Returns:
+        `overall` and `per_attribute`, each `per_group` (adjusted `accuracy`, its 95 % `interval`,
+        and `num_images` by stratum), `strata` (share by stratum), `strata_left_out`, and the
+        entries of `gap_entries`. `overall` is None, and an attribute left out, where fewer than two
+        groups share a stratum.
+    """
+    known = np.array([g is not None and s is not None for g, s in zip(groups, strata, strict=True)])
+    known = known & (labels != IGNORE_INDEX).any(axis=1)
+    if not known.any():
+        return {"overall": None, "per_attribute": {}}
+    group_column = np.array(groups, dtype=object)[known]
+    band_column = np.array(strata, dtype=object)[known]
+    probabilities, labels = probabilities[known], labels[known]
+    clusters = np.unique(clusters[known], return_inverse=True)[1]
+    values, bands = in_order(group_column), in_order(band_column)
+    by_group, by_band = members(group_column, values), members(band_column, bands)
+    cells = (by_group[:, :, None] & by_band[:, None, :]).reshape(len(labels), -1)
+    shape = (len(values), len(bands), -1)  # groups, strata, 1 + attributes
+    counts = images_by_cell(labels, cells).reshape(shape)
+    compared = counts.sum(axis=1) >= MINIMUM_IMAGES  # (groups, 1 + attributes)
+    enough = (counts >= MINIMUM_CELL) | ~compared[:, None]
+    pooled = np.where(compared[:, None], counts, 0).sum(axis=0) * enough.all(axis=0)
+    shares = np.nan_to_num(ratio(pooled, pooled.sum(axis=0)))  # (strata, 1 + attributes)
+
+    def adjusted(weights: FloatArray | None = None) -> FloatArray:
+        cell = accuracy_by_cell(probabilities, labels, cells, weights)
+        cell = cell.reshape(*cell.shape[:-2], *shape)
+        return np.where(shares > 0, cell * shares, 0).sum(axis=-2)  # (..., groups, 1 + attributes)
+
+    accuracy = adjusted()
+    draws = bootstrap_draws(lambda weights: {"accuracy": adjusted(weights)}, clusters, resamples)
+    intervals = np.clip(interval_of(draws["accuracy"], accuracy), 0, 1)
+
+    def entry(a: int) -> dict[str, Any] | None:
+        members_compared = np.flatnonzero(compared[:, a])
+        kept = [b for b in range(len(bands)) if shares[b, a] > 0]
+        if len(members_compared) < 2 or not kept:
+            return None
+        named = [values[g] for g in members_compared]
+        sizes = counts[members_compared, :, a].sum(axis=1)
+        draws_of = draws["accuracy"][:, members_compared, a]
+        return {
+            "per_group": {
+                values[g]: {
+                    "accuracy": float(accuracy[g, a]),
+                    "interval": intervals[:, g, a].tolist(),
+                    "num_images": {bands[b]: int(counts[g, b, a]) for b in kept},
+                }
+                for g in members_compared
+            },
+            "strata": {bands[b]: float(shares[b, a]) for b in kept},
+            "strata_left_out": [bands[b] for b in range(len(bands)) if b not in kept],
+            **gap_entries(accuracy[members_compared, a], sizes, named, draws_of),
+        }
+
+    entries = {name: entry(a) for a, name in enumerate(names, start=1)}
+    return {
+        "overall": entry(_OVERALL),
+        "per_attribute": {name: scores for name, scores in entries.items() if scores},
+    }

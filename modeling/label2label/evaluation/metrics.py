@@ -1,11 +1,15 @@
-"""Multi-attribute metrics: one value an attribute, or one value overall.
+"""Scores of multi-attribute predictions, and the `evaluate.Metric` that computes them.
 
-Every function takes image weights of shape (..., images) and answers with the same leading
-shape, so that a bootstrap is one call with a (resamples, images) array of counts.
+    metric = evaluate.load(label2label.evaluation.MULTI_ATTRIBUTE)
+    metric = evaluate.load(label2label.evaluation.MULTI_ATTRIBUTE, "balanced_accuracy")
+
+The arrays are those of `label2label.evaluation`.
 """
 
 from collections.abc import Callable
 
+import datasets
+import evaluate
 import numpy as np
 import numpy.typing as npt
 
@@ -16,83 +20,58 @@ IntArray = npt.NDArray[np.integer]
 
 THRESHOLD = 0.5
 CALIBRATION_BINS = 15
+_RESAMPLES_AT_A_TIME = 64  # of the average precision: arrays that stay in the processor's cache
 
 
 def correct_predictions(probabilities: FloatArray, labels: IntArray) -> npt.NDArray[np.bool_]:
-    """Where a label is known and the prediction, probability > 0.5, equals it.
-
-    Args:
-        probabilities: (images, attributes), 0 to 1.
-        labels: (images, attributes), 1 present, 0 absent, -100 unknown and not counted.
-
-    Returns:
-        (images, attributes) booleans, False where the label is unknown.
-    """
+    """Tell where the prediction, probability > 0.5, equals a known label: (images, attributes)."""
     return ((probabilities > THRESHOLD) == (labels == 1)) & (labels != IGNORE_INDEX)
 
 
 def ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> FloatArray:
-    """Divide, with NaN for "undefined" where there is nothing to divide by.
-
-    Args:
-        numerator: any shape.
-        denominator: of a shape that broadcasts with it, not negative.
-
-    Returns:
-        Floats of the broadcast shape, NaN where the denominator is zero.
-    """
+    """Divide arrays that broadcast; NaN where the denominator is zero."""
     numerator = np.asarray(numerator, dtype=np.float64)
     denominator = np.asarray(denominator, dtype=np.float64)
     undefined = np.full(np.broadcast(numerator, denominator).shape, np.nan)
     return np.divide(numerator, denominator, out=undefined, where=denominator > 0)
 
 
+def mean_of_defined(values: FloatArray) -> FloatArray:
+    """Average what is not NaN along the last axis; NaN where all of it is."""
+    return ratio(np.nansum(values, axis=-1), np.isfinite(values).sum(axis=-1))
+
+
 def accuracy_per_attribute(
     probabilities: FloatArray, labels: IntArray, weights: FloatArray | None = None
 ) -> FloatArray:
-    """Share of images whose prediction equals the label.
-
-    Args:
-        probabilities: (images, attributes), 0 to 1.
-        labels: (images, attributes), 1 present, 0 absent, -100 unknown and not counted.
-        weights: (..., images), how often each image counts; once each by default.
+    """Score each attribute by the share of images whose prediction equals the label.
 
     Returns:
-        (..., attributes), NaN where an attribute has no known label.
+        (..., attributes).
     """
     weights = _image_weights(labels, weights)
-    known = labels != IGNORE_INDEX
-    return ratio(weights @ correct_predictions(probabilities, labels), weights @ known)
+    correct = correct_predictions(probabilities, labels)
+    return ratio(weights @ correct, weights @ (labels != IGNORE_INDEX))
 
 
 def mean_accuracy(
     probabilities: FloatArray, labels: IntArray, weights: FloatArray | None = None
 ) -> FloatArray:
-    """Mean over images and attributes of (prediction == label), as the papers define accuracy.
-
-    Args:
-        probabilities: (images, attributes), 0 to 1.
-        labels: (images, attributes), 1 present, 0 absent, -100 unknown and not counted.
-        weights: (..., images), how often each image counts; once each by default.
+    """Average (prediction == label) over images and attributes, as the papers define accuracy.
 
     Returns:
-        (...), NaN where no label is known.
+        (...).
     """
     weights = _image_weights(labels, weights)
-    known = labels != IGNORE_INDEX
-    return ratio(
-        weights @ correct_predictions(probabilities, labels).sum(1), weights @ known.sum(1)
-    )
+    correct = correct_predictions(probabilities, labels).sum(1)
+    return ratio(weights @ correct, weights @ (labels != IGNORE_INDEX).sum(1))
 
 
 def majority_accuracy(labels: IntArray) -> float:
-    """Mean accuracy of answering every attribute with its more frequent value.
-
-    Args:
-        labels: (images, attributes), 1 present, 0 absent, -100 unknown and not counted.
+    """Score the majority-class baseline: the mean accuracy of each attribute's more frequent value.
 
     Returns:
-        The accuracy that a model without an eye reaches on these labels; NaN where none is known.
+        0 to 1; NaN where no label is known.
     """
     present, absent = (labels == 1).sum(0), (labels == 0).sum(0)
     return float(ratio(np.maximum(present, absent).sum(), (present + absent).sum()))
@@ -101,12 +80,7 @@ def majority_accuracy(labels: IntArray) -> float:
 def balanced_accuracy_per_attribute(
     probabilities: FloatArray, labels: IntArray, weights: FloatArray | None = None
 ) -> FloatArray:
-    """Mean of the true positive rate and the true negative rate.
-
-    Args:
-        probabilities: (images, attributes), 0 to 1.
-        labels: (images, attributes), 1 present, 0 absent, -100 unknown and not counted.
-        weights: (..., images), how often each image counts; once each by default.
+    """Average the true positive rate and the true negative rate of each attribute.
 
     Returns:
         (..., attributes), NaN where an attribute is never or always present.
@@ -122,12 +96,7 @@ def balanced_accuracy_per_attribute(
 def f1_per_attribute(
     probabilities: FloatArray, labels: IntArray, weights: FloatArray | None = None
 ) -> FloatArray:
-    """Harmonic mean of precision and recall of "present".
-
-    Args:
-        probabilities: (images, attributes), 0 to 1.
-        labels: (images, attributes), 1 present, 0 absent, -100 unknown and not counted.
-        weights: (..., images), how often each image counts; once each by default.
+    """Take the harmonic mean of precision and recall of "present".
 
     Returns:
         (..., attributes), NaN where an attribute is neither present nor predicted in any image.
@@ -141,37 +110,48 @@ def f1_per_attribute(
 def average_precision_per_attribute(
     probabilities: FloatArray, labels: IntArray, weights: FloatArray | None = None
 ) -> FloatArray:
-    """Area under the precision-recall curve as a step function (scikit-learn's definition).
-
-    Args:
-        probabilities: (images, attributes), 0 to 1.
-        labels: (images, attributes), 1 present, 0 absent, -100 unknown and not counted.
-        weights: (..., images), how often each image counts; once each by default.
+    """Integrate the precision-recall curve as a step function, as scikit-learn does.
 
     Returns:
         (..., attributes), NaN where an attribute is present in no image.
     """
     weights = _image_weights(labels, weights)
-    values = [
-        _average_precision(probabilities[known, a], labels[known, a], weights[..., known])
-        for a, known in enumerate((labels != IGNORE_INDEX).T)
-    ]
-    return np.stack(values, axis=-1)
+    resamples = weights.reshape(-1, len(labels)).T  # (images, resamples): contiguous by image
+    scores = np.full((resamples.shape[1], labels.shape[1]), np.nan)
+    for start in range(0, len(scores), _RESAMPLES_AT_A_TIME):
+        block = slice(start, start + _RESAMPLES_AT_A_TIME)
+        counts = np.ascontiguousarray(resamples[:, block])
+        for a, known in enumerate((labels != IGNORE_INDEX).T):
+            if (labels[:, a] == 1).any():
+                of_known = counts if known.all() else counts[known]
+                present = labels[known, a] == 1
+                scores[block, a] = _average_precision(probabilities[known, a], present, of_known)
+    return scores.reshape(*weights.shape[:-1], labels.shape[1])
+
+
+def _average_precision(
+    probabilities: FloatArray, present: npt.NDArray[np.bool_], counts: FloatArray
+) -> FloatArray:
+    order = np.argsort(-probabilities, kind="stable")
+    present, counts = present[order], counts[order]
+    # Only a present image adds recall, at the threshold that ends its tie.
+    ends = np.append(np.flatnonzero(np.diff(probabilities[order])), len(order) - 1)
+    ends = ends[np.searchsorted(ends, np.flatnonzero(present))]
+    found = counts * present[:, None]
+    precision = np.nan_to_num(
+        ratio(np.cumsum(found, axis=0)[ends], np.cumsum(counts, axis=0)[ends])
+    )
+    return ratio((found[present] * precision).sum(0), found.sum(0))
 
 
 def calibration_error_per_attribute(
     probabilities: FloatArray, labels: IntArray, weights: FloatArray | None = None
 ) -> FloatArray:
-    """Expected calibration error of "present", over equally wide bins of the probability.
-
-    Args:
-        probabilities: (images, attributes), 0 to 1.
-        labels: (images, attributes), 1 present, 0 absent, -100 unknown and not counted.
-        weights: (..., images), how often each image counts; once each by default.
+    """Measure the expected calibration error of "present" over equally wide bins of probability.
 
     Returns:
         (..., attributes): mean distance between the predicted and the observed share of "present",
-        weighted by the images in each bin; NaN where an attribute has no known label.
+        weighted by the images of each bin.
     """
     weights = _image_weights(labels, weights)
     bins = _calibration_bins(probabilities)
@@ -186,11 +166,7 @@ def calibration_error_per_attribute(
 def reliability_curve(
     probabilities: FloatArray, labels: IntArray
 ) -> dict[str, list[float] | list[int]]:
-    """Observed against predicted share of "present", pooled over attributes.
-
-    Args:
-        probabilities: (images, attributes), 0 to 1.
-        labels: (images, attributes), 1 present, 0 absent, -100 unknown and not counted.
+    """Compare the observed with the predicted share of "present", pooled over attributes.
 
     Returns:
         `predicted`, `observed` and `count` of every bin that holds a known label, in order.
@@ -220,12 +196,7 @@ PER_ATTRIBUTE: dict[str, Callable[..., FloatArray]] = {
 def overall_scores(
     probabilities: FloatArray, labels: IntArray, weights: FloatArray | None = None
 ) -> dict[str, FloatArray]:
-    """Every metric overall: accuracy over images and attributes, the others' mean over attributes.
-
-    Args:
-        probabilities: (images, attributes), 0 to 1.
-        labels: (images, attributes), 1 present, 0 absent, -100 unknown and not counted.
-        weights: (..., images), how often each image counts; once each by default.
+    """Score accuracy over images and attributes, and every other metric's mean over attributes.
 
     Returns:
         Name to value of shape (...). Attributes whose value is undefined do not count.
@@ -241,32 +212,50 @@ def _image_weights(labels: IntArray, weights: FloatArray | None) -> FloatArray:
     return np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=np.float64)
 
 
-def mean_of_defined(values: FloatArray) -> FloatArray:
-    """Average along the last axis what is not NaN.
-
-    Args:
-        values: (..., n).
-
-    Returns:
-        (...), NaN where all of them are.
-    """
-    return ratio(np.nansum(values, axis=-1), np.isfinite(values).sum(axis=-1))
-
-
 def _calibration_bins(probabilities: FloatArray) -> IntArray:
     return np.minimum((probabilities * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
 
 
-def _average_precision(
-    probabilities: FloatArray, labels: IntArray, weights: FloatArray
-) -> FloatArray:
-    if not len(labels):
-        return np.full(weights.shape[:-1], np.nan)
-    order = np.argsort(-probabilities, kind="stable")
-    # Images that tie share one threshold, which is the last of them.
-    thresholds = np.append(np.flatnonzero(np.diff(probabilities[order])), len(order) - 1)
-    weights = weights[..., order]
-    retrieved = np.cumsum(weights, axis=-1)[..., thresholds]
-    hits = np.cumsum(weights * labels[order], axis=-1)[..., thresholds]
-    precision = np.nan_to_num(ratio(hits, retrieved))
-    return ratio((np.diff(hits, axis=-1, prepend=0) * precision).sum(-1), hits[..., -1])
+class MultiAttribute(evaluate.Metric):
+    """Scores of multi-attribute predictions, for `evaluate.load`; unknown labels never count."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        if self.config_name not in ("default", *PER_ATTRIBUTE):
+            raise ValueError(
+                f"no score {self.config_name!r}: choose one of {', '.join(PER_ATTRIBUTE)}"
+            )
+        return evaluate.MetricInfo(
+            description="Mean accuracy over images and attributes, balanced accuracy, F1, average "
+            "precision and expected calibration error, overall and per attribute.",
+            citation="Li et al., Label2Label: A Language Modeling Framework for Multi-Attribute "
+            "Learning, ECCV 2022",
+            inputs_description="predictions: probabilities (images, attributes), 0 to 1; "
+            "references: labels (images, attributes), 1 present, 0 absent, -100 unknown. Returns "
+            "the overall scores by name, and `per_attribute`: a list by name; NaN is undefined.",
+            features=datasets.Features(
+                {
+                    "predictions": datasets.Sequence(datasets.Value("float32")),
+                    "references": datasets.Sequence(datasets.Value("int32")),
+                }
+            ),
+        )
+
+    def _compute(
+        self, predictions: list[list[float]], references: list[list[int]]
+    ) -> dict[str, float | dict[str, list[float]]]:
+        shapes = {tuple(map(len, predictions)), tuple(map(len, references))}
+        if len(shapes) > 1 or len(set(shapes.pop())) != 1:
+            raise ValueError(
+                f"{len(predictions)} predictions and {len(references)} references are not of the "
+                "same images and attributes"
+            )
+        probabilities, labels = np.asarray(predictions), np.asarray(references)
+        if not ((probabilities >= 0) & (probabilities <= 1)).all():  # NaN is refused too
+            raise ValueError("predictions must be probabilities in 0..1")
+        names = list(PER_ATTRIBUTE) if self.config_name == "default" else [self.config_name]
+        overall = overall_scores(probabilities, labels)
+        return {name: float(overall[name]) for name in names} | {
+            "per_attribute": {
+                name: PER_ATTRIBUTE[name](probabilities, labels).tolist() for name in names
+            }
+        }

@@ -1,21 +1,34 @@
-"""Figures of an evaluation, drawn from its JSON and saved as PNG and SVG."""
+"""Figures of an evaluation, drawn from its JSON as SVG whose text the browser's fonts render.
+
+Names of groups and attributes are a user's own text: no character of them is markup, and scripts
+that matplotlib's own font lacks (Hangul) are drawn by another installed font, or by the browser's.
+"""
 
 import io
+import textwrap
+import unicodedata
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import font_manager, rc_context
 from matplotlib.figure import Figure
-from PIL import Image
 
 BLUE, ORANGE, GRAY = "#2b6cb0", "#dd6b20", "#8492a6"
+_WIDE_FONTS = [
+    *("Noto Sans CJK KR", "Noto Sans KR", "NanumGothic", "Malgun Gothic", "Apple SD Gothic Neo"),
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Unifont", "Arial Unicode MS"),
+]
+_WIDE_FONTS = [name for name in _WIDE_FONTS if name in font_manager.get_font_names()]
 STYLE: dict[Any, Any] = {
+    "font.family": ["DejaVu Sans", *_WIDE_FONTS],
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "text.parse_math": False,
     "svg.fonttype": "none",
     # A fixed salt keeps the SVG the same from run to run, so that it can be committed.
     "svg.hashsalt": "label2label",
@@ -23,7 +36,7 @@ STYLE: dict[Any, Any] = {
 
 
 def attribute_bars(result: Mapping[str, Any]) -> Figure:
-    """Accuracy of every attribute with its 95 % interval, beside the majority's accuracy.
+    """Draw every attribute's accuracy and 95 % interval beside the majority-class baseline.
 
     Args:
         result: of `score_predictions`.
@@ -36,30 +49,17 @@ def attribute_bars(result: Mapping[str, Any]) -> Figure:
     rows.sort(key=lambda row: row[1]["accuracy"])
     accuracy = np.array([s["accuracy"] for _, s in rows])
     interval = np.array([s["interval"] for _, s in rows]).reshape(-1, 2).T
+    majority = [s["majority_accuracy"] for _, s in rows]
     y = np.arange(len(rows))
     with rc_context(STYLE):
         figure = Figure(figsize=(6.5, 1.2 + 0.2 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
         axes.barh(y, accuracy, color=BLUE, height=0.7, label="model (95 % interval)")
-        axes.errorbar(
-            accuracy,
-            y,
-            xerr=np.abs(interval - accuracy),
-            fmt="none",
-            ecolor="black",
-            elinewidth=0.8,
-        )
-        majority = [s["majority_accuracy"] for _, s in rows]
-        axes.plot(
-            majority,
-            y,
-            "|",
-            color=ORANGE,
-            markersize=9,
-            markeredgewidth=2,
-            label="always the majority",
-        )
-        axes.set_yticks(y, [n.replace("_", " ") for n, _ in rows])
+        spread = np.abs(interval - accuracy)
+        axes.errorbar(accuracy, y, xerr=spread, fmt="none", ecolor="black", elinewidth=0.8)
+        baseline = {"markersize": 9, "markeredgewidth": 2, "label": "majority-class baseline"}
+        axes.plot(majority, y, "|", color=ORANGE, **baseline)
+        axes.set_yticks(y, [row_label(n) for n, _ in rows])
         axes.set_xlim(max(0.0, min([*majority, *interval[0], 1.0]) - 0.05), 1)
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.set_xlabel("accuracy")
@@ -68,29 +68,30 @@ def attribute_bars(result: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def group_heat_map(scores: Mapping[str, Any], column: str) -> Figure:
-    """Accuracy of every attribute in every group; figures on fewer than 30 images are in gray.
+def group_heat_map(scores: Mapping[str, Any], title: str) -> Figure:
+    """Draw the accuracy of every attribute in every group; gray on fewer than 30 images.
 
     Args:
         scores: of one group column, as `group_scores` returns them.
-        column: its name, for the title.
+        title: the column's name.
 
     Returns:
         A figure with a row an attribute, the overall accuracy on top, and a column a group.
     """
     groups = list(scores["per_group"])
-    sizes = [scores["per_group"][g]["num_images"] for g in groups]
-    rows = {"all attributes": {g: scores["per_group"][g]["accuracy"] for g in groups}}
-    counts = {"all attributes": dict(zip(groups, sizes, strict=True))}
+    of_groups = list(scores["per_group"].values())
+    rows = {"all attributes": [(s["accuracy"], s["num_images"]) for s in of_groups]}
     for name, attribute in scores["per_attribute"].items():
-        rows[name.replace("_", " ")] = attribute["accuracy"]
-        counts[name.replace("_", " ")] = attribute["num_images"]
-    values = np.array(
-        [[np.nan if row.get(g) is None else row[g] for g in groups] for row in rows.values()]
-    )
-    small = np.array([[count.get(g, 0) < 30 for g in groups] for count in counts.values()])
+        accuracy, images = attribute["accuracy"], attribute["num_images"]
+        rows[row_label(name)] = [(accuracy.get(g), images.get(g, 0)) for g in groups]
+    cells = np.array(list(rows.values()), dtype=float)  # (rows, groups, 2), None becomes NaN
+    values, small = cells[..., 0], cells[..., 1] < 30
+    labels = [
+        "\n".join([*_lines(g), f"({s['num_images']:,})"])
+        for g, s in zip(groups, of_groups, strict=True)
+    ]
     with rc_context(STYLE):
-        size = (2.2 + 0.8 * len(groups), 1.3 + 0.22 * len(rows))
+        size = (2.2 + 0.85 * len(groups), 1.3 + 0.22 * len(rows))
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
         shown = np.ma.masked_where(small | np.isnan(values), values)
@@ -100,21 +101,17 @@ def group_heat_map(scores: Mapping[str, Any], column: str) -> Figure:
                 dark = value > 0.75 and not small[row, group]
                 color = "white" if dark else GRAY if small[row, group] else "black"
                 axes.text(group, row, f"{value:.2f}", ha="center", va="center", color=color)
-        labels = [
-            "{}\n({:,})".format(g.replace(", ", "\n"), n)
-            for g, n in zip(groups, sizes, strict=True)
-        ]
         axes.set_xticks(range(len(groups)), labels)
-        axes.set_yticks(range(len(rows)), rows)
+        axes.set_yticks(range(len(rows)), list(rows))
         axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
         axes.spines[:].set_visible(False)
-        axes.set_title(f"accuracy by {column} (images)")
+        axes.set_title(f"accuracy by {printable(title)} (images)")
         figure.colorbar(image, ax=axes, shrink=0.6)
     return figure
 
 
 def reliability_plot(curves: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
-    """How often "present" is true at each predicted probability, over all attributes.
+    """Draw how often "present" is true at each predicted probability, over all attributes.
 
     Args:
         curves: name to what `reliability_curve` returns; the last is drawn on top.
@@ -141,7 +138,7 @@ def reliability_plot(curves: Mapping[str, Mapping[str, Any]], title: str) -> Fig
 
 
 def gap_plot(comparison: Mapping[str, Any], column: str, after: str, before: str) -> Figure:
-    """Accuracy of every group by two models, and the gap of each between its worst and best group.
+    """Draw the accuracy of every group by two models, and the gap of each between its extremes.
 
     Args:
         comparison: of one group column, as `compare_predictions` returns it.
@@ -163,28 +160,61 @@ def gap_plot(comparison: Mapping[str, Any], column: str, after: str, before: str
             axes.plot([s["other"], s["model"]], [y, y], color=GRAY, linewidth=2, zorder=1)
             axes.scatter(s["other"], y, s=55, color=colors[0], marker="o", zorder=2)
             axes.scatter(s["model"], y, s=55, color=colors[1], marker="D", zorder=3)
-        names = [f"{g} ({s['num_images']:,})" for g, s in rows]
-        axes.set_yticks(range(len(rows)), names)
+        axes.set_yticks(
+            range(len(rows)), [row_label(g, f" ({s['num_images']:,})") for g, s in rows]
+        )
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.margins(x=0.08)
         axes.set_xlabel("accuracy")
         axes.grid(axis="x", color="#e2e8f0", linewidth=0.6)
         axes.set_axisbelow(True)
         gap = comparison["gap"]
-        titles = [before, after]
-        if gap:
-            titles = [f"{before}, gap {gap['other']:.3f}", f"{after}, gap {gap['model']:.3f}"]
         handles = [
-            axes.scatter([], [], s=55, color=color, marker=marker, label=title)
-            for title, color, marker in zip(titles, (ORANGE, BLUE), ("o", "D"), strict=True)
+            axes.scatter([], [], s=55, color=color, marker=marker)
+            for color, marker in ((ORANGE, "o"), (BLUE, "D"))
         ]
-        figure.legend(handles=handles, loc="outside upper center", ncols=1, frameon=False)
-        axes.set_title(f"accuracy by {column} (images)")
+        titles = [
+            # matplotlib hides a label that begins with an underscore.
+            f"model {printable(name)}" + (f", gap {gap[side]:.3f}" if gap else "")
+            for name, side in ((before, "other"), (after, "model"))
+        ]
+        figure.legend(handles, titles, loc="outside upper center", ncols=1, frameon=False)
+        axes.set_title(f"accuracy by {printable(column)} (images)")
     return figure
 
 
+def printable(text: str) -> str:
+    """Put a name on one line, without what no document can show (control characters)."""
+    shown = (" " if unicodedata.category(c) in ("Cc", "Cs", "Cn") else c for c in text)
+    return " ".join("".join(shown).split())
+
+
+def row_label(name: str, more: str = "") -> str:
+    """Shorten a name to a label at the left of a plot; it ends at the axis."""
+    label = textwrap.shorten(printable(name).replace("_", " "), 60, placeholder=" …")
+    label = label if len(label) <= 40 else label[:39] + "…"
+    return _room(label) + label + more
+
+
+def _lines(name: str, width: int = 11, most: int = 4) -> list[str]:
+    """Break a name into centred lines under a column of a plot."""
+    wide = max(1, sum(map(_is_wide, name))) / max(1, len(name))
+    lines = textwrap.wrap(printable(name).replace(", ", ",\n"), max(2, round(width / (1 + wide))))
+    lines = lines if len(lines) <= most else [*lines[: most - 1], "…"]
+    return [line + _room(line) for line in lines] or [""]
+
+
+def _is_wide(character: str) -> bool:
+    return unicodedata.east_asian_width(character) in "WF"
+
+
+def _room(text: str) -> str:
+    """Spaces that make up for wide characters: the box drawn for a missing glyph is narrower."""
+    return "" if _WIDE_FONTS else "\u00a0" * round(1.26 * sum(map(_is_wide, text)))
+
+
 def figure_svg(figure: Figure) -> bytes:
-    """A figure as SVG, the same from run to run.
+    """Draw a figure as SVG, the same from run to run.
 
     Args:
         figure: to draw.
@@ -193,23 +223,13 @@ def figure_svg(figure: Figure) -> bytes:
         The file's content.
     """
     file = io.BytesIO()
-    with rc_context(STYLE):
+    with rc_context(STYLE), warnings.catch_warnings():
+        # A glyph that is missing here is the browser's to draw.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
-    """Save a figure as NAME.png, of few colours and therefore small, and NAME.svg.
-
-    Args:
-        figure: to save.
-        folder: existing folder to save it in.
-        name: file name without extension.
-    """
-    drawn = io.BytesIO()
-    with rc_context(STYLE):
-        figure.savefig(drawn, dpi=160)
-    with Image.open(drawn) as image:
-        few = image.convert("RGB").quantize(128, dither=Image.Dither.NONE)
-    few.save(folder / f"{name}.png", optimize=True)
+    """Save a figure as NAME.svg in an existing folder."""
     (folder / f"{name}.svg").write_bytes(figure_svg(figure))

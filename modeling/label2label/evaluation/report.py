@@ -11,6 +11,7 @@ from label2label.evaluation.plots import (
     attribute_bars,
     gap_plot,
     group_heat_map,
+    printable,
     reliability_plot,
     save_figure,
 )
@@ -26,10 +27,14 @@ _TITLES = {
     "average_precision": "Average precision",
     "expected_calibration_error": "Expected calibration error",
 }
+_GAP_HEADER = (
+    *("attribute", "worst group", "best group", "gap", "95 % interval"),
+    *("expected under the null", "p"),
+)
 
 
 def write_report(result: Mapping[str, Any], folder: Path) -> Path:
-    """Write README.md and its figures (PNG and SVG) into a folder.
+    """Write README.md and its figures into a folder.
 
     Args:
         result: of an evaluation, as its JSON file holds it.
@@ -47,7 +52,7 @@ def write_report(result: Mapping[str, Any], folder: Path) -> Path:
 
 
 def report_figures(result: Mapping[str, Any]) -> dict[str, Figure]:
-    """The figures that a report links to.
+    """Draw the figures that a report links to.
 
     Args:
         result: of an evaluation, as its JSON file holds it.
@@ -65,19 +70,24 @@ def report_figures(result: Mapping[str, Any]) -> dict[str, Figure]:
     for column, scores in result["groups"].items():
         if not scores["per_group"]:
             continue
-        figures[_figure_name("group", column)] = group_heat_map(scores, column)
+        slug = _slug(column, result)
+        figures[f"group-{slug}"] = group_heat_map(scores, column)
         older = result["minimum_age"]
         if older and older["groups"][column]["per_group"]:
             title = f"{column}, age {older['years']} and over"
-            figures[_figure_name("older", column)] = group_heat_map(older["groups"][column], title)
+            figures[f"older-{slug}"] = group_heat_map(older["groups"][column], title)
         if comparison:
-            figures[_figure_name("gap", column)] = gap_plot(
-                comparison["groups"][column],
-                column,
-                after=result["model"]["name"],
-                before=comparison["model"]["name"],
-            )
+            names = {"after": result["model"]["name"], "before": comparison["model"]["name"]}
+            figures[f"gap-{slug}"] = gap_plot(comparison["groups"][column], column, **names)
     return figures
+
+
+def _slug(column: str, result: Mapping[str, Any]) -> str:
+    """Name a column's figures: by its place where its own name is no file's, or another's too."""
+    slugs = {c: re.sub(r"[^a-z0-9]+", "-", c.lower()).strip("-") for c in result["groups"]}
+    own = slugs[column]
+    unique = own and list(slugs.values()).count(own) == 1
+    return own if unique else f"{1 + list(slugs).index(column)}"
 
 
 def markdown_report(result: Mapping[str, Any]) -> str:
@@ -93,8 +103,8 @@ def markdown_report(result: Mapping[str, Any]) -> str:
     drawn = "people" if bootstrap["unit"] == "identity" else "images"
     split = f", {dataset['split']}" if dataset["split"] else ""
     parts = [
-        plain(f"# {model['name']} on {dataset['name']}{split}"),
-        *_summary(result),
+        "# " + plain(f"{model['name']} on {dataset['name']}{split}"),
+        "\n".join(f"- {plain(point)}" for point in _headlines(result)),
         "## Overall",
         markdown_table(
             ("score", "value", "95 % interval"),
@@ -106,7 +116,7 @@ def markdown_report(result: Mapping[str, Any]) -> str:
         ),
         f"{result['num_images']:,} images, {result['num_labels']:,} known labels; unknown ones do "
         f"not count. Intervals are 95 %, from {bootstrap['resamples']:,} resamples of "
-        f"{bootstrap['num_units']:,} {drawn}. Answering every attribute with its majority scores "
+        f"{bootstrap['num_units']:,} {drawn}. The majority-class baseline has "
         f"{_number(result['majority_accuracy'])}. Accuracy is the mean over images and attributes, "
         "the others are means over attributes; yes is a probability above 0.5.",
     ]
@@ -116,16 +126,16 @@ def markdown_report(result: Mapping[str, Any]) -> str:
         parts += _group_section(column, scores, result)
     parts += [
         "## By attribute",
-        "![Accuracy of every attribute](attributes.png)",
+        "![Accuracy of every attribute](attributes.svg)",
         _attribute_table(result["per_attribute"]),
     ]
-    if result["missing_attributes"]:
-        parts.append(f"Without a known label here: {_names(result['missing_attributes'])}.")
-    if result["unscored_columns"]:
-        parts.append(
-            f"Labels that the model has no attribute for: {_names(result['unscored_columns'])}."
-        )
-    parts += ["## Calibration", "![Reliability curve](reliability.png)"]
+    for title, names in (
+        ("Without a known label here", result["missing_attributes"]),
+        ("Labels that the model has no attribute for", result["unscored_columns"]),
+    ):
+        if names:
+            parts.append(f"{title}: {plain(', '.join(names))}.")
+    parts += ["## Calibration", "![Reliability curve](reliability.svg)"]
     return "\n\n".join(parts) + "\n"
 
 
@@ -145,7 +155,7 @@ def markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join("| " + " | ".join(map(plain, line)) + " |" for line in lines)
 
 
-def _summary(result: Mapping[str, Any]) -> list[str]:
+def _headlines(result: Mapping[str, Any]) -> list[str]:
     points = [
         f"Accuracy {_with_interval(result['accuracy'], result['intervals']['accuracy'])} on "
         f"{result['num_images']:,} images."
@@ -178,25 +188,19 @@ def _summary(result: Mapping[str, Any]) -> list[str]:
                 f"Widest for {widest}: {gaps[widest]['worst_group']} to "
                 f"{gaps[widest]['best_group']}, {_gap(gaps[widest])}."
             )
-    return ["\n".join(f"- {plain(point)}" for point in points)]
+    return points
 
 
 def _attribute_table(per_attribute: Mapping[str, Any]) -> str:
     header = ("attribute", "accuracy", "95 % interval", "balanced", "F1", "AP", "ECE")
+    columns = ("balanced_accuracy", "f1", "average_precision", "expected_calibration_error")
     return markdown_table(
         (*header, "majority", "labels", "present"),
         (
             (
-                name,
-                _number(scores["accuracy"]),
-                _interval(scores["interval"]),
-                _number(scores["balanced_accuracy"]),
-                _number(scores["f1"]),
-                _number(scores["average_precision"]),
-                _number(scores["expected_calibration_error"]),
-                _number(scores["majority_accuracy"]),
-                f"{scores['num_labels']:,}",
-                f"{scores['num_present']:,}",
+                *(name, _number(scores["accuracy"]), _interval(scores["interval"])),
+                *(_number(scores[column]) for column in (*columns, "majority_accuracy")),
+                *(f"{scores['num_labels']:,}", f"{scores['num_present']:,}"),
             )
             for name, scores in per_attribute.items()
             if scores["num_labels"]
@@ -206,44 +210,43 @@ def _attribute_table(per_attribute: Mapping[str, Any]) -> str:
 
 def _comparison_section(result: Mapping[str, Any]) -> list[str]:
     comparison = result["comparison"]
-    before, after = comparison["model"]["name"], result["model"]["name"]
-    rows = [(_TITLES[n], n_scores) for n, n_scores in comparison["overall"].items()]
-    rows += list(comparison["per_attribute"].items())
+    rows = [(_TITLES[n], scores) for n, scores in comparison["overall"].items()]
     parts = [
-        plain(f"## Against {before}"),
-        markdown_table(
-            ("score", before, after, "difference", "95 % interval", "p"),
-            (_comparison_row(title, scores) for title, scores in rows),
-        ),
+        f"## Against {plain(comparison['model']['name'])}",
+        _comparison_table("score", [*rows, *comparison["per_attribute"].items()], result),
         "Attributes are compared by accuracy. Intervals and p are of the paired bootstrap: every "
         "resample draws the same images for both models.",
     ]
-    if comparison["attributes_left_out"]:
-        parts.append(
-            f"Not of both models, and left out: {_names(comparison['attributes_left_out'])}."
-        )
+    if left_out := comparison["attributes_left_out"]:
+        parts.append(f"Not of both models, and left out: {plain(', '.join(left_out))}.")
     return parts
 
 
-def _comparison_row(title: str, scores: Mapping[str, Any]) -> tuple[str, ...]:
-    return (
-        title,
-        _number(scores["other"]),
-        _number(scores["model"]),
-        _signed(scores["difference"]),
-        _signed_interval(scores),
-        _number(scores["p_value"]),
+def _comparison_table(
+    title: str, rows: Iterable[tuple[str, Mapping[str, Any]]], result: Mapping[str, Any]
+) -> str:
+    before, after = result["comparison"]["model"]["name"], result["model"]["name"]
+    return markdown_table(
+        (title, before, after, "difference", "95 % interval", "p"),
+        (
+            (
+                *(name, _number(scores["other"]), _number(scores["model"])),
+                *(_signed(scores["difference"]), _signed_interval(scores)),
+                _number(scores["p_value"]),
+            )
+            for name, scores in rows
+        ),
     )
 
 
 def _group_section(column: str, scores: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
-    older = result["minimum_age"]
+    older, slug = result["minimum_age"], _slug(column, result)
     older_groups = older["groups"][column]["per_group"] if older else {}
     header = [column, "images", "accuracy", "95 % interval"]
     if older:
         header += [f"images from age {older['years']}", "accuracy", "95 % interval"]
     parts = [
-        plain(f"## By {column}"),
+        f"## By {plain(column)}",
         markdown_table(
             header,
             (
@@ -259,36 +262,49 @@ def _group_section(column: str, scores: Mapping[str, Any], result: Mapping[str, 
     if scores["gap"] is None:
         parts.append("Fewer than two groups have 30 images: there is no gap to measure.")
     else:
-        parts.append(
-            plain(f"Gap between {scores['best_group']} and {scores['worst_group']}: ")
-            + f" {_gap(scores)}."
-        )
-        parts.append(
-            "By chance: the gap that groups of these sizes show on average where a model does "
-            "equally well on all of them. p: of Wald's test that it does; of twenty attributes one "
-            "has a p below 0.05 by chance."
-        )
+        pair = f"Gap between {scores['best_group']} and {scores['worst_group']}: {_gap(scores)}."
+        parts += [
+            plain(pair),
+            "Expected under the null: the gap that groups of these sizes show on average where all "
+            "are equally accurate. p: of the Wald test that they are; of twenty attributes one has "
+            "a p below 0.05 by chance.",
+        ]
     if scores["num_unknown"]:
         parts.append(
             f"{scores['num_unknown']:,} images without a known {plain(column)} are left out."
         )
     if result["comparison"] and scores["per_group"]:
-        parts += _group_comparison(column, result)
+        compared = result["comparison"]["groups"][column]
+        rows = [
+            (group + (" (under 30 images)" if s["small"] else ""), s)
+            for group, s in compared["per_group"].items()
+        ]
+        rows += [("gap", compared["gap"])] if compared["gap"] else []
+        parts += [
+            _comparison_table(column, rows, result),
+            f"![Accuracy by {plain(column)}, of both models](gap-{slug}.svg)",
+        ]
     age_adjusted = result["age_adjusted"].get(column)
     if age_adjusted and age_adjusted["overall"]:
         parts += _age_adjusted_section(age_adjusted)
     if scores["per_attribute"]:
+        parts.append(f"![Accuracy by {plain(column)}](group-{slug}.svg)")
+        if older_groups:
+            title = f"Accuracy by {plain(column)}, age {older['years']} and over"
+            parts.append(f"![{title}](older-{slug}.svg)")
+        header = ("demographic parity difference", "equalised odds difference")
         parts += [
-            f"![Accuracy by {plain(column)}]({_figure_name('group', column)}.png)",
-            *(
-                [
-                    f"![Accuracy by {plain(column)}, age {older['years']} and over]"
-                    f"({_figure_name('older', column)}.png)"
-                ]
-                if older_groups
-                else []
+            markdown_table(
+                (*_GAP_HEADER, *header),
+                (
+                    (
+                        *_gap_row(name, s, s["accuracy"]),
+                        _number(s["demographic_parity_difference"]),
+                        _number(s["equalized_odds_difference"]),
+                    )
+                    for name, s in scores["per_attribute"].items()
+                ),
             ),
-            _parity_table(scores["per_attribute"]),
             "Demographic parity: the largest difference between groups in how often the model says "
             "yes. Equalised odds: the larger of the differences in true and in false positive "
             "rates. Rates of fewer than 30 images are not compared.",
@@ -296,81 +312,43 @@ def _group_section(column: str, scores: Mapping[str, Any], result: Mapping[str, 
     return parts
 
 
-def _group_comparison(column: str, result: Mapping[str, Any]) -> list[str]:
-    before, after = result["comparison"]["model"]["name"], result["model"]["name"]
-    scores = result["comparison"]["groups"][column]
-    rows = [
-        (g + (" (under 30 images)" if s["small"] else ""), s)
-        for g, s in scores["per_group"].items()
-    ]
-    if scores["gap"]:
-        rows.append(("gap", scores["gap"]))
-    return [
-        markdown_table(
-            (column, before, after, "difference", "95 % interval", "p"),
-            (_comparison_row(title, s) for title, s in rows),
-        ),
-        f"![Accuracy by {plain(column)}, of both models]({_figure_name('gap', column)}.png)",
-    ]
-
-
-def _parity_table(per_attribute: Mapping[str, Any]) -> str:
-    header = ("attribute", "worst group", "best group", "gap", "95 % interval", "by chance", "p")
-    return markdown_table(
-        (*header, "demographic parity difference", "equalised odds difference"),
-        (
-            (
-                name,
-                _group_accuracy(s, s["worst_group"]),
-                _group_accuracy(s, s["best_group"]),
-                _number(s["gap"]),
-                _interval(s["gap_interval"]),
-                _number(s["gap_by_chance"]),
-                _number(s["p_value"]),
-                _number(s["demographic_parity_difference"]),
-                _number(s["equalized_odds_difference"]),
-            )
-            for name, s in per_attribute.items()
-        ),
-    )
-
-
 def _age_adjusted_section(age_adjusted: Mapping[str, Any]) -> list[str]:
     overall = age_adjusted["overall"]
     every = {"all attributes": overall, **age_adjusted["per_attribute"]}
     left_out = overall["strata_left_out"]
-    counts = {group: s["num_images"] for group, s in overall["per_group"].items()}
     return [
-        "As if every group had the same ages (post-stratified by age band"
+        "As if every group had the same ages (direct standardisation by age band"
         + (f"; too few images in {', '.join(left_out)}" if left_out else "")
         + "):",
         markdown_table(
-            ("attribute", "worst group", "best group", "gap", "95 % interval", "by chance", "p"),
+            _GAP_HEADER,
             (
-                (
-                    name,
-                    f"{s['worst_group']} {_number(s['per_group'][s['worst_group']]['accuracy'])}",
-                    f"{s['best_group']} {_number(s['per_group'][s['best_group']]['accuracy'])}",
-                    _number(s["gap"]),
-                    _interval(s["gap_interval"]),
-                    _number(s["gap_by_chance"]),
-                    _number(s["p_value"]),
-                )
+                _gap_row(name, s, {g: of["accuracy"] for g, of in s["per_group"].items()})
                 for name, s in every.items()
             ),
         ),
         markdown_table(
             ("images by age", *overall["strata"]),
             (
-                (group, *(f"{by_band[band]:,}" for band in overall["strata"]))
-                for group, by_band in counts.items()
+                (group, *(f"{s['num_images'][band]:,}" for band in overall["strata"]))
+                for group, s in overall["per_group"].items()
             ),
         ),
     ]
 
 
-def _figure_name(kind: str, column: str) -> str:
-    return f"{kind}-" + re.sub(r"\W+", "-", column).strip("-").lower()
+def _gap_row(
+    name: str, scores: Mapping[str, Any], accuracy: Mapping[str, float | None]
+) -> tuple[str, ...]:
+    extremes = (scores["worst_group"], scores["best_group"])
+    return (
+        name,
+        *("–" if group is None else f"{group} {_number(accuracy[group])}" for group in extremes),
+        _number(scores["gap"]),
+        _interval(scores["gap_interval"]),
+        _number(scores["expected_gap_under_null"]),
+        _number(scores["p_value"]),
+    )
 
 
 def _counted(scores: Mapping[str, Any] | None) -> tuple[str, str, str]:
@@ -379,18 +357,14 @@ def _counted(scores: Mapping[str, Any] | None) -> tuple[str, str, str]:
     return (f"{scores['num_images']:,}", _number(scores["accuracy"]), _interval(scores["interval"]))
 
 
-def _group_accuracy(scores: Mapping[str, Any], group: str | None) -> str:
-    return "–" if group is None else f"{group} {_number(scores['accuracy'][group])}"
-
-
 def _with_interval(value: float | None, ends: list[float | None] | None) -> str:
     return f"{_number(value)} {_interval(ends)}"
 
 
 def _gap(scores: Mapping[str, Any]) -> str:
     gap = _with_interval(scores["gap"], scores["gap_interval"])
-    chance, p_value = _number(scores["gap_by_chance"]), _number(scores["p_value"])
-    return f"{gap} ({chance} by chance; p of no difference {p_value})"
+    expected, p_value = _number(scores["expected_gap_under_null"]), _number(scores["p_value"])
+    return f"{gap} (expected under the null {expected}; p of no difference {p_value})"
 
 
 def _signed_interval(scores: Mapping[str, Any]) -> str:
@@ -412,14 +386,8 @@ def _interval(ends: list[float | None] | None) -> str:
     return f"[{ends[0]:.4f}, {ends[1]:.4f}]"
 
 
-def _names(names: Iterable[str]) -> str:
-    return ", ".join(map(plain, names))
-
-
 def plain(text: str) -> str:
-    """Text of a user's file, none of whose characters is Markdown's or HTML's, on one line."""
-    return re.sub(
-        r"[\\`*{}|<>&]|(?<=\])\(",
-        lambda match: f"&#{ord(match.group())};",
-        " ".join(text.split()),
-    )
+    """Write a user's text on one line so that no character of it is Markdown, HTML or math."""
+    # Underscores within a word are none; brackets alone are none, and intervals have them.
+    special = r"[\\`*{}|<>&$#~^]|(?<![^\W_])_|_(?![^\W_])|(?<=\])[(\[:]"
+    return re.sub(special, lambda match: f"&#{ord(match.group())};", printable(text))

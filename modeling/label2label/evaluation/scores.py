@@ -1,7 +1,7 @@
-"""Everything that an evaluation says about predictions, as one JSON-ready dictionary."""
+"""Everything that an evaluation says about predictions, as JSON-ready dictionaries."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,13 +9,27 @@ import numpy as np
 
 from label2label.data.vocabulary import IGNORE_INDEX
 from label2label.errors import UserError
-from label2label.evaluation.bootstrap import (
+from label2label.evaluation.groups import (
+    MINIMUM_IMAGES,
+    accuracy_by_cell,
+    extremes,
+    group_scores,
+    images_by_cell,
+    in_order,
+    members,
+    shared_age_bands,
+    standardised_scores,
+    with_intersection,
+)
+from label2label.evaluation.intervals import (
     LEVEL,
+    bootstrap_draws,
     bootstrap_intervals,
     clusters_of,
+    interval_of,
+    p_values,
     paired_comparison,
 )
-from label2label.evaluation.groups import group_scores, intersection
 from label2label.evaluation.metrics import (
     PER_ATTRIBUTE,
     FloatArray,
@@ -26,7 +40,6 @@ from label2label.evaluation.metrics import (
     overall_scores,
     reliability_curve,
 )
-from label2label.evaluation.stratification import post_stratified_scores, shared_age_bands
 
 MINIMUM_AGE = 15
 _OF_MINIMUM_AGE = (
@@ -41,8 +54,8 @@ class Predictions:
 
     Args:
         names: of the attributes, in the order of the arrays' columns.
-        probabilities: (images, attributes), 0 to 1: the model's prediction (IC-MLM's `logits`).
-        labels: (images, attributes), 1 present, 0 absent, -100 unknown and not counted.
+        probabilities: (images, attributes), the model's prediction (IC-MLM's `logits`).
+        labels: (images, attributes).
         query_probabilities: (images, attributes), the Attribute Query Network's (`query_logits`),
             or None for a model without one.
         identities: one person an image, None where unknown; or None where no image tells.
@@ -76,7 +89,10 @@ class Predictions:
                 )
             # So written that NaN is refused too.
             if array is not None and title != "labels" and not ((array >= 0) & (array <= 1)).all():
-                raise UserError(f"the {title} hold numbers that are no probabilities in 0..1")
+                raise UserError(
+                    f"the {title} hold numbers that are no probabilities in 0..1: are the model's "
+                    "weights damaged?"
+                )
         if not np.isin(self.labels, (0, 1, IGNORE_INDEX)).all():
             raise UserError(f"labels must be 1, 0, or {IGNORE_INDEX} where unknown")
         columns = {"identities": self.identities, "ages": self.ages, **self.groups}
@@ -84,15 +100,13 @@ class Predictions:
             if column is not None and len(column) != shape[0]:
                 raise UserError(f"{title}: {len(column)} values for {shape[0]} images")
 
+    @property
+    def clusters(self) -> IntArray:
+        """(images,) who is on each image, as `clusters_of` numbers them."""
+        return clusters_of(self.identities or [None] * len(self.labels))
+
     def select(self, images: Sequence[int]) -> "Predictions":
-        """The same of some of the images.
-
-        Args:
-            images: their indices.
-
-        Returns:
-            Predictions of them alone.
-        """
+        """Take some of the images, by their indices."""
 
         def pick(column: Sequence[Any] | None) -> list[Any] | None:
             return None if column is None else [column[i] for i in images]
@@ -145,35 +159,70 @@ def score_predictions(
 
 def _scores(predictions: Predictions, resamples: int) -> dict[str, Any]:
     probabilities, labels = predictions.probabilities, predictions.labels
-    identities = predictions.identities or [None] * len(labels)
-    clusters = clusters_of(identities)
-    intervals = _headline_intervals(predictions, clusters, resamples)
-    attribute_intervals = intervals.pop("per_attribute")
-    result: dict[str, Any] = {
+    query, clusters = predictions.query_probabilities, predictions.clusters
+
+    def statistics(weights: FloatArray) -> dict[str, FloatArray]:
+        scores = overall_scores(probabilities, labels, weights)
+        if query is not None:
+            scores["query_accuracy"] = mean_accuracy(query, labels, weights)
+        return scores | {"each": accuracy_per_attribute(probabilities, labels, weights)}
+
+    intervals = bootstrap_intervals(statistics, clusters, resamples)
+    intervals = {name: np.clip(ends, 0, 1) for name, ends in intervals.items()}
+    attribute_intervals = intervals.pop("each")
+    people = any(identity is not None for identity in predictions.identities or ())
+    compared = (query is not None) and paired_comparison(
+        probabilities, query, labels, clusters, resamples
+    )
+    return {
         **overall_scores(probabilities, labels),
-        "query_accuracy": None,
-        "over_queries": None,
+        "query_accuracy": None if query is None else mean_accuracy(query, labels),
+        "over_queries": compared or None,
         "majority_accuracy": majority_accuracy(labels),
         "intervals": intervals,
         "bootstrap": {
             "level": LEVEL,
             "resamples": resamples,
-            "unit": "image" if all(i is None for i in identities) else "identity",
+            "unit": "identity" if people else "image",
             "num_units": int(clusters.max()) + 1,
         },
         "num_images": len(labels),
         "num_labels": int((labels != IGNORE_INDEX).sum()),
         "per_attribute": _per_attribute(predictions, attribute_intervals),
-        "groups": _by_group(predictions, clusters, resamples),
-        "age_adjusted": _age_adjusted(predictions, clusters, resamples),
+        "groups": {
+            column: group_scores(
+                probabilities, labels, groups, predictions.names, clusters, resamples
+            )
+            for column, groups in with_intersection(predictions.groups).items()
+        },
+        "age_adjusted": {
+            column: standardised_scores(
+                *(probabilities, labels, groups),
+                *(shared_age_bands(predictions.ages, groups), predictions.names),
+                *(clusters, resamples),
+            )
+            for column, groups in predictions.groups.items()
+            if predictions.ages is not None and column != "age"
+        },
         "reliability": reliability_curve(probabilities, labels),
     }
+
+
+def _per_attribute(predictions: Predictions, intervals: FloatArray) -> dict[str, Any]:
+    probabilities, labels = predictions.probabilities, predictions.labels
+    scores = {name: metric(probabilities, labels) for name, metric in PER_ATTRIBUTE.items()}
     if predictions.query_probabilities is not None:
-        result["query_accuracy"] = mean_accuracy(predictions.query_probabilities, labels)
-        result["over_queries"] = paired_comparison(
-            probabilities, predictions.query_probabilities, labels, clusters, resamples
-        )
-    return result
+        scores["query_accuracy"] = accuracy_per_attribute(predictions.query_probabilities, labels)
+    return {
+        name: {score: values[a] for score, values in scores.items()}
+        | {
+            "interval": intervals[:, a],
+            "majority_accuracy": majority_accuracy(labels[:, [a]]),
+            "num_labels": int((labels[:, a] != IGNORE_INDEX).sum()),
+            "num_present": int((labels[:, a] == 1).sum()),
+        }
+        for a, name in enumerate(predictions.names)
+    }
 
 
 def jsonable(value: Any) -> Any:
@@ -196,92 +245,150 @@ def jsonable(value: Any) -> Any:
     return value
 
 
-def _headline_intervals(
-    predictions: Predictions, clusters: IntArray, resamples: int
+def compare_predictions(
+    model: Predictions, other: Predictions, resamples: int = 1000
 ) -> dict[str, Any]:
-    labels, query = predictions.labels, predictions.query_probabilities
+    """Compare two models (model minus other) with 95 % intervals, by the paired bootstrap.
 
-    def statistics(weights: FloatArray) -> dict[str, FloatArray]:
-        scores = overall_scores(predictions.probabilities, labels, weights)
-        if query is not None:
-            scores["query_accuracy"] = mean_accuracy(query, labels, weights)
-        per_attribute = accuracy_per_attribute(predictions.probabilities, labels, weights)
-        return scores | {"per_attribute": per_attribute}
-
-    intervals = bootstrap_intervals(statistics, clusters, resamples)
-    return {name: np.clip(ends, 0, 1) for name, ends in intervals.items()}
-
-
-def _per_attribute(predictions: Predictions, intervals: FloatArray) -> dict[str, Any]:
-    probabilities, labels = predictions.probabilities, predictions.labels
-    scores = {name: metric(probabilities, labels) for name, metric in PER_ATTRIBUTE.items()}
-    if predictions.query_probabilities is not None:
-        scores["query_accuracy"] = accuracy_per_attribute(predictions.query_probabilities, labels)
-    return {
-        name: {score: values[a] for score, values in scores.items()}
-        | {
-            "interval": intervals[:, a],
-            "majority_accuracy": majority_accuracy(labels[:, [a]]),
-            "num_labels": int((labels[:, a] != IGNORE_INDEX).sum()),
-            "num_present": int((labels[:, a] == 1).sum()),
-        }
-        for a, name in enumerate(predictions.names)
-    }
-
-
-def with_intersection(groups: Mapping[str, Sequence[str | None]]) -> dict[str, Any]:
-    """Group columns, and all of them crossed where there are two or more.
+    Every resample draws the same people for both models. Only attributes that both have are
+    compared.
 
     Args:
-        groups: column name to one group an image.
+        model: predictions of the first model.
+        other: predictions of the second, on the same images in the same order.
+        resamples: of the bootstrap.
 
     Returns:
-        The same, and "a x b" for columns a and b.
+        A dictionary for JSON. `overall`: score to its comparison; `per_attribute`: attribute to
+        that of its accuracy; `groups`: column to `per_group`, `per_attribute` (attribute to group)
+        and `gap`; `attributes_left_out`. A comparison holds `model`, `other`, `difference`, its
+        `interval` and `p_value` (as `interval_of` and `p_values` give them), None where undefined,
+        and by group `num_images` with a known label and `small` (under 30).
+
+    Raises:
+        UserError: if the predictions are not of the same labelled images, or share no attribute of
+            which a label is known.
     """
-    columns = dict(groups)
-    if len(columns) > 1:
-        columns[" x ".join(columns)] = intersection(list(columns.values()))
-    return columns
-
-
-def _by_group(predictions: Predictions, clusters: IntArray, resamples: int) -> dict[str, Any]:
-    return {
-        column: group_scores(
-            predictions.probabilities,
-            predictions.labels,
-            groups,
-            predictions.names,
-            clusters,
-            resamples,
+    names = [name for name in model.names if name in other.names]
+    if not names:
+        raise UserError("the two models share no attribute: there is nothing to compare")
+    left_out = [name for name in (*model.names, *other.names) if name not in names]
+    columns, others = ([list(p.names).index(name) for name in names] for p in (model, other))
+    labels, other_labels = model.labels[:, columns], other.labels[:, others]
+    if labels.shape != other_labels.shape or (labels != other_labels).any():
+        raise UserError(
+            f"predictions of {len(labels)} and {len(other_labels)} images cannot be paired: they "
+            "must be of the same images, in the same order, with the same labels"
         )
-        for column, groups in with_intersection(predictions.groups).items()
+    if (labels == IGNORE_INDEX).all():
+        raise UserError(
+            f"no attribute that the two models share has a known label ({', '.join(names)}): there "
+            "is nothing to compare"
+        )
+    first, second = model.probabilities[:, columns], other.probabilities[:, others]
+    clusters = model.clusters
+
+    def scored(probabilities: FloatArray) -> Callable[[FloatArray], dict[str, FloatArray]]:
+        return lambda weights: (
+            overall_scores(probabilities, labels, weights)
+            | {"each": accuracy_per_attribute(probabilities, labels, weights)}
+        )
+
+    compared = _paired(scored(first), scored(second), clusters, resamples)
+    each = compared.pop("each")
+    return jsonable(
+        {
+            "overall": {name: _entry(values) for name, values in compared.items()},
+            "per_attribute": {
+                name: _entry(each, a)
+                for a, name in enumerate(names)
+                if (labels[:, a] != IGNORE_INDEX).any()
+            },
+            "groups": {
+                column: _compare_groups(first, second, labels, groups, names, clusters, resamples)
+                for column, groups in with_intersection(model.groups).items()
+            },
+            "attributes_left_out": left_out,
+        }
+    )
+
+
+def _compare_groups(
+    first: FloatArray,
+    second: FloatArray,
+    labels: IntArray,
+    groups: Sequence[str | None],
+    names: Sequence[str],
+    clusters: IntArray,
+    resamples: int,
+) -> dict[str, Any]:
+    known = np.array([g is not None for g in groups], dtype=bool)
+    if not known.any():
+        return {"per_group": {}, "per_attribute": {}, "gap": None}
+    column = np.array(groups, dtype=object)[known]
+    first, second, labels = first[known], second[known], labels[known]
+    clusters = np.unique(clusters[known], return_inverse=True)[1]
+    values = in_order(column)
+    cells = members(column, values)
+    images = images_by_cell(labels, cells)
+
+    def scored(probabilities: FloatArray) -> Callable[[FloatArray], dict[str, FloatArray]]:
+        # Each model's own worst and best group, as in its own gap.
+        pair = extremes(accuracy_by_cell(probabilities, labels, cells)[:, 0], images[:, 0])
+
+        def scores(weights: FloatArray) -> dict[str, FloatArray]:
+            accuracy = accuracy_by_cell(probabilities, labels, cells, weights)
+            overall = accuracy[..., 0]
+            gap = {} if pair is None else {"gap": overall[..., pair[1]] - overall[..., pair[0]]}
+            return {"accuracy": accuracy, **gap}
+
+        return scores
+
+    compared = _paired(scored(first), scored(second), clusters, resamples)
+
+    def entry(g: int, a: int) -> dict[str, Any]:
+        size = int(images[g, a])
+        small = size < MINIMUM_IMAGES
+        return _entry(compared["accuracy"], g, a) | {"num_images": size, "small": small}
+
+    return {
+        "per_group": {value: entry(g, 0) for g, value in enumerate(values)},
+        "per_attribute": {
+            name: {value: entry(g, a) for g, value in enumerate(values) if images[g, a]}
+            for a, name in enumerate(names, start=1)
+            if images[:, a].any()
+        },
+        "gap": _entry(compared["gap"]) if "gap" in compared else None,
     }
 
 
-def _age_adjusted(predictions: Predictions, clusters: IntArray, resamples: int) -> dict[str, Any]:
-    if predictions.ages is None:
-        return {}
-    adjusted = {}
-    for column, groups in predictions.groups.items():
-        if column == "age":
-            continue
-        bands = shared_age_bands(predictions.ages, groups)
-        attributes = {
-            name: post_stratified_scores(
-                predictions.probabilities[:, [a]],
-                predictions.labels[:, [a]],
-                groups,
-                bands,
-                clusters,
-                resamples,
-            )
-            for a, name in enumerate(predictions.names)
+def _paired(
+    first: Callable[[FloatArray], dict[str, FloatArray]],
+    second: Callable[[FloatArray], dict[str, FloatArray]],
+    clusters: IntArray,
+    resamples: int,
+) -> dict[str, dict[str, FloatArray]]:
+    def differences(weights: FloatArray) -> dict[str, FloatArray]:
+        mine, others = first(weights), second(weights)
+        return {name: mine[name] - others[name] for name in mine}
+
+    once = np.ones((1, len(clusters)))
+    mine, others = first(once), second(once)
+    estimates = {name: mine[name][0] - others[name][0] for name in mine}
+    return {
+        name: {
+            "model": mine[name][0],
+            "other": others[name][0],
+            "difference": estimates[name],
+            "interval": interval_of(draws, estimates[name]),
+            "p_value": p_values(draws, estimates[name]),
         }
-        overall = post_stratified_scores(
-            predictions.probabilities, predictions.labels, groups, bands, clusters, resamples
-        )
-        adjusted[column] = {
-            "overall": overall,
-            "per_attribute": {name: scores for name, scores in attributes.items() if scores},
-        }
-    return adjusted
+        for name, draws in bootstrap_draws(differences, clusters, resamples).items()
+    }
+
+
+def _entry(compared: Mapping[str, Any], *index: int) -> dict[str, Any]:
+    ends = (slice(None), *index)
+    return {
+        name: values[ends if name == "interval" else index] for name, values in compared.items()
+    }
