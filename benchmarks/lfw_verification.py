@@ -20,9 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from label2label.data.preparation.crops import choose_face
 from label2label.errors import UserError
-from label2label.faces.alignment import align_face
+from label2label.faces.alignment import align_face, choose_face
 from label2label.faces.detection import Face, FaceDetector
 from label2label.files import write_whole
 from label2label.models import Label2LabelImageProcessor

@@ -1,44 +1,54 @@
-"""CelebA, from its official files: img_align_celeba (zip or folder) and three text files.
+"""CelebA, as its publishers, torchvision or Kaggle lay it out; aligned images or original photos.
 
     python datasets_scripts/celeba.py --source CELEBA --output data/celeba
 
-`list_attr_celeba.txt`, `identity_CelebA.txt` and `list_eval_partition.txt` name the same images in
-the same order and are read side by side, line by line, so that memory does not grow with the
-number of images. The images are stored as they are, byte for byte.
+CELEBA is any folder or archive that holds, at any depth and also in archives of their own:
+`img_align_celeba` (with `--original`, `img_celeba`), `list_attr_celeba`, `list_eval_partition` and
+`identity_CelebA`, each as .txt or .csv. Kaggle's copy has no identities: the people are then
+unknown, and that no person is in two splits rests on the official partition alone. Of an original
+photo with several faces the one in the box of `list_bbox_celeba` is taken, else the one nearest to
+the middle. The publishers' `img_celeba.7z.001` and following must be unpacked by 7z first.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 
-from label2label.data.preparation.cards import DatasetDescription
-from label2label.data.preparation.program import dataset_parser, prepare, run_program
-from label2label.data.preparation.sources import RawImages, ReadImage, open_images
-from label2label.data.preparation.text import open_text
 from label2label.data.schema import GENDERS, SPLITS, Sample
 from label2label.data.vocabulary import get_vocabulary
 from label2label.errors import UserError
+from preparation.card import DatasetDescription
+from preparation.framing import Box, ReadImage
+from preparation.program import dataset_parser, prepare, run_program
+from preparation.sources import Download, Images
 
-ATTRIBUTES = "list_attr_celeba.txt"
-IDENTITIES = "identity_CelebA.txt"
-PARTITION = "list_eval_partition.txt"
+ATTRIBUTES = "list_attr_celeba"
+IDENTITIES = "identity_CelebA"
+PARTITION = "list_eval_partition"
+BOXES = "list_bbox_celeba"
+
+NO_IDENTITIES = (
+    "The source holds no identities, so that of no two images it is known whether they show one "
+    "person; the official partition is by person."
+)
 
 DESCRIPTION = DatasetDescription(
     title="CelebA",
     summary="Faces of celebrities with 40 attributes, in the dataset schema of label2label.",
     origin=(
         "CelebFaces Attributes (Liu et al., Deep Learning Face Attributes in the Wild, ICCV 2015), "
-        "<https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html>: the aligned images, with the "
-        "official attribute, identity and partition files."
+        "<https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html>: the {images}, with the official "
+        "attribute and partition files."
     ),
     terms=(
         "CelebA agreement: non-commercial research only; the images may not be redistributed, "
         "sold or published."
     ),
     process=(
-        "The JPEG files are stored byte for byte. Labels of 1 became true and of -1 false; "
-        "`gender` is the attribute `Male`. Splits are those of the partition file."
+        "{framing} Labels of 1 became true and of -1 false; `gender` is the attribute `Male`. "
+        "Splits are those of the partition file."
     ),
     biases=(
         "The people are celebrities: mostly young, light-skinned, made up and photographed by "
@@ -54,133 +64,118 @@ DESCRIPTION = DatasetDescription(
 )
 
 
-def read_lines(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Read a text file of CelebA's, one line at a time.
-
-    Args:
-        path: The file.
-
-    Yields:
-        `FILE, line N` for error messages, and the words of the line; blank lines are left out.
-
-    Raises:
-        UserError: If the file is missing or is not text.
-    """
-    with open_text(path) as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield f"{path}, line {number}", line.split()
+def read_words(download: Download, stem: str) -> Iterator[tuple[str, list[str]]]:
+    """Read one of CelebA's text files, or Kaggle's CSV file in its place."""
+    for where, line in download.lines(f"{stem}.txt", f"{stem}.csv"):
+        yield where, line.split("," if "," in line else None)
 
 
-def read_samples(source: Path, images: RawImages) -> Iterator[Sample]:
-    """Read and check CelebA's annotations.
+def read_values(download: Download, stem: str) -> dict[str, tuple[str, str]]:
+    """Read a file of one value an image."""
+    values = {}
+    for where, words in read_words(download, stem):
+        if len(words) != 2:
+            raise UserError(f"{where}: expected an image and one value")
+        if words[0] != "image_id":  # the header of Kaggle's files
+            values[words[0]] = (where, words[1])
+    return values
 
-    Args:
-        source: Folder of the official files.
-        images: The images that the annotations must name.
 
-    Yields:
-        One sample per image, in the files' order.
+def read_header(lines: Iterator[tuple[str, list[str]]]) -> tuple[int | None, list[str]]:
+    """Read the first lines of the attribute file."""
+    declared = None
+    where, words = next(lines, (ATTRIBUTES, []))
+    if len(words) == 1 and words[0].isdecimal():
+        declared = int(words[0])
+        where, words = next(lines, (where, []))
+    names = words[1:] if words[:1] == ["image_id"] else words
+    if sorted(names) != sorted(get_vocabulary("celeba-40").attributes):
+        raise UserError(f"{where}: expected the number of images, then CelebA's 40 attribute names")
+    return declared, names
 
-    Raises:
-        UserError: If the files disagree, a value is out of range, an image is missing, or a person
-            is in two splits; the message names the file and the line.
-    """
-    attribute_lines = read_lines(source / ATTRIBUTES)
-    declared, names = read_header(attribute_lines, source / ATTRIBUTES)
-    lines = zip_lines(
-        attribute_lines, read_lines(source / IDENTITIES), read_lines(source / PARTITION)
-    )
-    split_of_identity: dict[str, str] = {}
+
+def read_samples(
+    download: Download,
+    images: Images,
+    identities: dict[str, tuple[str, str]] | None,
+    partition: dict[str, tuple[str, str]],
+) -> Iterator[Sample]:
+    """Read and check CelebA's annotations."""
+    lines = read_words(download, ATTRIBUTES)
+    declared, names = read_header(lines)
     number = 0
-    for (where, attribute_words), (where_id, id_words), (where_split, split_words) in lines:
+    for where, (name, *values) in lines:
         number += 1
-        name, values = attribute_words[0], attribute_words[1:]
-        for other, words in ((where_id, id_words), (where_split, split_words)):
-            if len(words) != 2 or words[0] != name:
-                raise UserError(f"{other}: expected {name} (as in {where}) and one value")
         if len(values) != len(names) or not {"1", "-1"}.issuperset(values):
             raise UserError(f"{where}: expected {len(names)} values of 1 or -1 after the name")
-        if split_words[1] not in ("0", "1", "2"):
-            raise UserError(f"{where_split}: the partition must be 0, 1 or 2")
+        for other, file in ((partition, PARTITION), (identities, IDENTITIES)):
+            if other is not None and name not in other:
+                raise UserError(f"{where}: {name} has no line in {file}")
+        split_where, split = partition[name]
+        if split not in ("0", "1", "2"):
+            raise UserError(f"{split_where}: the partition must be 0, 1 or 2")
         if name not in images:
-            raise UserError(f"{where}: the image {name} is missing from {images.path}")
-        split, identity = SPLITS[int(split_words[1])], id_words[1]
-        if split_of_identity.setdefault(identity, split) != split:
-            raise UserError(f"{where_split}: person {identity} is already in another split")
+            raise UserError(f"{where}: the image {name} is missing from {images.where}")
         attributes = {name: value == "1" for name, value in zip(names, values, strict=True)}
         yield Sample(
             key=name,
-            split=split,
+            split=SPLITS[int(split)],
             attributes=attributes,
-            identity=identity,
+            identity=identities[name][1] if identities else None,
             source="celeba",
             gender=GENDERS[attributes["Male"]],
         )
-    if number != declared:
+    if number != (len(partition) if declared is None else declared):
         raise UserError(
-            f"{source / ATTRIBUTES}, line 1: it says {declared} images, but {number} follow"
+            f"{ATTRIBUTES} holds {number} images, but should hold {declared or len(partition)}"
         )
 
 
-def read_header(lines: Iterator[tuple[str, list[str]]], path: Path) -> tuple[int, list[str]]:
-    """Read the first two lines of the attribute file.
-
-    Args:
-        lines: Its lines.
-        path: The file, for error messages.
-
-    Returns:
-        The number of images that it declares, and the attribute names.
-
-    Raises:
-        UserError: If they are not a count and CelebA's 40 attribute names.
-    """
-    where, count = next(lines, (f"{path}, line 1", []))
-    if len(count) != 1 or not count[0].isdecimal():
-        raise UserError(f"{where}: expected the number of images")
-    where, names = next(lines, (f"{path}, line 2", []))
-    if set(names) != set(get_vocabulary("celeba-40").attributes) or len(names) != 40:
-        raise UserError(f"{where}: expected CelebA's 40 attribute names")
-    return int(count[0]), names
-
-
-def zip_lines(
-    *files: Iterator[tuple[str, list[str]]],
-) -> Iterator[tuple[tuple[str, list[str]], ...]]:
-    """Read several files side by side.
-
-    Args:
-        files: Lines of each.
-
-    Yields:
-        One line of each.
-
-    Raises:
-        UserError: If one file ends before another.
-    """
-    while True:
-        lines = [next(file, None) for file in files]
-        present = [line for line in lines if line is not None]
-        if len(present) < len(lines):
-            if present:
-                raise UserError(
-                    f"{present[0][0]}: {present[0][1][0]} has no line in another of {ATTRIBUTES}, "
-                    f"{IDENTITIES} and {PARTITION}, which must list the same images"
-                )
-            return
-        yield tuple(present)
+def read_boxes(download: Download) -> dict[str, Box]:
+    """Read the boxes of the labelled faces in the original photos."""
+    if download.find_text(f"{BOXES}.txt", f"{BOXES}.csv") is None:
+        return {}
+    boxes = {}
+    for where, words in read_words(download, BOXES):
+        if len(words) == 5 and all(word.isdecimal() for word in words[1:]):
+            x, y, width, height = map(int, words[1:])
+            if width and height:
+                boxes[words[0]] = (float(x), float(y), float(x + width), float(y + height))
+        elif boxes:
+            raise UserError(f"{where}: expected an image, left, top, width and height")
+    return boxes
 
 
 def main() -> None:
     """Prepare CelebA as the command line says."""
-    arguments = dataset_parser(__doc__, source="folder of the official files").parse_args()
-    images = open_images(arguments.source, "img_align_celeba")
-    attributes = arguments.source / ATTRIBUTES
-    total, _ = read_header(read_lines(attributes), attributes)
-    samples = read_samples(arguments.source, images)
-    vocabulary = get_vocabulary("celeba-40")
-    prepare(arguments, samples, ReadImage(images), vocabulary, DESCRIPTION, total=total)
+    parser = dataset_parser(__doc__, source="folder or archive of CelebA's files")
+    parser.add_argument(
+        "--original", action="store_true", help="the original photos, img_celeba, not the aligned"
+    )
+    arguments = parser.parse_args()
+    download = Download(arguments.source)
+    images = download.images("img_celeba" if arguments.original else "img_align_celeba")
+    partition = read_values(download, PARTITION)
+    identities = None
+    if download.find_text(f"{IDENTITIES}.txt", f"{IDENTITIES}.csv"):
+        identities = read_values(download, IDENTITIES)
+    else:
+        print(NO_IDENTITIES, file=sys.stderr)
+    kind = "original photos" if arguments.original else "aligned images"
+    description = replace(
+        DESCRIPTION,
+        origin=DESCRIPTION.origin.replace("{images}", kind),
+        process=DESCRIPTION.process + ("" if identities else f" {NO_IDENTITIES}"),
+    )
+    boxes = read_boxes(download) if arguments.original else {}
+    prepare(
+        arguments,
+        read_samples(download, images, identities, partition),
+        ReadImage(images, arguments.align, boxes),
+        get_vocabulary("celeba-40"),
+        description,
+        total=len(partition),
+    )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 Images lie at `{High|Middle|Low}_Resolution/{ID}/{S}/{L}/{E}/{C}.jpg`. They are kept in two steps:
 by the codes in their path (a frontal camera, a bright light), then, with --reference, by the
-measured brightness and left-right balance of the face crop, which must lie where 95 % of the
+measured brightness and left-right balance of the framed face, which must lie where 95 % of the
 reference dataset's do.
 
 The meaning of the codes, below, comes from public users of the set and was not checked against the
@@ -15,43 +15,33 @@ set itself. `--codes FILE.yaml` overrides any entry:
       E02: {Smiling: true}
 
 Attributes that the path does not tell are null unless `--labels FILE.csv` tells them: a column `id`
-(a person) or `image` (a path below the resolution's folder), then columns named like attributes,
-with 1, 0 or nothing for unknown; `gender` (Male, Female) and `age` are read too.
+(a person) or `image` (a path below the resolution's folder), then columns named like attributes.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import re
-import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from label2label.data.preparation.cards import DatasetDescription
-from label2label.data.preparation.counts import rows_per_split
-from label2label.data.preparation.crops import MAX_CROP_PIXELS, choose_face, crop_face
-from label2label.data.preparation.images import BadImageError, decode_image, encode_image
-from label2label.data.preparation.kface_codes import Codes, read_codes
-from label2label.data.preparation.lighting import LightingRange, measure_reference
-from label2label.data.preparation.program import dataset_parser, prepare, run_program
-from label2label.data.preparation.splits import split_by_hash
-from label2label.data.preparation.user_labels import read_labels
-from label2label.data.preparation.writing import count_skipped
+import yaml
 from label2label.data.schema import Sample
-from label2label.data.vocabulary import derive_row, get_vocabulary
+from label2label.data.vocabulary import get_vocabulary
 from label2label.errors import UserError
-from label2label.faces.detection import FaceDetector
+from preparation.card import DatasetDescription
+from preparation.framing import ReadImage, decode_image
+from preparation.program import dataset_parser, prepare, run_program, split_by_hash
+from preparation.sources import BadImageError, Download, Images
+from preparation.stored import read_stored_image, read_stored_samples
 
-ANNOTATED = ("S001", "L1")
-"""Accessory and light of the folders that hold a text file of boxes per image."""
-FACE_LINE = 8
+CENTRAL_SHARE = 0.95
+"""Share of the reference's images that lie inside the range, as many left out on either side."""
 
+MAX_REFERENCE_IMAGES = 2000
 
 DESCRIPTION = DatasetDescription(
     title="K-FACE",
@@ -65,12 +55,10 @@ DESCRIPTION = DatasetDescription(
         "to others or taken abroad without permission."
     ),
     process=(
-        "Images were kept by camera ({cameras}) and light ({lights}) codes{lighting}. Faces were "
-        "cropped to a square that frames them as CelebA does, by the set's own boxes or else by a "
-        "face detector, at no more than {pixels} pixels, JPEG quality 95. Eyeglasses, hat and "
-        "smile follow from the path's codes, whose meaning comes from public users of the set and "
-        "was not checked against it; other attributes are null{labels}. Splits are 70 % train, "
-        "10 % validation and 20 % test of the people, by a hash of their number."
+        "Images were kept by camera ({cameras}) and light ({lights}) codes{lighting}. {framing} "
+        "Eyeglasses, hat and smile follow from the path's codes, whose meaning comes from public "
+        "users of the set and was not checked against it; other attributes are null. Splits are "
+        "70 % train, 10 % validation and 20 % test of the people, by a hash of their number."
     ),
     biases=(
         "Adults from Korea in one studio: few hair colours, styles and backgrounds, the same "
@@ -83,210 +71,182 @@ DESCRIPTION = DatasetDescription(
 )
 
 
+Labels = Mapping[str, bool | None]
+
+
+@dataclass(frozen=True)
+class Codes:
+    """What the codes of a path mean, and which are kept."""
+
+    cameras: tuple[str, ...] = ("C7",)
+    lights: tuple[str, ...] = ("L1", "L2", "L3")
+    accessories: Mapping[str, Labels] = field(
+        default_factory=lambda: {
+            "S001": {"Eyeglasses": False, "Wearing_Hat": False},
+            "S002": {"Eyeglasses": True, "Wearing_Hat": False},
+            "S003": {"Eyeglasses": True, "Wearing_Hat": False},
+            "S004": {"Eyeglasses": True, "Wearing_Hat": False},
+            "S005": {"Eyeglasses": False, "Wearing_Hat": True},
+            "S006": {"Eyeglasses": True, "Wearing_Hat": True},
+        }
+    )
+    expressions: Mapping[str, Labels] = field(
+        default_factory=lambda: {
+            "E01": {"Smiling": False},
+            "E02": {"Smiling": True},
+            "E03": {"Smiling": False},
+        }
+    )
+
+
+def read_codes(path: Path | None) -> Codes:
+    """Read the user's changes to the code table."""
+    if path is None:
+        return Codes()
+    table: dict[str, Any] = asdict(Codes())
+    try:
+        changes = yaml.safe_load(path.read_text(encoding="utf-8-sig")) or {}
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(changes, dict) or not set(changes) <= set(Codes.__dataclass_fields__):
+        raise UserError(f"{path}: the keys must be among {', '.join(Codes.__dataclass_fields__)}")
+    for key in ("cameras", "lights"):
+        if key in changes:
+            if not isinstance(changes[key], list):
+                raise UserError(f"{path}: {key} must be a list of codes")
+            table[key] = tuple(map(str, changes[key]))
+    for key in ("accessories", "expressions"):
+        changed = changes.get(key) or {}
+        if not isinstance(changed, dict):
+            raise UserError(f"{path}: {key} must be a mapping of codes to labels")
+        for code, labels in changed.items():
+            check_labels(labels, f"{path}: {key}, {code}")
+            table[key][code] = labels
+    return Codes(**table)
+
+
+def check_labels(labels: Any, where: str) -> None:
+    """Check labels that a user wrote."""
+    attributes = get_vocabulary("korean-11").attributes
+    if not isinstance(labels, dict) or not set(labels) <= set(attributes):
+        raise UserError(f"{where}: expected attributes among {', '.join(attributes)}")
+    if not all(value is None or isinstance(value, bool) for value in labels.values()):
+        raise UserError(f"{where}: the values must be true, false or null")
+
+
+def measure_lighting(image: np.ndarray) -> tuple[float, float]:
+    """Brightness and left-right balance of a face crop."""
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    luma = image[top : top + side, left : left + side] @ np.array([0.299, 0.587, 0.114])
+    left_half, right_half = luma[:, : side // 2].mean(), luma[:, side - side // 2 :].mean()
+    total = left_half + right_half
+    return float(luma.mean()), float((right_half - left_half) / total) if total else 0.0
+
+
+@dataclass(frozen=True)
+class LightingRange:
+    """Lighting that a reference dataset has."""
+
+    brightness: tuple[float, float]
+    balance: tuple[float, float]
+
+    def __contains__(self, image: np.ndarray) -> bool:
+        """Whether a face crop, (height, width, 3) uint8, is lit like the reference."""
+        brightness, balance = measure_lighting(image)
+        return (
+            self.brightness[0] <= brightness <= self.brightness[1]
+            and self.balance[0] <= balance <= self.balance[1]
+        )
+
+
+def measure_reference(dataset: Path) -> LightingRange:
+    """Range of lighting of a prepared dataset."""
+    try:
+        rows = (row for row in read_stored_samples(dataset) if row.split == "train")
+        measures = [
+            measure_lighting(decode_image(read_stored_image(row)))
+            for row in islice(rows, MAX_REFERENCE_IMAGES)
+        ]
+    except BadImageError as error:
+        raise UserError(f"{dataset}, the reference, holds an image that {error}") from error
+    if not measures:
+        raise UserError(f"{dataset}, the reference, has no training images")
+    tail = 50 * (1 - CENTRAL_SHARE)
+    (darkest, left), (brightest, right) = np.percentile(measures, [tail, 100 - tail], axis=0)
+    return LightingRange(
+        brightness=(float(darkest), float(brightest)), balance=(float(left), float(right))
+    )
+
+
 @dataclass
 class ImageTree:
-    """Walks the set's folders.
+    """Reads the codes in the images' paths."""
 
-    Args:
-        root: Folder of one resolution, which holds the people's folders.
-        codes: What the codes mean, and which are kept.
-        labels: The user's labels, by person or image.
-        found: Number of images; counted while walking.
-        kept: Number of those whose codes are kept; counted while walking.
-    """
-
-    root: Path
+    images: Images
     codes: Codes
-    labels: Mapping[str, Mapping[str, Any]]
-    found: int = 0
     kept: int = 0
 
-    def walk(self) -> Iterator[Sample]:
-        """Find the images whose codes are kept.
-
-        Yields:
-            A sample per image, sorted by path.
-
-        Raises:
-            UserError: If a folder's code is not in the table.
-        """
-        self.found = self.kept = 0
-        for person in list_folders(self.root):
-            for accessory in list_folders(self.root / person):
-                for light in list_folders(self.root / person / accessory):
-                    for expression in list_folders(self.root / person / accessory / light):
-                        yield from self._walk_images(person, accessory, light, expression)
+    def read(self) -> Iterator[Sample]:
+        """Find the images whose codes are kept."""
+        self.kept = 0
+        for key in self.images:
+            person, accessory, light, expression, file = key.split("/")
+            for code, table in ((accessory, "accessories"), (expression, "expressions")):
+                if code not in getattr(self.codes, table):
+                    raise UserError(f"{key}: {code} is unknown; add it with --codes")
+            if light in self.codes.lights and Path(file).stem in self.codes.cameras:
+                self.kept += 1
+                yield Sample(
+                    key=key,
+                    split=split_by_hash(person),
+                    attributes={
+                        **self.codes.accessories[accessory],
+                        **self.codes.expressions[expression],
+                    },
+                    identity=person,
+                    source="kface",
+                    race="East Asian",
+                )
         if not self.kept:
             raise UserError(
-                f"{self.root}: none of its {self.found:,} images has a camera of "
+                f"{self.images.where}: none of its {len(self.images):,} images has a camera of "
                 f"{', '.join(self.codes.cameras)} and a light of {', '.join(self.codes.lights)}"
             )
 
-    def _walk_images(
-        self, person: str, accessory: str, light: str, expression: str
-    ) -> Iterator[Sample]:
-        folder = f"{person}/{accessory}/{light}/{expression}"
-        for code, table in ((accessory, "accessories"), (expression, "expressions")):
-            if code not in getattr(self.codes, table):
-                raise UserError(f"{self.root / folder}: {code} is unknown; add it with --codes")
-        for file in sorted(os.listdir(self.root / folder)):
-            if not file.lower().endswith(".jpg"):
-                continue
-            self.found += 1
-            if light in self.codes.lights and Path(file).stem in self.codes.cameras:
-                self.kept += 1
-                yield self._describe(f"{folder}/{file}", person, accessory, expression)
 
-    def _describe(self, key: str, person: str, accessory: str, expression: str) -> Sample:
-        told = {**self.labels.get(person, {}), **self.labels.get(key, {})}
-        attributes = {
-            **self.codes.accessories[accessory],
-            **self.codes.expressions[expression],
-            **told,
-        }
-        return Sample(
-            key=key,
-            split=split_by_hash(person),
-            attributes=derive_row(attributes, get_vocabulary("korean-11")),
-            identity=person,
-            source="kface",
-            race="East Asian",
-            gender=told.get("gender"),
-            age=told.get("age"),
-        )
+class ReadFace(ReadImage):
+    """Reads an image and frames its face; drops it where its light is not the reference's."""
 
-
-def list_folders(path: Path) -> list[str]:
-    """Names of the folders in a folder.
-
-    Args:
-        path: The folder.
-
-    Returns:
-        Sorted names.
-    """
-    return sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
-
-
-@dataclass
-class ReadFace:
-    """Reads an image, crops its face, and drops it where its light is not the reference's.
-
-    Args:
-        root: Folder of one resolution.
-        lighting: Range of the reference, or None to keep all.
-    """
-
-    root: Path
-    lighting: LightingRange | None
-
-    @cached_property
-    def _detector(self) -> FaceDetector:
-        cv2.setNumThreads(1)  # the workers share the cores already
-        return FaceDetector()
+    def __init__(self, images: Images, align: bool, lighting: LightingRange | None):
+        super().__init__(images, align)
+        self.lighting = lighting
 
     def __call__(self, sample: Sample) -> list[tuple[Sample, bytes]]:
-        """Read one image.
-
-        Args:
-            sample: Its key names the image.
-
-        Returns:
-            The sample with its encoded crop, or nothing where the light differs.
-
-        Raises:
-            BadImageError: If the image cannot be decoded or shows no face.
-        """
-        path = self.root / sample.key
-        photo = decode_image(path.read_bytes())
-        crop = crop_face(photo, self._find_face(path, photo))
-        if self.lighting is not None and crop not in self.lighting:
-            return []
-        return [(sample, encode_image(crop))]
-
-    def _find_face(self, path: Path, photo: np.ndarray) -> tuple[float, float, float, float]:
-        _, accessory, light, _, _ = path.parts[-5:]
-        annotation = path.with_suffix(".txt")
-        if (accessory, light) == ANNOTATED and annotation.is_file():
-            return read_face_box(annotation)
-        faces = self._detector(photo)
-        if not faces:
-            raise BadImageError("no face was found")
-        return choose_face(faces, photo).box
-
-
-def read_face_box(path: Path) -> tuple[float, float, float, float]:
-    """Read the face's box from an image's text file.
-
-    Args:
-        path: A file whose line 8 holds left, top, width and height, separated by tabs.
-
-    Returns:
-        (x0, y0, x1, y1) in pixels.
-
-    Raises:
-        BadImageError: If it does not.
-    """
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    numbers = (
-        re.findall(r"-?\d+(?:\.\d+)?", lines[FACE_LINE - 1]) if len(lines) >= FACE_LINE else []
-    )
-    if len(numbers) != 4 or float(numbers[2]) <= 0 or float(numbers[3]) <= 0:
-        raise BadImageError(f"{path.name}, line {FACE_LINE}: expected left, top, width and height")
-    left, top, width, height = map(float, numbers)
-    return left, top, left + width, top + height
-
-
-def check_labels_found(labels: Mapping[str, Any], tree: ImageTree, path: Path | None) -> None:
-    """Refuse labels of which none belongs to an image that is kept, and tell how many do not.
-
-    Args:
-        labels: The user's labels, by person or image.
-        tree: The images.
-        path: The user's file, for messages.
-
-    Raises:
-        UserError: If no label belongs to an image.
-    """
-    if not labels:
-        return
-    found = {name for sample in tree.walk() for name in (sample.key, sample.identity)}
-    unused = sorted(set(labels) - found)
-    if len(unused) == len(labels):
-        raise UserError(f"{path}: none of its ids or images is kept, the first is {unused[0]!r}")
-    if unused:
-        print(
-            f"{path}: {len(unused):,} of {len(labels):,} ids or images are not among the images "
-            f"kept: {', '.join(unused[:20])}",
-            file=sys.stderr,
-        )
+        """Read one image, as `ReadImage`; nothing where the light differs."""
+        rows = super().__call__(sample)
+        if self.lighting is None:
+            return rows
+        return [row for row in rows if decode_image(row[1]) in self.lighting]
 
 
 def describe(arguments: argparse.Namespace, codes: Codes) -> DatasetDescription:
-    """Say in the card how the images were chosen.
-
-    Args:
-        arguments: The command line.
-        codes: What the codes mean, and which were kept.
-
-    Returns:
-        The description.
-    """
-    return replace(
-        DESCRIPTION,
-        process=DESCRIPTION.process.format(
-            cameras=", ".join(codes.cameras),
-            lights=", ".join(codes.lights),
-            lighting=(
-                ", then by brightness and left-right balance within the central 95 % of a "
-                "reference dataset's"
-                if arguments.reference
-                else "; their light was not measured"
-            ),
-            labels=" but for those of a list of the user's" if arguments.labels else "",
-            pixels=MAX_CROP_PIXELS,
-        ),
-    )
+    """Say in the card how the images were chosen."""
+    lighting = "; their light was not measured"
+    if arguments.reference:
+        lighting = (
+            ", then by brightness and left-right balance within the central 95 % of a reference "
+            "dataset's"
+        )
+    process = DESCRIPTION.process
+    for name, text in (
+        ("cameras", ", ".join(codes.cameras)),
+        ("lights", ", ".join(codes.lights)),
+        ("lighting", lighting),
+    ):
+        process = process.replace("{" + name + "}", text)
+    return replace(DESCRIPTION, process=process)
 
 
 def main() -> None:
@@ -302,29 +262,23 @@ def main() -> None:
         "--reference", type=Path, metavar="DIR", help="prepared dataset whose light is the measure"
     )
     parser.add_argument("--codes", type=Path, metavar="YAML", help="changes to the code table")
-    parser.add_argument("--labels", type=Path, metavar="CSV", help="labels by person or image")
     arguments = parser.parse_args()
-    root = arguments.source / f"{arguments.resolution}_Resolution"
-    if not root.is_dir():
-        raise UserError(f"{arguments.source} does not hold {root.name}/: is --source right?")
     codes = read_codes(arguments.codes)
     lighting = measure_reference(arguments.reference) if arguments.reference else None
-    labels = read_labels(arguments.labels, get_vocabulary("korean-11"))
-    tree = ImageTree(root, codes, labels)
-    check_labels_found(labels, tree, arguments.labels)
+    download = Download(arguments.source)
+    images = download.images(f"{arguments.resolution}_Resolution", depth=5)
+    tree = ImageTree(images, codes)
     counts = prepare(
         arguments,
-        tree.walk(),
-        ReadFace(root, lighting),
+        tree.read(),
+        ReadFace(images, arguments.align, lighting),
         get_vocabulary("korean-11"),
         describe(arguments, codes),
-        settings={"lighting": [*lighting.brightness, *lighting.balance] if lighting else None},
     )
-    print(f"step 1, by code: {tree.kept:,} of {tree.found:,} images kept")
+    print(f"step 1, by code: {tree.kept:,} of {len(images):,} images kept")
     if lighting:
-        rows = sum(rows_per_split(counts).values())
-        usable = tree.kept - count_skipped(arguments.output)
-        print(f"step 2, by brightness and balance: {rows:,} of {usable:,} usable images kept")
+        rows = sum(number for key, number in counts.items() if key[2] == "image")
+        print(f"step 2, by brightness and balance: {rows:,} of {tree.kept:,} images kept")
 
 
 if __name__ == "__main__":

@@ -2,135 +2,91 @@
 
     python datasets_scripts/masks_and_blur.py data/celeba --output data/celeba-masks
 
-No dataset of the paper's labels masks, and few images are blurred. A share of the rows of every
-split, chosen by a hash of their names, is written a second time with a surgical or a cloth mask
-drawn on the five landmarks that the face detector finds (`Wearing_Mask` is true, and what the mask
-hides is null), or blurred by motion or lack of focus (`Blurry` is true). Rows that are not masked
-get `Wearing_Mask` false, because the sources date from before masks were common.
+Few datasets label masks, and few images are blurred. A share of the rows of every split, chosen by
+a hash of their names, is written a second time with a surgical or a cloth mask drawn on the five
+landmarks that the face detector finds (`Wearing_Mask` is true, and what the mask hides is null), or
+blurred by motion or lack of focus (`Blurry` is true). Rows without a label of `Wearing_Mask` that
+are not masked get false, because the sources date from before masks were common.
 """
 
 from __future__ import annotations
 
-import argparse
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from label2label.data.blur import BLUR_KINDS, draw_blur
-from label2label.data.masks import HIDDEN_BY_MASK, MASK_KINDS, draw_mask
-from label2label.data.preparation.aligning import DETECTION_SIDE
-from label2label.data.preparation.cards import DatasetDescription
-from label2label.data.preparation.counts import rows_per_variant
-from label2label.data.preparation.crops import choose_face
-from label2label.data.preparation.images import decode_image, encode_image
-from label2label.data.preparation.program import dataset_parser, prepare, run_program
-from label2label.data.preparation.reading import (
-    StoredSample,
-    read_image_at,
-    read_record,
-    read_stored_samples,
-)
-from label2label.data.preparation.splits import hash_fraction
 from label2label.data.schema import Sample
 from label2label.data.vocabulary import get_vocabulary
 from label2label.errors import UserError
-from label2label.faces.detection import (
-    DETECTOR_FILE,
-    DETECTOR_VARIABLE,
-    FaceDetector,
-    find_detector_file,
-)
+from label2label.faces.alignment import choose_face
+from label2label.faces.detection import FaceDetector
+from preparation.card import DatasetDescription, sum_counts
+from preparation.drawing import BLUR_KINDS, HIDDEN_BY_MASK, MASK_KINDS, draw_blur, draw_mask
+from preparation.framing import decode_image, encode_image
+from preparation.program import dataset_parser, hash_fraction, prepare, run_program
+from preparation.stored import read_record, read_stored_image, read_stored_samples
 
 SHARE = 0.15
 
 
-@dataclass
 class DrawMasksAndBlur:
-    """Reads a row and writes it again with a mask or with blur, if it is among the chosen.
+    """Reads a row and writes it again with a mask or with blur, if it is among the chosen."""
 
-    Args:
-        masks: Share of the rows that get a mask, 0..1.
-        blur: Share of the rows that get blurred, 0..1.
-    """
-
-    masks: float
-    blur: float
-
-    @cached_property
-    def _detector(self) -> FaceDetector:
-        cv2.setNumThreads(1)  # the workers share the cores already
-        return FaceDetector(close_up_side=DETECTION_SIDE)
+    def __init__(self, masks: float, blur: float):
+        self.masks = masks
+        self.blur = blur
+        cv2.setNumThreads(1)  # the threads that draw share the cores already
+        self.detector = FaceDetector() if masks else None
+        if self.detector and self.detector.name != "yunet":
+            raise UserError("drawing masks needs YuNet, see the warning; or give --masks 0")
 
     def __call__(self, sample: Sample) -> list[tuple[Sample, bytes]]:
-        """Read one row.
-
-        Args:
-            sample: A `StoredSample`.
-
-        Returns:
-            The row, and its masked or blurred copy where it is chosen; no masked one where the
-            detector finds no landmarks.
-        """
-        assert isinstance(sample, StoredSample)
-        data = read_image_at(sample.location)
-        unmasked = {**sample.attributes}
-        if unmasked.get("Wearing_Mask") is None:
-            unmasked["Wearing_Mask"] = False
-        rows: list[tuple[Sample, bytes]] = [(replace(sample, attributes=unmasked), data)]
+        """Read one row."""
+        data = read_stored_image(sample)
+        attributes = {**sample.attributes}
+        if attributes.get("Wearing_Mask") is None:
+            attributes["Wearing_Mask"] = False
+        sample = replace(sample, attributes=attributes)
         choice = hash_fraction(f"masks and blur {sample.key}")
         generator = np.random.default_rng(int(choice * 2**53))
         if choice < self.masks:
-            rows += self._masked(sample, unmasked, decode_image(data), generator)
-        elif choice < self.masks + self.blur:
+            return [(sample, data), *self._masked(sample, decode_image(data), generator)]
+        if choice < self.masks + self.blur:
             kind = BLUR_KINDS[generator.integers(len(BLUR_KINDS))]
-            copy = replace(
-                sample,
-                key=f"{sample.key}#blur-{kind}",
-                attributes={**unmasked, "Blurry": True},
-            )
-            rows.append((copy, encode_image(draw_blur(decode_image(data), kind, generator))))
-        return rows
+            blurred = draw_blur(decode_image(data), kind, generator)
+            return [(sample, data), _copy(sample, f"blur-{kind}", {"Blurry": True}, blurred)]
+        return [(sample, data)]
 
     def _masked(
-        self,
-        sample: Sample,
-        attributes: dict[str, bool | None],
-        image: np.ndarray,
-        generator: np.random.Generator,
+        self, sample: Sample, image: np.ndarray, generator: np.random.Generator
     ) -> list[tuple[Sample, bytes]]:
-        faces = [face for face in self._detector(image) if face.landmarks is not None]
-        if not faces or attributes["Wearing_Mask"]:
+        assert self.detector is not None
+        faces = self.detector(image)
+        if not faces or sample.attributes["Wearing_Mask"]:
             return []
+        kind = MASK_KINDS[generator.integers(len(MASK_KINDS))]
         landmarks = choose_face(faces, image).landmarks
         assert landmarks is not None
-        kind = MASK_KINDS[generator.integers(len(MASK_KINDS))]
         try:
             masked = draw_mask(image, landmarks, kind, generator)
         except ValueError:
             return []  # a face seen so far from the side that its landmarks fall on a line
-        hidden = dict.fromkeys(HIDDEN_BY_MASK)
-        copy = replace(
-            sample,
-            key=f"{sample.key}#mask-{kind}",
-            attributes={**attributes, **hidden, "Wearing_Mask": True},
-        )
-        return [(copy, encode_image(masked))]
+        labels = {**dict.fromkeys(HIDDEN_BY_MASK), "Wearing_Mask": True}
+        return [_copy(sample, f"mask-{kind}", labels, masked)]
+
+
+def _copy(
+    sample: Sample, variant: str, labels: dict[str, bool | None], image: np.ndarray
+) -> tuple[Sample, bytes]:
+    attributes = {**sample.attributes, **labels}
+    copy = replace(sample, key=f"{sample.key}#{variant}", attributes=attributes)
+    return copy, encode_image(image)
 
 
 def describe(record: dict[str, Any], masks: float, blur: float) -> DatasetDescription:
-    """Say in the card what was drawn.
-
-    Args:
-        record: How the input was made.
-        masks: Share of the rows that got a mask.
-        blur: Share of the rows that got blurred.
-
-    Returns:
-        The description.
-    """
+    """Say in the card what was drawn."""
     source = record["description"]
     return DatasetDescription(
         **{
@@ -143,8 +99,8 @@ def describe(record: dict[str, Any], masks: float, blur: float) -> DatasetDescri
                 "were written a second time with a synthetic mask, drawn on detected landmarks "
                 "(`Wearing_Mask` true; attributes that it hides null; path ending in `#mask-`), "
                 f"and {blur:.0%} with synthetic motion or focus blur (`Blurry` true; path ending "
-                "in `#blur-`). All other rows have `Wearing_Mask` false by assumption, not by "
-                "annotation."
+                "in `#blur-`). Other rows without a label have `Wearing_Mask` false by assumption, "
+                "not by annotation."
             ),
             "biases": (
                 f"{source['biases']}\n\n**Masks and blur.** Drawn masks have few shapes and no "
@@ -155,27 +111,6 @@ def describe(record: dict[str, Any], masks: float, blur: float) -> DatasetDescri
     )
 
 
-def share(text: str) -> float:
-    """Parse a share.
-
-    Args:
-        text: The value.
-
-    Returns:
-        A number in 0..1.
-
-    Raises:
-        argparse.ArgumentTypeError: If it is none.
-    """
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
-    return number
-
-
 def main() -> None:
     """Add masks and blur as the command line says."""
     parser = dataset_parser(__doc__)
@@ -183,31 +118,23 @@ def main() -> None:
     for name, what in (("masks", "get a mask"), ("blur", "are blurred")):
         parser.add_argument(
             f"--{name}",
-            type=share,
+            type=float,
             default=SHARE,
             metavar="SHARE",
             help=f"share of the rows, 0 to 1, that {what} in a copy (default: %(default)s)",
         )
     arguments = parser.parse_args()
-    if arguments.masks + arguments.blur > 1:
-        raise UserError("--masks and --blur must not add up to more than 1")
-    if arguments.masks and find_detector_file() is None:
-        raise UserError(
-            f"drawing masks needs {DETECTOR_FILE}, which cannot be got from the Hub: set "
-            f"{DETECTOR_VARIABLE} to its path, or give --masks 0"
-        )
+    if not (arguments.masks >= 0 <= arguments.blur and arguments.masks + arguments.blur <= 1):
+        raise UserError("--masks and --blur must be shares, 0 to 1, of at most 1 together")
     record = read_record(arguments.input)
-    attributes = get_vocabulary(record["vocabulary"]).attributes
-    vocabulary = get_vocabulary("union" if "No_Beard" in attributes else "korean-11")
     counts = prepare(
         arguments,
-        read_stored_samples(arguments.input.resolve()),
+        read_stored_samples(arguments.input),
         DrawMasksAndBlur(arguments.masks, arguments.blur),
-        vocabulary,
+        get_vocabulary("korean-11" if record["vocabulary"] == "korean-11" else "union"),
         describe(record, arguments.masks, arguments.blur),
-        settings={"masks": arguments.masks, "blur": arguments.blur},
     )
-    for variant, rows in sorted(rows_per_variant(counts).items()):
+    for variant, rows in sorted(sum_counts(counts, "image", by=(2, 3))["image"].items()):
         print(f"{variant or 'as they were'}: {rows:,} rows")
 
 

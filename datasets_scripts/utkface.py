@@ -2,37 +2,26 @@
 
     python datasets_scripts/utkface.py --source UTKFACE --output data/utkface
 
-The images are stored as they are, byte for byte, or with `--align` framed as CelebA's. Names that
-lack a field or hold a value out of range are counted, listed and left out.
+UTKFACE is a folder with `UTKFace`, `crop_part1` or `utkcropped` (the crops), else `part1` to
+`part3` (photos in the wild), as folders, zips or tar.gz, or one of these itself. Names that lack a
+field or hold a value out of range are counted, listed and left out.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
-from label2label.data.preparation.aligning import (
-    STORED_AS_THEY_ARE,
-    add_align_option,
-    describe_alignment,
-    image_reader,
-    report_alignment,
-)
-from label2label.data.preparation.cards import DatasetDescription
-from label2label.data.preparation.program import (
-    dataset_parser,
-    positive_integer,
-    prepare,
-    run_program,
-)
-from label2label.data.preparation.sources import RawImages, open_images
-from label2label.data.preparation.splits import split_by_hash
 from label2label.data.schema import GENDERS, YOUNG_BELOW, Sample
 from label2label.data.vocabulary import get_vocabulary
 from label2label.errors import UserError
+from preparation.card import DatasetDescription
+from preparation.framing import ReadImage
+from preparation.program import dataset_parser, prepare, run_program, split_by_hash, whole_number
+from preparation.sources import Download
 
-IMAGE_FOLDERS = ("crop_part1", "UTKFace", "utkcropped")
+ROOTS = ("UTKFace", "crop_part1", "utkcropped", ("part1", "part2", "part3"))
 RACES = ("White", "Black", "Asian", "Indian", "Others")
 OLDEST = 116
 
@@ -41,15 +30,14 @@ DESCRIPTION = DatasetDescription(
     summary="Faces with age, gender and race, in the dataset schema of label2label.",
     origin=(
         "UTKFace (Zhang et al., Age Progression/Regression by Conditional Adversarial Autoencoder, "
-        "CVPR 2017), <https://susanqq.github.io/UTKFace/>: the aligned and cropped images."
+        "CVPR 2017), <https://susanqq.github.io/UTKFace/>."
     ),
     terms="Non-commercial research only; the images belong to their owners.",
     process=(
-        f"{STORED_AS_THEY_ARE} "
-        "`age`, `gender`, `race` and `Male` come from the "
-        "file name; `Young` is true below the age of {young_below}. Splits are 70 % train, 10 % "
-        "validation and 20 % test by a hash of the file name, because the people are not named: "
-        "one person's images may lie in different splits. The other attributes are null."
+        "{framing} `age`, `gender`, `race` and `Male` come from the file name; `Young` is true "
+        "below the age of {young_below}. Splits are 70 % train, 10 % validation and 20 % test by a "
+        "hash of the file name, because the people are not named: one person's images may lie in "
+        "different splits. The other attributes are null."
     ),
     biases=(
         "Many images are of children under five, for whom most attributes of CelebA mean little. "
@@ -63,57 +51,20 @@ DESCRIPTION = DatasetDescription(
 )
 
 
-@dataclass
-class NameReader:
-    """Reads the labels out of UTKFace's file names.
-
-    Args:
-        young_below: Age in years below which a person is `Young`.
-        malformed: File names that could not be read; filled while reading.
-    """
-
-    young_below: int
-    malformed: list[str] = field(default_factory=list)
-
-    def read(self, images: RawImages) -> Iterator[Sample]:
-        """Read the names of all images.
-
-        Args:
-            images: The images.
-
-        Yields:
-            A sample per well-formed name, sorted by name.
-        """
-        self.malformed.clear()
-        for name in images:
-            if not name.endswith(".jpg"):
-                continue
-            sample = self.parse(name)
-            if sample is None:
-                self.malformed.append(name)
-            else:
-                yield sample
-
-    def parse(self, name: str) -> Sample | None:
-        """Read one file name.
-
-        Args:
-            name: The file name.
-
-        Returns:
-            The sample, or None where a field is missing or out of range.
-        """
+def read_samples(names: Iterable[str], young_below: int, malformed: list[str]) -> Iterator[Sample]:
+    """Read the labels out of file names."""
+    for name in names:
         fields = name.split("_")
-        if len(fields) != 4 or not all(text.isdecimal() for text in fields[:3]):
-            return None
-        age, gender, race = map(int, fields[:3])
-        if age > OLDEST or gender > 1 or race >= len(RACES):
-            return None
+        well_formed = len(fields) == 4 and all(text.isdecimal() for text in fields[:3])
+        age, gender, race = map(int, fields[:3]) if well_formed else (-1, 0, 0)
+        if not 0 <= age <= OLDEST or gender > 1 or race >= len(RACES):
+            malformed.append(name)
+            continue
         male = gender == 0
-        return Sample(
+        yield Sample(
             key=name,
             split=split_by_hash(name),
-            attributes={"Male": male, "Young": age < self.young_below},
+            attributes={"Male": male, "Young": age < young_below},
             source="utkface",
             race=RACES[race],
             gender=GENDERS[male],
@@ -123,39 +74,32 @@ class NameReader:
 
 def main() -> None:
     """Prepare UTKFace as the command line says."""
-    parser = dataset_parser(__doc__, source=f"folder that holds {' or '.join(IMAGE_FOLDERS)}")
+    parser = dataset_parser(__doc__, source="folder or archive of UTKFace's images")
     parser.add_argument(
         "--young-below",
-        type=positive_integer,
+        type=whole_number(1),
         default=YOUNG_BELOW,
         metavar="AGE",
         help="age below which a person is Young (default: %(default)s)",
     )
-    add_align_option(parser)
     arguments = parser.parse_args()
-    images = open_images(arguments.source, *IMAGE_FOLDERS)
-    names = NameReader(arguments.young_below)
-    total = sum(1 for _ in names.read(images))
-    if total == 0:
-        raise UserError(f"no file in {images.path} is named like AGE_GENDER_RACE_TIME.jpg.chip.jpg")
-    description = replace(
-        DESCRIPTION, process=DESCRIPTION.process.format(young_below=arguments.young_below)
-    )
-    counts = prepare(
+    images = Download(arguments.source).images(*ROOTS)
+    malformed: list[str] = []
+    if not any(read_samples(images, arguments.young_below, [])):
+        raise UserError(f"no file in {images.where} is named like AGE_GENDER_RACE_TIME.jpg")
+    process = DESCRIPTION.process.replace("{young_below}", str(arguments.young_below))
+    prepare(
         arguments,
-        names.read(images),
-        image_reader(images, arguments.align),
+        read_samples(images, arguments.young_below, malformed),
+        ReadImage(images, arguments.align),
         get_vocabulary("celeba-40"),
-        describe_alignment(description, arguments.align),
-        settings={"align": arguments.align},
-        total=total,
+        replace(DESCRIPTION, process=process),
+        total=len(images),
     )
-    if arguments.align:
-        report_alignment(counts)
-    if names.malformed:
+    if malformed:
         print(
-            f"{len(names.malformed):,} file names are malformed and were left out: "
-            + ", ".join(names.malformed[:20]),
+            f"{len(malformed):,} file names are malformed and were left out: "
+            + ", ".join(malformed[:20]),
             file=sys.stderr,
         )
 

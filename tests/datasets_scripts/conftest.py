@@ -1,47 +1,50 @@
 """Run the dataset programs inside the test's process, on small sources that the tests build."""
 
-import importlib.util
+import importlib
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import cv2
+import datasets
 import numpy as np
 import pytest
-from label2label.data.preparation.program import run_program
+from preparation.program import run_program
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., int]
 
 
-def load_program(name: str) -> ModuleType:
-    """Import `datasets_scripts/NAME.py`."""
-    path = ROOT / "datasets_scripts" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"datasets_script_{name}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a program with one worker; returns its exit code."""
+    """Run a program with one worker; returns its exit code. Faces are framed only on request."""
 
     def run_in_process(name: str, *arguments: object) -> int:
         command = [f"{name}.py", "--workers", "1", *map(str, arguments)]
+        if "--source" in command and "--align" not in command:
+            command.append("--as-is")
         monkeypatch.setattr(sys, "argv", command)
         try:
-            run_program(load_program(name).main)
+            run_program(importlib.import_module(name).main)
         except SystemExit as end:
             return int(end.code or 0)
         return 0
 
     return run_in_process
+
+
+@pytest.fixture
+def yunet(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have faces found by YuNet, from the folder of real data."""
+    detector = shared / "weights/face_detection_yunet_2026may.onnx"
+    monkeypatch.setenv("LABEL2LABEL_FACE_DETECTOR", str(detector))
+
+
+def load_rows(folder: Path) -> list[dict]:
+    """Rows of a prepared dataset, of all splits, with their split and undecoded images."""
+    dataset = datasets.load_dataset(str(folder)).cast_column("image", datasets.Image(decode=False))
+    return [{**row, "split": split} for split, rows in dataset.items() for row in rows.to_list()]
 
 
 def draw_jpeg(seed: int, width: int = 89, height: int = 109) -> bytes:

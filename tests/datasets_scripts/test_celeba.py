@@ -1,19 +1,18 @@
 """CelebA: real files, and what the program refuses."""
 
-import io
-import json
 import shutil
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
+import cv2
 import datasets
+import numpy as np
 import pytest
 from label2label.data.schema import dataset_features
 from label2label.data.vocabulary import CELEBA_ATTRIBUTES, get_vocabulary
+from label2label.faces.detection import Face, FaceDetector
+from preparation import framing
 
-from .conftest import ROOT, Run, draw_jpeg
+from .conftest import Run, draw_jpeg, load_rows, read_zip
 
 ROWS = 12
 
@@ -69,17 +68,68 @@ def test_rows_hold_what_the_files_say(celeba: Path, tmp_path: Path, run: Run):
     assert raw == {"bytes": draw_jpeg(6), "path": "000007.jpg"}
 
 
-def test_zip_gives_the_same_rows_as_folder(celeba: Path, tmp_path: Path, run: Run):
-    run("celeba", "--source", celeba, "--output", tmp_path / "folder")
+def test_other_layouts_give_the_same_rows(celeba: Path, tmp_path: Path, run: Run):
+    run("celeba", "--source", celeba, "--output", tmp_path / "torchvision")
+    rows = load_rows(tmp_path / "torchvision")
+    (celeba / "Anno").mkdir()
+    (celeba / "Eval").mkdir()
+    (celeba / "Img").mkdir()
+    for path in celeba.glob("*.txt"):
+        path.rename(celeba / ("Eval" if "partition" in path.name else "Anno") / path.name)
     shutil.make_archive(
-        str(celeba / "img_align_celeba"), "zip", celeba, base_dir="img_align_celeba"
+        str(celeba / "Img/img_align_celeba"), "zip", celeba, base_dir="img_align_celeba"
     )
     shutil.rmtree(celeba / "img_align_celeba")
-    assert run("celeba", "--source", celeba, "--output", tmp_path / "zip") == 0
-    shards = sorted((tmp_path / "folder/data").iterdir())
-    assert len(shards) == 3
-    for shard in shards:
-        assert shard.read_bytes() == (tmp_path / "zip/data" / shard.name).read_bytes()
+    assert run("celeba", "--source", celeba, "--output", tmp_path / "official") == 0
+    assert load_rows(tmp_path / "official") == rows
+    shutil.make_archive(str(tmp_path / "CelebA"), "zip", celeba)
+    assert run("celeba", "--source", tmp_path / "CelebA.zip", "--output", tmp_path / "zip") == 0
+    assert load_rows(tmp_path / "zip") == rows
+
+
+def test_csv_files_of_kaggle_have_no_identities_and_say_so(
+    celeba: Path, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+):
+    run("celeba", "--source", celeba, "--output", tmp_path / "out")
+    rows = [{**row, "identity": None} for row in load_rows(tmp_path / "out")]
+    (celeba / "identity_CelebA.txt").unlink()
+    for name, header in (("list_attr_celeba", 2), ("list_eval_partition", 0)):
+        lines = (celeba / f"{name}.txt").read_text().splitlines()[header:]
+        names = ",".join(CELEBA_ATTRIBUTES) if header else "partition"
+        lines = [f"image_id,{names}", *(",".join(line.split()) for line in lines)]
+        (celeba / f"{name}.csv").write_text("\n".join(lines))
+        (celeba / f"{name}.txt").unlink()
+    (celeba / "img_align_celeba").rename(celeba / "inner")
+    (celeba / "img_align_celeba").mkdir()
+    (celeba / "inner").rename(celeba / "img_align_celeba/img_align_celeba")
+    assert run("celeba", "--source", celeba, "--output", tmp_path / "kaggle") == 0
+    assert load_rows(tmp_path / "kaggle") == rows
+    assert "holds no identities" in capsys.readouterr().err
+    assert "holds no identities" in (tmp_path / "kaggle/README.md").read_text()
+
+
+def test_original_photos_are_read_on_request_and_boxes_choose_the_face(
+    celeba: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+):
+    def find_two(self: FaceDetector, photo: np.ndarray) -> list[Face]:
+        return [Face((40.0, 40.0, 60.0, 60.0), 1.0), Face((0.0, 0.0, 20.0, 20.0), 1.0)]
+
+    monkeypatch.setattr(FaceDetector, "__init__", lambda self: setattr(self, "name", "yunet"))
+    monkeypatch.setattr(FaceDetector, "__call__", find_two)
+    chosen = []
+    monkeypatch.setattr(
+        framing, "align_like_celeba", lambda photo, face: chosen.append(face.box) or photo
+    )
+    (celeba / "img_align_celeba").rename(celeba / "img_celeba")
+    folders = ("--source", celeba, "--output", tmp_path / "out")
+    assert run("celeba", *folders) == 2
+    boxes = ["2", "image_id x_1 y_1 width height", "000001.jpg 0 0 22 24", "000002.jpg 70 90 8 9"]
+    (celeba / "list_bbox_celeba.txt").write_text("\n".join(boxes))
+    assert run("celeba", *folders, "--original", "--align") == 0
+    assert chosen[0] == (0.0, 0.0, 20.0, 20.0)
+    assert set(chosen[1:]) == {(40.0, 40.0, 60.0, 60.0)}  # nearest to the middle
+    paths = [row["image"]["path"] for row in load_rows(tmp_path / "out")]
+    assert [path for path in paths if "#" in path] == ["000002.jpg#unaligned"]
 
 
 def test_empty_split_is_left_out(celeba: Path, tmp_path: Path, run: Run):
@@ -94,13 +144,19 @@ def test_empty_split_is_left_out(celeba: Path, tmp_path: Path, run: Run):
     [
         ("list_attr_celeba.txt", 5, "-1", "0", "list_attr_celeba.txt, line 5: expected 40 values"),
         ("list_attr_celeba.txt", 5, " -1", "", "list_attr_celeba.txt, line 5: expected 40 values"),
-        ("list_attr_celeba.txt", 1, "12", "13", "list_attr_celeba.txt, line 1: it says 13 images"),
+        ("list_attr_celeba.txt", 1, "12", "13", "holds 12 images, but should hold 13"),
         ("list_attr_celeba.txt", 1, "12", "many", "list_attr_celeba.txt, line 1"),
         ("list_attr_celeba.txt", 2, "Young", "Old", "list_attr_celeba.txt, line 2"),
         ("list_eval_partition.txt", 4, " 0", " 3", "list_eval_partition.txt, line 4"),
-        ("list_eval_partition.txt", 2, " 0", " 1", "person 0 is already in another split"),
-        ("identity_CelebA.txt", 2, "000002", "000003", "identity_CelebA.txt, line 2"),
-        ("identity_CelebA.txt", 12, "000012.jpg 3", "", "000012.jpg has no line in another"),
+        ("list_eval_partition.txt", 2, " 0", " 1", "person 0 is in"),
+        ("identity_CelebA.txt", 2, "000002", "000003", "000002.jpg has no line in identity"),
+        (
+            "identity_CelebA.txt",
+            12,
+            "000012.jpg 3",
+            "",
+            "000012.jpg has no line in identity",
+        ),
     ],
 )
 def test_disagreeing_files_are_refused_by_file_and_line(
@@ -132,44 +188,39 @@ def test_missing_image_is_refused_by_file_and_line(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
 
 
-@pytest.mark.parametrize(
-    "missing", ["list_attr_celeba.txt", "identity_CelebA.txt", "img_align_celeba"]
-)
+@pytest.mark.parametrize("missing", ["list_attr_celeba", "list_eval_partition", "img_align_celeba"])
 def test_wrong_folder_is_refused(
     celeba: Path, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str], missing: str
 ):
-    (celeba / missing).rename(celeba / "elsewhere")
+    for path in celeba.glob(f"{missing}*"):
+        path.rename(celeba / "elsewhere")
     assert run("celeba", "--source", celeba, "--output", tmp_path / "out") == 2
     assert missing in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_truncated_zip_is_refused(
-    celeba: Path, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+def test_real_images_are_framed_where_celeba_frames_them(
+    shared: Path, yunet: None, tmp_path: Path, run: Run
 ):
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as file:
-        file.write(celeba / "img_align_celeba/000001.jpg", "img_align_celeba/000001.jpg")
-    shutil.rmtree(celeba / "img_align_celeba")
-    (celeba / "img_align_celeba.zip").write_bytes(archive.getvalue()[:-40])
-    assert run("celeba", "--source", celeba, "--output", tmp_path / "out") == 2
-    assert "no whole zip archive" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_real_celeba_from_the_command_line_with_two_workers(shared: Path, tmp_path: Path):
-    program = [sys.executable, str(ROOT / "datasets_scripts/celeba.py"), "--workers", "2"]
-    folders = ["--source", str(shared / "data/celeba"), "--output", str(tmp_path / "out")]
-    done = subprocess.run([*program, *folders], capture_output=True, text=True, check=True)
-    assert "8,790 rows (train 7,143, validation 605, test 1,042)" in done.stdout
-    dataset = datasets.load_dataset(str(tmp_path / "out"))
-    assert {split: rows.num_rows for split, rows in dataset.items()} == {
-        "train": 7143,
-        "validation": 605,
-        "test": 1042,
-    }
-    people = {split: set(rows["identity"]) for split, rows in dataset.items()}
-    assert not people["train"] & people["validation"]
-    assert not (people["train"] | people["validation"]) & people["test"]
-    record = json.loads((tmp_path / "out/preparation.json").read_text())
-    assert str(shared) not in json.dumps(record)
+    official = shared / "data/celeba"
+    images = read_zip(official / "img_align_celeba.zip", step=300)
+    (tmp_path / "source/img_align_celeba").mkdir(parents=True)
+    for name, data in images.items():
+        (tmp_path / "source/img_align_celeba" / name).write_bytes(data)
+    for name in ("list_attr_celeba.txt", "identity_CelebA.txt", "list_eval_partition.txt"):
+        lines = (official / name).read_text().splitlines()
+        kept = [line for line in lines if line.split()[0] in images]
+        header = [str(len(kept)), lines[1]] if name == "list_attr_celeba.txt" else []
+        (tmp_path / "source" / name).write_text("\n".join([*header, *kept]))
+    folders = ("--source", tmp_path / "source", "--output", tmp_path / "out")
+    assert run("celeba", *folders, "--align") == 0
+    rows = load_rows(tmp_path / "out")
+    framed = [row["image"] for row in rows if "#" not in row["image"]["path"]]
+    assert len(framed) >= 0.95 * len(images)
+    for image in framed:  # half the size of the official ones, but framed alike
+        before = cv2.resize(framing.decode_image(images[image["path"]]), framing.CELEBA_SIZE)
+        after = framing.decode_image(image["bytes"])
+        assert after.shape == (218, 178, 3)
+        assert (
+            np.corrcoef(before[40:180, 20:160].ravel(), after[40:180, 20:160].ravel())[0, 1] > 0.7
+        )

@@ -6,12 +6,9 @@ import cv2
 import datasets
 import numpy as np
 import pytest
-from label2label.data.preparation.crops import crop_face
-from label2label.data.preparation.images import decode_image
+from preparation.framing import decode_image
 
 from .conftest import Run, draw_jpeg, read_zip
-
-BOX = (90, 60, 160, 190)  # where the face is in the photos drawn below and, about, in LFW's
 
 
 def scale_light(image: np.ndarray, factor: float | np.ndarray) -> bytes:
@@ -32,11 +29,9 @@ def photos(request: pytest.FixtureRequest) -> list[bytes]:
 @pytest.fixture
 def kface(tmp_path: Path, photos: list[bytes]) -> Path:
     """Six people; each in accessories S001, S004 and S005, with L1 (kept) and L9 (not), E01 and
-    E02, cameras C7 (kept) and C1 (not). Of S001, L1 is as the photo is, with its box; of S004 it
+    E02, cameras C7 (kept) and C1 (not). Of S001, L1 is as the photo is; of S004 it
     is nearly dark and of S005 it comes from the left."""
     source = tmp_path / "source"
-    left, top, right, bottom = BOX
-    lines = ["0\t0\t1\t1"] * 7 + [f"{left}\t{top}\t{right - left}\t{bottom - top}"] + ["0\t0\t1\t1"]
     from_left = np.linspace(1.6, 0.0, 250)[None, :, None] ** 3
     for person, photo in enumerate(photos):
         variants = {
@@ -51,29 +46,17 @@ def kface(tmp_path: Path, photos: list[bytes]) -> Path:
                     folder.mkdir(parents=True)
                     for camera in ("C1", "C7"):
                         (folder / f"{camera}.jpg").write_bytes(variant)
-                        if light == "L1":
-                            (folder / f"{camera}.txt").write_text("\n".join(lines))
     return source
-
-
-def write_box_of_every_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Instead of a detector, take the box that the tree's own text files hold."""
-    from label2label.faces.detection import Face, FaceDetector
-
-    monkeypatch.setattr(FaceDetector, "__init__", lambda self: None)
-    monkeypatch.setattr(
-        FaceDetector, "__call__", lambda self, photo: [Face(tuple(map(float, BOX)), 1.0)]
-    )
 
 
 @pytest.fixture
 def reference(photos: list[bytes], tmp_path: Path, run: Run) -> Path:
-    """A prepared dataset of the same faces, cropped alike, a little brighter and darker."""
+    """A prepared dataset of the same photos, a little brighter and darker."""
     folder = tmp_path / "reference-source/crop_part1"
     folder.mkdir(parents=True)
     for index, photo in enumerate(photos):
         for factor in (0.6, 0.8, 1.0, 1.2):
-            image = scale_light(crop_face(decode_image(photo), BOX), factor)
+            image = scale_light(decode_image(photo), factor)
             (folder / f"30_0_2_{index}{factor}.jpg").write_bytes(image)
     output = tmp_path / "reference"
     assert run("utkface", "--source", folder.parent, "--output", output) == 0
@@ -85,9 +68,8 @@ def load(folder: Path) -> datasets.Dataset:
 
 
 def test_codes_decide_what_is_kept_and_labelled(
-    kface: Path, tmp_path: Path, run: Run, monkeypatch, capsys: pytest.CaptureFixture[str]
+    kface: Path, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ):
-    write_box_of_every_folder(monkeypatch)
     assert run("kface", "--source", kface, "--output", tmp_path / "out") == 0
     assert "step 1, by code: 36 of 144 images kept" in capsys.readouterr().out
     rows = load(tmp_path / "out")
@@ -111,10 +93,8 @@ def test_measured_light_decides_the_rest(
     reference: Path,
     tmp_path: Path,
     run: Run,
-    monkeypatch,
     capsys: pytest.CaptureFixture[str],
 ):
-    write_box_of_every_folder(monkeypatch)
     (kface / "High_Resolution/0/S004/L1/E01/C7.jpg").write_bytes(b"damaged")
     options = ("--source", kface, "--output", tmp_path / "out", "--reference", reference)
     assert run("kface", *options) == 0
@@ -123,33 +103,19 @@ def test_measured_light_decides_the_rest(
     assert accessories == {"S001"}
     assert len(rows) >= 6
     output = capsys.readouterr().out
-    assert f"step 2, by brightness and balance: {len(rows)} of 35 usable images kept" in output
-
-
-def test_crop_follows_the_box_and_repeats_the_edge():
-
-    photo = np.zeros((250, 250, 3), np.uint8)
-    photo[60:190, 90:160] = 255  # the face's box, 70 by 130
-    crop = crop_face(photo, BOX)
-    assert crop.shape == (195, 195, 3)  # 1.5 box heights
-    bright_rows = np.flatnonzero(crop[:, 97, 0] > 127)
-    assert len(bright_rows) == pytest.approx(130, abs=2)
-    # 0.09 of the crop below its middle, as in CelebA's crops.
-    assert bright_rows.mean() == pytest.approx(97 + 0.09 * 195, abs=2)
-    assert crop_face(photo, (-10, 0, 90, 100)).shape == (150, 150, 3)
+    assert f"step 2, by brightness and balance: {len(rows)} of 36 images kept" in output
 
 
 def test_user_overrides_codes_and_adds_labels(
-    kface: Path, tmp_path: Path, run: Run, monkeypatch, capsys: pytest.CaptureFixture[str]
+    kface: Path, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ):
-    write_box_of_every_folder(monkeypatch)
     (tmp_path / "codes.yaml").write_text("lights: [L9]\nexpressions:\n  E02: {Smiling: null}\n")
     (tmp_path / "labels.csv").write_text(
         "id,Young,No_Beard,gender,age\n0,1,1,Female,31\n1,,0,,\n19,1,1,,\n"
     )
     options = ("--codes", tmp_path / "codes.yaml", "--labels", tmp_path / "labels.csv")
     assert run("kface", "--source", kface, "--output", tmp_path / "out", *options) == 0
-    assert "1 of 3 ids or images are not among the images kept: 19" in capsys.readouterr().err
+    assert "1 of 3 ids or images are not there: 19" in capsys.readouterr().err
     rows = load(tmp_path / "out")
     assert set(rows["Smiling"]) == {None, False}
     columns = ["Young", "Beard", "gender", "age"]
@@ -168,12 +134,6 @@ def test_user_overrides_codes_and_adds_labels(
         ("--codes", "accessories: [", "is not YAML"),
         ("--codes", "accessories: [S001]", "accessories must be a mapping"),
         ("--codes", "expressions: {E01: {Smiling: 1}}", "the values must be true, false or null"),
-        ("--labels", "id,Young\n0,1\n0,0\n", "line 3: 0 is there twice"),
-        ("--labels", "id,Male\n0,1\n", "the first column must be id or image"),
-        ("--labels", "id,Young\n7,1\n", "none of its ids or images is kept, the first is '7'"),
-        ("--labels", "id,Young\n0,2\n", "line 2: '2' is no value of Young"),
-        ("--labels", "person,Young\n0,1\n", "the first column must be id or image"),
-        ("--labels", "id,Tall\n0,1\n", "the first column must be id or image"),
     ],
 )
 def test_bad_tables_are_refused(
@@ -195,36 +155,9 @@ def test_bad_tables_are_refused(
 def test_unknown_code_and_wrong_folder_are_refused(
     kface: Path, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ):
-    assert run("kface", "--source", tmp_path, "--output", tmp_path / "out") == 2
+    (tmp_path / "empty").mkdir()
+    assert run("kface", "--source", tmp_path / "empty", "--output", tmp_path / "out") == 2
     assert "does not hold High_Resolution/" in capsys.readouterr().err
     (kface / "High_Resolution/0/S001").rename(kface / "High_Resolution/0/S009")
     assert run("kface", "--source", kface, "--output", tmp_path / "out") == 2
     assert "S009 is unknown; add it with --codes" in capsys.readouterr().err
-
-
-def test_bad_annotation_is_skipped_and_listed(kface: Path, tmp_path: Path, run: Run, monkeypatch):
-    write_box_of_every_folder(monkeypatch)
-    (kface / "High_Resolution/0/S001/L1/E01/C7.txt").write_text("nothing\n" * 9)
-    assert run("kface", "--source", kface, "--output", tmp_path / "out") == 0
-    skipped = (tmp_path / "out/skipped.csv").read_text().splitlines()
-    assert len(skipped) == 2
-    assert skipped[1].startswith("0/S001/L1/E01/C7.jpg,")
-    assert len(load(tmp_path / "out")) == 35
-
-
-def test_detector_finds_the_faces_of_folders_without_boxes(
-    kface: Path, shared: Path, tmp_path: Path, run: Run, monkeypatch
-):
-    detector = shared / "weights/face_detection_yunet_2026may.onnx"
-    monkeypatch.setenv("LABEL2LABEL_FACE_DETECTOR", str(detector))
-    for path in kface.glob("High_Resolution/*/S00[45]"):
-        path.rename(path.parent / path.name.replace("S00", "dropped-"))
-    for path in kface.glob("High_Resolution/*/dropped-*"):
-        path.rename(tmp_path / f"{path.parent.name}{path.name}")
-    (tmp_path / "codes.yaml").write_text("lights: [L9]\n")
-    options = ("--source", kface, "--output", tmp_path / "out", "--codes", tmp_path / "codes.yaml")
-    assert run("kface", *options) == 0
-    rows = load(tmp_path / "out")
-    assert len(rows) == 12
-    # The deep-funneled photos hold one centred face, about 100 pixels high.
-    assert all(110 <= image.width <= 224 for image in rows["image"])

@@ -5,32 +5,27 @@ from pathlib import Path
 import pytest
 from label2label import Label2LabelForImageClassification
 from label2label.cli import main
-from label2label.data.preparation.splits import split_by_hash
 from label2label.data.vocabulary import KOREAN_ATTRIBUTES
+from preparation.program import split_by_hash
 
 from .conftest import Run
-from .test_kface import kface, photos, write_box_of_every_folder  # noqa: F401
+from .test_kface import kface, photos  # noqa: F401
 
 
 @pytest.mark.slow
 def test_the_korean_recipe_trains_the_11_attributes_on_a_prepared_tree(
     kface: Path,  # noqa: F811
-    shared: Path,
+    yunet: None,
     tmp_path: Path,
     run: Run,
-    monkeypatch,
 ):
     # Of the tree's six people none falls to validation: one is given a name that does.
     held_out = next(str(n) for n in range(6, 200) if split_by_hash(str(n)) == "validation")
     (kface / "High_Resolution/4").rename(kface / "High_Resolution" / held_out)
-    detector = shared / "weights/face_detection_yunet_2026may.onnx"
-    monkeypatch.setenv("LABEL2LABEL_FACE_DETECTOR", str(detector))
     (tmp_path / "labels.csv").write_text("id,Young,Beard\n0,1,0\n1,1,1\n2,0,0\n3,1,0\n")
     prepared, masked = tmp_path / "kface", tmp_path / "korean"
     labels = ("--labels", tmp_path / "labels.csv")
-    with monkeypatch.context() as boxes:
-        write_box_of_every_folder(boxes)
-        assert run("kface", "--source", kface, "--output", prepared, *labels) == 0
+    assert run("kface", "--source", kface, "--output", prepared, *labels) == 0
     shares = ("--masks", "0.5", "--max-bad", "20")
     assert run("masks_and_blur", prepared, "--output", masked, *shares) == 0
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
-from label2label.data.masks import HIDDEN_BY_MASK
+from preparation.drawing import HIDDEN_BY_MASK
 
 from .conftest import Run, draw_jpeg, read_zip
 
@@ -23,9 +23,7 @@ def load(folder: Path) -> datasets.Dataset:
     return datasets.concatenate_datasets(list(datasets.load_dataset(str(folder)).values()))
 
 
-def test_copies_carry_the_drawn_labels(shared: Path, tmp_path: Path, run: Run, monkeypatch):
-    detector = shared / "weights/face_detection_yunet_2026may.onnx"
-    monkeypatch.setenv("LABEL2LABEL_FACE_DETECTOR", str(detector))
+def test_copies_carry_the_drawn_labels(shared: Path, yunet: None, tmp_path: Path, run: Run):
     archive = shared / "data/utkface/crop_part1.zip"
     faces = prepare_faces(tmp_path, list(read_zip(archive, step=200).values()), run)
     options = ("--masks", "0.5", "--blur", "0.5", "--output", tmp_path / "out")

@@ -1,16 +1,17 @@
 """Merge: vocabularies, duplicates, weights and caps, on sources prepared by the programs."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
 import cv2
 import datasets
 import pytest
-from label2label.data.preparation.cards import DatasetDescription
-from label2label.data.preparation.images import decode_image
-from label2label.data.preparation.writing import prepare_dataset
 from label2label.data.schema import Sample
 from label2label.data.vocabulary import get_vocabulary
+from preparation.card import DatasetDescription
+from preparation.framing import decode_image
+from preparation.writing import write_dataset
 
 from .conftest import Run, draw_jpeg
 
@@ -30,7 +31,7 @@ def describe(title: str, redistributable: bool = False) -> DatasetDescription:
 
 
 def prepare(folder: Path, samples: list[Sample], images: dict[str, bytes], vocabulary: str) -> Path:
-    prepare_dataset(
+    write_dataset(
         samples,
         lambda sample: [(sample, images[sample.key])],
         get_vocabulary(vocabulary),
@@ -156,11 +157,11 @@ def test_report_and_card_count_by_source_split_attribute_and_group(
     first: Path, second: Path, tmp_path: Path, run: Run
 ):
     assert run("merge", first, second, "--output", tmp_path / "out") == 0
-    report = (tmp_path / "out/counts.csv").read_text().splitlines()
-    assert "first,test,image,,6" in report
-    assert "second,test,Wearing_Mask,true,5" in report
-    assert "first,test,Wearing_Mask,null,6" in report
-    assert "second,train,race,Asian,2" in report
+    counts = json.loads((tmp_path / "out/preparation.json").read_text())["counts"]
+    assert ["first", "test", "image", "", 6] in counts
+    assert ["second", "test", "Wearing_Mask", "true", 5] in counts
+    assert ["first", "test", "Wearing_Mask", "null", 6] in counts
+    assert ["second", "train", "race", "Asian", 2] in counts
     card = (tmp_path / "out/README.md").read_text()
     for text in (
         "Terms of first.",
@@ -181,7 +182,7 @@ def test_bad_inputs_are_refused(
         ((first, second, "--weight", "third=2"), "no source is called third"),
         ((first, second, "--weight", "first=-1"), "is not like SOURCE=NUMBER"),
         ((first, second, "--cap", "first"), "is not like SOURCE=NUMBER"),
-        ((first, second, "--output", first), "already holds something else"),
+        ((first, second, "--output", first), "already holds something"),
     ):
         assert run("merge", *output, *arguments) == 2
         assert message in capsys.readouterr().err
@@ -198,4 +199,4 @@ def test_person_in_two_splits_is_refused(
         "celeba-40",
     )
     assert run("merge", first, other, "--output", tmp_path / "out") == 2
-    assert "first/0 is in another split" in capsys.readouterr().err
+    assert "person first/0 is in train and in test" in capsys.readouterr().err

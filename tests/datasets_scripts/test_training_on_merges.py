@@ -8,14 +8,14 @@ import pytest
 from label2label import Label2LabelForImageClassification
 from label2label.checkpoints import default_checkpoint
 from label2label.cli import main
-from label2label.data.masks import MASK_KINDS, draw_mask
-from label2label.data.preparation.cards import DatasetDescription
-from label2label.data.preparation.images import decode_image, encode_image
-from label2label.data.preparation.splits import split_by_hash
-from label2label.data.preparation.writing import prepare_dataset
 from label2label.data.schema import Sample
 from label2label.data.vocabulary import get_vocabulary
 from label2label.faces.detection import FaceDetector
+from preparation.card import DatasetDescription
+from preparation.drawing import MASK_KINDS, draw_mask
+from preparation.framing import decode_image, encode_image
+from preparation.program import split_by_hash
+from preparation.writing import write_dataset
 
 from .conftest import Run, read_zip
 
@@ -50,7 +50,7 @@ def masks(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     """224 faces of UTKFace, on every second of which a mask is drawn; nothing else is labelled."""
     detector_file = shared / "weights/face_detection_yunet_2026may.onnx"
     monkeypatch.setenv("LABEL2LABEL_FACE_DETECTOR", str(detector_file))
-    detector = FaceDetector(close_up_side=240)
+    detector = FaceDetector()
     faces, masked = {}, {}
     for number, (name, data) in enumerate(
         read_zip(shared / "data/utkface/crop_part1.zip", step=35).items()
@@ -61,7 +61,7 @@ def masks(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
             generator = np.random.default_rng(number)
             image = draw_mask(image, found[0].landmarks, MASK_KINDS[number // 2 % 2], generator)
         faces[name], masked[name] = encode_image(image), bool(found)
-    prepare_dataset(
+    write_dataset(
         [
             Sample(name, split_by_hash(name), {"Wearing_Mask": masked[name]}, source="masks")
             for name in faces

@@ -16,11 +16,11 @@ from label2label import (
     MobileFaceNetModel,
 )
 from label2label.cli import main
-from label2label.data.preparation.cards import DatasetDescription
-from label2label.data.preparation.images import encode_image
-from label2label.data.preparation.writing import prepare_dataset
 from label2label.data.schema import Sample
 from label2label.data.vocabulary import get_vocabulary
+from preparation.card import DatasetDescription
+from preparation.framing import encode_image
+from preparation.writing import write_dataset
 
 from .hub_server import HubServer
 
@@ -125,7 +125,7 @@ def make_dataset(tmp_path):
             sample.key: encode_image(np.full((16, 16, 3), 10 * i, np.uint8))
             for i, sample in enumerate(samples)
         }
-        prepare_dataset(
+        write_dataset(
             samples,
             lambda sample: [(sample, images[sample.key])],
             get_vocabulary("korean-11"),

@@ -24,7 +24,6 @@ from tqdm.auto import tqdm
 
 from label2label.data.batching import load_split
 from label2label.data.label_table import LabelTable, read_label_table
-from label2label.data.preparation.crops import choose_face
 from label2label.errors import UserError
 from label2label.evaluation.evaluate import (
     evaluate_models,
@@ -34,7 +33,7 @@ from label2label.evaluation.evaluate import (
 )
 from label2label.evaluation.plots import figure_svg
 from label2label.evaluation.report import markdown_report, report_figures
-from label2label.faces.alignment import align_face
+from label2label.faces.alignment import align_face, choose_face
 from label2label.faces.detection import FaceDetector
 from label2label.files import prepare_output, write_whole
 from label2label.prediction.photos import read_photo

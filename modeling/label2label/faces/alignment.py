@@ -25,6 +25,26 @@ HAAR_LANDMARKS = np.array(
 )
 
 
+def choose_face(faces: Sequence[Face], photo: np.ndarray) -> Face:
+    """Of several faces, the one that a photo of one person shows.
+
+    Args:
+        faces: At least one.
+        photo: (height, width, 3), in which they were found.
+
+    Returns:
+        The face nearest to the photo's middle, in heights of its own: bystanders are smaller or
+        further out.
+    """
+    middle = np.array(photo.shape[1::-1]) / 2
+
+    def distance(face: Face) -> float:
+        x0, y0, x1, y1 = face.box
+        return float(np.hypot(*(middle - [(x0 + x1) / 2, (y0 + y1) / 2]))) / (y1 - y0)
+
+    return min(faces, key=distance)
+
+
 def estimate_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Least-squares rotation, uniform scale and shift that bring one point set onto another.
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from label2label.data.preparation.publishing import refuse_redistribution
-from label2label.data.preparation.reading import list_row_groups, read_record
-from label2label.data.preparation.writing import PREPARATION_FILE
 from label2label.errors import UserError
 from label2label.hub.refusals import refuse_unsafe_files
 from label2label.hub.repository import Repository, check_repo_id, list_folder
+
+PREPARATION_FILE = "preparation.json"
 
 # `source` of a prepared dataset's rows, and what the terms of that set say.
 RESTRICTED_SOURCES = {
@@ -42,10 +42,17 @@ def dataset_repository(
             rows forbid redistribution, or it holds a secret or a pickle.
     """
     repo_id = check_repo_id(repo_id)
-    record = read_record(folder)
+    try:
+        record = json.loads((folder / PREPARATION_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder} holds no prepared dataset: make one with a program of datasets_scripts/"
+        ) from error
     description = record["description"]
     title = description["title"]
-    shards = sorted({shard for _, shard, _ in list_row_groups(folder)})
+    shards = sorted(map(str, (folder / "data").glob("*.parquet")))
+    if not shards:
+        raise UserError(f"{folder} holds no prepared dataset: its data/ has no Parquet files")
     if not right_to_redistribute:
         if not description["redistributable"]:
             raise refuse_redistribution(title, description["terms"])
@@ -61,6 +68,22 @@ def dataset_repository(
         owned=("data/*.parquet",),  # shards of an earlier push would be read as rows of this one
         mark=PREPARATION_FILE,
         message=f"{title}, prepared with label2label {record['label2label']}",
+    )
+
+
+def refuse_redistribution(name: str, terms: str) -> UserError:
+    """Error for a dataset whose terms forbid an upload.
+
+    Args:
+        name: name of the dataset.
+        terms: what its terms say.
+
+    Returns:
+        The error to raise.
+    """
+    return UserError(
+        f"{name} may not be uploaded: {terms} Give --i-have-the-right-to-redistribute if its "
+        "owners allowed you to"
     )
 
 

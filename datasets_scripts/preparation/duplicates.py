@@ -18,15 +18,7 @@ _COLUMNS = 8192
 
 
 def perceptual_hash(image: np.ndarray) -> np.ndarray:
-    """Hash that changes little when an image is scaled, re-encoded or brightened.
-
-    Args:
-        image: (height, width, 3) uint8, RGB.
-
-    Returns:
-        (HASH_BYTES,) uint8: which of the 16x16 lowest frequencies of the 64x64 gray image lie
-        above their median.
-    """
+    """Hash that changes little when an image is scaled, re-encoded or brightened."""
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(gray, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32)
     frequencies = cv2.dct(small)[:16, :16].ravel()
@@ -38,13 +30,6 @@ def find_near_duplicates(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
     Every pair is compared, block by block: with bits as -1 and 1, a matrix product counts those
     that agree.
-
-    Args:
-        hashes: (images, HASH_BYTES) uint8.
-        others: (other images, HASH_BYTES) uint8.
-
-    Returns:
-        (images,) bool.
     """
     found = np.zeros(len(hashes), bool)
     least_product = 8 * HASH_BYTES - 2 * MAX_DIFFERING_BITS

@@ -1,8 +1,8 @@
-"""Draw face masks from five landmarks, for training `Wearing_Mask` where no dataset labels it.
+"""Draw face masks and blur, for training `Wearing_Mask` and `Blurry` where few images have them.
 
-The mask's outline is given in the face's own frame (origin between the eyes; the eyes' direction;
-the direction from the eyes to the mouth), so that it turns, scales and leans with the face. It is
-shaded by the blurred light of the face that it covers.
+A mask is drawn from five landmarks. Its outline is given in the face's own frame (origin between
+the eyes; the eyes' direction; the direction from the eyes to the mouth), so that it turns, scales
+and leans with the face. It is shaded by the blurred light of the face that it covers.
 """
 
 from __future__ import annotations
@@ -11,6 +11,10 @@ import cv2
 import numpy as np
 
 MASK_KINDS = ("surgical", "cloth")
+BLUR_KINDS = ("motion", "focus")
+MIN_EXTENT, MAX_EXTENT = 0.05, 0.12
+"""Length of the motion, or diameter of the spot, as a share of the shorter side: below 5 % a face
+of CelebA's size still looks sharp."""
 
 HIDDEN_BY_MASK = (
     "5_o_Clock_Shadow",
@@ -41,15 +45,7 @@ _SUBPIXEL_BITS = 4
 
 
 class FaceFrame:
-    """The face's own coordinates.
-
-    Args:
-        landmarks: (5, 2) pixels: viewer's left eye, right eye, nose tip, left and right corner of
-            the mouth.
-
-    Raises:
-        ValueError: If the landmarks do not span a face.
-    """
+    """The face's own coordinates."""
 
     def __init__(self, landmarks: np.ndarray):
         left_eye, right_eye, nose, left_mouth, right_mouth = np.asarray(landmarks, np.float64)
@@ -64,14 +60,7 @@ class FaceFrame:
         self.turn = float(np.clip(turn, -0.4, 0.4))
 
     def to_pixels(self, points: np.ndarray) -> np.ndarray:
-        """Place points of the frame in the image; the side that is turned away is foreshortened.
-
-        Args:
-            points: (..., 2), across and down.
-
-        Returns:
-            (..., 2) pixels, x and y.
-        """
+        """Place points of the frame in the image; the side that is turned away is foreshortened."""
         x, y = points[..., 0], points[..., 1]
         x = x * np.where(x * self.turn > 0, 1 - abs(self.turn), 1 + abs(self.turn) / 2)
         return self.origin + np.stack([x, y], axis=-1) @ self.axes
@@ -80,21 +69,7 @@ class FaceFrame:
 def draw_mask(
     image: np.ndarray, landmarks: np.ndarray, kind: str, generator: np.random.Generator
 ) -> np.ndarray:
-    """Draw a mask over the lower half of a face.
-
-    Args:
-        image: (height, width, 3) uint8, RGB.
-        landmarks: (5, 2) pixels, as for `FaceFrame`.
-        kind: One of `MASK_KINDS`: a pleated surgical mask with straps, or a cloth mask of any
-            colour, half of them striped.
-        generator: Decides colour, stripes and small changes of the outline.
-
-    Returns:
-        A new image of the same shape and dtype.
-
-    Raises:
-        ValueError: If `kind` is unknown or the landmarks do not span a face.
-    """
+    """Draw a mask over the lower half of a face."""
     if kind not in MASK_KINDS:
         raise ValueError(f"unknown kind of mask {kind!r}: choose one of {', '.join(MASK_KINDS)}")
     frame = FaceFrame(landmarks)
@@ -124,6 +99,26 @@ def draw_mask(
     masked = image * (1 - straps) + color * straps
     masked = masked * (1 - cover) + shaded * cover
     return masked.clip(0, 255).astype(np.uint8)
+
+
+def draw_blur(image: np.ndarray, kind: str, generator: np.random.Generator) -> np.ndarray:
+    """Blur a whole image."""
+    if kind not in BLUR_KINDS:
+        raise ValueError(f"unknown kind of blur {kind!r}: choose one of {', '.join(BLUR_KINDS)}")
+    extent = max(3.0, generator.uniform(MIN_EXTENT, MAX_EXTENT) * min(image.shape[:2]))
+    size = int(np.ceil(extent)) // 2 * 2 + 1
+    kernel = np.zeros((size, size), np.float32)
+    middle = size // 2
+    if kind == "motion":
+        angle = generator.uniform(0, np.pi)
+        reach = np.array([np.cos(angle), np.sin(angle)]) * (extent - 1) / 2
+        ends = np.round((middle + np.stack([-reach, reach])) * 16).astype(int)
+        start, end = (tuple(map(int, point)) for point in ends)
+        cv2.line(kernel, start, end, 1.0, 1, cv2.LINE_8, 4)
+    else:
+        center = (16 * middle, 16 * middle)
+        cv2.circle(kernel, center, round(8 * (extent - 1)), 1.0, -1, cv2.LINE_8, 4)
+    return cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REPLICATE)
 
 
 def _shading(image: np.ndarray, frame: FaceFrame, cover: np.ndarray) -> np.ndarray:

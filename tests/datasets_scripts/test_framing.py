@@ -3,8 +3,9 @@
 import cv2
 import numpy as np
 import pytest
-from label2label.data.preparation.crops import CELEBA_LANDMARKS, align_like_celeba, choose_face
+from label2label.faces.alignment import choose_face
 from label2label.faces.detection import Face
+from preparation.framing import CELEBA_LANDMARKS, align_like_celeba
 
 
 def test_landmarks_land_where_celeba_has_them():

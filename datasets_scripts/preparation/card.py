@@ -1,0 +1,98 @@
+"""The dataset card: what a dataset holds, its source, its terms, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from label2label import __version__
+from label2label.data.schema import GROUP_COLUMNS, SPLITS
+
+TEMPLATE = Path(__file__).with_name("card_template.md")
+
+Counts = Counter[tuple[str, str, str, str]]
+"""Rows by (source, split, column, value). The column `image` counts all rows, by variant: the part
+of the image's path after `#`, empty for an image as its source has it or framed. An attribute's
+values are `true`, `false` and `null`; ages are counted by decade."""
+
+
+@dataclass(frozen=True)
+class DatasetDescription:
+    """What a dataset card says that the rows do not."""
+
+    title: str
+    summary: str
+    origin: str
+    terms: str
+    process: str
+    biases: str
+    program: str
+    license: str = "other"
+    license_name: str | None = None
+    license_link: str | None = None
+    redistributable: bool = False
+    tags: tuple[str, ...] = ()
+
+
+def write_dataset_card(
+    folder: Path, description: DatasetDescription, counts: Counts, fingerprint: str
+) -> None:
+    """Write `README.md`, the dataset card that the Hub shows and from which it reads the splits."""
+    from huggingface_hub import DatasetCard, DatasetCardData
+
+    sources = sum_counts(counts, "image", by=(0, 1))
+    splits = [split for split in SPLITS if any(split in numbers for numbers in sources.values())]
+    rows = sum(sum(numbers.values()) for numbers in sources.values())
+    columns = dict.fromkeys(key[2] for key in counts)
+    values = {name: sum_counts(counts, name, by=(2, 3))[name] for name in columns}
+    variants = values.pop("image")
+    groups = {column: values.pop(column, {}) for column in GROUP_COLUMNS}
+    sizes = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"))
+    card_data = DatasetCardData(
+        language="en",
+        license=description.license,
+        license_name=description.license_name,
+        license_link=description.license_link,
+        pretty_name=description.title,
+        task_categories=["image-classification"],
+        task_ids=["multi-label-image-classification"],
+        size_categories=[next((name for limit, name in sizes if rows < limit), "1M<n<10M")],
+        tags=["facial-attributes", *description.tags],
+        configs=[
+            {
+                "config_name": "default",
+                # datasets keeps what it loaded under the folder's name and the card's metadata: in
+                # a folder that was prepared anew it would find the rows of before.
+                "description": f"made by {description.program} ({fingerprint[:16]})",
+                "data_files": [
+                    {"split": split, "path": f"data/{split}-*.parquet"} for split in splits
+                ],
+            }
+        ],
+    )
+    card = DatasetCard.from_template(
+        card_data,
+        template_path=str(TEMPLATE),
+        **{name: text for name, text in asdict(description).items() if name in _TEXTS},
+        version=__version__,
+        splits=splits,
+        sources=sources,
+        variants=dict(sorted(variants.items())),
+        attributes=values,
+        groups={name: dict(sorted(numbers.items())) for name, numbers in groups.items()},
+    )
+    card.save(folder / "README.md")
+
+
+_TEXTS = ("title", "summary", "origin", "terms", "process", "biases", "program")
+
+
+def sum_counts(counts: Counts, column: str, by: tuple[int, int]) -> dict[str, dict[str, int]]:
+    """Rows of one column by two parts of the counts' keys."""
+    sums: dict[str, dict[str, int]] = {}
+    for key, number in counts.items():
+        if key[2] == column:
+            of_first = sums.setdefault(key[by[0]], {})
+            of_first[key[by[1]]] = of_first.get(key[by[1]], 0) + number
+    return sums

@@ -1,0 +1,108 @@
+"""Faces framed as `label2label predict` frames them: same detector, landmarks and transform."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import cv2
+import numpy as np
+from label2label.data.images import read_image
+from label2label.data.schema import Sample
+from label2label.errors import UserError
+from label2label.faces.alignment import align_face, choose_face
+from label2label.faces.detection import Face, FaceDetector
+from PIL import Image
+
+from preparation.sources import BadImageError, Images
+
+CELEBA_SIZE = (178, 218)
+CELEBA_LANDMARKS = np.array(
+    [[69.7, 112.0], [108.0, 111.3], [88.8, 134.5], [72.9, 152.5], [105.9, 151.8]]
+)
+"""Width and height of CelebA's aligned images, and where YuNet finds the five landmarks in them:
+means over 991 images, by `benchmarks/alignment_template.py`."""
+
+UNALIGNED = "unaligned"
+"""Variant, the part of an image's path after `#`, of an image in which no face was found."""
+
+STORED_AS_THEY_ARE = "The image files are stored byte for byte."
+ALIGNED = (
+    "Faces were found by {detector} and brought onto the mean of CelebA's five landmarks by "
+    "rotation, scale and shift, as 178x218 JPEG files of quality 95, as `label2label predict` "
+    "frames them; beyond an image's edge its edge pixels repeat. An image in which no face was "
+    f"found is stored as it is, with a path ending in `#{UNALIGNED}`."
+)
+
+ReadSample = Callable[[Sample], Iterable[tuple[Sample, bytes]]]
+"""Reads the image of a sample: the rows that it gives (none where a filter drops it), each with
+its encoded image. Raises `BadImageError`. Several threads call it."""
+
+Box = tuple[float, float, float, float]
+
+
+def decode_image(data: bytes) -> np.ndarray:
+    """Decode an image with the reader that `label2label predict` uses."""
+    try:
+        return read_image(data)
+    except UserError as error:
+        raise BadImageError(str(error)) from error
+
+
+def encode_image(image: np.ndarray) -> bytes:
+    """Encode an image that was framed or drawn on."""
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, format="JPEG", quality=95)
+    return stream.getvalue()
+
+
+def align_like_celeba(photo: np.ndarray, face: Face) -> np.ndarray:
+    """Rotate, scale and shift a face onto CelebA's mean landmarks."""
+    width, height = CELEBA_SIZE
+    margin = (height - width) // 2
+    square = align_face(photo, face, CELEBA_LANDMARKS + np.array([margin, 0]), height)
+    return square[:, margin : margin + width]
+
+
+class ReadImage:
+    """Reads and checks the image of a sample; frames its face, or keeps its bytes as they are."""
+
+    def __init__(self, images: Images, align: bool, boxes: dict[str, Box] | None = None):
+        self.images = images
+        self.boxes = boxes or {}
+        self.detector = FaceDetector() if align else None
+        cv2.setNumThreads(1)  # the threads that read images share the cores already
+
+    @property
+    def description(self) -> str:
+        """What the dataset card says of it."""
+        if self.detector is None:
+            return STORED_AS_THEY_ARE
+        name = {"yunet": "YuNet", "haar": "OpenCV's Haar cascade"}[self.detector.name]
+        return ALIGNED.format(detector=name)
+
+    def __call__(self, sample: Sample) -> list[tuple[Sample, bytes]]:
+        """Read one image."""
+        data = self.images.read(sample.key)
+        photo = decode_image(data)
+        if self.detector is None:
+            return [(sample, data)]
+        face = self._choose(self.detector(photo), photo, sample.key)
+        if face is None:
+            return [(replace(sample, key=f"{sample.key}#{UNALIGNED}"), data)]
+        return [(sample, encode_image(align_like_celeba(photo, face)))]
+
+    def _choose(self, faces: list[Face], photo: np.ndarray, key: str) -> Face | None:
+        if key not in self.boxes:
+            return choose_face(faces, photo) if faces else None
+        x0, y0, x1, y1 = self.boxes[key]
+
+        def distance(face: Face) -> float:
+            left, top, right, bottom = face.box
+            return max(
+                abs(left + right - x0 - x1) / (x1 - x0), abs(top + bottom - y0 - y1) / (y1 - y0)
+            )
+
+        nearest = min(faces, key=distance, default=None)
+        return nearest if nearest and distance(nearest) < 1 else None  # its middle is in the box

@@ -1,0 +1,296 @@
+"""What the programs in `datasets_scripts/` share: options, splits, added labels, and their end."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from label2label.data.schema import GENDERS, SPLITS, Sample
+from label2label.data.vocabulary import Vocabulary, get_vocabulary
+from label2label.errors import UserError
+
+from preparation.card import Counts, DatasetDescription, sum_counts
+from preparation.framing import UNALIGNED, ReadImage, ReadSample
+from preparation.sources import Download
+from preparation.writing import write_dataset
+
+SPLIT_SHARES = (0.7, 0.1, 0.2)
+"""Shares of train, validation and test where a dataset has no partition of its own."""
+
+SPLITS_FILE = "splits.csv"
+
+
+def dataset_parser(docstring: str | None, source: str | None = None) -> argparse.ArgumentParser:
+    """Parser with the options that every dataset program has.
+
+    Args:
+        docstring: The program's own; its first line says what the program does.
+        source: What `--source` is, for a program that reads raw images.
+    """
+    parser = argparse.ArgumentParser(description=(docstring or "").partition("\n")[0])
+    if source:
+        parser.add_argument("--source", type=Path, required=True, metavar="PATH", help=source)
+        framing = parser.add_mutually_exclusive_group()
+        framing.add_argument(
+            "--align",
+            action="store_true",
+            default=True,
+            help="frame every face as `label2label predict` does (the default); images without a "
+            "face stay as they are and are counted",
+        )
+        framing.add_argument(
+            "--as-is", dest="align", action="store_false", help="store the files' bytes instead"
+        )
+        parser.add_argument(
+            "--labels",
+            type=Path,
+            metavar="CSV",
+            help="further labels: a column `image` (or `id`, a person), then columns of attributes "
+            "(1, 0, or nothing for unknown), `gender` or `age`",
+        )
+        parser.add_argument(
+            "--only-labelled", action="store_true", help="keep only what --labels names"
+        )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="OUT", help="dataset folder to write"
+    )
+    parser.add_argument(
+        "--workers",
+        type=whole_number(1),
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="threads (default: one per core, here %(default)s)",
+    )
+    parser.add_argument(
+        "--max-bad",
+        type=whole_number(0),
+        default=10,
+        metavar="N",
+        help="unusable images that are accepted: skipped, and listed in skipped.csv "
+        "(default: %(default)s)",
+    )
+    return parser
+
+
+def prepare(
+    arguments: argparse.Namespace,
+    samples: Iterable[Sample],
+    read: ReadSample,
+    vocabulary: Vocabulary,
+    description: DatasetDescription,
+    *,
+    total: int | None = None,
+) -> Counts:
+    """Write a dataset as the command line says, and print in how many images no face was found.
+
+    Args:
+        arguments: What `dataset_parser` parsed.
+        samples: The rows to be.
+        read: Reads the image of a sample.
+        vocabulary: Names the attribute columns.
+        description: What the dataset card says; `{framing}` in its process becomes what `read`
+            says of itself.
+        total: Number of samples, where known.
+
+    Returns:
+        Rows by source, split, column and value.
+
+    Raises:
+        UserError: As `write_dataset` and `add_labels`.
+    """
+    if isinstance(read, ReadImage):
+        process = description.process.replace("{framing}", read.description)
+        description = replace(description, process=process)
+    labels = getattr(arguments, "labels", None)
+    if labels:
+        samples = add_labels(samples, labels, vocabulary, arguments.only_labelled)
+        process = f"{description.process} Labels of a list of the user's were added by name."
+        description = replace(description, process=process)
+    counts = write_dataset(
+        samples,
+        read,
+        vocabulary,
+        description,
+        arguments.output,
+        total=total,
+        workers=arguments.workers,
+        max_bad=arguments.max_bad,
+    )
+    if isinstance(read, ReadImage) and read.detector:
+        variants = sum_counts(counts, "image", by=(2, 3))["image"]
+        rows, unaligned = sum(variants.values()), variants.get(UNALIGNED, 0)
+        print(
+            f"framed {rows - unaligned:,} of {rows:,} images ({1 - unaligned / rows:.2%}); in "
+            f"{unaligned:,} no face was found"
+        )
+    return counts
+
+
+def prepare_by_name(
+    docstring: str | None,
+    roots: Sequence[str | tuple[str, ...]],
+    label: Callable[[str, str], Sample | None],
+    vocabulary: str,
+    description: DatasetDescription,
+    depth: int = 1,
+) -> None:
+    """Prepare a dataset whose labels are in the images' names, as the command line says.
+
+    Args:
+        docstring: The program's own.
+        roots: Where the images may lie, as for `Download.images`.
+        label: From an image's name and its split (by `splits.csv`, else by hash) to its sample;
+            None leaves it out.
+        vocabulary: Name of the vocabulary.
+        description: What the dataset card says.
+        depth: Number of the path's last parts that make a name.
+    """
+    arguments = dataset_parser(docstring, source="folder or archive of the images").parse_args()
+    download = Download(arguments.source)
+    images = download.images(*roots, depth=depth)
+    split = read_splits(download)
+    samples = (sample for name in images if (sample := label(name, split(name))))
+    read = ReadImage(images, arguments.align)
+    prepare(arguments, samples, read, get_vocabulary(vocabulary), description, total=len(images))
+
+
+def hash_fraction(name: str) -> float:
+    """A number that looks random but is the same for the same name everywhere."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+
+
+def split_by_hash(name: str, shares: tuple[float, float, float] = SPLIT_SHARES) -> str:
+    """Split to which a person's or an image's name falls, for shares of `SPLITS` that add to 1."""
+    fraction = hash_fraction(name)
+    for split, share in zip(SPLITS, shares, strict=True):
+        if fraction < share:
+            return split
+        fraction -= share
+    return SPLITS[-1]
+
+
+def read_splits(download: Download) -> Callable[[str], str]:
+    """Splits of images by `splits.csv` (columns image, split) where it is there, else by hash."""
+    if download.find_text(SPLITS_FILE) is None:
+        return split_by_hash
+    splits = {}
+    for where, row in download.rows(SPLITS_FILE, columns=("image", "split")):
+        splits[row["image"]] = _read_value("split", row["split"], where)
+
+    def find(name: str) -> str:
+        if name not in splits:
+            raise UserError(f"{SPLITS_FILE} does not name the image {name}")
+        return splits[name]
+
+    return find
+
+
+def add_labels(
+    samples: Iterable[Sample], path: Path, vocabulary: Vocabulary, only_labelled: bool
+) -> Iterator[Sample]:
+    """Put the labels of a user's table, see `read_labels`, in place of the samples' own.
+
+    Raises:
+        UserError: If the table is bad, names an image of another split, or none that is there.
+    """
+    table = read_labels(path, vocabulary)
+    unused = dict.fromkeys(table)
+    for sample in samples:
+        names = [name for name in (sample.identity, sample.key) if name in table]
+        told: dict[str, Any] = {}
+        for name in names:
+            told |= table[name]
+            unused.pop(name, None)
+        if told.pop("split", sample.split) != sample.split:
+            raise UserError(f"{path}: {names[-1]} is in the split {sample.split}, not in this one")
+        if names or not only_labelled:
+            fields = {name: told.pop(name) for name in ("gender", "age") if name in told}
+            # An opposite that was known before would contradict what the table says.
+            opposites = {vocabulary.opposites.get(name): not told[name] for name in told}
+            attributes = {**sample.attributes, **opposites, **told}
+            attributes.pop(None, None)
+            yield replace(sample, attributes=attributes, **fields)
+    if len(unused) == len(table):
+        raise UserError(
+            f"{path}: none of its ids or images is there, the first is {next(iter(table))!r}"
+        )
+    if unused:
+        names = ", ".join(list(unused)[:20])
+        print(
+            f"{path}: {len(unused):,} of {len(table):,} ids or images are not there: {names}",
+            file=sys.stderr,
+        )
+
+
+def read_labels(path: Path, vocabulary: Vocabulary) -> dict[str, dict[str, Any]]:
+    """Read a user's table: known values by person or image.
+
+    Args:
+        path: A CSV file. Its first column, `id` or `image`, names the person or image; the others
+            are attributes (1, 0, or nothing for unknown), `gender`, `age`, and `split`, which is
+            checked.
+        vocabulary: The attributes that there may be, or their opposites.
+    """
+    known = {*vocabulary.attributes, *vocabulary.opposites, "gender", "age", "split"}
+    table: dict[str, dict[str, Any]] = {}
+    rows = Download(path).rows(path.name, columns=())
+    for where, row in rows:
+        key, *columns = row
+        if key not in ("id", "image") or not set(columns) <= known:
+            raise UserError(
+                f"{path}, line 1: the first column must be id or image, the others gender, age, "
+                f"split or attributes among {', '.join(vocabulary.attributes)}"
+            )
+        if row[key] in table:
+            raise UserError(f"{where}: {row[key]} is there twice")
+        texts = {column: row[column].strip() for column in columns}
+        table[row[key]] = {
+            column: _read_value(column, text, where) for column, text in texts.items() if text
+        }
+    if not table:
+        raise UserError(f"{path} has no rows")
+    return table
+
+
+def _read_value(column: str, text: str, where: str) -> Any:
+    if column == "age" and text.isdecimal():
+        return int(text)
+    if text in {"gender": GENDERS.values(), "split": SPLITS}.get(column, ()):
+        return text
+    if column in ("age", "gender", "split") or text not in ("0", "1"):
+        raise UserError(f"{where}: {text!r} is no value of {column}")
+    return text == "1"
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """Parser of a command-line value that must be a whole number."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {least} or more")
+        return int(text)
+
+    return parse
+
+
+def run_program(main: Callable[[], None]) -> None:
+    """Run a program's main function and end the process as users expect.
+
+    A mistake that the user can mend ends in one line on standard error and exit code 2, Ctrl-C in
+    exit code 130; neither shows a traceback.
+    """
+    try:
+        main()
+    except (UserError, OSError, csv.Error) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,79 @@
+"""Read prepared datasets: their record, their rows without images, and the images of rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from label2label.data.schema import SPLITS, Sample
+from label2label.errors import UserError
+
+from preparation.writing import PREPARATION_FILE
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredSample(Sample):
+    """A sample whose image lies in a prepared dataset."""
+
+    place: tuple[str, int, int]
+
+
+def read_record(dataset: Path) -> dict[str, Any]:
+    """Read how a prepared dataset was made."""
+    path = dataset / PREPARATION_FILE
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{dataset} holds no prepared dataset: make one with a program of datasets_scripts/"
+        ) from error
+
+
+def read_stored_samples(dataset: Path) -> Iterator[StoredSample]:
+    """Read the rows of a prepared dataset, without their images."""
+    shards = [
+        (split, str(path))
+        for split in SPLITS
+        for path in sorted((dataset / "data").glob(f"{split}-*.parquet"))
+    ]
+    if not shards:
+        raise UserError(f"{dataset} holds no prepared dataset: its data/ has no Parquet files")
+    own = {field.name for field in fields(Sample)}
+    for split, path in shards:
+        with pq.ParquetFile(path) as file:
+            columns = [name for name in file.schema_arrow.names if name != "image"]
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group, columns=["image.path", *columns])
+                for number, row in enumerate(table.to_pylist()):
+                    key = row.pop("image")["path"]
+                    attributes = {name: row.pop(name) for name in columns if name not in own}
+                    place = (path, group, number)
+                    yield StoredSample(
+                        key=key, split=split, attributes=attributes, place=place, **row
+                    )
+
+
+def read_stored_image(sample: Sample) -> bytes:
+    """Read the image of a row; rows of one row group are best asked for one after another."""
+    assert isinstance(sample, StoredSample)
+    path, group, number = sample.place
+    return _read_images(path, group)[number].as_py()
+
+
+@lru_cache(maxsize=4)
+def _read_images(path: str, group: int) -> pa.ChunkedArray:
+    with pq.ParquetFile(path) as file:
+        table = file.read_row_group(group, columns=["image.bytes"])
+    return pa.chunked_array([chunk.field("bytes") for chunk in table["image"].chunks])
+
+
+def combine_texts(records: Sequence[dict[str, Any]], field: str) -> str:
+    """One field of several datasets' descriptions."""
+    parts = [record["description"] for record in records]
+    return "\n\n".join(f"**{part['title']}.** {part[field]}" for part in parts)

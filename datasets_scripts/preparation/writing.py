@@ -1,0 +1,263 @@
+"""Write a dataset in the one schema: whole or not at all, in bounded memory.
+
+Threads read and frame images; the rows go to Parquet shards in `.OUT.partial` beside the output,
+which takes the output's name as the last step. A run that was killed leaves that folder, which the
+next one clears. `OUT/preparation.json` says how the dataset was made, for programs that read it:
+
+    label2label  version of the package
+    vocabulary   name of the attributes' vocabulary
+    description  the fields of `DatasetDescription`, with `title`, `terms` and `redistributable`:
+                 whether the terms allow giving the images to others
+    counts       [source, split, column, value, rows] lists, see `Counts`
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from label2label import __version__
+from label2label.data.schema import SPLITS, Sample, dataset_features, sample_to_row
+from label2label.data.vocabulary import Vocabulary
+from label2label.errors import UserError
+from label2label.prediction.pipeline import map_in_threads
+from tqdm import tqdm
+
+from preparation.card import Counts, DatasetDescription, write_dataset_card
+from preparation.framing import ReadSample
+from preparation.sources import BadImageError
+
+PREPARATION_FILE = "preparation.json"
+SKIPPED_FILE = "skipped.csv"
+MAX_ROW_GROUP_BYTES = 16 * 2**20
+MAX_SHARD_BYTES = 450 * 10**6
+
+
+def write_dataset(
+    samples: Iterable[Sample],
+    read: ReadSample,
+    vocabulary: Vocabulary,
+    description: DatasetDescription,
+    output: Path,
+    *,
+    total: int | None = None,
+    workers: int = 1,
+    max_bad: int = 10,
+) -> Counts:
+    """Write a dataset folder: Parquet shards of each split, a dataset card and a record."""
+    start = time.perf_counter()
+    output = Path(os.path.abspath(output))
+    with claim_output(output) as work:
+        (work / "data").mkdir()
+        counts: Counts = Counter()
+        skipped: list[tuple[str, str]] = []
+        shards = {split: Shards(work / "data", split, vocabulary) for split in SPLITS}
+        rows = _read_rows(check_identities(samples), read, total, workers, skipped)
+        try:
+            for sample, image in rows:
+                row = sample_to_row(sample, image, vocabulary)
+                shards[sample.split].write(row)
+                _count_row(counts, sample.split, row)
+            for split_shards in shards.values():
+                split_shards.finish()
+        finally:
+            rows.close()
+            for split_shards in shards.values():
+                split_shards.abandon()
+        _write_skipped(work / SKIPPED_FILE, skipped)
+        if len(skipped) > max_bad:
+            kept = output.with_name(f"{output.name}.{SKIPPED_FILE}")
+            os.replace(work / SKIPPED_FILE, kept)
+            raise UserError(
+                f"{len(skipped):,} images could not be used, more than --max-bad {max_bad}: see "
+                f"{kept} (nothing else was written)"
+            )
+        if not counts:
+            raise UserError("no usable image was found: nothing was written")
+        record = {
+            "label2label": __version__,
+            "vocabulary": vocabulary.name,
+            "description": asdict(description),
+            "counts": [[*key, number] for key, number in counts.items()],
+        }
+        text = json.dumps(record)
+        (work / PREPARATION_FILE).write_text(text, encoding="utf-8")
+        fingerprint = hashlib.sha256(text.encode()).hexdigest()
+        write_dataset_card(work, description, counts, fingerprint)
+        os.replace(work, output)
+    _report(output, counts, len(skipped), time.perf_counter() - start)
+    return counts
+
+
+@contextmanager
+def claim_output(output: Path) -> Iterator[Path]:
+    """Take the right to write an output, as no other program then can."""
+    refuse_used_output(output)
+    work = output.with_name(f".{output.name}.partial")
+    taken = UserError(f"another program is writing {output}: wait for it, or choose another folder")
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        handle = os.open(work, os.O_RDONLY)
+    except FileNotFoundError as error:  # the other one has just ended
+        raise taken from error
+    try:
+        try:
+            # On the folder itself: the lock ends with the process and leaves no file behind.
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(handle), os.stat(work)):
+                raise taken
+        except (BlockingIOError, FileNotFoundError) as error:
+            raise taken from error
+        refuse_used_output(output)
+        for left in work.iterdir():  # by a run that was killed
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        try:
+            yield work
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # pyarrow's text is long
+                reason = os.strerror(error.errno)
+                raise UserError(f"{output} cannot be written: {reason}") from error
+            raise
+        finally:
+            if work.exists():  # not renamed
+                shutil.rmtree(work, ignore_errors=True)
+    finally:
+        os.close(handle)
+
+
+def refuse_used_output(output: Path) -> None:
+    """Refuse to write over anything."""
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output} is a file: choose a new folder for --output")
+    if output.is_dir() and any(output.iterdir()):
+        raise UserError(f"{output} already holds something: remove it or choose a new --output")
+
+
+def check_identities(samples: Iterable[Sample]) -> Iterator[Sample]:
+    """Refuse a person in two splits."""
+    split_of: dict[tuple[str, str], str] = {}
+    for sample in samples:
+        if sample.identity is not None:
+            split = split_of.setdefault((sample.source, sample.identity), sample.split)
+            if split != sample.split:
+                raise UserError(
+                    f"{sample.key}: person {sample.identity} is in {split} and in {sample.split}; "
+                    "splits must not share a person"
+                )
+        yield sample
+
+
+def _read_rows(
+    samples: Iterable[Sample],
+    read: ReadSample,
+    total: int | None,
+    workers: int,
+    skipped: list[tuple[str, str]],
+) -> Iterator[tuple[Sample, bytes]]:
+    """The rows of all samples, in order; the images that could not be used go to `skipped`."""
+
+    def read_safely(sample: Sample) -> list[tuple[Sample, bytes]] | tuple[str, str]:
+        try:
+            return list(read(sample))
+        except BadImageError as error:
+            return sample.key, str(error)
+
+    results = map_in_threads(read_safely, samples, workers, ahead=4 * workers)
+    for rows in tqdm(results, total=total, unit="image", desc="preparing"):
+        if isinstance(rows, tuple):
+            skipped.append(rows)
+        else:
+            yield from rows
+
+
+class Shards:
+    """Writes the rows of one split to Parquet files, a row group at a time."""
+
+    def __init__(self, folder: Path, split: str, vocabulary: Vocabulary):
+        self.folder = folder
+        self.split = split
+        self.schema = dataset_features(vocabulary).arrow_schema
+        self._paths: list[Path] = []
+        self._writer: pq.ParquetWriter | None = None
+        self._rows: list[Mapping[str, Any]] = []
+        self._group_bytes = self._shard_bytes = 0
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Add a row; it is on disk once its row group is full."""
+        self._rows.append(row)
+        self._group_bytes += len(row["image"]["bytes"])
+        if self._group_bytes >= MAX_ROW_GROUP_BYTES:
+            self._write_row_group()
+
+    def finish(self) -> None:
+        """Write what is left, and name the files `SPLIT-INDEX-of-NUMBER.parquet`."""
+        if self._rows:
+            self._write_row_group()
+        if self._writer:
+            self._writer.close()
+        for index, path in enumerate(self._paths):
+            name = f"{self.split}-{index:05d}-of-{len(self._paths):05d}.parquet"
+            os.replace(path, path.with_name(name))
+
+    def abandon(self) -> None:
+        """Let go of the open file; where it cannot be closed, as on a full disk, in silence."""
+        if self._writer and self._writer.is_open:
+            with suppress(Exception):
+                self._writer.close()
+            self._writer.is_open = False  # or it would be closed again, loudly, when it is freed
+
+    def _write_row_group(self) -> None:
+        if self._writer is None or self._shard_bytes + self._group_bytes > MAX_SHARD_BYTES:
+            if self._writer:
+                self._writer.close()
+            self._paths.append(self.folder / f"{self.split}-{len(self._paths)}.tmp")
+            self._writer = pq.ParquetWriter(self._paths[-1], self.schema)
+            self._shard_bytes = 0
+        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self.schema))
+        self._shard_bytes += self._group_bytes
+        self._rows, self._group_bytes = [], 0
+
+
+def _count_row(counts: Counts, split: str, row: Mapping[str, Any]) -> None:
+    for column, value in row.items():
+        if column == "image":
+            value = value["path"].partition("#")[2]
+        elif column == "age" and value is not None:
+            value = f"{value // 10 * 10:02d}-{value // 10 * 10 + 9:02d}"
+        elif column in ("identity", "source"):
+            continue
+        text = {None: "null", True: "true", False: "false"}.get(value, str(value))
+        counts[row["source"], split, column, text] += 1
+
+
+def _write_skipped(path: Path, skipped: list[tuple[str, str]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("image", "reason"), *skipped])
+
+
+def _report(output: Path, counts: Counts, skipped: int, seconds: float) -> None:
+    images = {key: number for key, number in counts.items() if key[2] == "image"}
+    rows = sum(images.values())
+    splits = ", ".join(
+        f"{split} {number:,}"
+        for split in SPLITS
+        if (number := sum(n for key, n in images.items() if key[1] == split))
+    )
+    print(
+        f"{output}: {rows:,} rows ({splits}), {skipped:,} images skipped, {rows / seconds:,.0f} "
+        "rows/s"
+    )
