@@ -31,7 +31,7 @@ PUBLIC = {
     "label2label.faces.alignment": ["align_face"],
     "label2label.training.recipe": ["Recipe", "load_recipe"],
     "label2label.evaluation.evaluate": ["evaluate_models"],
-    "label2label.export.onnx_export": ["export_onnx"],
+    "label2label.export.onnx": ["export_onnx"],
     "label2label.hub.model_card": ["model_card"],
 }
 

@@ -235,7 +235,7 @@ def test_an_output_that_exists_is_replaced_whole(model_folder, dataset_folder, t
 
 @pytest.fixture(scope="module", params=["float", "uint8"])
 def onnx_file(request, model_folder, tmp_path_factory):
-    from label2label.export.onnx_export import export_onnx
+    from label2label.export.onnx import export_onnx
     from label2label.prediction.torch_backend import TorchBackend
 
     backend = TorchBackend.from_pretrained(model_folder)

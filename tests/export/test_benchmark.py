@@ -87,7 +87,7 @@ def test_cpu_seconds_are_those_of_a_whole_round_over_its_runs():
 
 
 def test_worker_answers_one_cpu_figure_a_round(tmp_path, backend):
-    from label2label.export.onnx_export import export_onnx
+    from label2label.export.onnx import export_onnx
 
     export_onnx(backend.model, backend.preprocessing, tmp_path / "model.onnx")
     path = tmp_path / "model.onnx"
@@ -300,7 +300,7 @@ def test_row_that_cannot_run_says_why_and_ends(tmp_path):
 def test_int8_files_that_cannot_run_are_refused_before_anything_is_exported(
     option, exported, message, model_folder, backend, capsys, tmp_path, monkeypatch
 ):
-    from label2label.export.onnx_export import export_onnx
+    from label2label.export.onnx import export_onnx
 
     file = tmp_path / "file.onnx"
     if exported is None:

@@ -2,8 +2,13 @@ import json
 import sys
 
 import pytest
+from label2label.errors import UserError
 from label2label.export.complexity import main, measure_complexity, original_label2label
-from label2label.models import Label2LabelConfig, Label2LabelForImageClassification
+from label2label.models import (
+    Label2LabelConfig,
+    Label2LabelForImageClassification,
+    Label2LabelImageProcessor,
+)
 
 
 def test_counts_of_a_model_that_was_built_agree():
@@ -32,14 +37,41 @@ def test_the_original_weighs_what_its_released_code_does():
     assert measured["flops"]["all"] == pytest.approx(22.0e9, rel=0.03)
 
 
-@pytest.mark.slow
-def test_the_command_writes_both_models(tmp_path, monkeypatch):
-    Label2LabelForImageClassification(Label2LabelConfig(num_labels=2)).save_pretrained(tmp_path)
+RESNET = {
+    "model_type": "resnet",
+    "embedding_size": 8,
+    "hidden_sizes": [8, 16],
+    "depths": [1, 1],
+    "layer_type": "basic",
+    "out_features": ["stage2"],
+}
+
+
+def test_a_backbone_without_a_size_of_its_own_is_counted_at_the_crops_size(tmp_path, monkeypatch):
+    config = Label2LabelConfig(backbone_config=RESNET, num_labels=2)
+    Label2LabelForImageClassification(config).save_pretrained(tmp_path)
+    Label2LabelImageProcessor(attributes=["a", "b"]).save_pretrained(tmp_path)
     output = tmp_path / "size.json"
     monkeypatch.setattr(
         sys, "argv", ["complexity", "--model", str(tmp_path), "--output", str(output)]
     )
     assert main() == 0
     sizes = json.loads(output.read_text())
+    assert sizes["model"]["image_size"] == 112
+    assert sizes["model"]["flops"] == measure_complexity(config, 112)["flops"]
     assert sizes["model"]["file_bytes"] == (tmp_path / "model.safetensors").stat().st_size
     assert sizes["original_label2label"]["image_size"] == 250
+
+
+def test_counting_without_any_size_says_so():
+    with pytest.raises(UserError, match="resnet backbone takes images of any size"):
+        measure_complexity(Label2LabelConfig(backbone_config=RESNET, num_labels=2))
+
+
+def test_a_folder_without_a_model_is_one_line(tmp_path, monkeypatch, capsys):
+    arguments = ["--model", str(tmp_path), "--output", str(tmp_path / "size.json")]
+    monkeypatch.setattr(sys, "argv", ["complexity", *arguments])
+    assert main() == 2
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path} has no config.json: it is no whole model folder\n"
+    )

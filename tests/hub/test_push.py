@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from label2label.checkpoints import default_checkpoint
 from label2label.export.int8 import keep_metadata
-from label2label.export.onnx_export import export_onnx
+from label2label.export.onnx import export_onnx
 from label2label.files import sha256
 from label2label.hub.model_repository import PACKAGE, model_repository
 from label2label.hub.space_repository import default_space

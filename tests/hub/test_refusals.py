@@ -141,7 +141,7 @@ def test_whoever_has_the_right_may_upload_it(hub, push, make_dataset):
 
 def test_exports_of_other_weights_are_refused(hub, push, model_folder, tmp_path):
     pytest.importorskip("onnx")
-    from label2label.export.onnx_export import export_onnx
+    from label2label.export.onnx import export_onnx
     from label2label.prediction.torch_backend import TorchBackend
 
     (tmp_path / "exports").mkdir()
@@ -164,7 +164,7 @@ def test_backbones_that_cannot_run_or_of_other_weights_are_refused(
     hub, push, model_folder, tmp_path, uint8_input
 ):
     pytest.importorskip("onnx")
-    from label2label.export.onnx_export import export_onnx
+    from label2label.export.onnx import export_onnx
     from label2label.prediction.torch_backend import TorchBackend
 
     exports = tmp_path / "exports"
@@ -186,7 +186,7 @@ def test_backbones_that_cannot_run_or_of_other_weights_are_refused(
 def test_int8_of_other_weights_or_of_unknown_ones_is_refused(hub, push, model_folder, tmp_path):
     pytest.importorskip("onnx")
     from label2label.export.int8 import quantize_onnx
-    from label2label.export.onnx_export import export_onnx
+    from label2label.export.onnx import export_onnx
     from label2label.prediction.torch_backend import TorchBackend
 
     exports = tmp_path / "exports"

@@ -35,7 +35,7 @@ def model_folder(tmp_path_factory):
 def exported(model_folder, tmp_path_factory):
     """The tiny model as a folder of one ONNX file."""
     pytest.importorskip("onnx")
-    from label2label.export.onnx_export import export_onnx
+    from label2label.export.onnx import export_onnx
     from label2label.prediction.backend import load_backend
 
     backend = load_backend(model_folder)

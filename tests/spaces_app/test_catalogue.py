@@ -12,7 +12,7 @@ import pytest
 from catalogue import MODELS_VARIABLE, WEIGHTS_KEY, count_parameters, load_catalogue, load_models
 from label2label.checkpoints import default_checkpoint
 from label2label.errors import UserError
-from label2label.export.onnx_export import export_onnx
+from label2label.export.onnx import export_onnx
 from label2label.prediction.backend import load_backend
 
 

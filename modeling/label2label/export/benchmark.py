@@ -200,7 +200,7 @@ def run_benchmark(
         our_rows,
         refuse_int8,
     )
-    from label2label.export.onnx_export import export_onnx
+    from label2label.export.onnx import export_onnx
     from label2label.prediction.torch_backend import TorchBackend
 
     model = find_folder(model)

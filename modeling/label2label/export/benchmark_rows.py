@@ -28,8 +28,8 @@ from label2label.export.complexity import (
     original_label2label,
 )
 from label2label.export.int8 import quantize_onnx
-from label2label.export.ncnn_export import NCNN_FILES, export_ncnn
-from label2label.export.onnx_export import export_onnx, translate
+from label2label.export.ncnn import NCNN_FILES, export_ncnn
+from label2label.export.onnx import export_onnx, translate
 from label2label.files import sha256
 from label2label.models import Label2LabelConfig, Label2LabelForImageClassification
 from label2label.prediction.onnx_backend import OnnxBackend

@@ -86,7 +86,7 @@ def load_openvino(path: str, threads: int, shape: tuple[int, ...]) -> Run:
 
 def load_ncnn(path: str, threads: int, shape: tuple[int, ...]) -> Run:
     """`label2label export --ncnn`'s files by ncnn, which takes one image at a time."""
-    from label2label.export.ncnn_export import NcnnModel
+    from label2label.export.ncnn import NcnnModel
 
     model = NcnnModel(Path(path), threads)
     return lambda pixels: np.stack([model.predict(image) for image in pixels])

@@ -9,8 +9,8 @@ from pathlib import Path
 from label2label.checkpoints import find_checkpoint
 from label2label.errors import UserError
 from label2label.export import BACKBONE_FILE, FLOAT_FILE, INT8_FILE
-from label2label.export.ncnn_export import NCNN_FILES, export_ncnn
-from label2label.export.onnx_export import export_onnx
+from label2label.export.ncnn import NCNN_FILES, export_ncnn
+from label2label.export.onnx import export_onnx
 from label2label.export.web import WEB_FILES, fetch_web_files, write_page_file
 from label2label.files import sha256
 from label2label.prediction.torch_backend import TorchBackend
@@ -48,7 +48,7 @@ def export_command(args: argparse.Namespace) -> int:
     args.model = find_checkpoint(args.model)
     backend = TorchBackend.from_pretrained(args.model)
     if args.int8:
-        from label2label.export.calibration import load_calibration
+        from label2label.export.int8 import load_calibration
 
         crops = load_calibration(Path(args.calibration), backend.preprocessing)
     weights = Path(args.model, "model.safetensors")
@@ -71,7 +71,7 @@ def export_command(args: argparse.Namespace) -> int:
         if args.int8:
             from label2label.export.int8 import quantize_onnx
 
-            report = quantize_onnx(path, Path(draft, INT8_FILE), crops, weights_sha256=digest)
+            report = quantize_onnx(path, Path(draft, INT8_FILE), crops)
             print(
                 f"INT8 changes a probability by {report['change']:.4f} on average; "
                 f"{len(report['float_layers'])} layers stay in float"

@@ -18,6 +18,7 @@ from label2label.checkpoints import find_checkpoint
 from label2label.errors import UserError
 from label2label.files import write_whole
 from label2label.models import Label2LabelConfig, Label2LabelForImageClassification
+from label2label.prediction.loading import load_model
 
 
 def measure_complexity(config: Label2LabelConfig, image_size: int | None = None) -> dict[str, Any]:
@@ -25,14 +26,20 @@ def measure_complexity(config: Label2LabelConfig, image_size: int | None = None)
 
     Args:
         config: of the model.
-        image_size: height and width of the image in pixels; the backbone's by default.
+        image_size: height and width of the image in pixels; the backbone's by default, which not
+            every backbone's config names.
 
     Returns:
         `image_size`, `parameters` and `flops` (2 x multiply-add, of convolutions and matrix
         products), each of `backbone`, `head` and `all`.
+
+    Raises:
+        UserError: no size is given, and the backbone names none.
     """
-    backbone_config: Any = config.backbone_config
-    image_size = image_size or backbone_config.image_size
+    image_size = image_size or getattr(config.backbone_config, "image_size", None)
+    if image_size is None:
+        name = config.backbone_config.model_type
+        raise UserError(f"a {name} backbone takes images of any size: say which one to count for")
     with torch.device("meta"):
         model = Label2LabelForImageClassification._from_config(config, attn_implementation="eager")
         image = torch.empty(1, 3, image_size, image_size)
@@ -91,10 +98,12 @@ def main() -> int:
     args = parser.parse_args()
     model = find_checkpoint(args.model)
     try:
+        loaded, processor = load_model(model)
         sizes = {
             "model": {
                 "name": Path(model).resolve().name,
-                **measure_complexity(Label2LabelConfig.from_pretrained(model)),
+                # As large as the processor crops: not every backbone's config names a size.
+                **measure_complexity(loaded.config, processor.crop_size["height"]),
                 "file_bytes": (Path(model) / "model.safetensors").stat().st_size,
             },
             "original_label2label": measure_complexity(original_label2label(), image_size=250),

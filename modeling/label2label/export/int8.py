@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,9 +15,10 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from tqdm import tqdm
 
 from label2label.errors import UserError
-from label2label.export.onnx_export import quiet
+from label2label.export.onnx import quiet
 from label2label.prediction.onnx_backend import OnnxBackend
-from label2label.prediction.preprocessing import WEIGHTS_KEY
+from label2label.prediction.photos import find_photos, read_photo
+from label2label.prediction.preprocessing import Preprocessing
 
 # Layers with weights, and what stands between them: tensors then stay in INT8 from one to the next.
 LAYERS = ("Conv", "MatMul")
@@ -48,11 +48,7 @@ class FaceReader(CalibrationDataReader):
 
 
 def quantize_onnx(
-    path: Path,
-    output: Path,
-    crops: np.ndarray,
-    tolerance: float = TOLERANCE,
-    weights_sha256: str | None = None,
+    path: Path, output: Path, crops: np.ndarray, tolerance: float = TOLERANCE
 ) -> dict[str, Any]:
     """Quantise weights per channel and activations per tensor, and measure what it changes.
 
@@ -66,9 +62,6 @@ def quantize_onnx(
         output: file to write.
         crops: uint8 RGB faces (faces, crop_size, crop_size, 3); a quarter of them measures.
         tolerance: greatest mean absolute change of a probability, 0 to 1, on the held-out faces.
-        weights_sha256: of the `model.safetensors` that the float model was exported from, if there
-            is one: it is kept in the file's metadata, since answers tell less of where they are
-            from than those in float do.
 
     Returns:
         `change`, that mean; `float_layers`, names of the layers left in float, and `sensitivity`,
@@ -105,7 +98,7 @@ def quantize_onnx(
                     nodes_to_exclude=with_followers(nodes, float_layers),
                     **cache,
                 )
-            keep_metadata(path, output, weights_sha256)
+            keep_metadata(path, output)
             probabilities = predict_in_batches(OnnxBackend(output), crops[held_out][:faces])
             return float(np.abs(probabilities - expected[:faces]).mean())
 
@@ -161,17 +154,52 @@ def predict_in_batches(backend: OnnxBackend, crops: np.ndarray) -> np.ndarray:
     )
 
 
-def keep_metadata(source: Path, target: Path, weights_sha256: str | None = None) -> None:
-    """Copy what an ONNX file says of itself to another, which quantisation leaves bare.
-
-    Args:
-        source: the float model.
-        target: the file to change.
-        weights_sha256: of the weights that both were made from, to be said too.
-    """
+def keep_metadata(source: Path, target: Path) -> None:
+    """Copy the metadata of the float model `source` to `target`, which quantisation leaves bare."""
     model = onnx.load(target)
     properties = {p.key: p.value for p in onnx.load(source).metadata_props}
-    if weights_sha256:
-        properties[WEIGHTS_KEY] = json.dumps(weights_sha256)
     onnx.helper.set_model_props(model, properties)
     onnx.save(model, target)
+
+
+def load_calibration(folder: Path, preprocessing: Preprocessing, limit: int = 400) -> np.ndarray:
+    """Read faces, spread evenly over all there are.
+
+    Args:
+        folder: a prepared dataset, whose training split is taken, or a folder of images that each
+            are one face, framed as the model's training faces.
+        preprocessing: the model's crop.
+        limit: most faces to read.
+
+    Returns:
+        uint8 RGB crops (faces, crop_size, crop_size, 3), at least 2.
+
+    Raises:
+        UserError: the folder is missing or holds fewer than two faces, or an image cannot be read.
+    """
+    if not folder.is_dir():
+        raise UserError(f"--calibration {folder} is not a folder of faces")
+    if any(folder.glob("data/train-*.parquet")):
+        from label2label.data.batching import load_split
+
+        images = load_split(folder, "train").select_columns(["image"])
+        chosen = np.linspace(0, len(images) - 1, min(limit, len(images)), dtype=int)
+        pixels = (np.asarray(images[int(i)]["image"].convert("RGB")) for i in chosen)
+    else:
+        photos = find_photos([folder])
+        if photos == [folder]:
+            raise UserError(f"--calibration {folder} is empty: it holds no image to calibrate by")
+        chosen = np.linspace(0, len(photos) - 1, min(limit, len(photos)), dtype=int)
+        pixels = map(read_face, (photos[i] for i in chosen))
+    crops = [preprocessing.crop(image) for image in pixels]
+    if len(crops) < 2:
+        raise UserError(f"--calibration {folder} holds one face: it needs a few hundred")
+    return np.stack(crops)
+
+
+def read_face(path: Path) -> np.ndarray:
+    """An image file as uint8 RGB (height, width, 3); the error names the file."""
+    try:
+        return read_photo(path)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error

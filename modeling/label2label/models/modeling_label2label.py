@@ -257,7 +257,9 @@ class Label2LabelGroupWiseLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(num_attributes))
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return (hidden_states * self.weight).sum(dim=-1) + self.bias
+        # The axis goes after the sum: OpenVINO joins a bias to the sum before it, and is then wrong
+        # for more than one image (openvinotoolkit/openvino#23616).
+        return (hidden_states * self.weight).sum(dim=-1, keepdim=True).squeeze(-1) + self.bias
 
 
 # 2. Attribute query network

@@ -7,7 +7,7 @@ from label2label.errors import UserError
 pytest.importorskip("ncnn")
 pytest.importorskip("pnnx")
 
-from label2label.export.ncnn_export import NCNN_FILES, NcnnModel, export_ncnn
+from label2label.export.ncnn import NCNN_FILES, NcnnModel, export_ncnn
 
 
 @pytest.fixture(scope="module")

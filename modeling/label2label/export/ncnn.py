@@ -1,4 +1,4 @@
-"""A model as ncnn's two files, for phones and boards; pnnx translates, ncnn runs them."""
+"""A model as ncnn's two files, for phones and boards: pnnx translates, ncnn runs them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def export_ncnn(model: Any, preprocessing: Any, folder: Path) -> None:
     probabilities (attributes,).
 
     Args:
-        model: a `Label2LabelForImageClassification` in evaluation mode; it is left as it is.
+        model: a `Label2LabelForImageClassification`, left as it is.
         preprocessing: the model's `Preprocessing`.
         folder: to write to.
 
@@ -32,8 +32,7 @@ def export_ncnn(model: Any, preprocessing: Any, folder: Path) -> None:
     """
     import torch
 
-    from label2label.export.folding import fold_batch_norms
-    from label2label.export.onnx_export import ProbabilityModel, quiet
+    from label2label.export.onnx import ExportedModel, quiet
 
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # pnnx greets
@@ -42,10 +41,10 @@ def export_ncnn(model: Any, preprocessing: Any, folder: Path) -> None:
         raise UserError(
             "ncnn's files are made by pnnx: install label2label with its extra [runtimes]"
         ) from error
-    wrapper = ProbabilityModel(fold_batch_norms(model), preprocessing).eval()
-    pixels = wrapper.example_pixels(preprocessing.crop_size)[:1]
+    wrapper = ExportedModel(model, preprocessing).eval()
+    pixels = torch.zeros(1, 3, preprocessing.crop_size, preprocessing.crop_size)
     with tempfile.TemporaryDirectory() as scratch:
-        with quiet(), torch.no_grad():
+        with quiet(), torch.no_grad(), without_comparisons(wrapper.model):
             torch.jit.trace(wrapper, pixels, check_trace=False).save(f"{scratch}/model.pt")
         shape = ",".join(map(str, pixels.shape))
         finished = subprocess.run(
@@ -63,6 +62,50 @@ def export_ncnn(model: Any, preprocessing: Any, folder: Path) -> None:
             raise UserError(f"this model cannot be translated to ncnn: {reason}")
         for file in files:
             (folder / file.name).write_bytes(file.read_bytes())
+
+
+@contextlib.contextmanager
+def without_comparisons(model: Any):
+    """Let a model choose its words by arithmetic, as ncnn knows neither `>` nor computed indices.
+
+    Args:
+        model: in evaluation mode; its word embeddings are restored afterwards.
+    """
+    import torch
+
+    class Step(torch.overrides.TorchFunctionMode):
+        """Replace `logits > 0` by 0 or 1 in float; what lies between is below float32's noise."""
+
+        words: torch.Tensor  # (batch, attributes)
+
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func in (torch.Tensor.__gt__, torch.Tensor.gt):
+                self.words = (args[0] * 1e30).clamp(0, 1)
+                return self.words
+            return func(*args, **(kwargs or {}))
+
+    class Words(torch.nn.Module):
+        """Interpolate between the embeddings of "absent", rows 0..A-1, and "present", A..2A-1."""
+
+        def __init__(self, weight: torch.Tensor) -> None:
+            super().__init__()
+            self.absent, present = weight.detach().unflatten(0, (2, -1)).unbind()
+            self.difference = present - self.absent
+
+        def forward(self, _: torch.Tensor) -> torch.Tensor:
+            return self.absent + step.words[..., None] * self.difference
+
+    language_model = getattr(model.label2label, "masked_language_model", None)
+    if language_model is None:
+        yield
+        return
+    embeddings = language_model.word_embeddings
+    language_model.word_embeddings = Words(embeddings.weight)
+    try:
+        with Step() as step:
+            yield
+    finally:
+        language_model.word_embeddings = embeddings
 
 
 class NcnnModel:

@@ -15,12 +15,10 @@ import torch
 from label2label.checkpoints import default_checkpoint, find_checkpoint
 from label2label.cli import main
 from label2label.errors import UserError
-from label2label.export.folding import fold_batch_norms
-from label2label.export.onnx_export import export_onnx
+from label2label.export.onnx import export_onnx
 from label2label.prediction.backend import load_backend
 from label2label.prediction.onnx_backend import OnnxBackend
 from PIL import Image
-from torch import nn
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +44,35 @@ def test_other_heads_are_exported_too(head_type, make_backend, faces, tmp_path):
     assert np.abs(probabilities - backend.predict(faces[:3])).max() < 1e-4
 
 
-def test_batch_norms_are_folded_and_the_model_is_left_alone(exported, backend):
-    graph = onnx.load(exported).graph
-    assert "BatchNormalization" not in {node.op_type for node in graph.node}
-    folded = fold_batch_norms(backend.model)
-    kinds = (nn.BatchNorm1d, nn.BatchNorm2d)
-    assert not any(isinstance(module, kinds) for module in folded.modules())
-    assert any(isinstance(module, kinds) for module in backend.model.modules())
-    assert backend.model.config.temperature == 1.7
+def test_model_is_left_alone(backend, tmp_path):
+    before = copy.deepcopy(backend.model.state_dict())
+    attention = backend.model.config._attn_implementation
+    export_onnx(backend.model, backend.preprocessing, tmp_path / "model.onnx")
+    assert all(torch.equal(before[name], x) for name, x in backend.model.state_dict().items())
+    assert backend.model.config._attn_implementation == attention
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_query_layers": 2, "num_mlm_layers": 2},
+        {"words_see_queries": True, "num_mlm_layers": 2},
+    ],
+    ids=["two layers each", "words see queries"],
+)
+def test_variants_of_the_head_are_exported_with_known_labels(
+    options, make_backend, faces, tmp_path
+):
+    backend = make_backend(**options)
+    export_onnx(backend.model, backend.preprocessing, tmp_path / "m.onnx", known_labels=True)
+    known = np.array([[1, 0, -100, -100, -100], [-100] * 5, [0, 0, 1, 1, -100]])
+    pixels = backend.preprocessing.normalize(faces[:3])
+    inputs = {"pixel_values": pixels, "known_labels": known}
+    (found,) = OnnxBackend(tmp_path / "m.onnx").session.run(None, inputs)
+    with torch.inference_mode():
+        labels = torch.from_numpy(known)
+        logits = backend.model(torch.from_numpy(pixels), known_labels=labels).logits
+    assert np.abs(found - logits.sigmoid().numpy()).max() < 1e-4
 
 
 def test_a_model_on_a_gpu_is_exported_on_the_cpu(backend, tmp_path):
@@ -238,8 +257,8 @@ def test_command_writes_int8_beside_float(export, backend, model_folder, faces, 
     code, err = export("--int8", "--calibration", tmp_path / "faces", "--output", output)
     assert code == 0, err
     assert sorted(file.name for file in output.iterdir()) == ["model.onnx", "model_int8.onnx"]
-    sizes = [(output / name).stat().st_size for name in ("model.onnx", "model_int8.onnx")]
-    assert sizes[1] < sizes[0]
+    tensors = onnx.load(output / "model_int8.onnx").graph.initializer
+    assert any(tensor.data_type == onnx.TensorProto.INT8 for tensor in tensors)
     int8 = OnnxBackend(output / "model_int8.onnx")
     assert int8.preprocessing == backend.preprocessing
     digest = hashlib.sha256((model_folder / "model.safetensors").read_bytes()).hexdigest()
