@@ -1,8 +1,8 @@
 """Measure the racial shift, mitigate it by every recipe, and write both down: Tables 3 and 4.
 
     python datasets_scripts/celeba.py --source CELEBA --output data/celeba
-    python datasets_scripts/utkface.py --source UTKFACE --output data/utkface
-    python datasets_scripts/utkface.py --source UTKFACE --align --output data/utkface-aligned
+    python datasets_scripts/utkface.py --source UTKFACE --as-is --output data/utkface
+    python datasets_scripts/utkface.py --source UTKFACE --output data/utkface-aligned
     python benchmarks/fairness_tables.py
 
 Every step (a training, an evaluation) leaves a file and is skipped where that exists: a run that
@@ -439,7 +439,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--celeba", default="data/celeba", metavar="DIR", help="prepared CelebA")
     parser.add_argument("--utkface", default="data/utkface", metavar="DIR", help="prepared UTKFace")
     parser.add_argument(
-        "--aligned", default="data/utkface-aligned", metavar="DIR", help="prepared with --align"
+        "--aligned", default="data/utkface-aligned", metavar="DIR", help="prepared with framed faces"
     )
     parser.add_argument("--shifted", default="Asian", metavar="RACE", help="the shifted domain")
     parser.add_argument("--recipes", nargs="*", default=RECIPES, metavar="NAME")

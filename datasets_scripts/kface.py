@@ -76,7 +76,15 @@ Labels = Mapping[str, bool | None]
 
 @dataclass(frozen=True)
 class Codes:
-    """What the codes of a path mean, and which are kept."""
+    """What the codes of a path mean, and which are kept.
+
+    Args:
+        cameras: Cameras that are kept; C7 is the frontal one, C6 and C8 are next to it.
+        lights: Lights that are kept. L1 is the brightest, all lamps on at 1000 lux; the next ones
+            are dimmer, later ones come from one side.
+        accessories: Labels that each accessory tells.
+        expressions: Labels that each expression tells: neutral, smile, frown.
+    """
 
     cameras: tuple[str, ...] = ("C7",)
     lights: tuple[str, ...] = ("L1", "L2", "L3")
@@ -100,10 +108,11 @@ class Codes:
 
 
 def read_codes(path: Path | None) -> Codes:
-    """Read the user's changes to the code table."""
+    """Read the user's changes to the code table; what the YAML file does not name stays."""
     if path is None:
         return Codes()
     table: dict[str, Any] = asdict(Codes())
+    attributes = set(get_vocabulary("korean-11").attributes)
     try:
         changes = yaml.safe_load(path.read_text(encoding="utf-8-sig")) or {}
     except (UnicodeDecodeError, yaml.YAMLError) as error:
@@ -120,49 +129,42 @@ def read_codes(path: Path | None) -> Codes:
         if not isinstance(changed, dict):
             raise UserError(f"{path}: {key} must be a mapping of codes to labels")
         for code, labels in changed.items():
-            check_labels(labels, f"{path}: {key}, {code}")
+            if not isinstance(labels, dict) or not set(labels) <= attributes:
+                raise UserError(
+                    f"{path}: {key}, {code}: expected attributes among "
+                    f"{', '.join(sorted(attributes))}"
+                )
+            if not {*map(type, labels.values())} <= {bool, type(None)}:
+                raise UserError(f"{path}: {key}, {code}: values must be true, false or null")
             table[key][code] = labels
     return Codes(**table)
 
 
-def check_labels(labels: Any, where: str) -> None:
-    """Check labels that a user wrote."""
-    attributes = get_vocabulary("korean-11").attributes
-    if not isinstance(labels, dict) or not set(labels) <= set(attributes):
-        raise UserError(f"{where}: expected attributes among {', '.join(attributes)}")
-    if not all(value is None or isinstance(value, bool) for value in labels.values()):
-        raise UserError(f"{where}: the values must be true, false or null")
+def measure_lighting(image: np.ndarray) -> np.ndarray:
+    """Measure brightness and left-right balance of a face.
 
+    Args:
+        image: (height, width, 3) uint8, RGB; only its central square counts.
 
-def measure_lighting(image: np.ndarray) -> tuple[float, float]:
-    """Brightness and left-right balance of a face crop."""
+    Returns:
+        (2,) float: mean luma (0..255), and the difference of the right and left halves' means over
+        their sum (-1 lit from the left only, 1 from the right only).
+    """
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     luma = image[top : top + side, left : left + side] @ np.array([0.299, 0.587, 0.114])
     left_half, right_half = luma[:, : side // 2].mean(), luma[:, side - side // 2 :].mean()
-    total = left_half + right_half
-    return float(luma.mean()), float((right_half - left_half) / total) if total else 0.0
+    return np.array([luma.mean(), (right_half - left_half) / max(left_half + right_half, 1e-9)])
 
 
-@dataclass(frozen=True)
-class LightingRange:
-    """Lighting that a reference dataset has."""
+def measure_reference(dataset: Path) -> np.ndarray:
+    """Measure the lighting of a prepared dataset's first `MAX_REFERENCE_IMAGES` training images.
 
-    brightness: tuple[float, float]
-    balance: tuple[float, float]
-
-    def __contains__(self, image: np.ndarray) -> bool:
-        """Whether a face crop, (height, width, 3) uint8, is lit like the reference."""
-        brightness, balance = measure_lighting(image)
-        return (
-            self.brightness[0] <= brightness <= self.brightness[1]
-            and self.balance[0] <= balance <= self.balance[1]
-        )
-
-
-def measure_reference(dataset: Path) -> LightingRange:
-    """Range of lighting of a prepared dataset."""
+    Returns:
+        (2, 2) float: lowest and highest of `measure_lighting`, between which the central
+        `CENTRAL_SHARE` of them lie.
+    """
     try:
         rows = (row for row in read_stored_samples(dataset) if row.split == "train")
         measures = [
@@ -174,52 +176,37 @@ def measure_reference(dataset: Path) -> LightingRange:
     if not measures:
         raise UserError(f"{dataset}, the reference, has no training images")
     tail = 50 * (1 - CENTRAL_SHARE)
-    (darkest, left), (brightest, right) = np.percentile(measures, [tail, 100 - tail], axis=0)
-    return LightingRange(
-        brightness=(float(darkest), float(brightest)), balance=(float(left), float(right))
-    )
+    return np.percentile(measures, [tail, 100 - tail], axis=0)
 
 
-@dataclass
-class ImageTree:
-    """Reads the codes in the images' paths."""
-
-    images: Images
-    codes: Codes
-    kept: int = 0
-
-    def read(self) -> Iterator[Sample]:
-        """Find the images whose codes are kept."""
-        self.kept = 0
-        for key in self.images:
-            person, accessory, light, expression, file = key.split("/")
-            for code, table in ((accessory, "accessories"), (expression, "expressions")):
-                if code not in getattr(self.codes, table):
-                    raise UserError(f"{key}: {code} is unknown; add it with --codes")
-            if light in self.codes.lights and Path(file).stem in self.codes.cameras:
-                self.kept += 1
-                yield Sample(
-                    key=key,
-                    split=split_by_hash(person),
-                    attributes={
-                        **self.codes.accessories[accessory],
-                        **self.codes.expressions[expression],
-                    },
-                    identity=person,
-                    source="kface",
-                    race="East Asian",
-                )
-        if not self.kept:
-            raise UserError(
-                f"{self.images.where}: none of its {len(self.images):,} images has a camera of "
-                f"{', '.join(self.codes.cameras)} and a light of {', '.join(self.codes.lights)}"
+def read_samples(images: Images, codes: Codes) -> Iterator[Sample]:
+    """Read the codes in the images' paths, and find the images whose codes are kept."""
+    for key in images:
+        person, accessory, light, expression, file = key.split("/")
+        for code, table in ((accessory, codes.accessories), (expression, codes.expressions)):
+            if code not in table:
+                raise UserError(f"{key}: {code} is unknown; add it with --codes")
+        if light in codes.lights and Path(file).stem in codes.cameras:
+            yield Sample(
+                key=key,
+                split=split_by_hash(person),
+                attributes={**codes.accessories[accessory], **codes.expressions[expression]},
+                identity=person,
+                source="kface",
+                race="East Asian",
             )
 
 
 class ReadFace(ReadImage):
-    """Reads an image and frames its face; drops it where its light is not the reference's."""
+    """Reads an image and frames its face; drops it where its light is not the reference's.
 
-    def __init__(self, images: Images, align: bool, lighting: LightingRange | None):
+    Args:
+        images: The raw images.
+        align: Whether to frame faces.
+        lighting: What `measure_reference` returned, or None to keep all.
+    """
+
+    def __init__(self, images: Images, align: bool, lighting: np.ndarray | None):
         super().__init__(images, align)
         self.lighting = lighting
 
@@ -228,7 +215,9 @@ class ReadFace(ReadImage):
         rows = super().__call__(sample)
         if self.lighting is None:
             return rows
-        return [row for row in rows if decode_image(row[1]) in self.lighting]
+        measured = measure_lighting(decode_image(rows[0][1]))
+        lowest, highest = self.lighting
+        return rows if ((lowest <= measured) & (measured <= highest)).all() else []
 
 
 def describe(arguments: argparse.Namespace, codes: Codes) -> DatasetDescription:
@@ -267,18 +256,20 @@ def main() -> None:
     lighting = measure_reference(arguments.reference) if arguments.reference else None
     download = Download(arguments.source)
     images = download.images(f"{arguments.resolution}_Resolution", depth=5)
-    tree = ImageTree(images, codes)
-    counts = prepare(
-        arguments,
-        tree.read(),
-        ReadFace(images, arguments.align, lighting),
-        get_vocabulary("korean-11"),
-        describe(arguments, codes),
-    )
-    print(f"step 1, by code: {tree.kept:,} of {len(images):,} images kept")
-    if lighting:
+    samples = list(read_samples(images, codes))
+    if not samples:
+        raise UserError(
+            f"{images.where}: none of its {len(images):,} images has a camera of "
+            f"{', '.join(codes.cameras)} and a light of {', '.join(codes.lights)}"
+        )
+    read = ReadFace(images, arguments.align, lighting)
+    description = describe(arguments, codes)
+    vocabulary = get_vocabulary("korean-11")
+    counts = prepare(arguments, samples, read, vocabulary, description, total=len(samples))
+    print(f"step 1, by code: {len(samples):,} of {len(images):,} images kept")
+    if lighting is not None:
         rows = sum(number for key, number in counts.items() if key[2] == "image")
-        print(f"step 2, by brightness and balance: {rows:,} of {tree.kept:,} images kept")
+        print(f"step 2, by brightness and balance: {rows:,} of {len(samples):,} images kept")
 
 
 if __name__ == "__main__":

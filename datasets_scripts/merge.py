@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from label2label.data.schema import SPLITS, Sample
@@ -34,13 +34,7 @@ from preparation.program import (
     whole_number,
 )
 from preparation.sources import BadImageError
-from preparation.stored import (
-    StoredSample,
-    combine_texts,
-    read_record,
-    read_stored_image,
-    read_stored_samples,
-)
+from preparation.stored import StoredSample, read_record, read_stored_image, read_stored_samples
 from preparation.writing import refuse_used_output
 from tqdm import tqdm
 
@@ -50,95 +44,111 @@ def qualify(source: str, name: str) -> str:
     return name if name.startswith(f"{source}/") else f"{source}/{name}"
 
 
-class Fingerprints:
-    """What tells the rows of several datasets apart, about 100 bytes a row."""
+class Fingerprint(NamedTuple):
+    """What tells a row apart.
 
-    def __init__(self, inputs: list[Path], workers: int):
-        samples = (
-            (number, sample)
-            for number, dataset in enumerate(inputs)
-            for sample in read_stored_samples(dataset)
-        )
-        rows = list(
-            tqdm(
-                map_in_threads(fingerprint, samples, workers, ahead=4 * workers),
-                unit="image",
-                desc="fingerprinting",
-            )
-        )
-        names, contents, hashes, splits, sources, numbers = zip(*rows, strict=True)
-        self.names = names
-        self.contents = np.array(contents, np.uint64)
-        self.hashes = np.array(hashes)
-        self.splits = np.array(splits, np.int8)
-        self.sources = np.array(sources)
-        self.inputs = np.array(numbers, np.int16)
+    Args:
+        name: `source/name` of the image.
+        content: Digest of the encoded image.
+        appearance: (HASH_BYTES,) uint8, perceptual hash of the image.
+        split: Index into `SPLITS`.
+        source: Name of the source.
+        input: Index of the prepared dataset.
+    """
+
+    name: str
+    content: int
+    appearance: np.ndarray
+    split: int
+    source: str
+    input: int
 
 
-def fingerprint(numbered: tuple[int, StoredSample]) -> tuple[str, int, np.ndarray, int, str, int]:
-    """Fingerprint one row."""
-    number, sample = numbered
+def fingerprint(row: tuple[int, StoredSample]) -> Fingerprint:
+    """Fingerprint a row of an input; an image that cannot be decoded is an error."""
+    number, sample = row
     data = read_stored_image(sample)
     try:
         appearance = perceptual_hash(decode_image(data))
     except BadImageError as error:
-        raise UserError(
-            f"{sample.place[0]}: the image {sample.key} is {error}; prepare it anew"
-        ) from error
+        shard = sample.place[0]
+        raise UserError(f"{shard}: the image {sample.key} is {error}; prepare it anew") from error
     name = qualify(sample.source, sample.key)
     content = int.from_bytes(hashlib.sha256(data).digest()[:8], "big")
-    return name, content, appearance, SPLITS.index(sample.split), sample.source, number
+    split = SPLITS.index(sample.split)
+    return Fingerprint(name, content, appearance, split, sample.source, number)
 
 
-def refuse_common_files(rows: Fingerprints, inputs: list[Path]) -> None:
+def refuse_common_files(rows: Sequence[Fingerprint], inputs: Sequence[Path]) -> None:
     """Refuse inputs that hold the same file of the same source."""
     input_of: dict[str, int] = {}
-    for name, number in zip(rows.names, rows.inputs.tolist(), strict=True):
-        other = input_of.setdefault(name, number)
-        if other != number:
+    for row in rows:
+        other = input_of.setdefault(row.name, row.input)
+        if other != row.input:
             raise UserError(
-                f"{inputs[other]} and {inputs[number]} both hold {name}: give each dataset only "
-                "once"
+                f"{inputs[other]} and {inputs[row.input]} both hold {row.name}: give each dataset "
+                "only once"
             )
 
 
-def keep_first_copies(rows: Fingerprints) -> np.ndarray:
-    """Of images that are there more than once, byte for byte, keep one."""
-    order = np.argsort(-rows.splits, kind="stable")
-    keep = np.zeros(len(order), bool)
-    keep[order[np.unique(rows.contents[order], return_index=True)[1]]] = True
-    return keep
+def keep_unique(rows: Sequence[Fingerprint]) -> tuple[np.ndarray, np.ndarray]:
+    """Find the rows that are neither copies nor near-duplicates of others.
 
+    Args:
+        rows: Fingerprints of all rows.
 
-def drop_near_duplicates(rows: Fingerprints, keep: np.ndarray) -> np.ndarray:
-    """Drop images of which a near-duplicate is in a later split."""
-    keep = keep.copy()
+    Returns:
+        (rows,) bool each: the first copies, in the last split, of images that are the same byte
+        for byte; and of these, those without a near-duplicate in a later split.
+    """
+    splits = np.array([row.split for row in rows])
+    contents = np.array([row.content for row in rows], np.uint64)
+    hashes = np.array([row.appearance for row in rows])
+    order = np.argsort(-splits, kind="stable")
+    unique = np.zeros(len(rows), bool)
+    unique[order[np.unique(contents[order], return_index=True)[1]]] = True
+    apart = unique.copy()
     for split in reversed(range(len(SPLITS) - 1)):
-        candidates = np.flatnonzero(keep & (rows.splits == split))
-        later = rows.hashes[keep & (rows.splits > split)]
-        keep[candidates[find_near_duplicates(rows.hashes[candidates], later)]] = False
-    return keep
+        candidates = np.flatnonzero(apart & (splits == split))
+        later = hashes[apart & (splits > split)]
+        apart[candidates[find_near_duplicates(hashes[candidates], later)]] = False
+    return unique, apart
 
 
 def repeat_rows(
-    rows: Fingerprints, keep: np.ndarray, weights: Mapping[str, float], caps: Mapping[str, int]
+    rows: Sequence[Fingerprint],
+    keep: np.ndarray,
+    weights: Mapping[str, float],
+    caps: Mapping[str, int],
 ) -> np.ndarray:
-    """How often each row is written."""
+    """How often each row is written.
+
+    Args:
+        rows: Fingerprints of all rows.
+        keep: (rows,) bool, the rows that are not duplicates.
+        weights: By source, how often its training rows are written, on average.
+        caps: By source, how many training rows of it are written at most.
+
+    Returns:
+        (rows,) int64.
+    """
     repeats = keep.astype(np.int64)
     for source in {*weights, *caps}:
-        training = np.flatnonzero(keep & (rows.splits == 0) & (rows.sources == source))
-        fractions = np.array([hash_fraction(rows.names[row]) for row in training])
+        hashed = sorted(
+            (hash_fraction(row.name), index)
+            for index, row in enumerate(rows)
+            if keep[index] and row.split == 0 and row.source == source
+        )
+        fractions = np.array([fraction for fraction, _ in hashed])
         weight = weights.get(source, 1.0)
-        repeats[training] = int(weight) + (fractions < weight % 1)
-        if source in caps:
-            by_name = training[np.argsort(fractions)]
-            before = np.cumsum(repeats[by_name]) - repeats[by_name]
-            repeats[by_name] = np.clip(caps[source] - before, 0, repeats[by_name])
+        times = int(weight) + (fractions < weight % 1)
+        room = caps.get(source, times.sum()) - (np.cumsum(times) - times)
+        repeats[[index for _, index in hashed]] = np.clip(room, 0, times)
     return repeats
 
 
 def read_samples(inputs: Iterable[Path], repeats: np.ndarray) -> Iterator[StoredSample]:
-    """Read the rows that are to be written, without their images."""
+    """Read the rows that are to be written, `repeats[row]` times each, without their images."""
     remaining = iter(repeats.tolist())
     for dataset in inputs:
         for sample in read_stored_samples(dataset):
@@ -156,24 +166,26 @@ def read_image(sample: Sample) -> list[tuple[Sample, bytes]]:
 def describe(
     records: list[dict[str, Any]], vocabulary: Vocabulary, report: str
 ) -> DatasetDescription:
-    """Say in the card what was merged and how."""
+    """Say in the card what was merged and what was left out."""
     parts = [record["description"] for record in records]
     titles = ", ".join(part["title"] for part in parts)
+    texts = {
+        field: "\n\n".join(f"**{part['title']}.** {part[field]}" for part in parts)
+        for field in ("origin", "terms", "process", "biases")
+    }
+    texts["process"] += (
+        "\n\n**Merge.** Attributes that a source does not label are null, unless they follow from "
+        f"another (`Beard` is not `No_Beard`). People and images are named `source/name`. {report}"
+    )
+    texts["biases"] += (
+        "\n\n**Merge.** Sources photograph and label faces in their own ways, and some attributes "
+        "are labelled in one source only: a model can learn to tell the source and take it for the "
+        "attribute."
+    )
     return DatasetDescription(
         title=f"Merge of {titles}",
         summary=f"{titles}, merged in the vocabulary `{vocabulary.name}` of label2label.",
-        origin=combine_texts(records, "origin"),
-        terms=combine_texts(records, "terms"),
-        process=(
-            f"{combine_texts(records, 'process')}\n\n**Merge.** Attributes that a source does not "
-            "label are null, unless they follow from another (`Beard` is not `No_Beard`). People "
-            f"and images are named `source/name`. {report}"
-        ),
-        biases=(
-            f"{combine_texts(records, 'biases')}\n\n**Merge.** Sources photograph and label faces "
-            "in their own ways, and some attributes are labelled in one source only: a model can "
-            "learn to tell the source and take it for the attribute."
-        ),
+        **texts,
         program="datasets_scripts/merge.py",
         license_name="see-sources",
         redistributable=all(part["redistributable"] for part in parts),
@@ -226,14 +238,19 @@ def main() -> None:
     records = [read_record(path) for path in arguments.inputs]
     vocabulary = get_vocabulary(arguments.vocabulary)
 
-    rows = Fingerprints(arguments.inputs, arguments.workers)
-    sources = list(dict.fromkeys(rows.sources.tolist()))
+    stored = (
+        (number, row)
+        for number, dataset in enumerate(arguments.inputs)
+        for row in read_stored_samples(dataset)
+    )
+    results = map_in_threads(fingerprint, stored, arguments.workers, ahead=4 * arguments.workers)
+    rows = list(tqdm(results, unit="image", desc="fingerprinting"))
+    sources = list(dict.fromkeys(row.source for row in rows))
     unknown = sorted({*weights, *caps} - set(sources))
     if unknown:
         raise UserError(f"no source is called {unknown[0]}: the sources are {', '.join(sources)}")
     refuse_common_files(rows, arguments.inputs)
-    unique = keep_first_copies(rows)
-    apart = drop_near_duplicates(rows, unique)
+    unique, apart = keep_unique(rows)
     repeats = repeat_rows(rows, apart, weights, caps)
     report = (
         f"{(~unique).sum():,} images that were there twice and {(unique & ~apart).sum():,} whose "

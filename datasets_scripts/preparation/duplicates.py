@@ -18,7 +18,15 @@ _COLUMNS = 8192
 
 
 def perceptual_hash(image: np.ndarray) -> np.ndarray:
-    """Hash that changes little when an image is scaled, re-encoded or brightened."""
+    """Hash an image so that the hash changes little when it is scaled, re-encoded or brightened.
+
+    Args:
+        image: (height, width, 3) uint8, RGB.
+
+    Returns:
+        (HASH_BYTES,) uint8: which of the 16x16 lowest frequencies of the 64x64 gray image lie
+        above their median.
+    """
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(gray, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32)
     frequencies = cv2.dct(small)[:16, :16].ravel()
@@ -26,10 +34,17 @@ def perceptual_hash(image: np.ndarray) -> np.ndarray:
 
 
 def find_near_duplicates(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Which images have a near-duplicate among others.
+    """Find which images have a near-duplicate among others.
 
     Every pair is compared, block by block: with bits as -1 and 1, a matrix product counts those
     that agree.
+
+    Args:
+        hashes: (images, HASH_BYTES) uint8.
+        others: (other images, HASH_BYTES) uint8.
+
+    Returns:
+        (images,) bool.
     """
     found = np.zeros(len(hashes), bool)
     least_product = 8 * HASH_BYTES - 2 * MAX_DIFFERING_BITS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -19,13 +19,17 @@ from preparation.writing import PREPARATION_FILE
 
 @dataclass(frozen=True, kw_only=True)
 class StoredSample(Sample):
-    """A sample whose image lies in a prepared dataset."""
+    """A sample whose image lies in a prepared dataset.
+
+    Args:
+        place: Its shard, the index of its row group there and its row in that.
+    """
 
     place: tuple[str, int, int]
 
 
 def read_record(dataset: Path) -> dict[str, Any]:
-    """Read how a prepared dataset was made."""
+    """Read a prepared dataset's `preparation.json`, see `preparation.writing`."""
     path = dataset / PREPARATION_FILE
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -36,7 +40,7 @@ def read_record(dataset: Path) -> dict[str, Any]:
 
 
 def read_stored_samples(dataset: Path) -> Iterator[StoredSample]:
-    """Read the rows of a prepared dataset, without their images."""
+    """Read the rows of a prepared dataset without their images, in the order of `SPLITS`."""
     shards = [
         (split, str(path))
         for split in SPLITS
@@ -71,9 +75,3 @@ def _read_images(path: str, group: int) -> pa.ChunkedArray:
     with pq.ParquetFile(path) as file:
         table = file.read_row_group(group, columns=["image.bytes"])
     return pa.chunked_array([chunk.field("bytes") for chunk in table["image"].chunks])
-
-
-def combine_texts(records: Sequence[dict[str, Any]], field: str) -> str:
-    """One field of several datasets' descriptions."""
-    parts = [record["description"] for record in records]
-    return "\n\n".join(f"**{part['title']}.** {part[field]}" for part in parts)
