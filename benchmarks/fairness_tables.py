@@ -439,7 +439,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--celeba", default="data/celeba", metavar="DIR", help="prepared CelebA")
     parser.add_argument("--utkface", default="data/utkface", metavar="DIR", help="prepared UTKFace")
     parser.add_argument(
-        "--aligned", default="data/utkface-aligned", metavar="DIR", help="prepared with framed faces"
+        "--aligned", default="data/utkface-aligned", metavar="DIR", help="with framed faces"
     )
     parser.add_argument("--shifted", default="Asian", metavar="RACE", help="the shifted domain")
     parser.add_argument("--recipes", nargs="*", default=RECIPES, metavar="NAME")
