@@ -55,6 +55,7 @@ def test_a_model_repository_carries_code_handler_card_and_no_path_of_this_machin
         "config.json",
         "configuration_label2label.py",
         "configuration_mobilefacenet.py",
+        "exclusive_answers.py",
         "handler.py",
         "image_processing_label2label.py",
         "label2label/data/__init__.py",

@@ -159,6 +159,18 @@ def test_without_stored_thresholds_names_come_from_the_config(processor):
         processor.post_process_attributes(outputs)
 
 
+def test_given_names_win_and_keep_their_stored_thresholds():
+    processor = Label2LabelImageProcessor(attributes=["Young", "Bald"], thresholds=[0.9, 0.2])
+    outputs = SimpleNamespace(logits=np.zeros((1, 3)))
+    names = {0: "Bald", 1: "Tall", 2: "Young"}
+    (decisions,) = processor.post_process_attributes(outputs, id2label=names)
+    assert {name: d["present"] for name, d in decisions.items()} == {
+        "Bald": True,
+        "Tall": True,
+        "Young": False,
+    }
+
+
 def test_names_of_the_config_are_taken_by_their_number(processor):
     outputs = SimpleNamespace(logits=np.array([[-800.0] * 10 + [800.0]]))
     names = {str(i): f"a{i}" for i in (0, 1, 10, *range(2, 10))}

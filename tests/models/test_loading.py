@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -50,6 +51,7 @@ def test_the_folder_carries_its_code_and_no_pickle(folder):
         "preprocessor_config.json",
         "configuration_label2label.py",
         "configuration_mobilefacenet.py",
+        "exclusive_answers.py",
         "image_processing_label2label.py",
         "modeling_label2label.py",
         "modeling_mobilefacenet.py",
@@ -65,6 +67,25 @@ def test_auto_classes_load_it_after_import_label2label(folder, photo):
         assert torch.equal(model(**pixels).logits, expected)
         hidden = AutoModel.from_pretrained(folder).eval()(**pixels).last_hidden_state
     assert hidden.shape == (1, 5, 16)
+
+
+def test_parts_of_it_may_lie_on_disk(folder, tmp_path, images):
+    expected = Label2LabelForImageClassification.from_pretrained(folder).eval()(images).logits
+    offloaded = Label2LabelForImageClassification.from_pretrained(
+        folder, device_map={"": "disk"}, offload_folder=tmp_path / "offloaded"
+    )
+    assert torch.equal(offloaded.eval()(images).logits, expected)
+
+
+def test_a_processor_answers_with_the_names_of_the_model_beside_it(folder, photo):
+    names = [f"Attribute_{i}" for i in range(5)]
+    older = Label2LabelImageProcessor(attributes=["Bald", "Attribute_3"], thresholds=[0.2, 0.9])
+    older.save_pretrained(folder)
+    processor = AutoImageProcessor.from_pretrained(folder)
+    assert processor.attributes == names
+    assert processor.thresholds == [0.5, 0.5, 0.5, 0.9, 0.5]
+    logits = expected_logits(folder, photo)
+    assert list(processor.post_process_attributes(SimpleNamespace(logits=logits))[0]) == names
 
 
 def test_pipeline_gives_sigmoid_scores_by_name_and_asks_nothing(folder, photo, monkeypatch):
@@ -186,16 +207,18 @@ def test_import_label2label_registers_and_needs_no_training_library():
     assert not added & {"cv2", "datasets", "accelerate", "evaluate", "matplotlib", "torchvision"}
 
 
-@pytest.mark.parametrize("start", ["-m mypkg.train", "-mmypkg.train", "-X dev -m mypkg.train x"])
-def test_a_package_run_by_its_name_imports_the_models(start, tmp_path):
-    (tmp_path / "mypkg").mkdir()
-    (tmp_path / "mypkg/__init__.py").write_text("import label2label\n")
-    (tmp_path / "mypkg/train.py").write_text(
-        "import sys\nprint('label2label.models' in sys.modules)\n"
-    )
-    command = [sys.executable, *start.split()]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert done.stdout == "True\n"
+def test_auto_classes_know_the_models_whichever_is_imported_first():
+    registered = "assert 'label2label' in transformers.CONFIG_MAPPING"
+    imports = ["import label2label", "import transformers; transformers.AutoModel"]
+    for first, second in (imports, imports[::-1]):
+        subprocess.run(
+            [sys.executable, "-c", f"import sys\n{first}\n{second}\n{registered}"], check=True
+        )
+
+
+def test_decided_answers_need_no_transformers():
+    loaded = imports_of("import label2label.models.exclusive_answers")
+    assert not loaded & {"torch", "transformers"}
 
 
 def test_lazy_names_are_the_models_own():

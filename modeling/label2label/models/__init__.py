@@ -1,39 +1,23 @@
-"""What a Hub model repository carries. Importing it registers the models with transformers' Auto
-classes."""
+"""
+What a Hub model repository carries.
 
-from transformers import (
-    AutoBackbone,
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModel,
-    AutoModelForImageClassification,
-)
+The classes are imported, and registered with transformers' Auto classes, when the first of them is
+used: `exclusive_answers` needs numpy alone.
+"""
 
-from .configuration_label2label import Label2LabelConfig
-from .configuration_mobilefacenet import MobileFaceNetConfig
-from .image_processing_label2label import Label2LabelImageProcessor
-from .modeling_label2label import Label2LabelForImageClassification, Label2LabelModel
-from .modeling_mobilefacenet import MobileFaceNetBackbone, MobileFaceNetModel
+import importlib
+from typing import TYPE_CHECKING, Any
 
-AutoConfig.register("mobilefacenet", MobileFaceNetConfig)
-AutoModel.register(MobileFaceNetConfig, MobileFaceNetModel)
-AutoBackbone.register(MobileFaceNetConfig, MobileFaceNetBackbone)
-AutoConfig.register("label2label", Label2LabelConfig)
-AutoModel.register(Label2LabelConfig, Label2LabelModel)
-AutoModelForImageClassification.register(Label2LabelConfig, Label2LabelForImageClassification)
-for _config_class in (MobileFaceNetConfig, Label2LabelConfig):
-    AutoImageProcessor.register(
-        _config_class, image_processor_classes={"pil": Label2LabelImageProcessor}
+if TYPE_CHECKING:
+    from .auto import (
+        Label2LabelConfig,
+        Label2LabelForImageClassification,
+        Label2LabelImageProcessor,
+        Label2LabelModel,
+        MobileFaceNetBackbone,
+        MobileFaceNetConfig,
+        MobileFaceNetModel,
     )
-
-# So that save_pretrained copies the code beside the weights, for trust_remote_code.
-MobileFaceNetConfig.register_for_auto_class()
-MobileFaceNetModel.register_for_auto_class("AutoModel")
-MobileFaceNetBackbone.register_for_auto_class("AutoBackbone")
-Label2LabelConfig.register_for_auto_class()
-Label2LabelModel.register_for_auto_class("AutoModel")
-Label2LabelForImageClassification.register_for_auto_class("AutoModelForImageClassification")
-Label2LabelImageProcessor.register_for_auto_class()
 
 __all__ = [
     "Label2LabelConfig",
@@ -44,3 +28,9 @@ __all__ = [
     "MobileFaceNetConfig",
     "MobileFaceNetModel",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(importlib.import_module(".auto", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,7 +6,23 @@ from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING
 from transformers.configuration_utils import PreTrainedConfig
 
-from .configuration_mobilefacenet import MobileFaceNetConfig
+from .configuration_mobilefacenet import MAX_PARAMETERS, MobileFaceNetConfig
+
+HEAD_TYPES = ("fc", "query2label", "label2label")
+ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu")
+MAX_ATTRIBUTES = 10_000
+
+
+def _backbone_config(
+    model_type: str = MobileFaceNetConfig.model_type, **settings: Any
+) -> PreTrainedConfig:
+    # Not through AutoConfig: code that travels with the weights must find its own backbone without
+    # having registered it.
+    if model_type == MobileFaceNetConfig.model_type:
+        return MobileFaceNetConfig(**settings)
+    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
+        raise ValueError(f"transformers knows no backbone of type {model_type!r}")
+    return CONFIG_MAPPING[model_type](**settings)
 
 
 @strict
@@ -36,9 +52,10 @@ class Label2LabelConfig(PreTrainedConfig):
             Decoder layers of the image-conditioned masked language model.
         words_see_queries (`bool`, *optional*, defaults to `False`):
             Whether what the query network saw of an attribute is added to its word, so that the
-            language model need not find it again. The papers' model has it not.
+            language model need not find it again. The paper's model does not have it.
         hidden_act (`str`, *optional*, defaults to `"gelu"`):
-            Activation of the feed-forward layers.
+            Activation of the feed-forward layers: `"gelu"`, `"gelu_new"`, `"gelu_pytorch_tanh"`,
+            `"quick_gelu"`, `"relu"` or `"silu"`.
         dropout (`float`, *optional*, defaults to 0.1):
             Dropout, in 0..1, of attention, feed-forward and residual branches.
         mask_probability (`float`, *optional*, defaults to 0.1):
@@ -86,46 +103,64 @@ class Label2LabelConfig(PreTrainedConfig):
     problem_type: str | None = "multi_label_classification"
 
     def __post_init__(self, **kwargs):
-        if self.backbone_config is None:
-            self.backbone_config = MobileFaceNetConfig()
-        elif isinstance(self.backbone_config, dict):
-            backbone_config = dict(self.backbone_config)
-            model_type = backbone_config.pop("model_type", MobileFaceNetConfig.model_type)
-            # Not through AutoConfig: code that travels with the weights must find its own backbone
-            # without having registered it.
-            config_class = (
-                MobileFaceNetConfig
-                if model_type == MobileFaceNetConfig.model_type
-                else CONFIG_MAPPING[model_type]
-            )
-            self.backbone_config = config_class(**backbone_config)
-        super().__post_init__(**kwargs)
+        num_labels = kwargs.get("num_labels")
+        if num_labels is not None and num_labels not in range(1, MAX_ATTRIBUTES + 1):
+            raise ValueError(f"num_labels must be in 1..{MAX_ATTRIBUTES}, got {num_labels}")
+        try:
+            if self.backbone_config is None:
+                self.backbone_config = MobileFaceNetConfig()
+            elif isinstance(self.backbone_config, dict):
+                self.backbone_config = _backbone_config(**self.backbone_config)
+            super().__post_init__(**kwargs)
+        except (AttributeError, TypeError) as error:  # values of other types, not yet refused
+            raise ValueError(f"the config cannot be read: {error}") from error
 
     @property
     def sub_configs(self) -> dict[str, type[PreTrainedConfig]]:
-        """The backbone's config class by its field, as transformers asks of composite configs."""
+        """The backbone's config class by its field, as transformers expects it."""
         return {"backbone_config": type(self.backbone_config)}
 
     def validate_architecture(self):
-        """Raises ValueError where the head cannot be built."""
-        if self.head_type not in ("fc", "query2label", "label2label"):
-            raise ValueError(
-                f"head_type must be 'fc', 'query2label' or 'label2label', got {self.head_type!r}"
-            )
+        """Raise ValueError where the head cannot be built, or would be absurdly large."""
+        for name, choices in (("head_type", HEAD_TYPES), ("hidden_act", ACTIVATIONS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
+                )
         if not getattr(self.backbone_config, "out_features", True):
             raise ValueError("the backbone's out_features are empty: the head needs one at least")
-        sizes = ("hidden_size", "intermediate_size", "num_attention_heads")
-        for name in (*sizes, "num_query_layers", "num_mlm_layers", "logit_clamp", "temperature"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name, least, most in (
+            ("hidden_size", 4, 8192),
+            ("intermediate_size", 1, 65536),
+            ("num_attention_heads", 1, 8192),
+            ("num_query_layers", 1, 100),
+            ("num_mlm_layers", 1, 100),
+            ("num_labels", 1, MAX_ATTRIBUTES),
+            ("dropout", 0, 1),
+            ("mask_probability", 0, 1),
+            ("unmasked_loss_weight", 0, 1e6),
+            ("mlm_loss_weight", 0, 1e6),
+            ("logit_clamp", 1e-6, 1e6),
+            ("temperature", 1e-6, 1e6),
+            ("initializer_range", 0, 1e6),
+        ):
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must be in {least}..{most}, got {getattr(self, name)}")
         if self.hidden_size % 4 or self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 "hidden_size must be a multiple of 4 and of num_attention_heads, got "
                 f"{self.hidden_size} and {self.num_attention_heads}"
             )
-        for name in ("dropout", "mask_probability"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in 0..1, got {getattr(self, name)}")
+        layers = self.num_query_layers + self.num_mlm_layers
+        parameters = layers * self.hidden_size * (8 * self.hidden_size + 2 * self.intermediate_size)
+        if parameters > MAX_PARAMETERS:
+            raise ValueError(f"a head of {parameters:.1e} parameters is refused as a mistake")
+        numbers, names = sorted(self.id2label), set(self.id2label.values())
+        if numbers != list(range(self.num_labels)) or len(names) < self.num_labels:
+            raise ValueError(
+                f"id2label must give 0 to {self.num_labels - 1} a name each, all different, got "
+                f"{str(self.id2label)[:60]}"
+            )
 
 
 __all__ = ["Label2LabelConfig"]

@@ -4,6 +4,9 @@ from huggingface_hub.dataclasses import strict
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PreTrainedConfig
 
+# Ten times what the largest published Label2label has: whoever asks for more made a mistake.
+MAX_PARAMETERS = 2 * 10**9
+
 
 @strict
 class MobileFaceNetConfig(BackboneConfigMixin, PreTrainedConfig):
@@ -71,19 +74,35 @@ class MobileFaceNetConfig(BackboneConfigMixin, PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):
-        """Raises ValueError where activation, stages or width cannot be built."""
+        """Raise ValueError where the network cannot be built, or would be absurdly large."""
         for activation in (self.hidden_act, self.stem_hidden_act or self.hidden_act):
             if activation not in ("prelu", "relu6", "relu"):
                 raise ValueError(
                     f"an activation must be 'prelu', 'relu6' or 'relu', got {activation!r}"
                 )
+        for name, most in (
+            ("num_channels", 1024),
+            ("image_size", 4096),
+            ("stem_channels", 8192),
+            ("feature_channels", 8192),
+            ("embedding_size", 8192),
+            ("width_multiplier", 64),
+        ):
+            if not 0 < getattr(self, name) <= most:
+                raise ValueError(
+                    f"{name} must be positive and at most {most}, got {getattr(self, name)}"
+                )
+        blocks, weights = 0, 0
         for stage in self.stages:
             if len(stage) != 4 or min(stage) < 1:
                 raise ValueError(
                     f"a stage is (expansion, channels, repeats, stride), all positive; got {stage}"
                 )
-        if self.width_multiplier <= 0:
-            raise ValueError(f"width_multiplier must be positive, got {self.width_multiplier}")
+            expansion, channels, repeats, _ = stage
+            blocks += repeats
+            weights += repeats * 2 * expansion * channels**2
+        if blocks > 1000 or weights * max(1, self.width_multiplier) ** 2 > MAX_PARAMETERS:
+            raise ValueError(f"stages of {blocks} blocks of that width are refused as a mistake")
 
 
 __all__ = ["MobileFaceNetConfig"]

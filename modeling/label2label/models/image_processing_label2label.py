@@ -3,7 +3,10 @@
 from typing import Any, ClassVar
 
 import numpy as np
+from huggingface_hub.dataclasses import validate_typed_dict
+from huggingface_hub.errors import StrictDataclassError
 from PIL import Image, ImageOps
+from transformers import PreTrainedConfig
 from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import (
     IMAGENET_DEFAULT_MEAN,
@@ -15,18 +18,23 @@ from transformers.image_utils import (
 )
 from transformers.processing_utils import ImagesKwargs
 
+from .exclusive_answers import CELEBA_EXCLUSIVE_ANSWERS, decide_answers
+
+MAX_SIDE = 4096  # pixels that an image may be resized or cropped to
+
 
 class Label2LabelImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
-    """Adds the crop's landmarks and the attributes' thresholds to what image processors take."""
+    """Add the crop's landmarks and what decides on attributes to what image processors take."""
 
-    alignment_template: list[list[float]] | None
+    alignment_template: list[list[float | int]] | None
     attributes: list[str] | None
-    thresholds: list[float] | None
+    thresholds: list[float | int] | None
+    exclusive_answers: list[list[str]] | None
 
 
 class Label2LabelImageProcessor(PilBackend):
     r"""
-    Turns faces into normalised pixels: any PIL, numpy or torch image to RGB, its shortest edge to
+    Turn faces into normalised pixels: any PIL, numpy or torch image to RGB, its shortest edge to
     112 pixels, the centre 112x112, mean and standard deviation of ImageNet.
 
     It is transformers' PIL backend whether or not torchvision is installed, so that the numbers are
@@ -43,6 +51,12 @@ class Label2LabelImageProcessor(PilBackend):
         thresholds (`list[float]`, *optional*):
             For each of `attributes`, the probability in 0..1 from which it counts as present;
             `label2label calibrate` fits them. Without it they are 0.5.
+        exclusive_answers (`list[list[str]]`, *optional*):
+            Groups of attributes of which at most one can be present, as `decide_answers` reads
+            them: by default what contradicts itself among CelebA's names. `[]` for no such rules.
+
+    Raises:
+        ValueError: If a setting has no sense, such as a standard deviation of zero.
     """
 
     valid_kwargs = Label2LabelImageProcessorKwargs
@@ -68,6 +82,67 @@ class Label2LabelImageProcessor(PilBackend):
     ]
     attributes: ClassVar = None
     thresholds: ClassVar = None
+    exclusive_answers: ClassVar = CELEBA_EXCLUSIVE_ANSWERS
+
+    def __init__(self, **kwargs: Any):
+        names = self.valid_kwargs.__annotations__
+        try:
+            given = {name: value for name, value in kwargs.items() if name in names}
+            validate_typed_dict(self.valid_kwargs, given)
+            super().__init__(**kwargs)
+            self._validate_preprocess_kwargs(**{name: getattr(self, name, None) for name in names})
+        except (StrictDataclassError, AttributeError, LookupError, TypeError) as error:
+            raise ValueError(f"image processor: {' '.join(str(error).split())}") from error
+
+    @classmethod
+    def get_image_processor_dict(
+        cls, pretrained_model_name_or_path: Any, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """
+        Read the settings, with the attributes of the model beside them: one that was fine-tuned to
+        its own attributes may be saved with an older processor.
+        """
+        found = super().get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
+        settings = found[0]
+        try:
+            config, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **kwargs)
+        except OSError:  # a processor alone
+            return found
+        id2label, held = config.get("id2label"), settings.get("attributes")
+        if isinstance(id2label, dict) and isinstance(held, list | None):
+            names = [id2label[number] for number in sorted(id2label, key=int)]
+            if names != held:
+                thresholds = dict(zip(held or (), settings.get("thresholds") or (), strict=False))
+                settings["attributes"] = names
+                settings["thresholds"] = [thresholds.get(name, 0.5) for name in names]
+        return found
+
+    def _validate_preprocess_kwargs(self, **kwargs: Any) -> None:
+        super()._validate_preprocess_kwargs(**kwargs)
+
+        def check(name: str, wanted: str, right: bool) -> None:
+            if not right:
+                raise ValueError(f"{name} must be {wanted}, got {str(kwargs[name])[:80]}")
+
+        def within(values: Any, least: float = -1e6, most: float = 1e6) -> bool:
+            return all(least <= value <= most for value in values)
+
+        for name in ("size", "crop_size", "pad_size"):
+            sides = dict(kwargs[name] or {}).values()
+            check(name, f"of 1 to {MAX_SIDE} pixels", within(sides, 1, MAX_SIDE))
+        for name, least in (("image_mean", -1e6), ("image_std", 1e-6), ("rescale_factor", 1e-9)):
+            numbers = kwargs[name] if isinstance(kwargs[name], tuple) else (kwargs[name],) * 3
+            wanted = f"one or three numbers of at least {least}"
+            check(name, wanted, len(numbers) == 3 and within(numbers, least))
+        points = kwargs["alignment_template"]
+        right = len(points) == 5 and all(len(point) == 2 and within(point) for point in points)
+        check("alignment_template", "five points (x, y)", right)
+        names, thresholds = kwargs["attributes"], kwargs["thresholds"]
+        if names is not None:
+            check("attributes", "different names", 0 < len(names) == len(set(names)))
+        if thresholds is not None:
+            right = len(thresholds) == len(names or ()) and within(thresholds, 0, 1)
+            check("thresholds", "a probability in 0..1 for each of attributes", right)
 
     def _prepare_images_structure(self, images: ImageInput, expected_ndims: int = 3) -> ImageInput:
         # transformers takes gray arrays only with an axis of channels.
@@ -83,7 +158,7 @@ class Label2LabelImageProcessor(PilBackend):
         **kwargs: Any,
     ) -> np.ndarray:
         """
-        Converts one image to 8-bit RGB.
+        Convert one image to 8-bit RGB.
 
         Args:
             image (`PIL.Image.Image`, `np.ndarray` or `torch.Tensor`): `(height, width)`, or with 1,
@@ -111,15 +186,20 @@ class Label2LabelImageProcessor(PilBackend):
         id2label: dict[int, str] | None = None,
     ) -> list[dict[str, dict[str, Any]]]:
         """
-        Turns a model's output into names, probabilities and decisions.
+        Turn a model's output into names, probabilities and decisions.
+
+        An attribute is present from its threshold on, unless it contradicts what is surer
+        (`decide_answers`); probabilities are the model's own.
 
         Args:
             outputs ([`Label2LabelImageClassifierOutput`]): With `logits` of shape `(batch,
                 attributes)`, a tensor or an array.
             threshold (`float`, *optional*): Probability in 0..1 from which every attribute counts
-                as present, instead of the `thresholds` that this processor holds.
+                as present, instead of the `thresholds` that this processor holds. Attributes that
+                reach it and exclude each other still cannot both be present.
             id2label (`dict[int, str]`, *optional*): Names of the attributes,
-                `model.config.id2label`; only needed where this processor does not hold them.
+                `model.config.id2label`, instead of those that this processor holds. Thresholds that
+                it holds are taken by name.
 
         Returns:
             `list[dict[str, dict]]`: for each image, by attribute, in the model's order, its
@@ -128,29 +208,35 @@ class Label2LabelImageProcessor(PilBackend):
         Raises:
             ValueError: If the attributes' names are unknown, or the logits are not theirs.
         """
-        id2label = id2label or {}
-        names = self.attributes or [id2label[i] for i in sorted(id2label, key=int)]
+        if id2label:
+            by_number = {int(number): name for number, name in id2label.items()}
+            names = [by_number[number] for number in sorted(by_number)]
+        else:
+            names = self.attributes or []
         if not names:
             raise ValueError(
                 "this image processor does not know the attributes' names: give "
                 "id2label=model.config.id2label, or let `label2label calibrate` store them"
             )
-        thresholds = self.thresholds or [0.5] * len(names)
-        if threshold is not None:
-            thresholds = [threshold] * len(names)
+        known = dict(zip(self.attributes or (), self.thresholds or (), strict=False))
+        thresholds = [known.get(name, 0.5) if threshold is None else threshold for name in names]
         logits = outputs.logits
         if hasattr(logits, "detach"):
             logits = logits.detach().float().cpu().numpy()
         logits = np.asarray(logits, dtype=np.float64)
         if logits.ndim != 2 or logits.shape[1] != len(names):
-            raise ValueError(f"logits must be of shape (batch, {len(names)}), got {logits.shape}")
+            raise ValueError(
+                f"logits must be of shape (batch, {len(names)}), got {logits.shape}; give "
+                "id2label=model.config.id2label where the model's attributes are its own"
+            )
         probabilities = 0.5 * (1.0 + np.tanh(logits / 2))  # a sigmoid that cannot overflow
+        present = decide_answers(probabilities, thresholds, names, self.exclusive_answers)
         return [
             {
-                name: {"probability": float(p), "present": bool(p >= least)}
-                for name, least, p in zip(names, thresholds, row, strict=True)
+                name: {"probability": float(p), "present": bool(decision)}
+                for name, p, decision in zip(names, row, decisions, strict=True)
             }
-            for row in probabilities
+            for row, decisions in zip(probabilities, present, strict=True)
         ]
 
 

@@ -181,8 +181,9 @@ class Label2LabelAttention(nn.Module):
             )
         )  # (batch, heads, attributes or tokens, head_dim)
         attention: Callable = eager_attention_forward
-        # Fused kernels return no weights, so a call that asks for them takes the eager path.
-        if not kwargs.get("output_attentions", self.config.output_attentions):
+        # Fused kernels return no weights, and transformers' take no empty batch.
+        weights_wanted = kwargs.get("output_attentions", self.config.output_attentions)
+        if not weights_wanted and hidden_states.shape[0] > 0:
             attention = ALL_ATTENTION_FUNCTIONS.get_interface(
                 self.config._attn_implementation, eager_attention_forward
             )
@@ -277,7 +278,9 @@ class Label2LabelAttributeQueryNetwork(nn.Module):
     def forward(
         self, image_tokens: torch.Tensor, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        queries = self.query_embeddings.weight.expand(image_tokens.shape[0], -1, -1)
+        # By the embedding's own forward, which brings weights that were offloaded.
+        attributes = torch.arange(self.query_embeddings.num_embeddings, device=image_tokens.device)
+        queries = self.query_embeddings(attributes).expand(image_tokens.shape[0], -1, -1)
         hidden_states = self.decoder(queries, image_tokens, **kwargs)
         return self.classifier(hidden_states), hidden_states
 
@@ -351,9 +354,8 @@ class Label2LabelMaskedLanguageModel(nn.Module):
                 known_words = torch.zeros_like(words)
             masked_words = torch.rand(words.shape, device=words.device) < self.mask_probability
             masked_words &= ~known_words
-            sentence = torch.where(
-                masked_words[..., None], self.mask_embeddings.weight, sentence
-            )  # (batch, attributes, hidden)
+            masks = self.mask_embeddings(attributes)
+            sentence = torch.where(masked_words[..., None], masks, sentence)
         if known_words is not None:
             sentence = sentence + known_words[..., None] * self.known_embedding
         if self.query_projection is not None:
@@ -369,7 +371,7 @@ class Label2LabelBatchNorm(nn.BatchNorm1d):
     momentum: float
 
     def forward(self, logits: torch.Tensor, given: torch.Tensor | None = None) -> torch.Tensor:
-        alone = logits.shape[0] == 1
+        alone = logits.shape[0] < 2
         if not self.training or (given is None and not alone):
             return super().forward(logits)
         mean, variance = self.running_mean, self.running_var
@@ -438,6 +440,37 @@ def weighted_binary_cross_entropy(
     axes = (0, 1) if reduction == "mean" else 1
     least = torch.finfo(logits.dtype).tiny
     return (losses * weights).sum(dim=axes) / weights.sum(dim=axes).clamp(min=least)
+
+
+def check_labels(
+    name: str, labels: torch.Tensor | None, shape: tuple[int, int], soft: bool = True
+) -> None:
+    """
+    Refuse labels that would train or condition on nonsense.
+
+    Args:
+        name (`str`): What they are, for the message.
+        labels (`torch.Tensor`, *optional*): 1, 0, or -100 where unknown; in between too if `soft`.
+        shape (`tuple[int, int]`): That they must have.
+
+    Raises:
+        ValueError: If they are of another shape or have other values.
+    """
+    if labels is None:
+        return
+    if tuple(labels.shape) != shape:
+        raise ValueError(f"{name} must be of shape {shape}, got {tuple(labels.shape)}")
+    if torch.compiler.is_compiling() or labels.is_meta:  # values are not known
+        return
+    # Soft labels that were mixed may be rounded to a little more than 1.
+    valid = ((labels >= 0) & (labels < 1.001)) if soft else ((labels == 0) | (labels == 1))
+    valid |= labels == -100
+    if not valid.all():
+        wrong = labels[~valid].flatten()[0].item()
+        raise ValueError(
+            f"{name} are 1, 0{', soft in between,' if soft else ''} or -100 where unknown, got "
+            f"{wrong}" + ("; of labels -1 and 1, -1 becomes 0" if wrong == -1 else "")
+        )
 
 
 class Label2LabelPreTrainedModel(PreTrainedModel):
@@ -610,17 +643,17 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
             [`Label2LabelImageClassifierOutput`]
 
         Raises:
-            ValueError: If labels are not of shape `(batch, attributes)`, or `mixup` comes without
-                them.
+            ValueError: If labels are not of shape `(batch, attributes)` or have other values than
+                those, or `mixup` comes without them.
         """
         known_labels = kwargs.pop("known_labels", None)
         mixup = kwargs.pop("mixup", None)
         if mixup is not None and labels is None:
             raise ValueError("mixup needs the labels of the first images too")
-        expected = (pixel_values.shape[0], self.config.num_labels)
-        for value in (labels, known_labels, mixup and mixup[0]):
-            if value is not None and tuple(value.shape) != expected:
-                raise ValueError(f"labels must be of shape {expected}, got {tuple(value.shape)}")
+        shape = (pixel_values.shape[0], self.config.num_labels)
+        check_labels("labels", labels, shape)
+        check_labels("known_labels", known_labels, shape, soft=False)
+        check_labels("mixup", mixup and mixup[0], shape)
 
         outputs = self.label2label(
             pixel_values,
