@@ -45,8 +45,8 @@ from label2label.evaluation.metrics import balanced_accuracy_per_attribute, mean
 from label2label.export.benchmark import describe_machine
 from label2label.export.complexity import measure_complexity
 from label2label.files import write_whole
+from label2label.prediction.backends import load_model
 from label2label.prediction.labelled import predict_dataset
-from label2label.prediction.loading import load_model
 from scipy.stats import t as student_t
 
 # As the converted backbone is built, which the other rows have.

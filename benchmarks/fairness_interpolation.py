@@ -31,8 +31,8 @@ from label2label.evaluation.metrics import mean_accuracy
 from label2label.evaluation.plots import BLUE, STYLE, save_figure
 from label2label.files import write_whole
 from label2label.models import Label2LabelForImageClassification
+from label2label.prediction.backends import load_model
 from label2label.prediction.labelled import predict_dataset
-from label2label.prediction.loading import load_model
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 

@@ -28,7 +28,7 @@ from label2label.errors import UserError
 from label2label.faces.alignment import align_face
 from label2label.faces.detection import FaceDetector
 from label2label.files import write_whole
-from label2label.prediction.onnx_backend import OnnxBackend
+from label2label.prediction.backends import OnnxBackend
 from label2label.prediction.photos import read_photo
 from PIL import Image
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright

@@ -38,7 +38,7 @@ from label2label.evaluation.scores import jsonable
 from label2label.files import write_whole
 from label2label.models import Label2LabelForImageClassification
 from label2label.models.modeling_label2label import join_feature_maps
-from label2label.prediction.loading import load_model
+from label2label.prediction.backends import load_model
 from matplotlib.figure import Figure
 from tqdm import tqdm
 

@@ -112,7 +112,7 @@ class Analyser:
         pixels = read_photo(crop)[0]
         size = model.preprocessing.crop_size
         if pixels.shape[:2] != (size, size):  # that of a model with another crop
-            pixels = model.backend.crop(pixels)
+            pixels = model.preprocessing.crop(pixels)
         return encode_prediction(model.predict(pixels[None], known))[0]
 
     def find_model(self, key: str) -> OfferedModel:

@@ -17,9 +17,14 @@ import numpy as np
 from label2label.checkpoints import default_checkpoint
 from label2label.errors import UserError
 from label2label.files import sha256
-from label2label.prediction.backend import Backend, load_backend
-from label2label.prediction.onnx_backend import UNKNOWN, OnnxBackend
-from label2label.prediction.preprocessing import WEIGHTS_KEY, Preprocessing
+from label2label.prediction.backends import (
+    UNKNOWN,
+    WEIGHTS_KEY,
+    Backend,
+    OnnxBackend,
+    Preprocessing,
+    load_backend,
+)
 from safetensors import SafetensorError, safe_open
 
 MODELS_VARIABLE = "LABEL2LABEL_SPACE_MODELS"
@@ -227,7 +232,9 @@ def offer(path: Path, key: str, kind: str, parameters: int | None) -> OfferedMod
         UserError: it cannot be loaded.
     """
     # One thread each: as many photos are looked at in parallel as there are cores.
-    backend = OnnxBackend(path, threads=1) if path.suffix == ".onnx" else load_backend(path)
+    is_onnx = path.suffix == ".onnx"
+    # PyTorch tells where the model looked.
+    backend = load_backend(path, "onnx" if is_onnx else "torch", threads=1)
     preprocessing = backend.preprocessing
     crop = np.full((1, preprocessing.crop_size, preprocessing.crop_size, 3), 128, np.uint8)
     nothing_known = np.full((1, len(preprocessing.attributes)), UNKNOWN, np.int64)
@@ -245,7 +252,7 @@ def offer(path: Path, key: str, kind: str, parameters: int | None) -> OfferedMod
     return OfferedModel(
         key=key,
         kind=kind,
-        int8=path.suffix == ".onnx" and "int8" in path.stem,
+        int8=is_onnx and "int8" in path.stem,
         parameters=parameters,
         file=file,
         file_bytes=file.stat().st_size,

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 from label2label.checkpoints import default_checkpoint, find_checkpoint
 from label2label.errors import UserError
-from label2label.prediction.backend import load_backend
-from label2label.prediction.loading import load_model
+from label2label.prediction.backends import load_backend, load_model
 
 
 def test_shipped_models_are_found_by_name_and_others_are_left_alone(tmp_path, monkeypatch):

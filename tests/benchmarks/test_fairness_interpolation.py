@@ -9,8 +9,8 @@ from label2label import Label2LabelForImageClassification
 from label2label.data.batching import label_array, load_split
 from label2label.errors import UserError
 from label2label.evaluation.metrics import mean_accuracy
+from label2label.prediction.backends import load_model
 from label2label.prediction.labelled import predict_dataset
-from label2label.prediction.loading import load_model
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ from label2label.cli import main
 from label2label.data.label_table import LabelTable
 from label2label.evaluation.audit import prepare_photos
 from label2label.faces import detection
-from label2label.prediction.loading import load_model
-from label2label.prediction.preprocessing import Preprocessing
+from label2label.prediction.backends import Preprocessing, load_model
 from PIL import Image
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

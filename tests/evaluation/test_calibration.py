@@ -22,7 +22,7 @@ from label2label.evaluation.calibration import (
     to_probabilities,
 )
 from label2label.evaluation.scores import Predictions
-from label2label.prediction.loading import load_model
+from label2label.prediction.backends import load_model
 from safetensors.torch import load_file
 from sklearn.metrics import balanced_accuracy_score, log_loss
 

@@ -10,7 +10,7 @@ from label2label.cli import main
 from label2label.data.batching import label_array, load_split
 from label2label.errors import UserError
 from label2label.evaluation.evaluate import evaluate_command
-from label2label.prediction.loading import load_model
+from label2label.prediction.backends import load_model
 from PIL import Image
 
 from .conftest import NUM_IMAGES
@@ -236,7 +236,7 @@ def test_an_output_that_exists_is_replaced_whole(model_folder, dataset_folder, t
 @pytest.fixture(scope="module", params=["float", "uint8"])
 def onnx_file(request, model_folder, tmp_path_factory):
     from label2label.export.onnx import export_onnx
-    from label2label.prediction.torch_backend import TorchBackend
+    from label2label.prediction.backends import TorchBackend
 
     backend = TorchBackend.from_pretrained(model_folder)
     path = tmp_path_factory.mktemp("exported") / "model.onnx"

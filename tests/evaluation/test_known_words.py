@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from label2label.data.batching import label_array
-from label2label.prediction.loading import load_model
+from label2label.prediction.backends import load_model
 
 from .conftest import ATTRIBUTES
 

@@ -8,7 +8,7 @@ from label2label.models import (
     Label2LabelForImageClassification,
     Label2LabelImageProcessor,
 )
-from label2label.prediction.torch_backend import TorchBackend
+from label2label.prediction.backends import TorchBackend
 
 pytest.importorskip("onnx")
 NAMES = ("Smiling", "Male", "Wearing_Hat", "No_Beard", "Young")

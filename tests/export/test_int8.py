@@ -6,7 +6,7 @@ from label2label.errors import UserError
 from label2label.export import int8
 from label2label.export.int8 import quantize_onnx
 from label2label.export.onnx import export_onnx
-from label2label.prediction.onnx_backend import OnnxBackend
+from label2label.prediction.backends import OnnxBackend
 
 
 @pytest.fixture(scope="module")

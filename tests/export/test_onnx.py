@@ -16,8 +16,7 @@ from label2label.checkpoints import default_checkpoint, find_checkpoint
 from label2label.cli import main
 from label2label.errors import UserError
 from label2label.export.onnx import export_onnx
-from label2label.prediction.backend import load_backend
-from label2label.prediction.onnx_backend import OnnxBackend
+from label2label.prediction.backends import OnnxBackend, load_backend
 from PIL import Image
 
 

@@ -5,7 +5,7 @@ import pytest
 from label2label.checkpoints import find_checkpoint
 from label2label.export.benchmark_worker import load_openvino
 from label2label.export.onnx import export_onnx
-from label2label.prediction.torch_backend import TorchBackend
+from label2label.prediction.backends import TorchBackend
 
 openvino = pytest.importorskip("openvino")
 

@@ -13,7 +13,7 @@ import pytest
 from label2label.cli import main
 from label2label.export import web
 from label2label.faces import detection
-from label2label.prediction.onnx_backend import OnnxBackend
+from label2label.prediction.backends import OnnxBackend
 
 RUNTIME = {web.RUNTIME_MODULE: b"export const env = {};", web.RUNTIME_WASM: b"\0asm"}
 

@@ -10,7 +10,7 @@ from label2label.export.onnx import export_onnx
 from label2label.files import sha256
 from label2label.hub.model_repository import PACKAGE, model_repository
 from label2label.hub.space_repository import default_space
-from label2label.prediction.torch_backend import TorchBackend
+from label2label.prediction.backends import TorchBackend
 from PIL import Image
 
 from .conftest import save_model

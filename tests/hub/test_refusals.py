@@ -142,7 +142,7 @@ def test_whoever_has_the_right_may_upload_it(hub, push, make_dataset):
 def test_exports_of_other_weights_are_refused(hub, push, model_folder, tmp_path):
     pytest.importorskip("onnx")
     from label2label.export.onnx import export_onnx
-    from label2label.prediction.torch_backend import TorchBackend
+    from label2label.prediction.backends import TorchBackend
 
     (tmp_path / "exports").mkdir()
     ours = TorchBackend.from_pretrained(model_folder)
@@ -165,7 +165,7 @@ def test_backbones_that_cannot_run_or_of_other_weights_are_refused(
 ):
     pytest.importorskip("onnx")
     from label2label.export.onnx import export_onnx
-    from label2label.prediction.torch_backend import TorchBackend
+    from label2label.prediction.backends import TorchBackend
 
     exports = tmp_path / "exports"
     exports.mkdir()
@@ -187,7 +187,7 @@ def test_int8_of_other_weights_or_of_unknown_ones_is_refused(hub, push, model_fo
     pytest.importorskip("onnx")
     from label2label.export.int8 import quantize_onnx
     from label2label.export.onnx import export_onnx
-    from label2label.prediction.torch_backend import TorchBackend
+    from label2label.prediction.backends import TorchBackend
 
     exports = tmp_path / "exports"
     exports.mkdir()

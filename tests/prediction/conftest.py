@@ -36,7 +36,7 @@ def exported(model_folder, tmp_path_factory):
     """The tiny model as a folder of one ONNX file."""
     pytest.importorskip("onnx")
     from label2label.export.onnx import export_onnx
-    from label2label.prediction.backend import load_backend
+    from label2label.prediction.backends import load_backend
 
     backend = load_backend(model_folder)
     path = tmp_path_factory.mktemp("exported") / "model.onnx"

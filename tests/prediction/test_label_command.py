@@ -112,7 +112,7 @@ KILLED = """
 import os, signal, sys
 sys.argv[0] = 'label2label'
 from label2label.cli import main
-from label2label.prediction.onnx_backend import OnnxBackend
+from label2label.prediction.backends import OnnxBackend
 
 def die_at(function, number, after):
     calls = 0

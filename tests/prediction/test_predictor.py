@@ -11,7 +11,7 @@ import torch
 from label2label.errors import UserError
 from label2label.faces import detection
 from label2label.models import Label2LabelForImageClassification, Label2LabelImageProcessor
-from label2label.prediction.loading import load_model
+from label2label.prediction.backends import load_model
 from label2label.prediction.predictor import AttributePredictor
 from PIL import Image
 from safetensors.torch import load_file, save_file

@@ -13,7 +13,7 @@ from catalogue import MODELS_VARIABLE, WEIGHTS_KEY, count_parameters, load_catal
 from label2label.checkpoints import default_checkpoint
 from label2label.errors import UserError
 from label2label.export.onnx import export_onnx
-from label2label.prediction.backend import load_backend
+from label2label.prediction.backends import load_backend
 
 
 def random_crops(model, count=2):

@@ -36,8 +36,8 @@ from label2label.evaluation.report import markdown_report, report_figures
 from label2label.faces.alignment import align_face, choose_face
 from label2label.faces.detection import FaceDetector
 from label2label.files import prepare_output, write_whole
+from label2label.prediction.backends import Preprocessing
 from label2label.prediction.photos import read_photo
-from label2label.prediction.preprocessing import Preprocessing
 from label2label.prediction.processes import without_accelerator
 
 _NAMES_SHOWN = 5

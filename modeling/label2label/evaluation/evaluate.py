@@ -31,8 +31,8 @@ from label2label.evaluation.scores import (
 from label2label.files import prepare_output, sha256, write_whole
 from label2label.models import Label2LabelConfig, Label2LabelImageProcessor
 from label2label.models.modeling_label2label import Label2LabelImageClassifierOutput
+from label2label.prediction.backends import load_model
 from label2label.prediction.labelled import predict_dataset
-from label2label.prediction.loading import load_model
 from label2label.prediction.processes import without_accelerator
 
 _LIBRARIES = ("label2label", "torch", "transformers", "datasets", "accelerate", "numpy")
@@ -238,7 +238,7 @@ class ExportedModel(nn.Module):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        from label2label.prediction.onnx_backend import OnnxBackend
+        from label2label.prediction.backends import OnnxBackend
 
         super().__init__()
         self.backend = OnnxBackend(path)

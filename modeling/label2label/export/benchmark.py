@@ -201,7 +201,7 @@ def run_benchmark(
         refuse_int8,
     )
     from label2label.export.onnx import export_onnx
-    from label2label.prediction.torch_backend import TorchBackend
+    from label2label.prediction.backends import TorchBackend
 
     model = find_folder(model)
     ours = (
@@ -263,7 +263,7 @@ def find_folder(model: str) -> str:
     """
     from huggingface_hub import snapshot_download
 
-    from label2label.prediction.loading import load_model
+    from label2label.prediction.backends import load_model
 
     if Path(model).is_dir():
         return model

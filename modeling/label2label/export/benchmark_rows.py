@@ -32,9 +32,7 @@ from label2label.export.ncnn import NCNN_FILES, export_ncnn
 from label2label.export.onnx import export_onnx, translate
 from label2label.files import sha256
 from label2label.models import Label2LabelConfig, Label2LabelForImageClassification
-from label2label.prediction.onnx_backend import OnnxBackend
-from label2label.prediction.preprocessing import Preprocessing
-from label2label.prediction.torch_backend import TorchBackend
+from label2label.prediction.backends import OnnxBackend, Preprocessing, TorchBackend
 
 NUM_LABELS = 40
 OURS = {

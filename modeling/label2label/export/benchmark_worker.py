@@ -38,7 +38,7 @@ def load_torch(path: str, threads: int, shape: tuple[int, ...], compiled: bool =
     """A model's folder in PyTorch, by operators as they come or by `torch.compile`."""
     import torch
 
-    from label2label.prediction.loading import load_model
+    from label2label.prediction.backends import load_model
 
     torch.set_num_threads(threads)
     model: Any = load_model(path)[0]

@@ -13,7 +13,7 @@ from label2label.export.ncnn import NCNN_FILES, export_ncnn
 from label2label.export.onnx import export_onnx
 from label2label.export.web import WEB_FILES, fetch_web_files, write_page_file
 from label2label.files import sha256
-from label2label.prediction.torch_backend import TorchBackend
+from label2label.prediction.backends import TorchBackend
 
 
 def export_command(args: argparse.Namespace) -> int:

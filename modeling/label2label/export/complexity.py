@@ -18,7 +18,7 @@ from label2label.checkpoints import find_checkpoint
 from label2label.errors import UserError
 from label2label.files import write_whole
 from label2label.models import Label2LabelConfig, Label2LabelForImageClassification
-from label2label.prediction.loading import load_model
+from label2label.prediction.backends import load_model
 
 
 def measure_complexity(config: Label2LabelConfig, image_size: int | None = None) -> dict[str, Any]:

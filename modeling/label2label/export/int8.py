@@ -16,9 +16,8 @@ from tqdm import tqdm
 
 from label2label.errors import UserError
 from label2label.export.onnx import quiet
-from label2label.prediction.onnx_backend import OnnxBackend
+from label2label.prediction.backends import OnnxBackend, Preprocessing
 from label2label.prediction.photos import find_photos, read_photo
-from label2label.prediction.preprocessing import Preprocessing
 
 # Layers with weights, and what stands between them: tensors then stay in INT8 from one to the next.
 LAYERS = ("Conv", "MatMul")

@@ -18,7 +18,7 @@ from torch import nn
 from label2label.errors import UserError, join_lines
 from label2label.models import Label2LabelForImageClassification
 from label2label.models.modeling_label2label import join_feature_maps
-from label2label.prediction.preprocessing import WEIGHTS_KEY, Preprocessing
+from label2label.prediction.backends import WEIGHTS_KEY, Preprocessing
 
 # torch translates to 18; from 23 on, its translation of attention runs in few runtimes.
 OPSETS = range(18, 23)

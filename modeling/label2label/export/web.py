@@ -14,7 +14,7 @@ from label2label.data.vocabulary import ATTRIBUTE_GROUPS
 from label2label.errors import UserError, join_lines
 from label2label.faces import detection
 from label2label.files import sha256
-from label2label.prediction.preprocessing import Preprocessing
+from label2label.prediction.backends import Preprocessing
 
 PAGE_FILE = "page.json"
 DETECTOR_FILE = "face_detector.onnx"

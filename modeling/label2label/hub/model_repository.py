@@ -19,7 +19,7 @@ from label2label.hub.measurements import read_json
 from label2label.hub.model_card import card_for_repository
 from label2label.hub.refusals import Content, refuse_unsafe_files
 from label2label.hub.repository import Repository, check_repo_id, list_folder
-from label2label.prediction.loading import load_model
+from label2label.prediction.backends import load_model
 
 PACKAGE = Path(label2label.__file__).parent
 

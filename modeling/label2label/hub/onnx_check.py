@@ -12,9 +12,7 @@ from label2label.errors import UserError, join_lines
 from label2label.export import BACKBONE_FILE, INT8_FILE
 from label2label.files import sha256
 from label2label.models.modeling_label2label import join_feature_maps
-from label2label.prediction.onnx_backend import OnnxBackend, open_exported
-from label2label.prediction.preprocessing import WEIGHTS_KEY
-from label2label.prediction.torch_backend import TorchBackend
+from label2label.prediction.backends import WEIGHTS_KEY, OnnxBackend, TorchBackend, open_exported
 
 # Of a probability, or of a backbone's largest feature: exports in float differ by 1e-5, other
 # weights by 0.1.

@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from label2label.errors import UserError
-from label2label.prediction.backend import load_backend
+from label2label.prediction.backends import load_backend
 from label2label.prediction.collection import ImageLocation, read_images
 from label2label.prediction.label_card import write_label_card
 from label2label.prediction.label_run import (

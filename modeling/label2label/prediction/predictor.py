@@ -13,7 +13,7 @@ from PIL import Image
 from label2label.errors import UserError, join_lines
 from label2label.faces.alignment import align_face
 from label2label.faces.detection import Face, FaceDetector
-from label2label.prediction.backend import Backend, load_backend
+from label2label.prediction.backends import Backend, load_backend
 from label2label.prediction.photos import read_photo
 from label2label.prediction.pipeline import map_in_threads, run_ahead
 
@@ -120,7 +120,7 @@ class AttributePredictor:
                 height, width = pixels.shape[:2]
                 faces = [Face((0.0, 0.0, float(width), float(height)), 1.0)]
                 # Copied, or a view would keep the whole photo.
-                crops = [self.backend.crop(pixels).copy()]
+                crops = [asked.crop(pixels).copy()]
             else:
                 faces = self.detector(pixels)
                 template, size = asked.alignment_template, asked.crop_size

@@ -18,7 +18,7 @@ from label2label.models import (
     Label2LabelImageProcessor,
 )
 from label2label.models.modeling_mobilefacenet import MobileFaceNetBackbone
-from label2label.prediction.loading import load_model
+from label2label.prediction.backends import load_model
 from label2label.training.derivation import absorb_temperature, derive_model
 from label2label.training.narrowing import narrow_backbone
 from label2label.training.recipe import Recipe

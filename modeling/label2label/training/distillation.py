@@ -13,7 +13,7 @@ from label2label.data.batching import AttributeDataset, batch_loader, normalize_
 from label2label.data.vocabulary import IGNORE_INDEX, VOCABULARIES, Vocabulary, derive_labels
 from label2label.errors import UserError
 from label2label.models import Label2LabelConfig
-from label2label.prediction.loading import load_model
+from label2label.prediction.backends import load_model
 from label2label.training.build import load_backbone
 
 FOLDS = 5

@@ -1,0 +1,221 @@
+"""Prediction by ONNX Runtime without torch is that of PyTorch; bad files get one clear line."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from label2label.checkpoints import checkpoint_names, find_checkpoint
+from label2label.errors import UserError
+from label2label.prediction.backends import (
+    OnnxBackend,
+    Preprocessing,
+    TorchBackend,
+    load_backend,
+)
+from label2label.prediction.predictor import AttributePredictor
+
+onnx = pytest.importorskip("onnx")
+
+
+@pytest.mark.parametrize("size", [(600, 512), (109, 89), (113, 240), (40, 31), (112, 112)])
+def test_crop_is_the_image_processors(size, model_folder, exported):
+    pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
+    torch_crop, onnx_crop = (
+        load_backend(x).preprocessing.crop(pixels) for x in (model_folder, exported)
+    )
+    assert onnx_crop.shape == (112, 112, 3)
+    assert np.array_equal(torch_crop, onnx_crop)
+
+
+def test_normalized_pixels_are_the_image_processors(model_folder):
+    backend = load_backend(model_folder)
+    asked = backend.preprocessing
+    pixels = np.random.default_rng(1).integers(0, 256, (240, 113, 3), dtype=np.uint8)
+    expected = backend.processor(pixels, return_tensors="np").pixel_values
+    assert np.abs(asked.normalize(asked.crop(pixels)[None]) - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize("align", [True, False])
+def test_faces_are_those_of_torch(align, model_folder, exported, portrait):
+    (expected,) = AttributePredictor.from_pretrained(model_folder, align=align)(portrait)
+    (face,) = AttributePredictor.from_pretrained(exported.parent, align=align)(portrait)
+    assert face["box"] == expected["box"]
+    assert face["attributes"] == pytest.approx(expected["attributes"], abs=2e-4)
+
+
+@pytest.mark.parametrize("name", checkpoint_names())
+def test_shipped_onnx_files_are_of_the_shipped_weights(name):
+    # `label2label export --model NAME --output OUT` writes the file that ships.
+    onnx_backend, torch_backend = load_backend(name), load_backend(name, "torch")
+    assert isinstance(onnx_backend, OnnxBackend)
+    assert isinstance(torch_backend, TorchBackend)
+    assert onnx_backend.preprocessing == torch_backend.preprocessing
+    crops = np.random.default_rng(0).integers(0, 256, (3, 112, 112, 3), dtype=np.uint8)
+    assert np.abs(onnx_backend.predict(crops) - torch_backend.predict(crops)).max() < 1e-4
+
+
+def test_onnx_file_of_other_weights_or_configs_is_not_used(tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    shutil.copytree(find_checkpoint(checkpoint_names()[-1]), folder)
+    assert isinstance(load_backend(folder), OnnxBackend)
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {}  # what uploading writes changes no prediction
+    (folder / "config.json").write_text(json.dumps(config))
+    assert isinstance(load_backend(folder), OnnxBackend)
+    config["temperature"] = 2.0
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.warns(UserWarning, match="is not of the weights and configs beside it"):
+        assert isinstance(load_backend(folder), TorchBackend)
+    with pytest.raises(UserError, match="export it again"):
+        load_backend(folder, "onnx")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="export it again"):
+        load_backend(folder)
+
+
+def test_weights_without_torch_name_the_extra(model_folder, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"install label2label with its extra \[torch\]"):
+        load_backend(model_folder)
+
+
+def test_predict_imports_neither_torch_nor_transformers(exported, portrait, tmp_path):
+    portrait.save(tmp_path / "portrait.png")
+    program = (
+        "import sys\n"
+        "for name in ('torch', 'transformers', 'datasets'): sys.modules[name] = None  # blocked\n"
+        "from label2label.cli import main\n"
+        f"code = main(['predict', '--json', '--model', {str(exported)!r},"
+        f" {str(tmp_path / 'portrait.png')!r}])\n"
+        "sys.exit(code)"
+    )
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)[0]["faces"][0]["attributes"]) == 5
+
+
+def write_text(path):
+    path.write_text("no model")
+    return "is no ONNX file that can run"
+
+
+def write_truncated(path, exported):
+    path.write_bytes(exported.read_bytes()[:5000])
+    return "is no ONNX file that can run"
+
+
+def write_other_model(path):
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    values = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"
+    ]
+    graph = onnx.helper.make_graph([node], "relu", values[:1], values[1:])
+    opset = onnx.helper.make_opsetid("", 18)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9), path)
+    return "is not an exported label2label model"
+
+
+@pytest.mark.parametrize("write", [write_text, write_truncated, write_other_model])
+def test_file_that_is_no_exported_model_is_one_line(write, exported, tmp_path):
+    path = tmp_path / "other.onnx"
+    message = write(path, exported) if write is write_truncated else write(path)
+    with pytest.raises(UserError, match=message) as error:
+        load_backend(path)
+    assert "\n" not in str(error.value)
+
+
+def metadata_of(path):
+    return {item.key: item.value for item in onnx.load(path).metadata_props}
+
+
+def test_metadata_of_another_model_are_refused(exported, tmp_path):
+    model = onnx.load(exported)
+    properties = {**metadata_of(exported), "label2label.crop_size": "96"}
+    onnx.helper.set_model_props(model, properties)
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(UserError, match="its metadata are of another model"):
+        load_backend(tmp_path / "other.onnx")
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "problem"),
+    [
+        ("attributes", "5", "attributes cannot be 5"),
+        ("attributes", '["a", "a"]', r"attributes cannot be \['a', 'a'\]"),
+        ("thresholds", "[]", "thresholds: 0 for 5 attributes"),
+        ("thresholds", "[0, 0, 0, 0, NaN]", "thresholds cannot be"),
+        ("image_mean", "null", "image_mean cannot be None"),
+        ("image_std", "[0, 0, 0]", r"image_std cannot be \[0, 0, 0\]"),
+        ("crop_size", "20000", "crop_size cannot be 20000"),
+        ("crop_size", "[" * 5000, "have a damaged crop_size"),
+        ("shortest_edge", "true", "shortest_edge cannot be True"),
+        ("alignment_template", "[[1, 1], [1, 1], [1, 1], [1, 1], [1, 1]]", "alignment_template"),
+    ],
+)
+def test_metadata_out_of_range_are_refused(key, text, problem, exported):
+    metadata = {**metadata_of(exported), f"label2label.{key}": text}
+    with pytest.raises(UserError, match=problem):
+        Preprocessing.from_metadata(metadata)
+
+
+def test_a_thousand_mutations_of_the_metadata_end_in_one_line_or_in_a_preprocessing(exported):
+    draw = random.Random(0)
+    metadata = metadata_of(exported)
+    values = ["null", "5", "-1", "1e999", "NaN", '"x"', "[]", "{}", "[[]]", "true", "9" * 400, "["]
+    crops = np.zeros((1, 112, 112, 3), np.uint8)
+    refused = 0
+    for _ in range(1000):
+        mutant = dict(metadata)
+        key = draw.choice([key for key in metadata if "sha256" not in key])
+        text = mutant[key]
+        place = draw.randrange(len(text))
+        mutant[key] = draw.choice(
+            [
+                draw.choice(values),
+                text[:place] + draw.choice(values) + text[place:],
+                text[:place] + text[place + 1 :],
+                text[:place] + chr(draw.randrange(1, 256)) + text[place + 1 :],
+            ]
+        )
+        if draw.random() < 0.1:
+            del mutant[key]
+        try:
+            asked = Preprocessing.from_metadata(mutant)
+        except UserError as error:
+            refused += 1
+            message = str(error)
+            if "\n" in message or len(message) > 200:
+                pytest.fail(message)
+        else:
+            assert np.isfinite(asked.normalize(crops)).all()
+            assert len(asked.attributes) == len(asked.thresholds)
+    assert 500 < refused < 1000
+
+
+@pytest.mark.parametrize("backend", ["onnx", "torch"])
+def test_probabilities_that_are_none_are_an_error(backend, model_folder, exported, monkeypatch):
+    loaded = load_backend(exported if backend == "onnx" else model_folder)
+    nothing = np.full((1, 3, 112, 112), np.nan, np.float32)
+    monkeypatch.setattr(Preprocessing, "normalize", lambda self, crops: nothing)
+    with pytest.raises(UserError, match="NaN in place of probabilities"):
+        loaded.predict(np.zeros((1, 112, 112, 3), np.uint8))
+
+
+def test_missing_file_is_said(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        load_backend(tmp_path / "gone.onnx")
+
+
+def test_folder_of_several_files_asks_for_one(exported, tmp_path):
+    for name in ("model.onnx", "model_int8.onnx"):
+        (tmp_path / name).write_bytes(exported.read_bytes())
+    with pytest.raises(UserError, match=r"holds model\.onnx, model_int8\.onnx: give the path"):
+        load_backend(tmp_path)
