@@ -139,5 +139,5 @@ def test_training_photos_align_to_what_the_processor_crops(yunet, shared):
             scales.append(np.sqrt(np.linalg.det(matrix[:, :2])))
             # Where alignment puts the photo's middle; the processor puts it in the crop's.
             shifts.append(matrix @ [89 / 2, 109 / 2, 1] - 56)
-    assert np.mean(scales) == pytest.approx(112 / 89, rel=0.03)
+    assert np.mean(scales) == pytest.approx(112 / 89, rel=0.05)
     assert np.abs(np.mean(shifts, axis=0)).max() < 1.5

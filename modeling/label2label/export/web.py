@@ -101,9 +101,10 @@ def describe_page(folder: Path, model: str, preprocessing: Preprocessing) -> dic
         "model": describe(model),
         "detector": {
             **describe(DETECTOR_FILE),
-            "close_up_side": detection.CLOSE_UP_SIDE,
-            "whole_side": detection.WHOLE_SIDE,
-            "margin": detection.MARGIN,
+            # The page looks at a photo at these two sizes, its close-ups with a margin.
+            "close_up_side": 480,
+            "whole_side": 1280,
+            "margin": 0.25,
             "same_face_overlap": detection.SAME_FACE_OVERLAP,
             "score_threshold": detection.SCORE_THRESHOLD,
             "nms_threshold": detection.NMS_THRESHOLD,

@@ -7,16 +7,15 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from label2label.faces.detection import Face
+from label2label.faces.face import ARCFACE_TEMPLATE, Face
 
-# The five points that face-recognition models are trained with, in a 112x112 crop (InsightFace).
-ARCFACE_TEMPLATE = (
-    (38.2946, 51.6963),
-    (73.5318, 51.5014),
-    (56.0252, 71.7366),
-    (41.5493, 92.3655),
-    (70.7299, 92.2041),
-)
+__all__ = [
+    "ARCFACE_TEMPLATE",
+    "align_face",
+    "estimate_crop_transform",
+    "estimate_similarity",
+    "warp_photo",
+]
 
 # Where the landmarks lie in a Haar cascade's box, as fractions of its width and height: YuNet's
 # landmarks in the boxes of OpenCV's frontalface_alt2, mean over 252 photos of LFW.
@@ -118,7 +117,22 @@ def align_face(
     Returns:
         uint8 RGB crop (size, size, 3), 0 to 255.
     """
-    to_crop = np.vstack([estimate_crop_transform(face, template), [0.0, 0.0, 1.0]])
+    return warp_photo(photo, estimate_crop_transform(face, template), size, cv2.BORDER_REPLICATE)
+
+
+def warp_photo(photo: np.ndarray, transform: np.ndarray, size: int, border: int) -> np.ndarray:
+    """Cut a square out of a photo by a similarity transform, without aliasing.
+
+    Args:
+        photo: uint8 RGB image (height, width, 3), 0 to 255.
+        transform: float64 matrix (2, 3), photo pixels to crop pixels.
+        size: height and width of the crop in pixels.
+        border: what lies beyond the photo's edge, one of OpenCV's border types.
+
+    Returns:
+        uint8 RGB crop (size, size, 3), 0 to 255.
+    """
+    to_crop = np.vstack([transform, [0.0, 0.0, 1.0]])
     scale = float(np.sqrt(np.linalg.det(to_crop[:2, :2])))
     if scale < 1.0:
         photo, to_photo = _shrink_around_crop(photo, to_crop, size, scale)
@@ -127,7 +141,7 @@ def align_face(
     centre_to_corner = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
     matrix = np.linalg.inv(centre_to_corner) @ to_crop @ centre_to_corner
     return cv2.warpAffine(
-        photo, matrix[:2], (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        photo, matrix[:2], (size, size), flags=cv2.INTER_LINEAR, borderMode=border
     )
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import threading
 import warnings
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
+import onnxruntime
 
-from label2label.errors import UserError
+from label2label.errors import UserError, join_lines
+from label2label.faces.alignment import warp_photo
+from label2label.faces.face import Face
 
 DETECTOR_VARIABLE = "LABEL2LABEL_FACE_DETECTOR"
 DETECTOR_REPOSITORY = "opencv/face_detection_yunet"
@@ -23,40 +26,29 @@ DETECTOR_REVISION = "main"
 DETECTOR_SHA256 = "ebafce4e3c118d6554634be5c27ab333b4c047a9a8c3faf1d7cf93101c22f0f0"
 HUB_TIMEOUT = 3.0  # seconds
 
-# YuNet is surest of faces of 30 to 500 pixels: on close-ups its mean score falls from 0.94 at 480
-# pixels to 0.75 at 1280, while a group photo needs every pixel. So large photos are seen twice.
-CLOSE_UP_SIDE = 480
-WHOLE_SIDE = 1280
-MARGIN = 0.25  # of a close-up's longer side, so that a face that the frame cuts has surroundings
+SCORE_THRESHOLD = 0.7  # least confidence of a face
+# Upright faces score 0.9 and more, 19 of 20 of them; faces turned by 60 degrees or more do not.
+SURE = 0.88
+HINT = 0.5  # least confidence of a place that deserves a closer look
+NMS_THRESHOLD = 0.3  # of the area that two of YuNet's boxes cover together
 SAME_FACE_OVERLAP = 0.5  # of the smaller box's area
-SCORE_THRESHOLD = 0.7  # least confidence of a face that YuNet reports
-# Pixels: two cells of YuNet's coarsest map. Along a map of one cell OpenCV 4.14 reads memory that
-# is not its own, and answers with faces that are not there.
-SMALLEST_CANVAS = 64
-NMS_THRESHOLD = 0.3  # of the area that two of its boxes cover together: OpenCV's own default
 
+# The whole photo is looked at on canvases of so many pixels, squared, each twice as wide as the
+# one before, until nothing small is left to see.
+FIRST_SIDE, ENOUGH_SIDE, TURNED_SIDE = 160, 1280, 320
+SMALL_FACE = 24  # pixels on a canvas: where there is one, there may be smaller ones
+SMALL_HINT = 0.3  # least confidence of what may be a small face
 
-@dataclass(frozen=True, eq=False)
-class Face:
-    """One face found in a photo, in the photo's own pixels.
+# YuNet's landmarks follow a face's roll only where it is large: of 15 degrees they tell 5 at 80
+# pixels and 13 at 180. So every face is looked at once more, at that size and turned upright.
+CLOSE_SIDE, CLOSE_FACE = 288, 200
+STEADY_ROLL = 8.0  # degrees; a face found further from upright is looked at again
 
-    Coordinates are continuous: (0, 0) is the outer corner of the top left pixel, (width, height)
-    that of the bottom right one.
-
-    Args:
-        box: (x0, y0, x1, y1), left, top, right and bottom, in pixels, inside the photo.
-        score: the detector's confidence, 0 to 1.
-        landmarks: float array (5, 2) of [x, y]: viewer's left eye, viewer's right eye, nose tip,
-            viewer's left and right mouth corners; None from a detector that finds boxes only.
-    """
-
-    box: tuple[float, float, float, float]
-    score: float
-    landmarks: np.ndarray | None = None
+STRIDES = (8, 16, 32)  # pixels between the cells of YuNet's three grids
 
 
 class FaceDetector:
-    """Finds faces of any size, from a face that fills a thumbnail to one in a crowd.
+    """Finds faces of any size and turn, from one that fills a thumbnail to one in a crowd.
 
     Uses YuNet (`find_detector_file` says from where), and without its file the Haar cascade that
     OpenCV ships, after one warning: it finds upright frontal faces only, and no landmarks. Several
@@ -64,16 +56,13 @@ class FaceDetector:
 
     Args:
         score_threshold: least confidence of a face that YuNet reports, 0 to 1.
-        close_up_side: pixels to which a photo's longer side is brought to look for close-ups; less
-            is faster, where every image is known to be one.
 
     Raises:
         UserError: the file that the environment variable names is missing or no YuNet model.
     """
 
-    def __init__(
-        self, score_threshold: float = SCORE_THRESHOLD, *, close_up_side: int = CLOSE_UP_SIDE
-    ) -> None:
+    def __init__(self, score_threshold: float = SCORE_THRESHOLD) -> None:
+        self._score_threshold = score_threshold
         path = find_detector_file()
         if path is None:
             warnings.warn(
@@ -83,16 +72,11 @@ class FaceDetector:
                 stacklevel=2,
             )
             self.name = "haar"
-            self._find = self._find_by_cascade
+            self._find = Cascade()
         else:
             self.name = "yunet"
+            self._yunet = YuNet(path)
             self._find = self._find_by_yunet
-        self._path = path
-        self._score_threshold = score_threshold
-        self.close_up_side = close_up_side
-        # OpenCV's detectors keep the photo that they are at: each thread has its own.
-        self._local = threading.local()
-        self._detector()
 
     def __call__(self, photo: np.ndarray) -> list[Face]:
         """Find the faces of one photo.
@@ -103,84 +87,244 @@ class FaceDetector:
         Returns:
             The faces from left to right; none is an empty list.
         """
-        bgr = cv2.cvtColor(photo, cv2.COLOR_RGB2BGR)
-        longer = max(bgr.shape[:2])
-        faces = self._detect_at(bgr, self.close_up_side / longer, MARGIN)
-        if longer > CLOSE_UP_SIDE:
-            faces += self._detect_at(bgr, min(1.0, WHOLE_SIDE / longer), 0.0)
-        return sorted(keep_distinct_faces(faces), key=lambda face: face.box[0])
+        return sorted(keep_distinct_faces(self._find(photo)), key=lambda face: face.box[0])
 
-    def _detect_at(self, bgr: np.ndarray, scale: float, margin: float) -> list[Face]:
-        """Faces, in the photo's pixels, found in the photo scaled and surrounded by a margin."""
-        height, width = bgr.shape[:2]
+    def _find_by_yunet(self, photo: np.ndarray) -> list[Face]:
+        """The faces of a photo, some perhaps twice."""
+        found = self._look_closely(photo, self._look(photo, ENOUGH_SIDE))
+        if any(face.score >= SURE and abs(face.roll) < 60 for face in found):
+            return found
+        # Nothing that is surely upright: the photo itself may be turned.
+        hints = []
+        for turns in (1, 2, 3):
+            turned = np.ascontiguousarray(np.rot90(photo, turns))
+            hints += [
+                turn_back(face, turns, photo) for face in self._look(turned, TURNED_SIDE, SURE)
+            ]
+        return found + self._look_closely(photo, hints)
+
+    def _look(self, photo: np.ndarray, enough: int, least: float = HINT) -> list[Face]:
+        """Places that look like a face in the whole photo, seen on larger and larger canvases."""
+        height, width = photo.shape[:2]
+        side, scale, found = FIRST_SIDE, 0.0, []
+        while True:
+            before, scale = scale, side / math.sqrt(width * height)
+            scale = scale if side == FIRST_SIDE else min(1.0, scale)
+            if scale <= before:
+                return found
+            faces = self._look_at(photo, scale)
+            found += [face for face in faces if face.score >= least]
+            sure = any(face.score >= SURE for face in found)
+            small = any(face.size * scale < SMALL_FACE for face in faces)
+            if not small and (sure or side >= enough):
+                return found
+            side *= 2
+
+    def _look_at(self, photo: np.ndarray, scale: float) -> list[Face]:
+        """What YuNet finds in the scaled photo, in the photo's pixels."""
+        height, width = photo.shape[:2]
         columns, rows = max(1, round(width * scale)), max(1, round(height * scale))
-        interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-        canvas = cv2.resize(bgr, (columns, rows), interpolation=interpolation)
-        border = round(margin * max(columns, rows))
-        below, beside = (max(border, SMALLEST_CANVAS - side) for side in (rows, columns))
-        canvas = cv2.copyMakeBorder(canvas, border, below, border, beside, cv2.BORDER_CONSTANT)
+        canvas = photo
+        if (columns, rows) != (width, height):
+            interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+            canvas = cv2.resize(photo, (columns, rows), interpolation=interpolation)
         to_photo = np.array([width / columns, height / rows])
         faces = []
-        for corners, score, landmarks in self._find(canvas):
-            corners = ((corners - border) * to_photo).clip(0, [width, height])
-            (x0, y0), (x1, y1) = corners.tolist()
-            if x1 <= x0 or y1 <= y0:
-                continue  # found in the margin
-            if landmarks is not None:
-                landmarks = (landmarks - border) * to_photo
-            faces.append(Face((x0, y0, x1, y1), score, landmarks))
+        for corners, score, landmarks in self._yunet(canvas, SMALL_HINT):
+            faces += clip_face(corners * to_photo, score, landmarks * to_photo, photo)
         return faces
 
-    def _detector(self) -> Any:
-        """This thread's YuNet or cascade."""
-        if not hasattr(self._local, "detector"):
-            self._local.detector = self._load()
-        return self._local.detector
+    def _look_closely(self, photo: np.ndarray, hints: list[Face]) -> list[Face]:
+        """Of places that may be faces those that are, with their exact landmarks."""
+        faces = [self._look_closely_at(photo, face) for face in keep_distinct_faces(hints)]
+        return [face for face in faces if face.score >= self._score_threshold]
 
-    def _load(self) -> Any:
-        if self._path is None:
-            cascades = Path(cv2.__file__).parent / "data"
-            return cv2.CascadeClassifier(str(cascades / "haarcascade_frontalface_alt2.xml"))
+    def _look_closely_at(self, photo: np.ndarray, hint: Face) -> Face:
+        """A face seen upright and at the size at which its landmarks are exact."""
+        best, best_roll = None, 0.0
+        for turn in (0, 90, -90, 180):
+            roll = hint.roll + turn
+            face = self._see(photo, hint, roll)
+            if face and abs(turn_between(face.roll, roll)) > STEADY_ROLL:
+                roll = face.roll
+                face = self._see(photo, face, roll) or face
+            if face and (best is None or face.score > best.score):
+                best, best_roll = face, roll
+            if best and best.score >= SURE:
+                break
+        if best is None:
+            return hint
+        if abs(turn_between(best.roll, best_roll)) > STEADY_ROLL:
+            best = self._see(photo, best, best.roll) or best
+        return best
+
+    def _see(self, photo: np.ndarray, hint: Face, roll: float) -> Face | None:
+        """The face at a place, seen with the photo turned back by a roll in degrees."""
+        scale = CLOSE_FACE / hint.size
+        sine, cosine = math.sin(math.radians(roll)), math.cos(math.radians(roll))
+        linear = scale * np.array([[cosine, sine], [-sine, cosine]])
+        middle = np.full(2, CLOSE_SIDE / 2)
+        transform = np.column_stack([linear, middle - linear @ hint.centre])
+        canvas = warp_photo(photo, transform, CLOSE_SIDE, cv2.BORDER_CONSTANT)
+        back = np.linalg.inv(linear)
+        for corners, score, landmarks in self._yunet(canvas, SMALL_HINT):
+            centre, size = corners.mean(axis=0), corners[1] - corners[0]
+            if np.abs(centre - middle).max() > CLOSE_FACE / 3 or not (
+                CLOSE_FACE / 2 < size.mean() < CLOSE_FACE * 2
+            ):
+                continue
+            # The box around the ellipse that the turned box frames.
+            half = np.hypot(*(back * (size / 2)).T)
+            centre = back @ (centre - middle) + hint.centre
+            landmarks = (landmarks - middle) @ back.T + hint.centre
+            for face in clip_face(
+                np.array([centre - half, centre + half]), score, landmarks, photo
+            ):
+                return face
+        return None
+
+
+class YuNet:
+    """YuNet (Wu et al., "YuNet: A tiny millisecond-level face detector", 2023) in ONNX Runtime.
+
+    Args:
+        path: of its ONNX file.
+
+    Raises:
+        UserError: it is no YuNet model.
+    """
+
+    def __init__(self, path: str) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._outputs = [f"{kind}_{s}" for s in STRIDES for kind in ("cls", "obj", "bbox", "kps")]
         try:
-            return cv2.FaceDetectorYN.create(
-                self._path,
-                "",
-                (CLOSE_UP_SIDE, CLOSE_UP_SIDE),
-                score_threshold=self._score_threshold,
-                nms_threshold=NMS_THRESHOLD,
+            self._session = onnxruntime.InferenceSession(
+                path, options, providers=["CPUExecutionProvider"]
             )
-        except cv2.error as error:
+            self._run(np.zeros((32, 32, 3), np.uint8))
+        except Exception as error:  # ONNX Runtime's own exceptions share no public base
             raise UserError(
-                f"{self._path} is no YuNet model that OpenCV {cv2.__version__} can read: "
+                f"{path} is no YuNet model that ONNX Runtime can run ({join_lines(error)}): "
                 f"set {DETECTOR_VARIABLE} to a whole {DETECTOR_FILE}"
             ) from error
 
-    def _find_by_yunet(self, canvas: np.ndarray) -> list[Found]:
-        yunet = self._detector()
-        yunet.setInputSize(canvas.shape[1::-1])
-        _, rows = yunet.detect(canvas)
-        found: list[Found] = []
-        for row in [] if rows is None else rows.astype(np.float64):
-            corners = np.array([row[:2], row[:2] + row[2:4]])
-            # Rows hold x, y, width, height, five points (the viewer's left eye first) and a score.
-            found.append((corners, float(row[14].clip(0, 1)), row[4:14].reshape(5, 2)))
-        return found
+    def __call__(
+        self, canvas: np.ndarray, threshold: float
+    ) -> list[tuple[np.ndarray, float, np.ndarray]]:
+        """Find upright faces of 10 to 300 pixels.
 
-    def _find_by_cascade(self, canvas: np.ndarray) -> list[Found]:
-        gray = cv2.cvtColor(canvas, cv2.COLOR_BGR2GRAY)
-        boxes, _, weights = self._detector().detectMultiScale3(
-            gray, scaleFactor=1.1, minNeighbors=5, minSize=(24, 24), outputRejectLevels=True
+        Args:
+            canvas: uint8 RGB image (height, width, 3), 0 to 255.
+            threshold: least score.
+
+        Returns:
+            Corners (2, 2) of the box, score and landmarks (5, 2) of each face, best first.
+        """
+        height, width = (side + -side % STRIDES[-1] for side in canvas.shape[:2])
+        below, beside = height - canvas.shape[0], width - canvas.shape[1]
+        if below or beside:
+            canvas = cv2.copyMakeBorder(canvas, 0, below, 0, beside, cv2.BORDER_CONSTANT)
+        boxes, scores, landmarks = [], [], []
+        outputs = iter(self._run(canvas))
+        for stride in STRIDES:
+            cls, obj, bbox, kps = (next(outputs)[0].astype(np.float64) for _ in range(4))
+            score = np.sqrt(cls[:, 0].clip(0, 1) * obj[:, 0].clip(0, 1))
+            (cells,) = np.nonzero(score >= threshold)
+            corner = np.stack([cells % (width // stride), cells // (width // stride)], axis=1)
+            centre = (corner + bbox[cells, :2]) * stride
+            half = np.exp(bbox[cells, 2:]) * stride / 2
+            boxes.append(np.stack([centre - half, centre + half], axis=1))
+            scores.append(score[cells])
+            landmarks.append((corner[:, None] + kps[cells].reshape(-1, 5, 2)) * stride)
+        boxes, scores, landmarks = map(np.concatenate, (boxes, scores, landmarks))
+        return [(boxes[i], float(scores[i]), landmarks[i]) for i in suppress(boxes, scores)]
+
+    def _run(self, canvas: np.ndarray) -> list[np.ndarray]:
+        pixels = cv2.dnn.blobFromImage(canvas, swapRB=True)
+        return self._session.run(self._outputs, {"input": pixels})
+
+
+def suppress(boxes: np.ndarray, scores: np.ndarray) -> list[int]:
+    """Non-maximum suppression.
+
+    Args:
+        boxes: corners (n, 2, 2).
+        scores: (n,).
+
+    Returns:
+        Indices of the boxes that no better one covers, best first.
+    """
+    order, kept = np.argsort(-scores, kind="stable"), []
+    areas = np.prod(boxes[:, 1] - boxes[:, 0], axis=1)
+    while len(order):
+        best, others = order[0], order[1:]
+        kept.append(int(best))
+        sides = np.minimum(boxes[best, 1], boxes[others, 1]) - np.maximum(
+            boxes[best, 0], boxes[others, 0]
         )
-        found: list[Found] = []
-        for (x, y, width, height), weight in zip(boxes, np.ravel(weights), strict=True):
-            corners = np.array([[x, y], [x + width, y + height]], dtype=np.float64)
-            # The last stage's sum has no upper bound; the logistic function makes it a confidence.
-            found.append((corners, float(1 / (1 + np.exp(-weight))), None))
-        return found
+        shared = np.prod(sides.clip(0), axis=1)
+        order = others[shared <= NMS_THRESHOLD * (areas[best] + areas[others] - shared)]
+    return kept
 
 
-# Corners (2, 2) of a box, score, landmarks (5, 2) or None.
-Found = tuple[np.ndarray, float, np.ndarray | None]
+class Cascade:
+    """OpenCV's Haar cascade, on the photo at the sizes of a close-up and of a group."""
+
+    def __init__(self) -> None:
+        self._path = str(Path(cv2.__file__).parent / "data" / "haarcascade_frontalface_alt2.xml")
+        self._local = threading.local()  # a cascade keeps the photo that it is at
+
+    def __call__(self, photo: np.ndarray) -> list[Face]:
+        """Faces without landmarks, some perhaps twice."""
+        if not hasattr(self._local, "cascade"):
+            self._local.cascade = cv2.CascadeClassifier(self._path)
+        gray = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
+        height, width = gray.shape
+        faces = []
+        for side, margin in ((480, 120), (1280, 0)):
+            scale = side / max(width, height)
+            if scale >= 1 and side > 480:
+                continue
+            columns, rows = max(1, round(width * scale)), max(1, round(height * scale))
+            interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+            canvas = cv2.resize(gray, (columns, rows), interpolation=interpolation)
+            canvas = cv2.copyMakeBorder(canvas, *[margin] * 4, cv2.BORDER_CONSTANT)
+            boxes, _, weights = self._local.cascade.detectMultiScale3(
+                canvas, scaleFactor=1.1, minNeighbors=5, minSize=(24, 24), outputRejectLevels=True
+            )
+            for (x, y, w, h), weight in zip(boxes, np.ravel(weights), strict=True):
+                corners = np.array([[x, y], [x + w, y + h]]) - margin
+                corners = corners * [width / columns, height / rows]
+                # The last stage's sum has no bound; the logistic function makes it a confidence.
+                faces += clip_face(corners, float(1 / (1 + np.exp(-weight))), None, photo)
+        return faces
+
+
+def clip_face(
+    corners: np.ndarray, score: float, landmarks: np.ndarray | None, photo: np.ndarray
+) -> list[Face]:
+    """The face of a box (2, 2), cut at the photo's edges; none where it lies beyond them."""
+    (x0, y0), (x1, y1) = corners.clip(0, photo.shape[1::-1]).tolist()
+    return [Face((x0, y0, x1, y1), score, landmarks)] if x1 > x0 and y1 > y0 else []
+
+
+def turn_back(face: Face, turns: int, photo: np.ndarray) -> Face:
+    """A face of `np.rot90(photo, turns)` in the pixels of the photo."""
+    size = np.array(photo.shape[1::-1], dtype=np.float64)
+    x0, y0, x1, y1 = face.box
+    points = np.vstack([[[x0, y0], [x1, y1]], face.landmarks])
+    for turn in range(turns, 0, -1):
+        width = size[(turn - 1) % 2]  # before this turn; its right edge is the top one after it
+        points = np.column_stack([width - points[:, 1], points[:, 0]])
+    corners = np.array([points[:2].min(axis=0), points[:2].max(axis=0)])
+    return replace(face, box=tuple(corners.ravel().tolist()), landmarks=points[2:])
+
+
+def turn_between(one: float, other: float) -> float:
+    """Degrees from one direction to another, -180 to 180."""
+    return (other - one + 180) % 360 - 180
 
 
 def keep_distinct_faces(faces: list[Face]) -> list[Face]:

@@ -1,0 +1,62 @@
+"""What is known of one face that was found in a photo."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+# The five points that face-recognition models are trained with, in a 112x112 crop (InsightFace).
+ARCFACE_TEMPLATE = (
+    (38.2946, 51.6963),
+    (73.5318, 51.5014),
+    (56.0252, 71.7366),
+    (41.5493, 92.3655),
+    (70.7299, 92.2041),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """One face found in a photo, in the photo's own pixels.
+
+    Coordinates are continuous: (0, 0) is the outer corner of the top left pixel, (width, height)
+    that of the bottom right one.
+
+    Args:
+        box: (x0, y0, x1, y1), left, top, right and bottom, in pixels, inside the photo.
+        score: the detector's confidence, 0 to 1.
+        landmarks: float array (5, 2) of [x, y]: viewer's left eye, viewer's right eye, nose tip,
+            viewer's left and right mouth corners, as seen when the face is upright; None from a
+            detector that finds boxes only.
+    """
+
+    box: tuple[float, float, float, float]
+    score: float
+    landmarks: np.ndarray | None = None
+
+    @property
+    def size(self) -> float:
+        """Side, in pixels, of a square of the box's area."""
+        x0, y0, x1, y1 = self.box
+        return math.sqrt((x1 - x0) * (y1 - y0))
+
+    @property
+    def centre(self) -> np.ndarray:
+        """Middle of the box, (2,) of [x, y]."""
+        x0, y0, x1, y1 = self.box
+        return np.array([(x0 + x1) / 2, (y0 + y1) / 2])
+
+    @property
+    def roll(self) -> float:
+        """Degrees, -180 to 180, by which the face is turned clockwise; 0 without landmarks.
+
+        The rotation of `label2label.faces.alignment.estimate_similarity`, in closed form.
+        """
+        if self.landmarks is None:
+            return 0.0
+        upright = np.array(ARCFACE_TEMPLATE) - np.mean(ARCFACE_TEMPLATE, axis=0)
+        points = self.landmarks - self.landmarks.mean(axis=0)
+        sine = (upright[:, 0] * points[:, 1] - upright[:, 1] * points[:, 0]).sum()
+        return math.degrees(math.atan2(sine, (upright * points).sum()))
