@@ -74,7 +74,7 @@ def run_export(args: argparse.Namespace) -> int:
 
 def run_push(args: argparse.Namespace) -> int:
     """Upload a model, the Space and a dataset to the Hub."""
-    from label2label.hub.push import push_command
+    from label2label.hub.upload import push_command
 
     return push_command(args)
 
@@ -376,6 +376,18 @@ def build_parser() -> argparse.ArgumentParser:
     push.add_argument("--model", metavar="DIR", help="model or backbone folder (default: ours)")
     push.add_argument("--repo-id", metavar="ID", help="OWNER/NAME of the model's repository")
     push.add_argument("--onnx", metavar="DIR", help="also these exports, INT8 to the Space")
+    push.add_argument(
+        "--results",
+        nargs="+",
+        metavar="FILE.json",
+        help="what `evaluate --output` wrote of the model, for its card",
+    )
+    push.add_argument(
+        "--trained-on",
+        nargs="+",
+        metavar="NAME",
+        help="data whose terms the weights inherit, for the card: celeba, utkface, fairface, ...",
+    )
     push.add_argument("--space-id", metavar="ID", help="OWNER/NAME of the Space")
     push.add_argument("--space", metavar="DIR", help="its folder (default: the checkout's)")
     push.add_argument("--dataset", metavar="DIR", help="prepared dataset")

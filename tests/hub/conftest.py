@@ -1,9 +1,10 @@
 """A Hub on this machine, and small things to push to it."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
+import datasets
 import pytest
 import torch
 from huggingface_hub import constants
@@ -16,11 +17,7 @@ from label2label import (
     MobileFaceNetModel,
 )
 from label2label.cli import main
-from label2label.data.schema import Sample
-from label2label.data.vocabulary import get_vocabulary
-from preparation.card import DatasetDescription
-from preparation.framing import encode_image
-from preparation.writing import write_dataset
+from PIL import Image
 
 from .hub_server import HubServer
 
@@ -104,35 +101,26 @@ def space_folder(tmp_path):
 
 @pytest.fixture
 def make_dataset(tmp_path):
-    """Prepare a dataset of drawn images; keyword arguments go to its description."""
+    """Write a dataset of drawn images as the programs of datasets_scripts/ do."""
 
-    def make(name="faces", rows=4, source="drawn", **kwargs):
-        texts = dict.fromkeys(("title", "summary", "origin", "terms", "process", "biases"), "Drawn")
-        description = DatasetDescription(
-            **{**texts, "redistributable": True, "program": "test", "license": "cc0-1.0", **kwargs}
-        )
-        samples = [
-            Sample(
-                key=f"{i}.png",
-                split="test" if i == rows - 1 else "train",
-                source=source,
-                identity=str(i),
-                attributes={"Eyeglasses": i % 2 == 0},
-            )
-            for i in range(rows)
-        ]
-        images = {
-            sample.key: encode_image(np.full((16, 16, 3), 10 * i, np.uint8))
-            for i, sample in enumerate(samples)
-        }
-        write_dataset(
-            samples,
-            lambda sample: [(sample, images[sample.key])],
-            get_vocabulary("korean-11"),
-            description,
-            tmp_path / name,
-            workers=1,
-        )
+    def make(name="faces", rows=4, source="drawn", redistributable=True, terms="Free."):
+        features = {"image": datasets.Image(), "Eyeglasses": datasets.Value("bool")}
+        features |= dict.fromkeys(("identity", "source"), datasets.Value("string"))
+        for split, numbers in (("train", range(rows - 1)), ("test", [rows - 1])):
+            table = {
+                "image": [Image.new("RGB", (16, 16), (10 * i,) * 3) for i in numbers],
+                "Eyeglasses": [i % 2 == 0 for i in numbers],
+                "identity": [str(i) for i in numbers],
+                "source": [source for _ in numbers],
+            }
+            data = datasets.Dataset.from_dict(table, features=datasets.Features(features))
+            (tmp_path / name / "data").mkdir(parents=True, exist_ok=True)
+            data.to_parquet(tmp_path / name / f"data/{split}-00000-of-00001.parquet")
+        description = {"title": "Faces", "terms": terms, "redistributable": redistributable}
+        record = {"label2label": "0.1.0", "description": description}
+        (tmp_path / name / "preparation.json").write_text(json.dumps(record))
+        (tmp_path / name / "skipped.csv").write_text("image,reason\n")
+        (tmp_path / name / "README.md").write_text("---\nlicense: cc0-1.0\n---\n\n# Faces\n")
         return tmp_path / name
 
     return make

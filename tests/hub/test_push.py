@@ -1,17 +1,13 @@
 """`label2label push`, in this process, against a Hub on this machine."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from label2label.checkpoints import default_checkpoint
-from label2label.export.int8 import keep_metadata
-from label2label.export.onnx import export_onnx
-from label2label.files import sha256
-from label2label.hub.model_repository import PACKAGE, model_repository
-from label2label.hub.space_repository import default_space
-from label2label.prediction.backends import TorchBackend
-from PIL import Image
+from label2label.cli import main
+from label2label.hub.repositories import PACKAGE, default_space, model_repository
 
 from .conftest import save_model
 
@@ -167,13 +163,13 @@ def test_pull_request_needs_no_right_to_write_and_can_be_gone_on_with(
     push("--model", model_folder, "--repo-id", "someone/faces", "--public")
     hub.add_user("guest", token="token-of-guest")
     monkeypatch.setenv("HF_TOKEN", "token-of-guest")
-    (model_folder / "NOTES.md").write_text("more")
+    (model_folder / "LICENSE").write_text("more")
     push_as = ("--model", model_folder, "--repo-id", "someone/faces", "--public")
     code, out, _ = push(*push_as, "--create-pr")
     assert code == 0
     assert f"model {hub.endpoint}/someone/faces/discussions/2: commit" in out
-    assert "NOTES.md" in head(hub, "model", "someone/faces", "refs/pr/2").files
-    assert "NOTES.md" not in head(hub, "model", "someone/faces").files
+    assert "LICENSE" in head(hub, "model", "someone/faces", "refs/pr/2").files
+    assert "LICENSE" not in head(hub, "model", "someone/faces").files
     monkeypatch.setenv("HF_TOKEN", "token-of-someone")
     code, out, _ = push(*push_as, "--revision", "refs/pr/2")
     assert (code, out.rstrip().endswith("unchanged")) == (0, True)
@@ -224,20 +220,13 @@ def test_a_storage_that_stays_down_ends_in_one_line(hub, push, model_folder):
 
 def test_a_commit_whose_answer_is_lost_is_not_repeated(hub, push, model_folder):
     push("--model", model_folder, "--repo-id", "someone/faces")
-    (model_folder / "NOTES.md").write_text("more")
+    (model_folder / "LICENSE").write_text("more")
     hub.fail("POST", "/commit/", 0)
     code, _, err = push("--model", model_folder, "--repo-id", "someone/faces")
     assert code == 2
     assert f"the Hub at {hub.endpoint} cannot be reached" in err
     assert push("--model", model_folder, "--repo-id", "someone/faces")[0] == 0
     assert len(hub.repository("model", "someone/faces").history()) == 3
-
-
-def test_the_folders_of_a_page_are_read_to_the_end(hub, push, model_folder):
-    hub.page_size = 3
-    for _ in range(2):
-        code, out, _ = push("--model", model_folder, "--repo-id", "someone/faces")
-    assert (code, out.rstrip().endswith("unchanged")) == (0, True)
 
 
 def test_a_backbone_is_pushed_with_a_card_of_its_own(hub, push, backbone_folder):
@@ -248,14 +237,6 @@ def test_a_backbone_is_pushed_with_a_card_of_its_own(hub, push, backbone_folder)
     card = hub.content("model", "someone/backbone", "README.md").decode()
     assert 'AutoBackbone.from_pretrained("someone/backbone"' in card
     assert "pipeline_tag: image-feature-extraction" in card
-
-
-def test_the_shipped_model_is_the_default_and_its_card_names_the_repository(hub, push):
-    assert push("--repo-id", "someone/faces")[0] == 0
-    card = hub.content("model", "someone/faces", "README.md").decode()
-    assert 'model="someone/faces"' in card
-    assert "default_checkpoint" not in card
-    assert "model-index:" in card
 
 
 def test_a_file_that_is_replaced_between_push_and_push_is_replaced_on_the_hub(
@@ -310,15 +291,12 @@ def test_a_space_without_the_files_of_its_device_tab_is_warned_of_in_one_line(pu
 
 @pytest.fixture
 def int8_folder(tmp_path):
-    """A function that exports a folder's model, with what INT8 says of itself."""
+    """A function that exports a folder's model under the name of its INT8 file."""
 
     def export(model):
-        backend = TorchBackend.from_pretrained(model)
         folder = tmp_path / "exported"
-        folder.mkdir()
-        path = folder / "model_int8.onnx"
-        export_onnx(backend.model, backend.preprocessing, path)
-        keep_metadata(path, path, sha256(Path(model) / "model.safetensors"))
+        assert main(["export", "--model", str(model), "--output", str(folder)]) == 0
+        (folder / "model.onnx").rename(folder / "model_int8.onnx")
         return folder
 
     return export
@@ -349,7 +327,7 @@ def test_an_int8_file_of_other_weights_is_refused_for_a_space(push, space_folder
         *("--onnx", int8_folder(default_checkpoint()), "--model", "celeba-mobilefacenet-tiny"),
     )
     assert code == 2
-    assert "model_int8.onnx is of another model than" in err.splitlines()[-1]
+    assert "model_int8.onnx is of other weights than" in err.splitlines()[-1]
 
 
 def test_exports_that_a_space_cannot_offer_are_warned_of(
@@ -367,13 +345,32 @@ def test_exports_that_a_space_cannot_offer_are_warned_of(
     assert "LABEL2LABEL_SPACE_MODELS" in err
 
 
-def test_plots_beside_the_model_are_shown_in_its_card(hub, push, model_folder):
-    (model_folder / "plots").mkdir()
-    Image.new("RGB", (64, 48)).save(model_folder / "plots/race.png")
-    (model_folder / "plots/README.md").write_text("# Report\n\n![Accuracy by race](race.png)\n")
-    (model_folder / "README.md").write_text("# Mine\n\n## Results\n\n## Limits\n\nMany.\n")
-    assert push("--model", model_folder, "--repo-id", "someone/faces")[0] == 0
+def test_results_make_the_card_and_its_plots_of_a_model_that_ships(hub, push):
+    results = Path(__file__).parents[2] / "results/celeba_test.json"
+    assert push("--repo-id", "someone/faces", "--results", results)[0] == 0
     card = hub.content("model", "someone/faces", "README.md").decode()
-    plots = "From [Report](plots/README.md):\n\n![Accuracy by race](plots/race.png)"
-    assert f"## Plots\n\n{plots}\n\n## Limits\n\nMany." in card
-    assert "plots/race.png" in head(hub, "model", "someone/faces").files
+    assert 'model="someone/faces"' in card
+    assert "model-index:" in card
+    plots = re.findall(r"\]\((plots/[^)]*\.png)\)", card)
+    held = set(head(hub, "model", "someone/faces").files)
+    assert len(plots) >= 2
+    assert set(plots) == {path for path in held if path.startswith("plots/")}
+
+
+def test_a_repository_that_was_downloaded_can_be_pushed_again(hub, push, model_folder, tmp_path):
+    results = Path(__file__).parents[2] / "results/celeba_test.json"
+    copy = tmp_path / "copy"
+    for path, content in model_repository(
+        Path(default_checkpoint()), "someone/faces", results=[results]
+    ).files.items():
+        (copy / path).parent.mkdir(parents=True, exist_ok=True)
+        (copy / path).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+    (copy / ".cache/huggingface").mkdir(parents=True)
+    (copy / ".cache/huggingface/config.json.metadata").write_text("1")
+    assert push("--model", copy, "--repo-id", "someone/copy")[0] == 0
+    held = set(head(hub, "model", "someone/copy").files) - {".gitattributes"}
+    assert held == {
+        path.relative_to(copy).as_posix()
+        for path in copy.rglob("*")
+        if path.is_file() and ".cache" not in path.parts
+    }

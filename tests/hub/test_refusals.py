@@ -1,36 +1,40 @@
 """What push refuses, in one line, before anything leaves this machine or half of it arrives."""
 
+import base64
+import json
+import os
 import pickle
 import socket
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-import numpy as np
+import onnx
 import pytest
 import torch
 from huggingface_hub import constants
 from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils import close_session
-from label2label.files import sha256
-from label2label.hub.answers import explain
+from label2label.cli import main
+from label2label.hub.upload import explain
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from safetensors.torch import load_file, save_file
 
 from .conftest import save_model
 
 # Put together here, so that no scanner takes this file for a leak.
-SECRETS = {
-    "notes.md": "hf_" + "a1B2" * 9,
-    "train.log": "-----BEGIN OPENSSH " + "PRIVATE KEY-----",
-    "aws.txt": "AKIA" + "ABCDEFGH12345678",
-    "remote.txt": "https://someone:" + "correct-horse@example.com/repo.git",
-    "nested/deep.yaml": "key: sk-" + "a1B2" * 10,
-    "anthropic.txt": "sk-ant-api03-" + "a1-B2_c" * 12,
-    "project.txt": "sk-proj-" + "a1-B2_c" * 20,
-    "service.txt": "sk-svcacct-" + "a1_B2-c" * 20,
-    "router.txt": "sk-or-v1-" + "0a1b" * 16,
-    "own.txt": "token-of-someone",
-}
+TOKEN_LIKE = "hf_" + "a1B2" * 9
+SECRETS = (
+    TOKEN_LIKE,
+    "-----BEGIN OPENSSH " + "PRIVATE KEY-----",
+    "AKIA" + "ABCDEFGH12345678",
+    "https://someone:" + "correct-horse@example.com/repo.git",
+    "sk-ant-api03-" + "a1-B2_c" * 12,
+    "aws_secret_access_key = " + "wJalr/XUtnFEMI1K7MDENGbPx" + "RfiCYEXAMPLEKEY",
+    "WANDB_API_KEY=" + "0a1b" * 10,
+    "token-of-someone",
+)
 
 
 def one_error(err):
@@ -48,86 +52,158 @@ def refused(hub, push, *arguments):
     return one_error(err)
 
 
-@pytest.mark.parametrize("path", SECRETS)
-def test_text_that_holds_a_secret_is_refused(hub, push, model_folder, path):
-    (model_folder / path).parent.mkdir(exist_ok=True)
-    (model_folder / path).write_text(f"some text\n{SECRETS[path]}\n")
-    line = refused(hub, push, "--model", model_folder, "--repo-id", "someone/faces")
-    assert str(model_folder / path) in line
-    assert SECRETS[path] not in line
+@pytest.fixture
+def command(model_folder, space_folder, make_dataset):
+    """The folder of each kind of repository, and the arguments that push it."""
+    dataset = make_dataset()
+    return {
+        "model": (model_folder, ("--model", model_folder, "--repo-id", "someone/faces")),
+        "space": (space_folder, ("--space", space_folder, "--space-id", "someone/demo")),
+        "dataset": (dataset, ("--dataset", dataset, "--dataset-id", "someone/data")),
+    }
+
+
+def image_file(path, size=(64, 48), **options):
+    path.parent.mkdir(exist_ok=True)
+    Image.new("RGB", size).save(path, path.suffix[1:].replace("jpg", "jpeg"), **options)
+
+
+# Files that no repository consists of.
+FOREIGN = {
+    ".bash_history": b"ls",
+    ".envrc": b"x",
+    ".env": b"x",
+    "prod.env": b"x",
+    ".hidden": b"x",
+    ".ssh/id_rsa": b"x",
+    "kaggle.json": b"{}",
+    "notes.txt": b"aws_secret_access_key = x",
+    "train.log": b"WANDB_API_KEY=x",
+    "utf16.txt": TOKEN_LIKE.encode("utf-16"),
+    "base64.txt": base64.b64encode(TOKEN_LIKE.encode()),
+    "a.txt": pickle.dumps([1], 0),
+    "pytorch_model.bin": b"weights",
+    "old.pt": b"weights",
+    "extra.npz": b"weights",
+    "list_attr_celeba.txt": b"202599",
+    "x.dat": b"\xff\xd8\xff",
+    "000001.heic": b"x",
+    "000042.jpg": b"x",
+    "images/25_0_1_20170116174525125.jpg": b"x",
+    "data/faces.zip": b"PK",
+    "runs/events.out.tfevents": b"x",
+    "odd\nname\x1b[2J": b"x",
+}
+
+
+@pytest.mark.parametrize("kind", ["model", "space", "dataset"])
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_file_that_no_such_repository_consists_of_is_refused_by_name(
+    hub, push, command, kind, name
+):
+    folder, arguments = command[kind]
+    (folder / name).parent.mkdir(exist_ok=True, parents=True)
+    (folder / name).write_bytes(FOREIGN[name])
+    line = refused(hub, push, *arguments, "--dry-run")
+    assert f"holds {name!r}, which no" in line
+
+
+@pytest.mark.parametrize("kind", ["model", "space", "dataset"])
+def test_what_is_listed_for_one_kind_of_repository_is_foreign_to_the_others(
+    hub, push, command, kind
+):
+    others = {"model": "data/train-0.parquet", "space": "plots/a.png", "dataset": "app.py"}
+    folder, arguments = command[kind]
+    (folder / others[kind]).parent.mkdir(exist_ok=True)
+    (folder / others[kind]).write_bytes(b"x")
+    assert f"holds {others[kind]!r}" in refused(hub, push, *arguments, "--dry-run")
+
+
+@pytest.mark.parametrize(("kind", "name"), [("model", "LICENSE"), ("space", "page")])
+def test_a_symbolic_link_out_of_the_folder_is_refused(hub, push, command, tmp_path, kind, name):
+    folder, arguments = command[kind]
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/secret").write_text("x")
+    (folder / name).symlink_to(tmp_path / ("outside/secret" if name == "LICENSE" else "outside"))
+    assert "is a symbolic link out of the folder" in refused(hub, push, *arguments)
+
+
+def test_a_pipe_is_refused_and_not_opened(hub, push, command):
+    folder, arguments = command["model"]
+    os.mkfifo(folder / "LICENSE")
+    assert "holds 'LICENSE'" in refused(hub, push, *arguments)
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_a_key_in_a_listed_text_file_is_refused(hub, push, command, secret):
+    folder, arguments = command["space"]
+    (folder / "app.py").write_text(f"import os\nVALUE = 1  # {secret}\n")
+    line = refused(hub, push, *arguments)
+    assert "app.py holds what looks like a key" in line
+    assert secret not in line
 
 
 @pytest.mark.parametrize(
-    "name", [".env", "id_rsa", "server.key", "cert.pem", ".netrc", "credentials.json", "token"]
-)
-def test_a_file_named_like_a_secret_is_refused(hub, push, space_folder, name):
-    (space_folder / name).write_text("x")
-    line = refused(hub, push, "--space", space_folder, "--space-id", "someone/demo")
-    assert f"{name} looks like a secret by its name" in line
-
-
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "old.pt", "scaler.pkl", "extra.npz"])
-def test_pickles_are_refused_by_name(hub, push, model_folder, name):
-    (model_folder / name).write_bytes(b"weights")
-    line = refused(hub, push, "--model", model_folder, "--repo-id", "someone/faces")
-    assert "upload safetensors only" in line
-
-
-@pytest.mark.parametrize("save", [pickle.dump, torch.save])
-def test_pickles_under_another_name_are_refused(hub, push, model_folder, save):
-    with (model_folder / "weights.dat").open("wb") as file:
-        save({"a": [1, 2]}, file)
-    line = refused(hub, push, "--model", model_folder, "--repo-id", "someone/faces")
-    assert "is a pickle under another name" in line
-
-
-@pytest.mark.parametrize(
-    ("name", "size", "message"),
+    ("content", "message"),
     [
-        ("000042.jpg", (64, 64), "named like an image of CelebA"),
-        ("25_0_1_20170116174525125.jpg", (64, 64), "named like an image of UTKFace"),
-        ("Grace_Hopper_0001.jpg", (64, 64), "named like an image of LFW"),
-        ("example.jpg", (178, 218), "has the size of an image of CelebA"),
-        ("example.png", (89, 109), "has the size of an image of CelebA"),
+        (TOKEN_LIKE.encode("utf-16"), "is no UTF-8 text"),
+        (pickle.dumps([1], 5), "is no UTF-8 text"),
+        (b"a\0b", "is no text"),
     ],
 )
-def test_images_of_restricted_sets_are_refused(hub, push, space_folder, name, size, message):
-    (space_folder / "examples").mkdir()
-    Image.fromarray(np.full((*size[::-1], 3), 99, np.uint8)).save(space_folder / "examples" / name)
-    line = refused(hub, push, "--space", space_folder, "--space-id", "someone/demo")
-    assert message in line
+def test_a_listed_text_file_holds_text(hub, push, command, content, message):
+    folder, arguments = command["model"]
+    (folder / "LICENSE").write_bytes(content)
+    assert f"LICENSE {message}" in refused(hub, push, *arguments)
 
 
-def test_a_real_image_of_celeba_is_refused_under_any_name(hub, push, space_folder, shared):
+def test_a_key_in_a_config_is_refused(hub, push, command):
+    folder, arguments = command["model"]
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "wandb_api_key": "0a1b" * 10}))
+    assert "config.json holds what looks like a key" in refused(hub, push, *arguments)
+
+
+def test_weights_carry_no_metadata_and_are_no_pickle(hub, push, command):
+    folder, arguments = command["model"]
+    weights = folder / "model.safetensors"
+    save_file(load_file(weights), weights, metadata={"format": "pt", "note": TOKEN_LIKE})
+    assert "model.safetensors has metadata ('note')" in refused(hub, push, *arguments)
+    torch.save({"a": [1]}, weights)
+    assert "model.safetensors is no safetensors file" in refused(hub, push, *arguments)
+
+
+def test_images_are_plain_and_not_of_a_restricted_set(hub, push, command, shared):
+    folder, arguments = command["space"]
+    text = PngInfo()
+    text.add_text("note", TOKEN_LIKE)
+    example = folder / "examples/a.png"
+    image_file(example, pnginfo=text)
+    assert "examples/a.png has metadata ('note')" in refused(hub, push, *arguments)
+    image_file(example, size=(178, 218))
+    assert "has the size of an image of CelebA" in refused(hub, push, *arguments)
+    example.write_bytes(b"no image")
+    assert "is no image that can be read" in refused(hub, push, *arguments)
     archive = shared / "data/celeba/img_align_celeba.zip"
-    if not archive.is_file():
-        pytest.skip(f"no {archive}")
-    with zipfile.ZipFile(archive) as images:
-        name = next(name for name in images.namelist() if name.endswith(".jpg"))
-        (space_folder / "example.jpg").write_bytes(images.read(name))
-    line = refused(hub, push, "--space", space_folder, "--space-id", "someone/demo")
-    assert "has the size of an image of CelebA" in line
-
-
-def test_free_images_are_taken(hub, push, space_folder):
-    Image.fromarray(np.full((64, 48, 3), 99, np.uint8)).save(space_folder / "hopper.jpg")
-    assert push("--space", space_folder, "--space-id", "someone/demo")[0] == 0
-    assert "hopper.jpg" in hub.repository("space", "someone/demo").resolve("main").files
-
-
-def test_data_is_refused_outside_a_dataset_repository(hub, push, model_folder):
-    (model_folder / "faces.parquet").write_bytes(b"PAR1")
-    line = refused(hub, push, "--model", model_folder, "--repo-id", "someone/faces")
-    assert "belongs in a dataset repository" in line
+    if archive.is_file():
+        with zipfile.ZipFile(archive) as images:
+            name = next(name for name in images.namelist() if name.endswith(".jpg"))
+            example.unlink()
+            (folder / "examples/a.jpg").write_bytes(images.read(name))
+        assert "has the size of an image of CelebA" in refused(hub, push, *arguments)
+        (folder / "examples/a.jpg").unlink()
+    image_file(example)
+    assert push(*arguments)[0] == 0
+    assert "examples/a.png" in hub.repository("space", "someone/demo").resolve("main").files
 
 
 def test_a_dataset_whose_terms_forbid_it_is_refused(hub, push, make_dataset):
-    dataset = make_dataset(redistributable=False, terms="Research only.", title="Faces")
+    dataset = make_dataset(redistributable=False, terms="Research only.")
     line = refused(hub, push, "--dataset", dataset, "--dataset-id", "someone/data")
     assert "Faces may not be uploaded: Research only." in line
 
 
-def test_rows_of_a_restricted_set_are_refused_whatever_the_card_says(hub, push, make_dataset):
+def test_rows_of_a_restricted_set_are_refused_whatever_the_record_says(hub, push, make_dataset):
     dataset = make_dataset(source="celeba", redistributable=True)
     line = refused(hub, push, "--dataset", dataset, "--dataset-id", "someone/data")
     assert "rows of celeba" in line
@@ -137,77 +213,42 @@ def test_whoever_has_the_right_may_upload_it(hub, push, make_dataset):
     dataset = make_dataset(source="celeba", redistributable=False)
     right = "--i-have-the-right-to-redistribute"
     assert push("--dataset", dataset, "--dataset-id", "someone/data", right)[0] == 0
+    assert hub.repository("dataset", "someone/data").private
 
 
-def test_exports_of_other_weights_are_refused(hub, push, model_folder, tmp_path):
-    pytest.importorskip("onnx")
-    from label2label.export.onnx import export_onnx
-    from label2label.prediction.backends import TorchBackend
+def test_a_shard_that_is_no_parquet_is_refused(hub, push, command):
+    folder, arguments = command["dataset"]
+    (folder / "data/train-00001-of-00002.parquet").write_bytes(b"PAR1")
+    assert "is no shard of a prepared dataset" in refused(hub, push, *arguments)
 
-    (tmp_path / "exports").mkdir()
-    ours = TorchBackend.from_pretrained(model_folder)
-    export_onnx(ours.model, ours.preprocessing, tmp_path / "exports/model.onnx")
-    command = ("--repo-id", "someone/faces", "--onnx", tmp_path / "exports", "--model")
+
+@pytest.mark.parametrize("option", [(), ("--backbone-only",)])
+def test_exports_of_other_weights_or_with_other_metadata_are_refused(
+    hub, push, model_folder, tmp_path, option
+):
+    exports = tmp_path / "exports"
+    assert main(["export", "--model", str(model_folder), "--output", str(exports), *option]) == 0
+    (file,) = exports.glob("*.onnx")
+    command = ("--repo-id", "someone/faces", "--onnx", exports, "--model")
     line = refused(hub, push, *command, save_model(tmp_path / "other", seed=1))
     assert "is of other weights" in line
     assert push(*command, model_folder)[0] == 0
-    exported = (tmp_path / "exports/model.onnx").read_bytes()
-    assert hub.content("model", "someone/faces", "onnx/model.onnx") == exported
+    exported = file.read_bytes()
+    assert hub.content("model", "someone/faces", f"onnx/{file.name}") == exported
     # In the model's folder they are found as well.
-    (model_folder / "model.onnx").write_bytes(exported)
-    code, out, _ = push("--model", model_folder, "--repo-id", "someone/faces")
-    assert (code, out.rstrip().endswith("unchanged")) == (0, True)
-
-
-@pytest.mark.parametrize("uint8_input", [False, True])
-def test_backbones_that_cannot_run_or_of_other_weights_are_refused(
-    hub, push, model_folder, tmp_path, uint8_input
-):
-    pytest.importorskip("onnx")
-    from label2label.export.onnx import export_onnx
-    from label2label.prediction.backends import TorchBackend
-
-    exports = tmp_path / "exports"
-    exports.mkdir()
-    file = exports / "backbone.onnx"
-    command = ("--repo-id", "someone/faces", "--onnx", exports, "--model")
-    file.write_bytes(b"no model")
-    line = refused(hub, push, *command, model_folder)
-    assert "backbone.onnx is no ONNX file that can run" in line
-    ours = TorchBackend.from_pretrained(model_folder)
-    options = {"uint8_input": uint8_input, "backbone_only": True}
-    export_onnx(ours.model, ours.preprocessing, file, **options)
-    line = refused(hub, push, *command, save_model(tmp_path / "other", seed=1))
-    assert "backbone.onnx is of another model or of other weights than" in line
-    assert push(*command, model_folder)[0] == 0
-    assert hub.content("model", "someone/faces", "onnx/backbone.onnx") == file.read_bytes()
-
-
-def test_int8_of_other_weights_or_of_unknown_ones_is_refused(hub, push, model_folder, tmp_path):
-    pytest.importorskip("onnx")
-    from label2label.export.int8 import quantize_onnx
-    from label2label.export.onnx import export_onnx
-    from label2label.prediction.backends import TorchBackend
-
-    exports = tmp_path / "exports"
-    exports.mkdir()
-    ours = TorchBackend.from_pretrained(model_folder)
-    export_onnx(ours.model, ours.preprocessing, tmp_path / "float.onnx")
-    crops = np.random.default_rng(0).integers(0, 256, (8, 112, 112, 3), np.uint8)
-    command = ("--repo-id", "someone/faces", "--onnx", exports, "--model")
-
-    def quantize(digest):
-        file = exports / "model_int8.onnx"
-        quantize_onnx(tmp_path / "float.onnx", file, crops, 1.0, weights_sha256=digest)
-
-    quantize(None)
-    assert "does not say that it is of" in refused(hub, push, *command, model_folder)
-    quantize(sha256(model_folder / "model.safetensors"))
-    line = refused(hub, push, *command, save_model(tmp_path / "other", seed=1))
-    assert "model_int8.onnx is of other weights than" in line
-    assert push(*command, model_folder)[0] == 0
-    exported = (exports / "model_int8.onnx").read_bytes()
-    assert hub.content("model", "someone/faces", "onnx/model_int8.onnx") == exported
+    (model_folder / file.name).write_bytes(exported)
+    arguments = ("--model", model_folder, "--repo-id", "someone/faces")
+    assert push(*arguments)[1].rstrip().endswith("unchanged")
+    graph = onnx.load(file)
+    onnx.helper.set_model_props(
+        graph, {"note": TOKEN_LIKE, **{p.key: p.value for p in graph.metadata_props}}
+    )
+    onnx.save(graph, model_folder / file.name)
+    code, _, err = push(*arguments)
+    assert (code, "has metadata ('note')" in one_error(err)) == (2, True)
+    (model_folder / file.name).write_bytes(b"no model")
+    code, _, err = push(*arguments)
+    assert (code, "is no ONNX file that can run" in one_error(err)) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -223,6 +264,9 @@ def test_int8_of_other_weights_or_of_unknown_ones_is_refused(hub, push, model_fo
         (("--space-id", "someone/x", "--space", "no/such"), "holds no Space"),
         (("--space", "x", "--repo-id", "someone/faces"), "--space needs --space-id"),
         (("--model", "x", "--space-id", "someone/x"), "need --repo-id"),
+        (("--results", "x", "--space-id", "someone/x"), "give --repo-id"),
+        (("--repo-id", "someone/x", "--results", "no/such"), "cannot be read"),
+        (("--repo-id", "someone/x", "--trained-on", "faces"), "terms of 'faces' are unknown"),
         (("--repo-id", "someone/x", "--onnx", "no/such"), "holds no ONNX files"),
         (("--repo-id", "someone/x", "--create-pr", "--revision", "v1"), "without --revision"),
     ],
@@ -238,20 +282,17 @@ def test_a_folder_without_safetensors_or_with_other_weights_is_no_model(
     command = ("--repo-id", "someone/faces", "--model")
     (other / "model.safetensors").unlink()
     assert "has no model.safetensors" in refused(hub, push, *command, other)
-    (model_folder / "model.safetensors").write_bytes(b"damaged")
-    assert "cannot load the model" in refused(hub, push, *command, model_folder)
+    save_file({"a": torch.zeros(1)}, model_folder / "model.safetensors", metadata={"format": "pt"})
+    assert "do not match its config.json" in refused(hub, push, *command, model_folder)
     assert "config.json cannot be read" in refused(hub, push, *command, tmp_path)
 
 
-def test_a_card_whose_metadata_is_no_yaml_is_refused_here(hub, push, model_folder):
+def test_a_card_of_ones_own_is_taken_as_it_is_or_refused(hub, push, model_folder):
+    arguments = ("--model", model_folder, "--repo-id", "someone/faces")
     (model_folder / "README.md").write_text("---\nlicense: [\n---\n")
-    line = refused(hub, push, "--model", model_folder, "--repo-id", "someone/faces")
-    assert "its metadata cannot be read" in line
-
-
-def test_metadata_that_the_hub_refuses_ends_in_one_line(hub, push, model_folder):
+    assert "its metadata cannot be read" in refused(hub, push, *arguments)
     (model_folder / "README.md").write_text("---\nlicense: mine\n---\n")
-    code, _, err = push("--model", model_folder, "--repo-id", "someone/faces")
+    code, _, err = push(*arguments)
     assert code == 2
     assert '"license" must be one of' in one_error(err)
     assert not hub.state.objects

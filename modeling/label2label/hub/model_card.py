@@ -1,284 +1,354 @@
-"""The model card, written from a model's config and the JSON files under results/.
+"""The model card: fills `model_card_template.md` from a model's folder and its evaluations.
 
-`python -m label2label.hub.model_card --output model_card.md` writes it for the model that ships. It
-says only what the files say: a result whose JSON is not there has no section. A section is a
-function in `SECTIONS` that returns its text, and the figures that the metadata publishes with it.
+`label2label push` writes it into the repository; `python -m label2label.hub.model_card` to a file.
+Its figures come from the JSON files of `label2label evaluate` that it is given.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import re
+import json
+import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from safetensors import SafetensorError, safe_open
 
-from label2label.checkpoints import find_checkpoint
-from label2label.errors import UserError
-from label2label.files import write_whole
-from label2label.hub.card_decisions import calibration_section, known_words_section
-from label2label.hub.card_devices import devices_section
-from label2label.hub.card_metadata import card_metadata, plain_metadata
-from label2label.hub.card_results import (
-    attribute_section,
-    comparison_section,
-    group_sections,
-    results_section,
-)
-from label2label.hub.card_shift import shift_section
-from label2label.hub.card_text import (
-    BACKBONE,
-    CELEBA_ALONE,
-    CELEBA_AND_UTKFACE,
-    CITATION,
-    COUPLED,
-    COUPLED_BEFORE,
-    EMISSIONS,
-    ENDPOINTS,
-    KINDS,
-    LICENSE,
-    LIMITS,
-    PLAIN,
-    PLAIN_LICENSE,
-    ROUNDS,
-    SHIPPED_IMPORT,
-    SHIPPED_MODEL,
-    SUMMARY,
-    TRAINING,
-    USE,
-    UTKFACE,
-)
-from label2label.hub.emissions import CORES, estimate_emissions
-from label2label.hub.measurements import (
-    CardSection,
-    Measurements,
-    attribute_names,
-    read_json,
-)
+from label2label.checkpoints import checkpoint_names, default_checkpoint, find_checkpoint
+from label2label.errors import UserError, join_lines
+from label2label.files import sha256, write_whole
 
+TEMPLATE = Path(__file__).with_name("model_card_template.md")
 
-def summary_section(measured: Measurements) -> CardSection:
-    """What the model is, and how large."""
-    size = measured.get("model_size")
-    words = f"{measured.test['model']['parameters']['all'] / 1e6:.2f} M parameters"
-    if size:
-        words += f", {size['model']['flops']['all'] / 1e9:.2f} GFLOPs a face"
-        words += f", {size['model']['file_bytes'] / 1e6:.1f} MB"
-    kind = "".join(text for recipe, text in KINDS.items() if recipe in measured.training_logs)
-    text = SUMMARY.format(
-        name=measured.name, attributes=len(measured.attributes), size=words, kind=kind
-    )
-    return CardSection(text)
+# What the weights of a model inherit from its training data.
+SOURCES: dict[str, dict[str, Any]] = {
+    "celeba": {
+        "title": "CelebA",
+        "link": "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
+        "terms": "non-commercial research only, no redistribution of the images",
+        "restricted": True,
+    },
+    "utkface": {
+        "title": "UTKFace",
+        "link": "https://susanqq.github.io/UTKFace/",
+        "terms": "non-commercial research only; the images belong to their owners",
+        "restricted": True,
+    },
+    "lfwa": {
+        "title": "LFWA",
+        "link": "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
+        "terms": "non-commercial research only, no redistribution",
+        "restricted": True,
+    },
+    "kface": {
+        "title": "K-FACE",
+        "link": "https://www.aihub.or.kr",
+        "terms": "given to those who signed its agreement, and to nobody else",
+        "restricted": True,
+    },
+    "fairface": {
+        "title": "FairFace",
+        "link": "https://github.com/joojs/fairface",
+        "terms": "CC BY 4.0",
+        "restricted": False,
+    },
+}
 
+# The training data of the models that ship.
+SHIPPED_TRAINED_ON = {
+    "celeba-mobilefacenet": ("celeba",),
+    "celeba-mobilefacenet-fair": ("celeba", "utkface"),
+    "celeba-mobilefacenet-tiny": ("celeba",),
+}
 
-def use_section(measured: Measurements) -> CardSection:
-    """How to load it, from Python, the command line and an endpoint."""
-    shipped = SHIPPED_MODEL.format(name=measured.name)
-    text = USE.format(source=SHIPPED_IMPORT, model=shipped, name=measured.name)
-    return CardSection(f"{text}\n\n{ENDPOINTS}")
+_SCORES = {
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "f1": "F1",
+    "average_precision": "Average precision",
+    "expected_calibration_error": "Expected calibration error",
+    "query_accuracy": "Accuracy of the AQN alone",
+    "majority_accuracy": "Accuracy of the majority-class baseline",
+}
+_HEADLINE = ("accuracy", "balanced_accuracy", "f1", "expected_calibration_error")
+_LISTED_METRICS = ("accuracy", "f1")  # of those, the identifiers that https://hf.co/metrics knows
+_OPINIONS = ("Attractive", "Big_Lips", "Big_Nose", "Chubby", "Young")
 
-
-def training_section(measured: Measurements) -> CardSection:
-    """How it was trained, on what, and at what cost."""
-    logs = measured.training_logs
-    rounds = [f"  - `{recipe}`: {text}" for recipe, text in ROUNDS.items() if recipe in logs]
-    more = UTKFACE if measured.mitigation else ""
-    coupling = COUPLED_BEFORE if measured.mitigation else COUPLED
-    text = TRAINING.format(more=more, rounds="\n".join(rounds), coupling=coupling)
-    emissions = estimate_emissions(logs.values())
-    if emissions is None:
-        return CardSection(text)
-    cost = EMISSIONS.format(
-        hours=emissions.hours, cores=CORES, grams=float(f"{emissions.grams:.2g}")
-    )
-    return CardSection(f"{text}\n{cost}")
+_MATPLOTLIB = "https://raw.githubusercontent.com/matplotlib/matplotlib/v3.9.0/lib/matplotlib/"
+_SCIKIT_IMAGE = "https://raw.githubusercontent.com/scikit-image/scikit-image/v0.24.0/skimage/"
+WIDGET = [
+    {
+        "src": _MATPLOTLIB + "mpl-data/sample_data/grace_hopper.jpg",
+        "example_title": "Grace Hopper (public domain, U.S. Navy)",
+    },
+    {
+        "src": _SCIKIT_IMAGE + "data/astronaut.png",
+        "example_title": "Eileen Collins (public domain, NASA)",
+    },
+]
 
 
-def license_section(measured: Measurements) -> CardSection:
-    """What the code and the weights may be used for."""
-    sources = CELEBA_AND_UTKFACE if measured.mitigation else CELEBA_ALONE
-    return CardSection(LICENSE.format(sources=sources))
-
-
-def prose(text: str) -> Callable[[Measurements], CardSection]:
-    """A section that no result changes."""
-    return lambda measured: CardSection(text)
-
-
-_SHIPPED_MODEL = re.compile(re.escape(SHIPPED_MODEL).replace(r"\{name\}", r"[^\"]+"))
-PLOTS = "plots"  # folder of a report, in a model's folder
-_PREDICTION = re.compile(r"(?<=^label2label predict photo\.jpg --model ).+$", re.MULTILINE)
-_PLOT = re.compile(r"!\[([^\]]*)\]\(([^)/:]+\.png)\)")
-
-Section = Callable[[Measurements], CardSection | Iterable[CardSection] | None]
-
-SECTIONS: tuple[Section, ...] = (
-    summary_section,
-    use_section,
-    results_section,
-    comparison_section,
-    attribute_section,
-    group_sections,
-    shift_section,
-    calibration_section,
-    known_words_section,
-    devices_section,
-    prose(LIMITS),
-    training_section,
-    license_section,
-    prose(CITATION),
-)
-
-
-def model_card(model: Path, results: Path, repo_id: str | None = None) -> ModelCard:
+def model_card(
+    folder: Path,
+    results: Iterable[Path] = (),
+    repo_id: str | None = None,
+    trained_on: Sequence[str] | None = None,
+    plots: Mapping[str, str] | None = None,
+) -> ModelCard:
     """Write a model's card.
 
     Args:
-        model: its folder.
-        results: folder of JSON files, as `Measurements`: `celeba_test.json` is needed; others are
-            shown where they are there and of this model's weights.
-        repo_id: the model's Hub id for the examples; without one they name a model that ships with
-            the package.
+        folder: of the model or backbone.
+        results: JSON files that `label2label evaluate --output` wrote of these weights; the first
+            is shown by attribute too.
+        repo_id: the model's Hub id, which the examples load; without one they load a model that
+            ships with the package.
+        trained_on: keys of `SOURCES`; those of a model that ships are known.
+        plots: path in the repository by title.
 
     Returns:
         The card; `str(card)` is its text.
 
     Raises:
-        UserError: where the model's config, weights or test results cannot be read, or the results
-            are of other weights.
+        UserError: the config, the weights or a result cannot be read, a result is of other weights,
+            or a dataset's terms are unknown.
     """
-    measured = Measurements(model, results)
-    sections: list[CardSection] = []
-    for section in SECTIONS:
-        made = section(measured)
-        if isinstance(made, CardSection):
-            sections.append(made)
-        elif made is not None:
-            sections += made
-    figures = [figure for section in sections for figure in section.figures]
-    emissions = estimate_emissions(measured.training_logs.values())
-    datasets = ["celeba", "utkface"] if measured.mitigation else ["celeba"]
-    data = card_metadata(measured.name, datasets, figures, emissions)
-    body = "\n\n".join(section.text for section in sections)
-    text = f"---\n{data.to_yaml()}\n---\n\n{body}\n"
-    return ModelCard(name_repository(text, repo_id) if repo_id else text)
+    config = read_json(folder / "config.json")
+    weights = folder / "model.safetensors"
+    name = repo_id.partition("/")[2] if repo_id else folder.resolve().name
+    is_shipped = folder.resolve().parent == Path(default_checkpoint()).resolve().parent
+    if trained_on is None:
+        trained_on = SHIPPED_TRAINED_ON.get(folder.resolve().name, ()) if is_shipped else ()
+    if unknown := [source for source in trained_on if source not in SOURCES]:
+        raise UserError(f"the terms of {unknown[0]!r} are unknown: take {', '.join(SOURCES)}")
+    evaluations = [read_evaluation(path, weights) for path in results]
+    labels = config.get("id2label", {})
+    attributes = [labels[index] for index in sorted(labels, key=int)]
+    backbone = (config.get("backbone_config") or {}).get("model_type", "")
+    is_backbone = config.get("model_type") == "mobilefacenet"
+    restricted = [source for source in trained_on if SOURCES[source]["restricted"]]
+    opinions = [attribute for attribute in _OPINIONS if attribute in attributes]
+    card: ModelCard = ModelCard.from_template(
+        _metadata(name, is_backbone, trained_on, restricted, evaluations),
+        template_path=str(TEMPLATE),
+        name=name,
+        model=f'"{repo_id}"' if repo_id else f'find_checkpoint("{name}")',
+        model_argument=repo_id or name,
+        is_shipped=is_shipped,
+        imports_checkpoint=not repo_id,
+        is_backbone=is_backbone,
+        backbone="MobileFaceNet" if backbone == "mobilefacenet" else backbone,
+        image_size=config.get("image_size", 112),
+        attributes=attributes,
+        parameters=f"{count_parameters(weights) / 1e6:.2f}",
+        opinions=", ".join(f"`{attribute}`" for attribute in opinions),
+        evaluations=[_evaluation(result) for result in evaluations],
+        plots=dict(plots or {}),
+        trained_on=list(trained_on),
+        restricted=[SOURCES[source]["title"] for source in restricted],
+        sources=SOURCES,
+    )
+    return card
 
 
-def card_for_repository(model: Path, repo_id: str) -> str:
-    """The README.md that a model's repository carries.
-
-    Args:
-        model: its folder; a README.md in it is the card.
-        repo_id: `owner/name`, which the examples then name.
-
-    Returns:
-        The folder's card, with the plots of a report that `label2label evaluate --report` wrote to
-        `plots/` in the folder; or one that says what the config says and that nothing was measured.
-
-    Raises:
-        UserError: the folder's card has metadata that is no YAML, or its config cannot be read.
-    """
-    card = model / "README.md"
-    if card.is_file():
-        try:
-            text = card.read_text(encoding="utf-8")
-            ModelCard(text)  # parses the metadata, which the Hub would refuse after the upload
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{card}: its metadata cannot be read: {reason}") from error
-        return name_repository(with_plots(text, model / PLOTS, model), repo_id)
-    config = read_json(model / "config.json")
-    kind = config.get("model_type", "label2label")
-    names = attribute_names(config)
-    quoted = f'"{repo_id}"'
-    if kind == "mobilefacenet":
-        body = BACKBONE.format(model=quoted, size=config.get("image_size", 112))
-    else:
-        summary = PLAIN.format(
-            name=repo_id.partition("/")[2], attributes=len(names), names=", ".join(names)
+def _metadata(
+    name: str,
+    is_backbone: bool,
+    trained_on: Sequence[str],
+    restricted: Sequence[str],
+    evaluations: Sequence[Mapping[str, Any]],
+) -> ModelCardData:
+    """Return what the Hub filters by, shows beside the text, and runs."""
+    terms: dict[str, Any] = {"license": "other", "license_name": "see-model-card"}
+    if restricted:
+        terms["license_name"] = f"{restricted[0]}-non-commercial-research"
+        terms["license_link"] = SOURCES[restricted[0]]["link"]
+    if is_backbone:
+        return ModelCardData(
+            **terms,
+            library_name="transformers",
+            pipeline_tag="image-feature-extraction",
+            tags=["face", "mobilefacenet"],
         )
-        use = USE.format(source="", model=quoted, name=repo_id)
-        body = f"{summary}\n\n{use}\n\n{ENDPOINTS}"
-    parts = [f"---\n{plain_metadata(kind).to_yaml()}\n---", body, PLAIN_LICENSE, CITATION]
-    return "\n\n".join(parts) + "\n"
+    figures = [figure for result in evaluations for figure in _headline(result)]
+    published = {figure.metric_type for figure in figures}
+    return ModelCardData(
+        **terms,
+        library_name="transformers",
+        pipeline_tag="image-classification",
+        tags=["facial-attributes", "multi-label", "label2label", "mobilefacenet", "fairness"],
+        datasets=list(trained_on) or None,
+        metrics=[metric for metric in _LISTED_METRICS if metric in published] or None,
+        model_name=name,
+        eval_results=figures or None,
+        widget=WIDGET,
+    )
 
 
-def written_card(model: Path, results: Path, path: Path, repo_id: str | None = None) -> str:
-    """A model's card as a file holds it: with the plots of the report in the model's folder.
+def _headline(result: Mapping[str, Any]) -> Iterable[EvalResult]:
+    """Yield the figures of an evaluation that the metadata publishes."""
+    for metric in _HEADLINE:
+        value, interval = result[metric], result["intervals"].get(metric)
+        if value is not None:
+            yield EvalResult(
+                task_type="image-classification",
+                task_name="Facial attributes",
+                dataset_type=result["dataset"]["name"],
+                dataset_name=f"{result['dataset']['name']} ({result['num_images']:,} images)",
+                dataset_split=result["dataset"]["split"],
+                metric_type=metric,
+                metric_name=_SCORES[metric],
+                metric_value=value,
+                metric_args={"interval_95": interval} if _is_interval(interval) else None,
+            )
 
-    Args:
-        model: its folder.
-        results: folder of JSON files.
-        path: of the card, from which it leads to the plots.
-        repo_id: the model's Hub id, as for `model_card`.
 
-    Returns:
-        The text.
+def _evaluation(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an evaluation as the template shows it, its numbers as text."""
+    dataset, bootstrap = result["dataset"], result["bootstrap"]
+    split = f", {dataset['split']} split" if dataset["split"] else ""
+    unit = "people" if bootstrap["unit"] == "identity" else "images"
+    return {
+        "title": f"{dataset['name']}{split}",
+        "num_images": f"{result['num_images']:,}",
+        "resamples": f"{bootstrap['resamples']:,}",
+        "units": f"the {bootstrap['num_units']:,} {unit}",
+        "scores": [
+            (title, _number(result[key]), _interval(result["intervals"].get(key)))
+            for key, title in _SCORES.items()
+            if result.get(key) is not None
+        ],
+        "attributes": [
+            (
+                name,
+                *(_number(scores[key]) for key in ("accuracy", "balanced_accuracy")),
+                *(_number(scores[key]) for key in ("average_precision", "majority_accuracy")),
+                f"{scores['num_present']:,}",
+            )
+            for name, scores in result["per_attribute"].items()
+            if scores["accuracy"] is not None
+        ],
+        "groups": [_group(column, scores) for column, scores in result["groups"].items()],
+    }
+
+
+def _group(column: str, scores: Mapping[str, Any]) -> dict[str, Any]:
+    rows = [
+        (
+            group + (" (under 30 images: not compared)" if s["small"] else ""),
+            f"{s['num_images']:,}",
+            _number(s["accuracy"]),
+            _interval(s["interval"]),
+        )
+        for group, s in scores["per_group"].items()
+    ]
+    gap = ""
+    if scores["gap"] is not None:
+        gap = (
+            f"Gap between {scores['best_group']} and {scores['worst_group']}: "
+            f"{_number(scores['gap'])} {_interval(scores['gap_interval'])}; p-value of equal "
+            f"accuracy in all groups (Wald test): {_number(scores['p_value'])}."
+        )
+    return {"column": column, "rows": rows, "gap": gap}
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
+
+
+def _is_interval(ends: Any) -> bool:
+    return bool(ends) and None not in ends
+
+
+def _interval(ends: Any) -> str:
+    return f"[{ends[0]:.4f}, {ends[1]:.4f}]" if _is_interval(ends) else ""
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
 
     Raises:
-        UserError: as `model_card`.
+        UserError: it is not there, or is no JSON object.
     """
-    text = str(model_card(model, results, repo_id))
-    return with_plots(text, model / PLOTS, path.resolve().parent)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read: {join_lines(error)}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds no JSON object")
+    return value
 
 
-def with_plots(text: str, report: Path, folder: Path) -> str:
-    """Show the plots of an evaluation's report in a card.
+def read_evaluation(path: Path, weights: Path) -> dict[str, Any]:
+    """Read what `label2label evaluate --output` wrote of a model.
 
     Args:
-        text: of the card.
-        report: folder of the report.
-        folder: of the card.
+        path: the JSON file.
+        weights: the model's `model.safetensors`.
 
-    Returns:
-        The card, with the plots before its limits; as it was where there is no report, or where it
-        shows them already.
+    Raises:
+        UserError: it cannot be read, is no evaluation, or is of other weights.
     """
-    path = report / "README.md"
-    way = Path(os.path.relpath(report, folder)).as_posix()
-    if not path.is_file() or f"]({way}/" in text:
-        return text
-    written = path.read_text(encoding="utf-8")
-    title = written.partition("\n")[0].lstrip("# ")
-    plots = [f"![{plot[1]}]({way}/{plot[2]})" for plot in _PLOT.finditer(written)]
-    section = "\n\n".join(["## Plots", f"From [{title}]({way}/README.md):", *plots]) + "\n\n"
-    before, limits, after = text.partition("## Limits")
-    return f"{before}{section}{limits}{after}" if limits else f"{text.rstrip()}\n\n{section}"
+    result = read_json(path)
+    needed = {"model", "dataset", "accuracy", "intervals", "per_attribute", "groups", "bootstrap"}
+    if not needed <= set(result):
+        raise UserError(f"{path} is no evaluation: `label2label evaluate --output` writes it")
+    if result["model"].get("weights_sha256") != sha256(weights):
+        raise UserError(f"{path} is of other weights than {weights}: evaluate the model again")
+    return result
 
 
-def name_repository(text: str, repo_id: str) -> str:
-    """Let a card's examples load the model from its repository.
+def count_parameters(weights: Path) -> int:
+    """Count a model's parameters from its safetensors file, without BatchNorm's statistics.
 
-    Args:
-        text: a card whose examples load a model that ships with the package.
-        repo_id: `owner/name`.
-
-    Returns:
-        The card.
+    Raises:
+        UserError: the file cannot be read.
     """
-    text = _SHIPPED_MODEL.sub(f'"{repo_id}"', text.replace(SHIPPED_IMPORT, ""))
-    return _PREDICTION.sub(repo_id, text)
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    try:
+        with safe_open(weights, framework="numpy") as file:
+            return sum(
+                math.prod(file.get_slice(key).get_shape())
+                for key in file.keys()  # noqa: SIM118
+                if not key.endswith(statistics)
+            )
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{weights} cannot be read: {join_lines(error)}") from error
+
+
+def read_card(path: Path) -> str:
+    """Read a card that a user wrote.
+
+    Raises:
+        UserError: it is no text, or its metadata are no YAML, which the Hub would refuse.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        ModelCard(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: its metadata cannot be read: {join_lines(error)}") from error
+    return text
 
 
 def main() -> int:
-    """Write a model's card to a file.
+    """Write a shipped model's card to a file.
 
     Returns:
         The exit status: 0, or 2 where something that the card needs is not there.
     """
-    parser = argparse.ArgumentParser(description="Write a model card from config and results.")
-    parser.add_argument("--model", default=None, metavar="NAME|DIR", help="the default model")
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
-    parser.add_argument("--repo-id", metavar="USER/NAME", help="the model's Hub id, in examples")
+    parser = argparse.ArgumentParser(description="Write a model card.")
+    parser.add_argument("--model", metavar="NAME|DIR", help=", ".join(checkpoint_names()))
+    parser.add_argument("--results", type=Path, nargs="+", default=[], metavar="FILE.json")
+    parser.add_argument("--repo-id", metavar="OWNER/NAME", help="the model's Hub id, in examples")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.md")
     args = parser.parse_args()
     try:
-        model = Path(find_checkpoint(args.model))
-        write_whole(args.output, written_card(model, args.results, args.output, args.repo_id))
+        card = model_card(Path(find_checkpoint(args.model)), args.results, args.repo_id)
+        write_whole(args.output, str(card))
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
+import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
-from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HTTPError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from label2label.checkpoints import find_checkpoint
-from label2label.errors import UserError
-from label2label.hub.answers import explained, no_token
-from label2label.hub.repository import Repository
+from label2label.errors import UserError, join_lines
+from label2label.hub.repositories import (
+    Repository,
+    dataset_repository,
+    default_space,
+    model_repository,
+    space_repository,
+)
 
 _EMPTY = {".gitattributes", "README.md"}  # what the Hub puts into a new repository
 _PREFIXES = {"model": "", "dataset": "datasets/", "space": "spaces/"}
+_QUOTA = re.compile(
+    r"storage|quota|limit reached|exceed|too large|upgrade your plan", re.IGNORECASE
+)
+_AGAIN = "run the same command again: what arrived is kept, and is not sent twice"
 
 
 def push_command(args: argparse.Namespace) -> int:
@@ -26,7 +46,8 @@ def push_command(args: argparse.Namespace) -> int:
 
     Args:
         args: `model`, `onnx`, `dataset`, `space` (folders or None), `repo_id`, `dataset_id`,
-            `space_id`, `private`, `revision`, `create_pr`, `dry_run`, `right_to_redistribute`.
+            `space_id`, `results` (JSON files), `trained_on` (names or None), `private`,
+            `revision`, `create_pr`, `dry_run`, `right_to_redistribute`.
 
     Returns:
         The exit code, 0.
@@ -39,20 +60,17 @@ def push_command(args: argparse.Namespace) -> int:
         raise UserError("--create-pr opens a pull request to main: give it without --revision")
     if args.dry_run:
         for repository in repositories:
-            print("\n".join(list_files(repository, args.private)))
+            print("\n".join(list_upload(repository, args.private)))
         return 0
     upload(repositories, args.private, args.revision, args.create_pr)
     return 0
 
 
 def describe(args: argparse.Namespace) -> list[Repository]:
-    """The repositories that the arguments ask for.
+    """Return the model's, the dataset's and the Space's repository, as far as asked for.
 
     Args:
         args: see `push_command`.
-
-    Returns:
-        Model, dataset and Space, as far as asked for.
 
     Raises:
         UserError: none is asked for, options do not go together, or a folder will not do.
@@ -63,45 +81,31 @@ def describe(args: argparse.Namespace) -> list[Repository]:
         raise UserError("--dataset and --dataset-id go together: a folder and its OWNER/NAME")
     if not args.repo_id and (args.model or args.onnx) and not (args.space_id and args.onnx):
         raise UserError("--model and --onnx need --repo-id, the OWNER/NAME to upload to")
+    if not args.repo_id and (args.results or args.trained_on):
+        raise UserError("--results and --trained-on are for the model's card: give --repo-id")
     if args.space and not args.space_id:
         raise UserError("--space needs --space-id, the OWNER/NAME to upload to")
-    repositories = []
     folder = Path(find_checkpoint(args.model))
     if not folder.is_dir():
         raise UserError(f"--model {folder} is no folder: push uploads a folder on this machine")
     onnx = Path(args.onnx) if args.onnx else None
+    repositories = []
     if args.repo_id:
-        from label2label.hub.model_repository import model_repository
-
-        repositories.append(model_repository(folder, args.repo_id, onnx))
+        results = [Path(path) for path in args.results or ()]
+        repositories.append(model_repository(folder, args.repo_id, onnx, results, args.trained_on))
     if args.dataset_id:
-        from label2label.hub.dataset_repository import dataset_repository
-
+        dataset, right = Path(args.dataset), args.right_to_redistribute
         repositories.append(
-            dataset_repository(
-                Path(args.dataset),
-                args.dataset_id,
-                right_to_redistribute=args.right_to_redistribute,
-            )
+            dataset_repository(dataset, args.dataset_id, right_to_redistribute=right)
         )
     if args.space_id:
-        from label2label.hub.space_repository import default_space, space_repository
-
         space = Path(args.space) if args.space else default_space()
         repositories.append(space_repository(space, args.space_id, folder, onnx))
     return repositories
 
 
-def list_files(repository: Repository, private: bool) -> list[str]:
-    """Tell what would be uploaded.
-
-    Args:
-        repository: to upload.
-        private: whether it would be private if it is new.
-
-    Returns:
-        Lines: its name, each file with its size, and the sum.
-    """
+def list_upload(repository: Repository, private: bool) -> list[str]:
+    """Return lines that say what would be uploaded: name, each file with its size, and the sum."""
     visibility = "private" if private else "public"
     sizes = {path: repository.size(path) for path in repository.files}
     lines = [f"{repository.kind} {repository.repo_id} ({visibility} if it is new)"]
@@ -131,7 +135,7 @@ def upload(
             an empty repository.
     """
     if not get_token():
-        raise no_token()
+        raise _no_token()
     api = HfApi(library_name="label2label")
     with explained(repositories[0].repo_id):
         caller = api.whoami()
@@ -140,7 +144,7 @@ def upload(
     missing = []
     for repository in repositories:
         with explained(repository.repo_id):
-            if not find_repository(api, repository, private, revision, create_pr):
+            if not _find_repository(api, repository, private, revision, create_pr):
                 missing.append(repository)
     for repository in missing:
         with explained(repository.repo_id):
@@ -158,28 +162,13 @@ def upload(
                 api.create_branch(
                     repository.repo_id, repo_type=repository.kind, branch=revision, exist_ok=True
                 )
-            commit(api, repository, revision, create_pr)
+            _commit(api, repository, revision, create_pr)
 
 
-def find_repository(
+def _find_repository(
     api: HfApi, repository: Repository, private: bool, revision: str | None, create_pr: bool
 ) -> bool:
-    """Look for a repository that an earlier push made, and check the right to write to it.
-
-    Args:
-        api: the Hub's client.
-        repository: to upload.
-        private: whether a new one is private.
-        revision: branch or `refs/pr/N` to commit to; main by default.
-        create_pr: whether to commit to a new pull request, for which the right to read will do.
-
-    Returns:
-        Whether it exists.
-
-    Raises:
-        UserError: the name belongs to a repository that no push made.
-        HfHubHTTPError: there is no right to write to it.
-    """
+    """Tell whether a repository exists, and check that a push made it and may write to it."""
     kind, repo_id = repository.kind, repository.repo_id
     try:
         info = api.repo_info(repo_id, repo_type=kind)
@@ -204,20 +193,13 @@ def find_repository(
     if bool(info.private) != private:
         stays = "private" if info.private else "public"
         warnings.warn(
-            f"{repo_id} exists and stays {stays}: its settings page changes that", stacklevel=2
+            f"{repo_id} exists and stays {stays}: its settings page changes that", stacklevel=3
         )
     return True
 
 
-def commit(api: HfApi, repository: Repository, revision: str | None, create_pr: bool) -> None:
-    """Upload one repository's files and commit them, or say that nothing changed.
-
-    Args:
-        api: the Hub's client.
-        repository: which exists.
-        revision: branch or `refs/pr/N`; main by default.
-        create_pr: commit to a new pull request.
-    """
+def _commit(api: HfApi, repository: Repository, revision: str | None, create_pr: bool) -> None:
+    """Upload one repository's files and commit them, or say that nothing changed."""
     kind, repo_id = repository.kind, repository.repo_id
     before = api.repo_info(repo_id, repo_type=kind, revision=revision)
     held = api.list_repo_files(repo_id, repo_type=kind, revision=before.sha)
@@ -236,3 +218,99 @@ def commit(api: HfApi, repository: Repository, revision: str | None, create_pr: 
     where = done.pr_url or f"{constants.ENDPOINT}/{_PREFIXES[kind]}{repo_id}"
     what = "unchanged" if done.oid == before.sha else f"commit {done.oid[:7]}"
     print(f"{kind} {where}: {what}")
+
+
+@contextlib.contextmanager
+def explained(repo_id: str) -> Iterator[None]:
+    """Turn the errors of the Hub's client into a `UserError` of one line.
+
+    Args:
+        repo_id: the repository that is being asked for.
+
+    Raises:
+        UserError: for no or a wrong token, no network, no right, a name that is taken, a full
+            quota, a rate limit, refused metadata or a failing server.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except LocalTokenNotFoundError as error:
+        raise _no_token() from error
+    except (HTTPError, OSError, ValueError, RuntimeError) as error:
+        raise UserError(explain(error, repo_id)) from error
+
+
+def _no_token() -> UserError:
+    return UserError(
+        "no access token: log in with `hf auth login`, or set HF_TOKEN to a token that may write "
+        f"({constants.ENDPOINT}/settings/tokens)"
+    )
+
+
+def explain(error: BaseException, repo_id: str) -> str:
+    """Say in one line what was wrong and what to do, for an error of the Hub's client.
+
+    Args:
+        error: as the client raised it.
+        repo_id: the repository that was asked for.
+    """
+    while isinstance(error, RuntimeError) and error.__cause__ is not None:
+        error = error.__cause__  # the Hub's answer, which the client wrapped
+    if isinstance(error, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE forbids to ask the Hub: unset it to upload"
+    if isinstance(error, RevisionNotFoundError):
+        return f"{repo_id} has no such revision: give a branch as --revision, or refs/pr/NUMBER"
+    if isinstance(error, HfHubHTTPError):
+        return _explain_status(error, repo_id)
+    text = join_lines(error)
+    if isinstance(error, HTTPError | ConnectionError | TimeoutError):
+        if "/xet-" in str(error) and "404" in str(error):
+            return f"{constants.ENDPOINT} does not speak Xet: set HF_HUB_DISABLE_XET=1"
+        return (
+            f"the Hub at {constants.ENDPOINT} cannot be reached ({text}): check the network, and "
+            f"HF_ENDPOINT if it is set; then {_AGAIN}"
+        )
+    if isinstance(error, json.JSONDecodeError):
+        return (
+            f"what answers at {constants.ENDPOINT} is not the Hub: check HF_ENDPOINT if it is set, "
+            "and whether a proxy asks for a login"
+        )
+    if "LFS batch API" in text and _QUOTA.search(text):
+        return _no_room(repo_id, f" ({text})")
+    return f"{repo_id} was not uploaded: {text}"
+
+
+def _explain_status(error: HfHubHTTPError, repo_id: str) -> str:
+    status, owner = error.response.status_code, repo_id.partition("/")[0]
+    said = error.response.headers.get("X-Error-Message") or error.server_message or ""
+    because = f" ({' '.join(said.split())[:200].rstrip('.')})" if said else ""
+    if status in (413, 507) or (status in (402, 403) and _QUOTA.search(said)):
+        return _no_room(repo_id, because)
+    if status == 401 and not isinstance(error, RepositoryNotFoundError):
+        return (
+            "the access token is not valid any more: log in with `hf auth login --force`, or set "
+            "HF_TOKEN to a new one"
+        )
+    if status >= 500:
+        return (
+            f"the Hub failed with status {status}{because}; nothing of {repo_id} was committed: "
+            f"{_AGAIN}"
+        )
+    return {
+        400: f"the Hub refuses {repo_id}{because or f' ({join_lines(error)})'}",
+        401: f"{repo_id} does not exist, or the token may not see it",
+        402: f"the plan of {owner} does not cover {repo_id}{because}",
+        403: f"no right to write to {repo_id}{because}: take a token that may write, or a name "
+        "under your own account or organisation",
+        404: f"{repo_id} does not exist, or the token may not see it",
+        409: f"the name {repo_id} is taken{because}: choose another",
+        429: f"the Hub asks to slow down{because}: wait some minutes, then {_AGAIN}",
+    }.get(status, f"{repo_id} was not uploaded: {join_lines(error)}")
+
+
+def _no_room(repo_id: str, because: str) -> str:
+    return (
+        f"{repo_id.partition('/')[0]} has no room left on the Hub for {repo_id}{because}; nothing "
+        "of it was committed: free some storage or upload with --public, which has more"
+    )

@@ -1,0 +1,639 @@
+"""What a model, Space or dataset repository on the Hub consists of; nothing else is uploaded.
+
+Each kind of repository is a list of names (`MODEL_FILES`, `SPACE_FILES`, `DATASET_FILES`). A folder
+that holds any other file is refused with that file's name, and so is a symbolic link that leads out
+of the folder. What the listed files hold is checked by their kind (`check_content`).
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import os
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from importlib.metadata import requires
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import yaml
+from huggingface_hub import SpaceCard, get_token
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from transformers.dynamic_module_utils import get_relative_import_files
+from transformers.utils import logging
+
+import label2label
+from label2label import models
+from label2label.errors import UserError, join_lines
+from label2label.export import BACKBONE_FILE, FLOAT_FILE, INT8_FILE
+from label2label.files import sha256
+from label2label.hub.model_card import SOURCES, model_card, read_card, read_evaluation, read_json
+from label2label.prediction.backends import (
+    METADATA_PREFIX,
+    WEIGHTS_KEY,
+    Preprocessing,
+    TorchBackend,
+    open_exported,
+)
+from label2label.prediction.photos import read_photo
+
+PACKAGE = Path(label2label.__file__).parent
+Content = Path | bytes
+"""A file to upload: where it lies, or its bytes."""
+
+ONNX_FILES = (FLOAT_FILE, INT8_FILE, BACKBONE_FILE)
+MODEL_FILES = (
+    *("config.json", "preprocessor_config.json", "model.safetensors", "README.md", "LICENSE"),
+    *("plots/*.png", *ONNX_FILES, *(f"onnx/{name}" for name in ONNX_FILES)),
+)
+# What an earlier push wrote, in a folder that was downloaded: written anew, not uploaded as it is.
+MODEL_FILES_WRITTEN_ANEW = (
+    *(".gitattributes", "*.py", "requirements.txt", "label2label/*.py", "label2label/*/*.py"),
+)
+SPACE_FILES = (
+    *("README.md", "requirements.txt", "packages.txt", "LICENSE", "*.py", "texts/*.json"),
+    *("page/*.js", "page/*.css", "examples/*.jpg", "examples/*.png", "examples/*.webp"),
+    *("on_device/*.js", "on_device/*.css", "on_device/*.html", "on_device/README.md"),
+    *("on_device/icon.svg", "on_device/example.jpg", "on_device/assets/page.json"),
+    *("on_device/assets/*.onnx", "on_device/assets/*.mjs", "on_device/assets/*.wasm"),
+    *("results/*.json", "results/*/*.json"),
+)
+DATASET_FILES = (
+    *("README.md", "LICENSE", "preparation.json", "skipped.csv", "data/train-*.parquet"),
+    *("data/validation-*.parquet", "data/test-*.parquet"),
+)
+PACKAGE_FILES = (
+    *("*.py", "*/*.py", "py.typed", "hub/model_card_template.md", "training/recipes/*.yaml"),
+    *("checkpoints/*/config.json", "checkpoints/*/preprocessor_config.json"),
+    *("checkpoints/*/model.safetensors", "checkpoints/*/*.onnx", "checkpoints/*/onnx/*.onnx"),
+)
+# Not of the folder's content: neither uploaded nor refused.
+LEFT_OUT = (".git", ".cache", "__pycache__", ".DS_Store", "Thumbs.db")
+
+# What each Auto class is in a config's `auto_map`.
+AUTO_CLASSES: dict[str, dict[str, type]] = {
+    "label2label": {
+        "AutoConfig": models.Label2LabelConfig,
+        "AutoModel": models.Label2LabelModel,
+        "AutoModelForImageClassification": models.Label2LabelForImageClassification,
+    },
+    "mobilefacenet": {
+        "AutoBackbone": models.MobileFaceNetBackbone,
+        "AutoConfig": models.MobileFaceNetConfig,
+        "AutoModel": models.MobileFaceNetModel,
+    },
+}
+PROCESSOR_CLASS: dict[str, type] = {"AutoImageProcessor": models.Label2LabelImageProcessor}
+# An endpoint's container brings torch, built for its accelerator.
+HANDLER_REQUIREMENTS = ("numpy", "opencv-python-headless", "pillow", "safetensors", "transformers")
+
+# The listed names of text files can hold a key that was pasted into them.
+_SECRET = re.compile(
+    r"\b(hf_[A-Za-z0-9]{30,}|(AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36,}|sk-[\w\-]{32,}"
+    r"|github_pat_\w{50,}|AIza[\w\-]{35}|xox[abprs]-[\w\-]{10,})|PRIVATE KEY-----"
+    r"|://[^\s/:@\"'<>]+:[^\s/:@\"'<>{}$]{6,}@"
+    r"|(?i:api_?key|secret|token|passw(or)?d)\w*[\"']?\s*[:=]\s*[\"']?"
+    r"(?=[A-Za-z+/_\-]*\d)[A-Za-z0-9+/_\-]{20,}"
+)
+_RESTRICTED_SIZES = ((178, 218), (89, 109))  # of CelebA's aligned images, and halves
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository as it should be after the push.
+
+    Args:
+        kind: model, dataset or Space.
+        repo_id: `owner/name`.
+        files: what it holds, by path in the repository.
+        owned: patterns of the paths that a push replaces as a whole: a file there that is not in
+            `files` is of an earlier push, and goes.
+        mark: a path by which an earlier push is known; another repository of this name is not
+            written to.
+        message: of the commit.
+        sdk: of a Space.
+    """
+
+    kind: Literal["model", "dataset", "space"]
+    repo_id: str
+    files: Mapping[str, Content]
+    owned: tuple[str, ...]
+    mark: str
+    message: str
+    sdk: str | None = None
+
+    def size(self, path: str) -> int:
+        """Return the bytes of one file."""
+        content = self.files[path]
+        return len(content) if isinstance(content, bytes) else content.stat().st_size
+
+    def stale(self, paths: Iterable[str]) -> list[str]:
+        """Return those of the paths that the repository holds that this push removes."""
+        return sorted(
+            path for path in paths if path not in self.files and is_listed(path, self.owned)
+        )
+
+
+def is_listed(path: str, patterns: Sequence[str]) -> bool:
+    """Tell whether a path matches a pattern, in which `*` stands for a part of one name."""
+    names = path.split("/")
+    return any(
+        len(names) == len(parts) and all(map(fnmatchcase, names, parts))
+        for parts in (pattern.split("/") for pattern in patterns)
+    )
+
+
+def check_repo_id(repo_id: str) -> str:
+    """Check that a repository's name is `owner/name` as the Hub allows it; return it.
+
+    Raises:
+        UserError: it is not.
+    """
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise UserError(f"{repo_id!r} is no name of a repository: {join_lines(error)}") from error
+    if repo_id.count("/") != 1:
+        raise UserError(f"{repo_id!r} has no owner: give OWNER/NAME, such as your-name/{repo_id}")
+    return repo_id
+
+
+def list_files(
+    folder: Path, kind: str, patterns: Sequence[str], ignored: Sequence[str] = ()
+) -> dict[str, Content]:
+    """List a folder whose files must all be on the list of its kind of repository.
+
+    Args:
+        folder: to list.
+        kind: of the repository, for the error.
+        patterns: what it may hold, as for `is_listed`.
+        ignored: what else may lie there and is not uploaded.
+
+    Returns:
+        Each file by its path below the folder, sorted.
+
+    Raises:
+        UserError: a file is not on the list, leads out of the folder, or has other content than
+            its name says.
+    """
+    files: dict[str, Content] = {}
+    refused: list[str] = []
+    for place, folders, names in os.walk(folder):
+        links = [name for name in folders if Path(place, name).is_symlink()]
+        folders[:] = sorted(set(folders) - {*LEFT_OUT, *links})
+        for name in sorted({*names, *links} - {*LEFT_OUT}):
+            path = Path(place, name)
+            title = path.relative_to(folder).as_posix()
+            if not path.resolve().is_relative_to(folder.resolve()):
+                raise UserError(f"{path} is a symbolic link out of the folder: nothing is uploaded")
+            if is_listed(title, ignored):
+                continue
+            if is_listed(title, patterns) and path.is_file():
+                files[title] = path
+            else:
+                refused.append(title)
+    if refused:
+        more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
+        raise UserError(
+            f"{folder} holds {refused[0]!r}{more}, which no {kind} repository consists of: move it "
+            "elsewhere; nothing is uploaded"
+        )
+    for title, content in files.items():
+        check_content(title, content)
+    return dict(sorted(files.items()))
+
+
+def check_content(title: str, content: Content) -> None:
+    """Check that a file holds what its name says, and nothing beside it.
+
+    Args:
+        title: its path in the repository.
+        content: the file.
+
+    Raises:
+        UserError: it does not.
+    """
+    suffix = PurePosixPath(title).suffix
+    problem = None
+    if suffix == ".safetensors":
+        problem = _problem_of_weights(content)
+    elif suffix in (".jpg", ".png", ".webp"):
+        problem = _problem_of_image(content)
+    elif suffix not in (".onnx", ".wasm", ".parquet"):
+        problem = _problem_of_text(content)
+    if problem:
+        raise UserError(f"{title} {problem}: nothing is uploaded")
+
+
+def _problem_of_weights(content: Content) -> str | None:
+    try:
+        with safe_open(content, framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError, TypeError) as error:
+        return f"is no safetensors file ({join_lines(error)})"
+    if extra := sorted(set(metadata.items()) - {("format", "pt")}):
+        return f"has metadata ({extra[0][0]!r}) beside format=pt: save it without"
+    return None
+
+
+def _problem_of_image(content: Content) -> str | None:
+    data = content if isinstance(content, bytes) else content.read_bytes()
+    try:
+        read_photo(data)
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
+            image.load()  # a PNG may have text behind its pixels
+            size, kept = image.size, image.info
+    except UserError as error:
+        return f"is no image that can be read ({error})"
+    except (OSError, SyntaxError, ValueError) as error:
+        return f"is no image that can be read ({join_lines(error)})"
+    texts = [key for key, value in kept.items() if isinstance(value, str | bytes)]
+    if extra := sorted(set(texts) - {"Software", "icc_profile"}):
+        return f"has metadata ({extra[0]!r}): save it without"
+    if size in _RESTRICTED_SIZES:
+        return "has the size of an image of CelebA, which may not be redistributed"
+    return None
+
+
+def _problem_of_text(content: Content) -> str | None:
+    data = content if isinstance(content, bytes) else content.read_bytes()
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return "is no UTF-8 text"
+    if "\0" in text:
+        return "is no text"
+    token = get_token()
+    if (token and token in text) or _SECRET.search(text):
+        return "holds what looks like a key, token or password; remove it, and revoke a real one"
+    return None
+
+
+def model_repository(
+    folder: Path,
+    repo_id: str,
+    onnx: Path | None = None,
+    results: Sequence[Path] = (),
+    trained_on: Sequence[str] | None = None,
+) -> Repository:
+    """Describe the repository of a model or a backbone.
+
+    Args:
+        folder: what `label2label train` or `convert` wrote, or `save_pretrained`.
+        repo_id: `owner/name`.
+        onnx: a folder that `label2label export` wrote from this model.
+        results: evaluations for the model card; a README.md in the folder is the card as it is.
+        trained_on: for the model card, as there.
+
+    Returns:
+        The repository: weights, configs, the code of `models/`, the model card with plots, ONNX
+        files in `onnx/`, and for a model of attributes `handler.py` with what it needs.
+
+    Raises:
+        UserError: the folder is no whole model or holds anything else, or the ONNX files are of
+            another model.
+    """
+    repo_id = check_repo_id(repo_id)
+    config = read_json(folder / "config.json")
+    kind = config.get("model_type")
+    if kind not in AUTO_CLASSES:
+        raise UserError(f"{folder} holds a model of type {kind!r}, not {' or '.join(AUTO_CLASSES)}")
+    held = list_files(folder, "model", MODEL_FILES, MODEL_FILES_WRITTEN_ANEW)
+    if "model.safetensors" not in held:
+        raise UserError(f"{folder} has no model.safetensors: only safetensors are uploaded")
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # what is wrong with a folder is said in one line
+    backend = TorchBackend.from_pretrained(folder) if kind == "label2label" else None
+    if backend is None:
+        _check_backbone(folder)
+    exports = _find_exports(folder, held, onnx)
+    if exports and not backend:
+        raise UserError("ONNX files go with a model of attributes, not with a backbone")
+    for export in exports:
+        check_export(export, folder, backend.preprocessing)
+
+    files = {path: content for path, content in held.items() if not path.endswith(".onnx")}
+    if "README.md" in held:
+        if results:
+            raise UserError(f"{folder} has a README.md, which is its card: --results needs none")
+        files["README.md"] = read_card(folder / "README.md").encode()
+    else:
+        plots = draw_plots(
+            [read_evaluation(path, folder / "model.safetensors") for path in results]
+        )
+        files |= dict(plots.values())
+        titles = {title: path for title, (path, _) in plots.items()}
+        files["README.md"] = str(model_card(folder, results, repo_id, trained_on, titles)).encode()
+    files["config.json"] = _config_bytes(config, AUTO_CLASSES[kind])
+    processor = read_json(folder / "preprocessor_config.json")
+    files["preprocessor_config.json"] = _config_bytes(processor, PROCESSOR_CLASS)
+    files |= _code_files([*AUTO_CLASSES[kind].values(), *PROCESSOR_CLASS.values()])
+    if backend:
+        files |= handler_files()
+    files |= {f"onnx/{path.name}": path for path in exports}
+    return Repository(
+        kind="model",
+        repo_id=repo_id,
+        files=dict(sorted(files.items())),
+        # Weights, exports and code of an earlier push would not fit this one's.
+        owned=(*MODEL_FILES_WRITTEN_ANEW[1:], "*.safetensors", "onnx/*", "*.onnx", "plots/*.png"),
+        mark=f"configuration_{kind}.py",
+        message=f"{folder.resolve().name}, by label2label {label2label.__version__}",
+    )
+
+
+def _check_backbone(folder: Path) -> None:
+    """Refuse a backbone whose weights do not fit its config; transformers would only warn."""
+    try:
+        loaded: Any = models.MobileFaceNetModel.from_pretrained(folder, output_loading_info=True)
+    except Exception as error:  # config and weights each raise errors of their own kinds
+        raise UserError(f"cannot load the model {folder}: {join_lines(error)}") from error
+    wrong = sorted({*loaded[1]["missing_keys"], *loaded[1]["unexpected_keys"]})
+    if wrong:
+        raise UserError(f"{folder}: its weights do not match its config.json ({wrong[0]})")
+
+
+def _config_bytes(config: dict[str, Any], classes: Mapping[str, type]) -> bytes:
+    """Return a config that names its code, and no folder of the machine that it was made on."""
+    public = _without_paths(config)
+    public["auto_map"] = {
+        name: f"{cls.__module__.rpartition('.')[2]}.{cls.__name__}" for name, cls in classes.items()
+    }
+    return (json.dumps(public, indent=2) + "\n").encode()
+
+
+def _without_paths(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_paths(v) for k, v in value.items() if k != "_name_or_path"}
+    return value
+
+
+def _code_files(classes: list[type]) -> dict[str, Content]:
+    """Return the modules of these classes, and those that they import, for the root."""
+    paths: set[Path] = set()
+    for cls in classes:
+        path = PACKAGE / "models" / f"{cls.__module__.rpartition('.')[2]}.py"
+        paths |= {path, *map(Path, get_relative_import_files(path))}
+    return {path.name: path for path in paths}
+
+
+def handler_files() -> dict[str, Content]:
+    """Return `handler.py`, the modules of the package that it imports, and its requirements."""
+    handler = PACKAGE / "hub" / "handler.py"
+    found: dict[str, Content] = {}
+    waiting = [handler]
+    while waiting:
+        for node in ast.walk(ast.parse(waiting.pop().read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or node.level or not node.module:
+                continue
+            top, *names = node.module.split(".")
+            if top != "label2label":
+                continue
+            paths = [Path(*names[:end], "__init__.py") for end in range(1, len(names))]
+            module = Path(*names).with_suffix(".py")
+            paths.append(module if (PACKAGE / module).is_file() else Path(*names, "__init__.py"))
+            for path in paths:
+                if f"label2label/{path.as_posix()}" not in found:
+                    found[f"label2label/{path.as_posix()}"] = PACKAGE / path
+                    waiting.append(PACKAGE / path)
+    lines = {}
+    for line in requires("label2label") or []:
+        text = line.partition(";")[0].strip()
+        name = re.split(r"[<>=!~ \[]", text)[0].lower()
+        if name in HANDLER_REQUIREMENTS:
+            lines.setdefault(name, text)
+    requirements = "".join(f"{lines[name]}\n" for name in sorted(lines)).encode()
+    return {"handler.py": handler, "requirements.txt": requirements, **found}
+
+
+def draw_plots(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, bytes]]:
+    """Draw the plots of evaluations for the model card.
+
+    Args:
+        results: what `label2label evaluate` wrote.
+
+    Returns:
+        Path in the repository and PNG, by title.
+    """
+    if not results:
+        return {}
+    from label2label.evaluation.report import report_figures
+
+    plots = {}
+    for result in results:
+        dataset = re.sub(r"\W+", "-", result["dataset"]["name"])
+        for name, figure in report_figures(result).items():
+            file = io.BytesIO()
+            figure.savefig(file, format="png", dpi=100, metadata={"Software": None})
+            path = f"plots/{dataset}-{re.sub(r'[^a-z0-9-]+', '-', name)}.png"
+            plots[f"{result['dataset']['name']}: {name}"] = (path, file.getvalue())
+    return plots
+
+
+def _find_exports(folder: Path, held: Mapping[str, Content], onnx: Path | None) -> list[Path]:
+    """Return the ONNX files of the folder; of the same name, those of `onnx` come first."""
+    found = {PurePosixPath(path).name: folder / path for path in held if path.endswith(".onnx")}
+    if onnx is not None:
+        exported = {name: onnx / name for name in ONNX_FILES if (onnx / name).is_file()}
+        if not exported:
+            raise UserError(f"--onnx {onnx} holds no ONNX files: `label2label export` writes them")
+        found |= exported
+    return list(found.values())
+
+
+def check_export(file: Path, folder: Path, preprocessing: Preprocessing) -> None:
+    """Check that an ONNX file was exported from a model, and says nothing beside it.
+
+    Args:
+        file: what `label2label export` wrote.
+        folder: of the model.
+        preprocessing: the model's.
+
+    Raises:
+        UserError: the file cannot run, or is of another model, of other weights, or does not say
+            of which.
+    """
+    session, exported = open_exported(file)
+    metadata = session.get_modelmeta().custom_metadata_map
+    if extra := [key for key in metadata if not key.startswith(METADATA_PREFIX)]:
+        raise UserError(f"{file} has metadata ({extra[0]!r}) that no export writes")
+    digest = json.dumps(sha256(folder / "model.safetensors"))
+    if exported != preprocessing or metadata.get(WEIGHTS_KEY) != digest:
+        raise UserError(f"{file} is of other weights than {folder}: run `label2label export` again")
+
+
+def default_space() -> Path:
+    """Return the folder of the demo in a checkout of the project: `spaces_app`."""
+    return PACKAGE.parents[1] / "spaces_app"
+
+
+def space_repository(
+    folder: Path, repo_id: str, model: Path | None = None, onnx: Path | None = None
+) -> Repository:
+    """Describe the repository of the Space.
+
+    A Space whose `requirements.txt` names label2label carries the package instead, so that it runs
+    the code that it was pushed with, wherever that was installed from; and the results that lie
+    beside its folder, which its audit shows. What the Space will do without is warned of.
+
+    Args:
+        folder: holds `README.md` with the Space's metadata, and the app that it names.
+        repo_id: `owner/name`.
+        model: folder of the model that `onnx` was exported from.
+        onnx: a folder that `label2label export` wrote, whose INT8 file goes beside the weights.
+
+    Returns:
+        The repository: the folder as it stands, the package with the INT8 file, and the results.
+
+    Raises:
+        UserError: the folder is no Space or holds anything else, or the INT8 file is of another
+            model.
+    """
+    repo_id = check_repo_id(repo_id)
+    card = folder / "README.md"
+    if not card.is_file():
+        raise UserError(f"{folder} holds no Space: it has no README.md; give its folder as --space")
+    try:
+        data = SpaceCard.load(card).data.to_dict()
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{card}: its metadata cannot be read: {join_lines(error)}") from error
+    sdk, app = data.get("sdk"), data.get("app_file", "app.py")
+    if not sdk:
+        raise UserError(f"{card} names no sdk in its metadata: a Gradio Space has `sdk: gradio`")
+    files = list_files(folder, "Space", SPACE_FILES, (".gitattributes",))
+    if sdk == "gradio" and app not in files:
+        raise UserError(f"{folder} has no {app}, which README.md names as the Space's app")
+    files |= _package_files(folder / "requirements.txt")
+    if model is not None and onnx is not None:
+        files |= _int8_of_space(model, onnx, files)
+    if "on_device/index.html" in files and "on_device/assets/page.json" not in files:
+        warnings.warn(
+            "the Space goes without its tab On device, whose files git does not keep: "
+            f"`label2label export --web --output {folder / 'on_device' / 'assets'}` makes them",
+            stacklevel=2,
+        )
+    if not any(path.startswith("results/") for path in files):
+        results = folder.parent / "results"
+        for path in sorted(results.rglob("*.json")):
+            title = f"results/{path.relative_to(results).as_posix()}"
+            if is_listed(title, SPACE_FILES):
+                files[title] = path
+    return Repository(
+        kind="space",
+        repo_id=repo_id,
+        files=dict(sorted(files.items())),
+        owned=("*.py", *(f"label2label/{path}" for path in PACKAGE_FILES), *SPACE_FILES[-2:]),
+        mark=app if sdk == "gradio" else "README.md",
+        message=f"The demo of label2label {label2label.__version__}",
+        sdk=sdk,
+    )
+
+
+def _package_files(requirements: Path) -> dict[str, Content]:
+    """Return the package's files and the requirements without it, where they name it."""
+    if not requirements.is_file():
+        return {}
+    lines = requirements.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if re.split(r"[^\w.\-]", line.strip())[0] != "label2label"]
+    if kept == lines:
+        return {}
+    files: dict[str, Content] = {"requirements.txt": ("\n".join(kept) + "\n").encode()}
+    for path in sorted(PACKAGE.rglob("*")):
+        title = path.relative_to(PACKAGE).as_posix()
+        if is_listed(title, PACKAGE_FILES):
+            files[f"label2label/{title}"] = path
+    return files
+
+
+def _int8_of_space(model: Path, onnx: Path, files: Mapping[str, Content]) -> dict[str, Content]:
+    """Return the INT8 export of a model that the Space carries, where its catalogue looks."""
+    export = onnx / INT8_FILE
+    if not export.is_file():
+        warnings.warn(
+            f"the Space takes nothing from {onnx}, which holds no {INT8_FILE}: "
+            "`label2label export --int8` writes it",
+            stacklevel=3,
+        )
+        return {}
+    config = (model / "config.json").resolve()
+    for path, content in files.items():
+        if isinstance(content, Path) and content.resolve() == config:
+            check_export(export, model, TorchBackend.from_pretrained(model).preprocessing)
+            return {f"{PurePosixPath(path).parent}/onnx/{INT8_FILE}": export}
+    warnings.warn(
+        f"the Space does not offer {export}, as it does not carry {model}: name the model's Hub id "
+        "in the Space's variable LABEL2LABEL_SPACE_MODELS",
+        stacklevel=3,
+    )
+    return {}
+
+
+def dataset_repository(
+    folder: Path, repo_id: str, *, right_to_redistribute: bool = False
+) -> Repository:
+    """Describe the repository of a dataset.
+
+    Args:
+        folder: what a program of datasets_scripts/ wrote. Its `preparation.json` says in
+            `description` whether the source's terms allow giving the images to others.
+        repo_id: `owner/name`.
+        right_to_redistribute: whether the caller says to have the right that the terms withhold.
+
+    Returns:
+        The repository: shards, dataset card and how they were made.
+
+    Raises:
+        UserError: the folder holds no prepared dataset or anything else, or its terms or those of
+            a source of its rows forbid redistribution.
+    """
+    repo_id = check_repo_id(repo_id)
+    if not (folder / "preparation.json").is_file():
+        raise UserError(
+            f"{folder} holds no prepared dataset: make one with a program of datasets_scripts/"
+        )
+    record = read_json(folder / "preparation.json")
+    description = record.get("description", {})
+    title = str(description.get("title", folder.name))
+    files = list_files(folder, "dataset", DATASET_FILES, (".gitattributes", "counts.csv"))
+    shards = [path for path in files if path.endswith(".parquet")]
+    if not shards or "README.md" not in files:
+        raise UserError(f"{folder} has no shards or no README.md: prepare the dataset again")
+    forbidden = "" if description.get("redistributable") is True else str(description.get("terms"))
+    for source in sorted(_sources(folder, shards)):
+        for name, facts in SOURCES.items():
+            if facts["restricted"] and name in re.split(r"[^a-z0-9]+", source.lower()):
+                forbidden = forbidden or f"it holds rows of {source} ({facts['terms']})."
+    if forbidden and not right_to_redistribute:
+        raise UserError(
+            f"{title} may not be uploaded: {forbidden} Give --i-have-the-right-to-redistribute if "
+            "its owners allowed you to"
+        )
+    return Repository(
+        kind="dataset",
+        repo_id=repo_id,
+        files=files,
+        owned=DATASET_FILES[-3:],  # shards of an earlier push would be read as rows of this one
+        mark="preparation.json",
+        message=f"{title}, prepared with label2label {record.get('label2label', '')}",
+    )
+
+
+def _sources(folder: Path, shards: Iterable[str]) -> set[str]:
+    """Return the values of the column `source`."""
+    sources: set[str] = set()
+    for shard in shards:
+        try:
+            column = pq.read_table(folder / shard, columns=["source"])["source"]
+        except Exception as error:  # pyarrow's errors share no public base
+            raise UserError(f"{folder / shard} is no shard of a prepared dataset") from error
+        sources.update(str(value) for value in pc.unique(column).to_pylist())
+    return sources
