@@ -351,7 +351,7 @@ def test_results_make_the_card_and_its_plots_of_a_model_that_ships(hub, push):
     card = hub.content("model", "someone/faces", "README.md").decode()
     assert 'model="someone/faces"' in card
     assert "model-index:" in card
-    plots = re.findall(r"\]\((plots/[^)]*\.png)\)", card)
+    plots = re.findall(r"\]\((plots/[^)]*\.svg)\)", card)
     held = set(head(hub, "model", "someone/faces").files)
     assert len(plots) >= 2
     assert set(plots) == {path for path in held if path.startswith("plots/")}

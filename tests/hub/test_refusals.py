@@ -112,7 +112,7 @@ def test_a_file_that_no_such_repository_consists_of_is_refused_by_name(
 def test_what_is_listed_for_one_kind_of_repository_is_foreign_to_the_others(
     hub, push, command, kind
 ):
-    others = {"model": "data/train-0.parquet", "space": "plots/a.png", "dataset": "app.py"}
+    others = {"model": "data/train-0.parquet", "space": "plots/a.svg", "dataset": "app.py"}
     folder, arguments = command[kind]
     (folder / others[kind]).parent.mkdir(exist_ok=True)
     (folder / others[kind]).write_bytes(b"x")

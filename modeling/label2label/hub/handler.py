@@ -21,7 +21,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 sys.path.append(str(Path(__file__).resolve().parent))
 
 from label2label.errors import UserError
-from label2label.prediction.photos import convert_to_rgb, read_photo
+from label2label.prediction.photos import read_photo
 
 MAX_ITEMS = 128  # images of one request
 MAX_PIXELS = 200_000_000  # of all images of one request; of one image the reader has its own limit
@@ -227,14 +227,10 @@ def _read(item: Any) -> np.ndarray:
     if isinstance(item, str):
         item = _decode_base64(item)
     try:
-        if isinstance(item, bytes | bytearray):
-            return np.asarray(read_photo(bytes(item)))
-        if isinstance(item, Image.Image):
-            return np.asarray(convert_to_rgb(item))
+        if isinstance(item, bytes | bytearray | Image.Image):
+            return read_photo(item)
     except UserError as error:
         raise ValueError(str(error)) from error
-    except Exception as error:  # of an image that Pillow decodes only now
-        raise ValueError("the image cannot be read: it is damaged") from error
     raise ValueError("an image is its bytes or their base64 text")
 
 

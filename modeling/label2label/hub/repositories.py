@@ -53,12 +53,10 @@ Content = Path | bytes
 ONNX_FILES = (FLOAT_FILE, INT8_FILE, BACKBONE_FILE)
 MODEL_FILES = (
     *("config.json", "preprocessor_config.json", "model.safetensors", "README.md", "LICENSE"),
-    *("plots/*.png", *ONNX_FILES, *(f"onnx/{name}" for name in ONNX_FILES)),
+    *("plots/*.svg", *ONNX_FILES, *(f"onnx/{name}" for name in ONNX_FILES)),
 )
 # What an earlier push wrote, in a folder that was downloaded: written anew, not uploaded as it is.
-MODEL_FILES_WRITTEN_ANEW = (
-    *(".gitattributes", "*.py", "requirements.txt", "label2label/*.py", "label2label/*/*.py"),
-)
+MODEL_FILES_WRITTEN_ANEW = (*("*.py", "requirements.txt", "label2label/**"),)
 SPACE_FILES = (
     *("README.md", "requirements.txt", "packages.txt", "LICENSE", "*.py", "texts/*.json"),
     *("page/*.js", "page/*.css", "examples/*.jpg", "examples/*.png", "examples/*.webp"),
@@ -68,8 +66,8 @@ SPACE_FILES = (
     *("results/*.json", "results/*/*.json"),
 )
 DATASET_FILES = (
-    *("README.md", "LICENSE", "preparation.json", "skipped.csv", "data/train-*.parquet"),
-    *("data/validation-*.parquet", "data/test-*.parquet"),
+    *("README.md", "LICENSE", "preparation.json", "counts.csv", "skipped.csv"),
+    *("data/train-*.parquet", "data/validation-*.parquet", "data/test-*.parquet"),
 )
 PACKAGE_FILES = (
     *("*.py", "*/*.py", "py.typed", "hub/model_card_template.md", "training/recipes/*.yaml"),
@@ -77,7 +75,7 @@ PACKAGE_FILES = (
     *("checkpoints/*/model.safetensors", "checkpoints/*/*.onnx", "checkpoints/*/onnx/*.onnx"),
 )
 # Not of the folder's content: neither uploaded nor refused.
-LEFT_OUT = (".git", ".cache", "__pycache__", ".DS_Store", "Thumbs.db")
+LEFT_OUT = (".git", ".gitattributes", ".cache", "__pycache__", ".DS_Store", "Thumbs.db")
 
 # What each Auto class is in a config's `auto_map`.
 AUTO_CLASSES: dict[str, dict[str, type]] = {
@@ -144,11 +142,14 @@ class Repository:
 
 
 def is_listed(path: str, patterns: Sequence[str]) -> bool:
-    """Tell whether a path matches a pattern, in which `*` stands for a part of one name."""
+    """Tell whether a path matches a pattern: `*` is a part of one name, `/**` all of a folder."""
     names = path.split("/")
     return any(
-        len(names) == len(parts) and all(map(fnmatchcase, names, parts))
-        for parts in (pattern.split("/") for pattern in patterns)
+        path.startswith(pattern[:-2])
+        if pattern.endswith("/**")
+        else len(names) == pattern.count("/") + 1
+        and all(map(fnmatchcase, names, pattern.split("/")))
+        for pattern in patterns
     )
 
 
@@ -345,7 +346,7 @@ def model_repository(
         repo_id=repo_id,
         files=dict(sorted(files.items())),
         # Weights, exports and code of an earlier push would not fit this one's.
-        owned=(*MODEL_FILES_WRITTEN_ANEW[1:], "*.safetensors", "onnx/*", "*.onnx", "plots/*.png"),
+        owned=(*MODEL_FILES_WRITTEN_ANEW, "*.safetensors", "onnx/**", "*.onnx", "plots/**"),
         mark=f"configuration_{kind}.py",
         message=f"{folder.resolve().name}, by label2label {label2label.__version__}",
     )
@@ -422,20 +423,19 @@ def draw_plots(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, byt
         results: what `label2label evaluate` wrote.
 
     Returns:
-        Path in the repository and PNG, by title.
+        Path in the repository and SVG, by title.
     """
     if not results:
         return {}
+    from label2label.evaluation.plots import figure_svg
     from label2label.evaluation.report import report_figures
 
     plots = {}
     for result in results:
-        dataset = re.sub(r"\W+", "-", result["dataset"]["name"])
+        dataset = result["dataset"]["name"]
+        slug = re.sub(r"\W+", "-", dataset)
         for name, figure in report_figures(result).items():
-            file = io.BytesIO()
-            figure.savefig(file, format="png", dpi=100, metadata={"Software": None})
-            path = f"plots/{dataset}-{re.sub(r'[^a-z0-9-]+', '-', name)}.png"
-            plots[f"{result['dataset']['name']}: {name}"] = (path, file.getvalue())
+            plots[f"{dataset}: {name}"] = (f"plots/{slug}-{name}.svg", figure_svg(figure))
     return plots
 
 
@@ -509,7 +509,7 @@ def space_repository(
     sdk, app = data.get("sdk"), data.get("app_file", "app.py")
     if not sdk:
         raise UserError(f"{card} names no sdk in its metadata: a Gradio Space has `sdk: gradio`")
-    files = list_files(folder, "Space", SPACE_FILES, (".gitattributes",))
+    files = list_files(folder, "Space", SPACE_FILES)
     if sdk == "gradio" and app not in files:
         raise UserError(f"{folder} has no {app}, which README.md names as the Space's app")
     files |= _package_files(folder / "requirements.txt")
@@ -531,7 +531,7 @@ def space_repository(
         kind="space",
         repo_id=repo_id,
         files=dict(sorted(files.items())),
-        owned=("*.py", *(f"label2label/{path}" for path in PACKAGE_FILES), *SPACE_FILES[-2:]),
+        owned=("*.py", "label2label/**", "results/**"),
         mark=app if sdk == "gradio" else "README.md",
         message=f"The demo of label2label {label2label.__version__}",
         sdk=sdk,
@@ -603,7 +603,7 @@ def dataset_repository(
     record = read_json(folder / "preparation.json")
     description = record.get("description", {})
     title = str(description.get("title", folder.name))
-    files = list_files(folder, "dataset", DATASET_FILES, (".gitattributes", "counts.csv"))
+    files = list_files(folder, "dataset", DATASET_FILES)
     shards = [path for path in files if path.endswith(".parquet")]
     if not shards or "README.md" not in files:
         raise UserError(f"{folder} has no shards or no README.md: prepare the dataset again")
