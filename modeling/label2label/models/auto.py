@@ -33,13 +33,3 @@ Label2LabelConfig.register_for_auto_class()
 Label2LabelModel.register_for_auto_class("AutoModel")
 Label2LabelForImageClassification.register_for_auto_class("AutoModelForImageClassification")
 Label2LabelImageProcessor.register_for_auto_class()
-
-__all__ = [
-    "Label2LabelConfig",
-    "Label2LabelForImageClassification",
-    "Label2LabelImageProcessor",
-    "Label2LabelModel",
-    "MobileFaceNetBackbone",
-    "MobileFaceNetConfig",
-    "MobileFaceNetModel",
-]

@@ -82,16 +82,8 @@ class Label2LabelImageClassifierOutput(ModelOutput):
 
 def join_feature_maps(feature_maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
     """
-    Join the feature maps of a backbone: the last one's channels, then the others', each averaged to
-    the last one's height and width.
-
-    Args:
-        feature_maps (`tuple[torch.FloatTensor]`): Each of shape `(batch, channels, height, width)`,
-            of their own sizes.
-
-    Returns:
-        `torch.FloatTensor` of shape `(batch, channels, height, width)`: the last one's size, the
-        channels of all.
+    Join feature maps of shape `(batch, channels, height, width)`: the last one's channels, then the
+    others', each averaged to the last one's height and width.
     """
     *earlier, last = feature_maps
     if not earlier:
@@ -101,24 +93,13 @@ def join_feature_maps(feature_maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
     return torch.cat([last, *averaged], dim=1)
 
 
-def sine_position_embedding(
-    height: int, width: int, hidden_size: int, temperature: float = 10000.0
-) -> torch.Tensor:
+def sine_position_embedding(height: int, width: int, hidden_size: int) -> torch.Tensor:
     """
-    Embed the positions of a feature map by sines: half of the channels for the row, half for the
-    column.
-
-    Args:
-        height, width (`int`): The feature map's size.
-        hidden_size (`int`): Channels, a multiple of 4.
-        temperature (`float`): Ratio of the longest to the shortest wavelength.
-
-    Returns:
-        `torch.FloatTensor` of shape `(height * width, hidden_size)`, positions normalised to 0..2
-        pi.
+    Embed the positions of a feature map, `(height * width, hidden_size)`, as DETR does: half of the
+    channels for the row, half for the column, positions normalised to 0..2 pi.
     """
     frequencies = hidden_size // 4
-    wavelengths = temperature ** (torch.arange(frequencies, dtype=torch.float32) / frequencies)
+    wavelengths = 10000.0 ** (torch.arange(frequencies, dtype=torch.float32) / frequencies)
     embeddings = []
     for size in (height, width):
         positions = torch.arange(1, size + 1, dtype=torch.float32) / size * 2 * math.pi
@@ -134,18 +115,16 @@ def sine_position_embedding(
 
 def eager_attention_forward(
     module: nn.Module,
-    query: torch.Tensor,
+    query: torch.Tensor,  # (batch, heads, queries, head_dim)
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    attention_mask: None,  # every word attends to every word and image token
     scaling: float,
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Compute scaled dot-product attention; return its output and the attention weights."""
     weights = torch.matmul(query, key.transpose(2, 3)) * scaling
-    if attention_mask is not None:
-        weights = weights + attention_mask
     weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
     dropped = nn.functional.dropout(weights, p=dropout, training=module.training)
     return torch.matmul(dropped, value).transpose(1, 2).contiguous(), weights
@@ -192,7 +171,7 @@ class Label2LabelAttention(nn.Module):
             query,
             key,
             value,
-            None,
+            attention_mask=None,
             dropout=self.attention_dropout if self.training else 0.0,
             scaling=self.scaling,
         )
@@ -289,23 +268,15 @@ class Label2LabelAttributeQueryNetwork(nn.Module):
 
 
 def mix_words(
-    words: torch.Tensor,
-    labels: torch.Tensor,
+    words: torch.Tensor,  # (batch, attributes), pseudo-labels
+    labels: torch.Tensor,  # (batch, attributes); 1, 0, soft, or -100
     mixup_labels: torch.Tensor,
-    mixup_weight: float | torch.Tensor,
+    mixup_weight: float | torch.Tensor,  # of `labels`, 0..1
 ) -> torch.Tensor:
     """
     Mix the words of two images as the released code does: the label of the image that weighs more
     where the prediction agrees with it, else the other image's; the prediction itself where that
     label is not known.
-
-    Args:
-        words (`torch.BoolTensor` of shape `(batch, attributes)`): Pseudo-labels.
-        labels, mixup_labels (`torch.Tensor` of shape `(batch, attributes)`): 1, 0, soft, or -100.
-        mixup_weight (`float`): The first image's weight, in 0..1.
-
-    Returns:
-        `torch.BoolTensor` of shape `(batch, attributes)`.
     """
     swap = torch.as_tensor(mixup_weight, device=words.device) < 0.5
     larger = torch.where(swap, mixup_labels, labels)
@@ -414,24 +385,14 @@ class Label2LabelCoupling(nn.Module):
 
 
 def weighted_binary_cross_entropy(
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    weights: torch.Tensor | None = None,
+    logits: torch.Tensor,  # (batch, attributes)
+    labels: torch.Tensor,  # (batch, attributes); 1, 0, soft in between, or -100 to ignore
+    weights: torch.Tensor | None = None,  # (batch, attributes), not negative; 1 by default
     reduction: str = "mean",
 ) -> torch.Tensor:
     """
-    Compute binary cross-entropy over the labels that are known, normalised by the weights' sum.
-
-    Args:
-        logits (`torch.FloatTensor` of shape `(batch, attributes)`).
-        labels (`torch.Tensor` of shape `(batch, attributes)`): 1, 0, soft in between, or -100 to
-            ignore.
-        weights (`torch.FloatTensor` of shape `(batch, attributes)`, *optional*): Not negative; 1 by
-            default.
-        reduction (`str`): `"mean"` over all, or over each `"image"`.
-
-    Returns:
-        `torch.FloatTensor`: a scalar or of shape `(batch,)`; 0 where every label is ignored.
+    Compute binary cross-entropy over the labels that are known, normalised by their weights' sum:
+    a scalar by `"mean"`, `(batch,)` by `"image"`, 0 where every label is ignored.
     """
     known = (labels >= 0).to(logits.dtype)
     weights = known if weights is None else weights * known
@@ -445,17 +406,7 @@ def weighted_binary_cross_entropy(
 def check_labels(
     name: str, labels: torch.Tensor | None, shape: tuple[int, int], soft: bool = True
 ) -> None:
-    """
-    Refuse labels that would train or condition on nonsense.
-
-    Args:
-        name (`str`): What they are, for the message.
-        labels (`torch.Tensor`, *optional*): 1, 0, or -100 where unknown; in between too if `soft`.
-        shape (`tuple[int, int]`): That they must have.
-
-    Raises:
-        ValueError: If they are of another shape or have other values.
-    """
+    """Raise ValueError where labels are of another shape, or not 1, 0, -100 or (`soft`) between."""
     if labels is None:
         return
     if tuple(labels.shape) != shape:
@@ -463,7 +414,7 @@ def check_labels(
     if torch.compiler.is_compiling() or labels.is_meta:  # values are not known
         return
     # Soft labels that were mixed may be rounded to a little more than 1.
-    valid = ((labels >= 0) & (labels < 1.001)) if soft else ((labels == 0) | (labels == 1))
+    valid = ((labels >= 0) & (labels <= 1.001)) if soft else ((labels == 0) | (labels == 1))
     valid |= labels == -100
     if not valid.all():
         wrong = labels[~valid].flatten()[0].item()
@@ -536,22 +487,6 @@ class Label2LabelModel(Label2LabelPreTrainedModel):
             self.masked_language_model = Label2LabelMaskedLanguageModel(config)
         self.post_init()
 
-    def encode_image(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """
-        Turn features into the memory tokens that both networks attend to (step 1).
-
-        Args:
-            feature_map (`torch.FloatTensor` of shape `(batch, channels, height, width)`): As
-                `join_feature_maps` returns it.
-
-        Returns:
-            `torch.FloatTensor` of shape `(batch, height * width, hidden_size)`.
-        """
-        height, width = feature_map.shape[-2:]
-        tokens = self.input_projection(feature_map.flatten(2).transpose(1, 2))
-        positions = sine_position_embedding(height, width, self.config.hidden_size)
-        return tokens + positions.to(tokens)
-
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
         self,
@@ -579,7 +514,10 @@ class Label2LabelModel(Label2LabelPreTrainedModel):
         feature_map = join_feature_maps(self.backbone(pixel_values, return_dict=True).feature_maps)
         if self.config.head_type == "fc":
             return Label2LabelModelOutput(last_hidden_state=feature_map.mean(dim=(2, 3)))
-        image_tokens = self.encode_image(feature_map)
+        height, width = feature_map.shape[-2:]
+        image_tokens = self.input_projection(feature_map.flatten(2).transpose(1, 2))
+        positions = sine_position_embedding(height, width, self.config.hidden_size)
+        image_tokens = image_tokens + positions.to(image_tokens)  # (batch, height * width, hidden)
         query_logits, hidden_states = self.query_network(image_tokens, **kwargs)
         masked_words = None
         if self.config.head_type == "label2label":

@@ -20,7 +20,7 @@ from .configuration_mobilefacenet import MobileFaceNetConfig
 
 
 def scale_channels(channels: int, width_multiplier: float) -> int:
-    """Scales a channel count and rounds it to the nearest multiple of 8, at least 8."""
+    """Scale a channel count and round it to the nearest multiple of 8, at least 8."""
     if width_multiplier == 1:
         return channels
     return max(8, int(channels * width_multiplier + 4) // 8 * 8)
@@ -50,13 +50,10 @@ class MobileFaceNetConvLayer(nn.Module):
             bias=False,
         )
         self.normalization = nn.BatchNorm2d(out_channels)
-        self.activation: nn.Module
-        if activation is None:
-            self.activation = nn.Identity()
-        else:
-            self.activation = (
-                nn.PReLU(out_channels) if activation == "prelu" else ACT2FN[activation]
-            )
+        self.activation: nn.Module = nn.Identity()
+        if activation is not None:
+            is_prelu = activation == "prelu"
+            self.activation = nn.PReLU(out_channels) if is_prelu else ACT2FN[activation]
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.activation(self.normalization(self.convolution(hidden_states)))
@@ -134,17 +131,8 @@ class MobileFaceNetEncoder(nn.Module):
         )
 
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """
-        Args:
-            pixel_values (`torch.FloatTensor` of shape `(batch, channels, height, width)`).
-
-        Returns:
-            `tuple[torch.FloatTensor]`: the feature map after each of `config.stage_names`; in the
-            paper's network at strides 2 to 16.
-
-        Raises:
-            ValueError: If the image does not have `config.num_channels` channels.
-        """
+        """Return the feature map after each of `config.stage_names`: in the paper's network at
+        strides 2 to 16."""
         if pixel_values.shape[1] != self.num_channels:
             raise ValueError(
                 f"the model takes {self.num_channels} channels, got {pixel_values.shape[1]}"
@@ -169,7 +157,7 @@ class MobileFaceNetPreTrainedModel(PreTrainedModel):
     _no_split_modules = ("MobileFaceNetBottleneck",)
 
     def save_pretrained(self, save_directory, **kwargs):
-        """Saves weights, config and the code that loads them, reachable by every Auto class."""
+        """Save weights, config and the code that loads them, reachable by every Auto class."""
         self.config.auto_map = {
             "AutoConfig": "configuration_mobilefacenet.MobileFaceNetConfig",
             "AutoModel": "modeling_mobilefacenet.MobileFaceNetModel",
