@@ -68,7 +68,11 @@ DESCRIPTION = DatasetDescription(
 
 
 def read_matlab(path: Path, *names: str) -> dict[str, Any]:
-    """Read variables of a MATLAB file, of version 7.3 (as LFWA is published) or older."""
+    """Read variables of a MATLAB file, of version 7.3 (as LFWA is published) or older.
+
+    Returns:
+        By name, arrays as MATLAB shows them, and lists of strings for cells.
+    """
     try:
         import h5py
         from scipy.io import loadmat
@@ -100,7 +104,12 @@ def _unpack_cells(values: np.ndarray) -> Any:
 
 
 def read_annotation(download: Download) -> tuple[list[str], np.ndarray, list[str]]:
-    """Read the 40 attributes of every image."""
+    """Read the 40 attributes of every image.
+
+    Returns:
+        Image names with forward slashes, labels (images, attributes) of 0 and 1, and the
+        attribute names.
+    """
     matlab = find_matlab(download, f"{ANNOTATION}.mat")
     if matlab:
         variables = read_matlab(matlab, "name", "label", "AttrName")
@@ -122,7 +131,7 @@ def find_matlab(download: Download, name: str) -> Path | None:
 
 
 def read_text(download: Download) -> tuple[list[str], np.ndarray, list[str]]:
-    """Read the annotation from a text file."""
+    """Read the annotation from a text file: names, labels and attributes as `read_annotation`."""
     attributes: list[str] = []
     names = []
     labels = []
@@ -141,7 +150,7 @@ def read_text(download: Download) -> tuple[list[str], np.ndarray, list[str]]:
 
 
 def read_official_splits(path: Path, images: int) -> list[str]:
-    """Read the original protocol."""
+    """Read the original protocol: the split of every image, empty for an image in neither list."""
     splits = [""] * images
     variables = read_matlab(path, "indices_img_train", "indices_img_test")
     for split in ("train", "test"):
@@ -155,7 +164,7 @@ def read_official_splits(path: Path, images: int) -> list[str]:
 def read_samples(
     download: Download, images: Images, indices: Path | None, test_people: set[str]
 ) -> Iterator[Sample]:
-    """Read the annotation and the splits."""
+    """Read the annotation and the splits; an image that is not there is an error."""
     names, labels, attributes = read_annotation(download)
     splits = read_official_splits(indices, len(names)) if indices else []
     for index, name in enumerate(names):

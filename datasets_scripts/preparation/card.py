@@ -19,7 +19,22 @@ values are `true`, `false` and `null`; ages are counted by decade."""
 
 @dataclass(frozen=True)
 class DatasetDescription:
-    """What a dataset card says that the rows do not."""
+    """What a dataset card says that the rows do not.
+
+    Args:
+        title: Name of the dataset.
+        summary: One paragraph.
+        origin: Where the images and labels come from, with links.
+        terms: What the source's terms allow.
+        process: How the rows follow from the source: framing, filters, splits, derived labels.
+        biases: Known biases and limits.
+        program: The script that made it.
+        license: Identifier that the Hub knows; `other` where the terms are the source's own.
+        license_name: Name of the terms where `license` is `other`.
+        license_link: Where the terms can be read.
+        redistributable: Whether the terms allow uploading the images.
+        tags: Further tags for the Hub.
+    """
 
     title: str
     summary: str

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from label2label.data.images import read_image
 from label2label.data.schema import Sample
-from label2label.errors import UserError
+from label2label.errors import UserError, first_line
 from label2label.faces.alignment import align_face, choose_face
 from label2label.faces.detection import Face, FaceDetector
 from PIL import Image
@@ -43,7 +43,7 @@ Box = tuple[float, float, float, float]
 
 
 def decode_image(data: bytes) -> np.ndarray:
-    """Decode an image with the reader that `label2label predict` uses."""
+    """Decode an image as `label2label predict` does: (height, width, 3) uint8, RGB, upright."""
     try:
         return read_image(data)
     except UserError as error:
@@ -51,14 +51,23 @@ def decode_image(data: bytes) -> np.ndarray:
 
 
 def encode_image(image: np.ndarray) -> bytes:
-    """Encode an image that was framed or drawn on."""
+    """Encode an image that was framed or drawn on, as JPEG of quality 95."""
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, format="JPEG", quality=95)
     return stream.getvalue()
 
 
 def align_like_celeba(photo: np.ndarray, face: Face) -> np.ndarray:
-    """Rotate, scale and shift a face onto CelebA's mean landmarks."""
+    """Rotate, scale and shift a face onto CelebA's mean landmarks.
+
+    Args:
+        photo: (height, width, 3) uint8, RGB.
+        face: A face of this photo; without landmarks its box says where they are on average.
+
+    Returns:
+        (218, 178, 3) uint8, RGB, framed as CelebA's aligned images are; beyond the photo's edge its
+        edge pixels repeat.
+    """
     width, height = CELEBA_SIZE
     margin = (height - width) // 2
     square = align_face(photo, face, CELEBA_LANDMARKS + np.array([margin, 0]), height)
@@ -66,7 +75,14 @@ def align_like_celeba(photo: np.ndarray, face: Face) -> np.ndarray:
 
 
 class ReadImage:
-    """Reads and checks the image of a sample; frames its face, or keeps its bytes as they are."""
+    """Reads and checks the image of a sample; frames its face, or keeps its bytes as they are.
+
+    Args:
+        images: The raw images, which a sample's key names.
+        align: Whether to frame faces.
+        boxes: (x0, y0, x1, y1) of the labelled face in pixels, by image, where the dataset tells;
+            elsewhere it is the face nearest to the image's middle.
+    """
 
     def __init__(self, images: Images, align: bool, boxes: dict[str, Box] | None = None):
         self.images = images
@@ -83,15 +99,22 @@ class ReadImage:
         return ALIGNED.format(detector=name)
 
     def __call__(self, sample: Sample) -> list[tuple[Sample, bytes]]:
-        """Read one image."""
+        """Read one image; its key is marked where a face was looked for and not found.
+
+        Raises:
+            BadImageError: If the image cannot be used.
+        """
         data = self.images.read(sample.key)
         photo = decode_image(data)
         if self.detector is None:
             return [(sample, data)]
-        face = self._choose(self.detector(photo), photo, sample.key)
-        if face is None:
-            return [(replace(sample, key=f"{sample.key}#{UNALIGNED}"), data)]
-        return [(sample, encode_image(align_like_celeba(photo, face)))]
+        try:
+            face = self._choose(self.detector(photo), photo, sample.key)
+            if face is not None:
+                return [(sample, encode_image(align_like_celeba(photo, face)))]
+        except (cv2.error, MemoryError, ValueError) as error:
+            raise BadImageError(f"no face can be looked for: {first_line(error)}") from error
+        return [(replace(sample, key=f"{sample.key}#{UNALIGNED}"), data)]
 
     def _choose(self, faces: list[Face], photo: np.ndarray, key: str) -> Face | None:
         if key not in self.boxes:

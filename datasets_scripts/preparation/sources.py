@@ -30,7 +30,12 @@ class BadImageError(Exception):
 
 
 class Images:
-    """Images of a dataset by name, read one at a time from any thread."""
+    """Images of a dataset by name, read one at a time from any thread.
+
+    Args:
+        members: Where each image lies, by name.
+        where: What holds them, for messages.
+    """
 
     def __init__(self, members: dict[str, Member], where: Path):
         self.members = members
@@ -46,7 +51,7 @@ class Images:
         return len(self.members)
 
     def read(self, name: str) -> bytes:
-        """Read one file."""
+        """Read one file; one that cannot be read, or is far too large, is a `BadImageError`."""
         archive, path = self.members[name]
         try:
             size = archive.getinfo(path).file_size if archive else os.stat(path).st_size
@@ -66,6 +71,9 @@ class Download:
 
     Archives in archives, and tars, which cannot be read in any order, are copied to unnamed
     temporary files first, which vanish with the process.
+
+    Args:
+        source: The folder or the archive; symbolic links in a folder are not followed.
     """
 
     def __init__(self, source: Path):
@@ -75,7 +83,19 @@ class Download:
         self._opened: dict[tuple[int, str], zipfile.ZipFile] = {}
 
     def images(self, *roots: str | tuple[str, ...], depth: int = 1) -> Images:
-        """Find the images of a dataset."""
+        """Find the images of a dataset.
+
+        Args:
+            roots: Names that the folder of the images, or an archive without its suffix, may have,
+                best first; several in one tuple are read together.
+            depth: Number of the path's last parts that make an image's name.
+
+        Returns:
+            The images of the first of the roots that is there, else of the source itself.
+
+        Raises:
+            UserError: If there are none, or an archive is damaged.
+        """
         groups = [(root,) if isinstance(root, str) else root for root in roots]
         for open_all in (False, True):
             for group in groups:
@@ -109,7 +129,17 @@ class Download:
         return None
 
     def lines(self, *names: str) -> Iterator[tuple[str, str]]:
-        """Read a text file, one line at a time."""
+        """Read a text file, one line at a time.
+
+        Args:
+            names: Names that it may have, best first.
+
+        Yields:
+            `FILE, line N` for messages, and the line; blank ones are left out.
+
+        Raises:
+            UserError: If there is none or it is not UTF-8 text.
+        """
         found = self.find_text(*names)
         if found is None:
             raise UserError(f"{self.source} does not hold {' or '.join(names)}")
@@ -125,7 +155,7 @@ class Download:
             raise UserError(f"{where}, line {number}: not a UTF-8 text file") from error
 
     def rows(self, *names: str, columns: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
-        """Read a CSV file."""
+        """Read a CSV file, as `lines`: by column, values of every line after the header."""
         header: list[str] = []
         for where, line in self.lines(*names):
             values = next(csv.reader([line]))

@@ -58,7 +58,25 @@ def write_dataset(
     workers: int = 1,
     max_bad: int = 10,
 ) -> Counts:
-    """Write a dataset folder: Parquet shards of each split, a dataset card and a record."""
+    """Write a dataset folder: Parquet shards of each split, a dataset card and a record.
+
+    Args:
+        samples: The rows to be.
+        read: Reads the image of a sample.
+        vocabulary: Names the attribute columns.
+        description: What the dataset card says.
+        output: Folder to write; it must not exist, or be empty.
+        total: Number of samples, where known, for the progress bar.
+        workers: Number of threads.
+        max_bad: Number of unusable images above which the dataset is refused.
+
+    Returns:
+        Rows by source, split, column and value.
+
+    Raises:
+        UserError: As `claim_output`, or if a person is in two splits, more than `max_bad` images
+            are unusable, or no row is left. `output` is then as it was.
+    """
     start = time.perf_counter()
     output = Path(os.path.abspath(output))
     with claim_output(output) as work:
@@ -105,7 +123,18 @@ def write_dataset(
 
 @contextmanager
 def claim_output(output: Path) -> Iterator[Path]:
-    """Take the right to write an output, as no other program then can."""
+    """Take the right to write an output, which no other program then has.
+
+    Args:
+        output: The folder that is to be written.
+
+    Yields:
+        An empty folder beside it, for the caller to rename; if it does not, it is removed.
+
+    Raises:
+        UserError: If the output holds something, another program is writing it, or the disk is
+            full.
+    """
     refuse_used_output(output)
     work = output.with_name(f".{output.name}.partial")
     taken = UserError(f"another program is writing {output}: wait for it, or choose another folder")
@@ -115,28 +144,34 @@ def claim_output(output: Path) -> Iterator[Path]:
     except FileNotFoundError as error:  # the other one has just ended
         raise taken from error
     try:
-        try:
-            # On the folder itself: the lock ends with the process and leaves no file behind.
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.path.samestat(os.fstat(handle), os.stat(work)):
-                raise taken
-        except (BlockingIOError, FileNotFoundError) as error:
-            raise taken from error
+        # On the folder itself: the lock ends with the process and leaves no file behind.
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise taken from error
+    try:
+        if not _is_open_at(handle, work):  # renamed or removed by the other one
+            raise taken
         refuse_used_output(output)
         for left in work.iterdir():  # by a run that was killed
             shutil.rmtree(left) if left.is_dir() else left.unlink()
-        try:
-            yield work
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # pyarrow's text is long
-                reason = os.strerror(error.errno)
-                raise UserError(f"{output} cannot be written: {reason}") from error
-            raise
-        finally:
-            if work.exists():  # not renamed
-                shutil.rmtree(work, ignore_errors=True)
+        yield work
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # pyarrow's text is long
+            reason = os.strerror(error.errno)
+            raise UserError(f"{output} cannot be written: {reason}") from error
+        raise
     finally:
+        if _is_open_at(handle, work):
+            shutil.rmtree(work, ignore_errors=True)
         os.close(handle)
+
+
+def _is_open_at(handle: int, folder: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(folder))
+    except FileNotFoundError:
+        return False
 
 
 def refuse_used_output(output: Path) -> None:
