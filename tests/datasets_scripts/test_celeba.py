@@ -217,6 +217,7 @@ def test_real_images_are_framed_where_celeba_frames_them(
     rows = load_rows(tmp_path / "out")
     framed = [row["image"] for row in rows if "#" not in row["image"]["path"]]
     assert len(framed) >= 0.95 * len(images)
+    likeness = []
     for image in framed:  # half the size of the official ones, but framed alike
         before = cv2.resize(framing.decode_image(images[image["path"]]), framing.CELEBA_SIZE)
         after = framing.decode_image(image["bytes"])
