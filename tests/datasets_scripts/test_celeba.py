@@ -222,6 +222,6 @@ def test_real_images_are_framed_where_celeba_frames_them(
         before = cv2.resize(framing.decode_image(images[image["path"]]), framing.CELEBA_SIZE)
         after = framing.decode_image(image["bytes"])
         assert after.shape == (218, 178, 3)
-        assert (
-            np.corrcoef(before[40:180, 20:160].ravel(), after[40:180, 20:160].ravel())[0, 1] > 0.7
-        )
+        middles = [pixels[40:180, 20:160].ravel() for pixels in (before, after)]
+        likeness.append(np.corrcoef(*middles)[0, 1])
+    assert np.median(likeness) > 0.8
