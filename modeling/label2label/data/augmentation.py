@@ -1,28 +1,36 @@
-"""Random changes to training faces: geometry in one warp, then colour, blur and erasing."""
+"""Random changes to training faces: a batch of uint8 crops at once, as tensors on any device."""
 
 import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
 
-LARGEST = 1.25  # of the crop's side: what an image's shorter side is reduced to before its warp
+# Scales of `zoom`: from loose crops to faces twice as large as a detector's framing.
+ZOOM_RANGE = (0.75, 2.0)
+BLUR_RANGE = (0.3, 1.5)  # standard deviation, pixels
+ERASED_AREA = (0.02, 0.15)  # of the crop
+LUMA = (0.299, 0.587, 0.114)
+NUM_DRAWS = 21
 
 
 @dataclass(frozen=True)
 class Augmentation:
     """
-    How much a training face may change. All zero leaves the centre crop that the image processor
-    takes.
+    How much a training face may change. With all zero, the result is the model's centre crop.
 
     Args:
         flip: Probability, 0..1, of a horizontal mirror image.
         shift: Largest shift each way, as a fraction of the crop's side.
         scale: Largest relative change of scale each way, 0..1.
+        zoom: Probability, 0..1, of a scale drawn log-uniformly from `ZOOM_RANGE` instead, for the
+            framings of images that no detector has framed.
         rotation: Largest rotation each way, in degrees.
         color: Largest relative change, 0..1, of brightness, contrast and saturation each.
         grayscale: Probability, 0..1, of dropping colour.
-        blur: Probability, 0..1, of a slight Gaussian blur (sigma up to 1.5 pixels).
+        blur: Probability, 0..1, of a Gaussian blur (`BLUR_RANGE`).
         erasing: Probability, 0..1, of covering a rectangle of 2 to 15 % of the crop with noise
             (arXiv:1708.04896).
     """
@@ -30,94 +38,191 @@ class Augmentation:
     flip: float = 0.0
     shift: float = 0.0
     scale: float = 0.0
+    zoom: float = 0.0
     rotation: float = 0.0
     color: float = 0.0
     grayscale: float = 0.0
     blur: float = 0.0
     erasing: float = 0.0
 
-    def __call__(self, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    def __call__(self, images: Tensor, size: int, draws: np.ndarray) -> Tensor:
         """
-        Crops a face and changes it at random.
+        Crop each image and change it at random.
 
         Args:
-            image: RGB, uint8, shape (height, width, 3).
-            size: Side of the crop, in pixels.
-            rng: Source of all randomness: the same state gives the same crop.
+            images: RGB, uint8, (batch, height, width, 3), on any device; the shorter side shows
+                what the model's crop shows.
+            size: Side of the result, in pixels.
+            draws: (batch, NUM_DRAWS), uniform in 0..1, as `draw_uniform` gives them. The numbers
+                are drawn on the CPU: they alone decide the result, on every device alike.
 
         Returns:
-            RGB, uint8, shape (size, size, 3).
+            float32, (batch, 3, size, size), 0..255.
         """
-        crop = self._warp(image, size, rng)
+        geometry, color, blur, erasing = np.split(draws, (7, 11, 13), axis=1)
+        crops = self._warp(images, size, *geometry.T)
         if self.color or self.grayscale:
-            crop = self._recolor(crop, rng)
-        if rng.random() < self.blur:
-            crop = cv2.GaussianBlur(crop, (0, 0), rng.uniform(0.3, 1.5))
-        if rng.random() < self.erasing:
-            crop = self._erase(crop, rng)
-        return crop
+            crops = self._recolor(crops, *color.T)
+        if len(rows := np.flatnonzero(blur[:, 0] < self.blur)):
+            index = torch.from_numpy(rows).to(crops.device)
+            crops[index] = gaussian_blur(crops[index], _between(BLUR_RANGE, blur[rows, 1]))
+        if len(rows := np.flatnonzero(erasing[:, 0] < self.erasing)):
+            index = torch.from_numpy(rows).to(crops.device)
+            crops[index] = erase_rectangles(crops[index], erasing[rows, 1:])
+        return crops
 
-    def _warp(self, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-        image = reduce_image(image, size)
-        height, width = image.shape[:2]
-        scale = size / min(height, width) * (1 + rng.uniform(-self.scale, self.scale))
-        angle = math.radians(rng.uniform(-self.rotation, self.rotation))
-        shift = rng.uniform(-self.shift, self.shift, size=2) * size
-        mirror = -1.0 if rng.random() < self.flip else 1.0
-        rotation = scale * np.array(
-            [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+    def _warp(
+        self,
+        images: Tensor,
+        size: int,
+        flip: np.ndarray,
+        zoom: np.ndarray,
+        zoom_scale: np.ndarray,
+        scale: np.ndarray,
+        rotation: np.ndarray,
+        right: np.ndarray,
+        down: np.ndarray,
+    ) -> Tensor:
+        height, width = images.shape[1:3]
+        scales = np.where(
+            zoom < self.zoom,
+            np.exp(_between((math.log(ZOOM_RANGE[0]), math.log(ZOOM_RANGE[1])), zoom_scale)),
+            1 + self.scale * (2 * scale - 1),
         )
-        matrix = rotation * [[mirror], [1.0]]
-        centre = (np.array([width, height]) - 1) / 2
-        offset = (size - 1) / 2 + shift - matrix @ centre
-        return cv2.warpAffine(
-            image,
-            np.column_stack([matrix, offset]),
-            (size, size),
-            flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
+        step = min(height, width) / size / scales  # source pixels per pixel of the crop
+        angle = np.radians(self.rotation * (2 * rotation - 1))
+        mirror = np.where(flip < self.flip, -1.0, 1.0)
+        # Source position of the crop's pixel (x, y), both from their centres: matrix (x, y) + start
+        matrix = (
+            np.array(
+                [
+                    [mirror * np.cos(angle), mirror * np.sin(angle)],
+                    [-np.sin(angle), np.cos(angle)],
+                ]
+            ).transpose(2, 0, 1)
+            * (step[:, None, None])
+        )
+        shift = self.shift * size * (2 * np.stack([right, down], axis=1) - 1)
+        start = -(matrix @ shift[..., None])
+        # grid_sample counts from -1 to 1 between the centres of the outermost pixels.
+        unit = np.array([2 / (width - 1), 2 / (height - 1)])[:, None]
+        affine = np.concatenate([matrix, start], axis=2) * unit
+        x_by, y_by, from_ = torch.from_numpy(affine.astype(np.float32)).to(images.device).unbind(2)
+        offsets = torch.arange(size, device=images.device) - (size - 1) / 2
+        grid = (
+            x_by[:, None, None] * offsets[:, None]
+            + (y_by[:, None] * offsets[:, None] + from_[:, None])[:, :, None]
+        )  # (batch, size, size, 2)
+        return functional.grid_sample(
+            images.permute(0, 3, 1, 2).float(), grid, padding_mode="border", align_corners=True
         )
 
-    def _recolor(self, crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        brightness, contrast, saturation = 1 + rng.uniform(-self.color, self.color, size=3)
-        if rng.random() < self.grayscale:
-            saturation = 0.0
-        # All three are affine in a pixel's colour, so one matrix does them in one pass.
-        gray = np.array([0.299, 0.587, 0.114])
-        saturate = saturation * np.eye(3) + (1 - saturation) * gray
-        mean = gray @ cv2.mean(crop)[:3]
-        offset = np.full((3, 1), brightness * (1 - contrast) * mean)
-        return cv2.transform(crop, np.hstack([brightness * contrast * saturate, offset]))
-
-    def _erase(self, crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        size = crop.shape[0]
-        area = rng.uniform(0.02, 0.15) * size * size
-        aspect = math.exp(rng.uniform(math.log(0.4), math.log(2.5)))
-        height = min(size, max(1, round(math.sqrt(area * aspect))))
-        width = min(size, max(1, round(math.sqrt(area / aspect))))
-        top, left = rng.integers(0, size - height + 1), rng.integers(0, size - width + 1)
-        crop = crop.copy()
-        crop[top : top + height, left : left + width] = rng.integers(
-            0, 256, (height, width, 3), np.uint8
+    def _recolor(
+        self,
+        crops: Tensor,
+        brightness: np.ndarray,
+        contrast: np.ndarray,
+        saturation: np.ndarray,
+        grayscale: np.ndarray,
+    ) -> Tensor:
+        """All three are affine in a pixel's colour: one matrix does them in one pass."""
+        brightness, contrast, saturation = (
+            1 + self.color * (2 * draw - 1) for draw in (brightness, contrast, saturation)
         )
-        return crop
+        saturation = np.where(grayscale < self.grayscale, 0.0, saturation)[:, None, None]
+        matrix = saturation * np.eye(3) + (1 - saturation) * np.array(LUMA)
+        matrix *= (brightness * contrast)[:, None, None]
+        tensors = matrix, brightness * (1 - contrast)
+        matrix, share = (torch.from_numpy(t.astype(np.float32)).to(crops.device) for t in tensors)
+        mean = crops.mean(dim=(2, 3)) @ crops.new_tensor(LUMA)  # (batch,), of the gray images
+        offset = (share * mean)[:, None, None].expand(-1, 3, 1)
+        return torch.baddbmm(offset, matrix, crops.flatten(2)).clamp_(0, 255).view_as(crops)
 
 
-def reduce_image(image: np.ndarray, size: int) -> np.ndarray:
+def gaussian_blur(images: Tensor, sigmas: np.ndarray) -> Tensor:
     """
-    Reduces an image from which a much smaller crop is to be taken: a warp alone would alias.
+    Blur each image by a Gaussian of its own.
 
     Args:
-        image: RGB, uint8, shape (height, width, 3).
-        size: Side of the crop, in pixels.
+        images: (batch, channels, height, width).
+        sigmas: (batch,), standard deviations in pixels, at most 1.5.
 
     Returns:
-        The image, its shorter side at most 1.25 times the crop's.
+        Images of the same shape.
     """
-    largest = round(LARGEST * size)
-    height, width = image.shape[:2]
-    if min(height, width) <= largest:
-        return image
-    ratio = largest / min(height, width)
-    shape = (max(largest, round(ratio * width)), max(largest, round(ratio * height)))
-    return cv2.resize(image, shape, interpolation=cv2.INTER_AREA)
+    radius = 4
+    kernels = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * sigmas[:, None] ** 2))
+    kernels /= kernels.sum(axis=1, keepdims=True)
+    batch, channels, height, width = images.shape
+    weights = torch.from_numpy(kernels.astype(np.float32)).to(images.device)
+    weights = weights.repeat_interleave(channels, dim=0)[:, None]  # (batch * channels, 1, 9)
+    padded = functional.pad(images, (radius,) * 4, mode="reflect").flatten(0, 1)[None]
+    rows = functional.conv2d(padded, weights[:, :, None], groups=len(weights))
+    both = functional.conv2d(rows, weights[..., None], groups=len(weights))
+    return both.view(batch, channels, height, width)
+
+
+def erase_rectangles(images: Tensor, draws: np.ndarray) -> Tensor:
+    """
+    Cover a rectangle of each image with noise (random erasing, arXiv:1708.04896).
+
+    Args:
+        images: (batch, 3, size, size), 0..255.
+        draws: (batch, 7), uniform in 0..1: area, shape, two of the place, and three of the noise's
+            colour.
+
+    Returns:
+        Images of the same shape.
+    """
+    size = images.shape[-1]
+    area = _between(ERASED_AREA, draws[:, 0]) * size * size
+    aspect = np.exp(_between((math.log(0.4), math.log(2.5)), draws[:, 1]))
+    sides = np.sqrt(area[:, None] * np.stack([aspect, 1 / aspect], axis=1))
+    sides = sides.round().clip(1, size)  # height and width
+    starts = np.floor(draws[:, 2:4] * (size - sides + 1))
+    first, past = (
+        torch.from_numpy(t.astype(np.float32)).to(images.device)[:, :, None]
+        for t in (starts, starts + sides)
+    )
+    place = torch.arange(size, device=images.device)
+    inside = (place >= first) & (place < past)  # (batch, 2, size)
+    covered = inside[:, 0, :, None] & inside[:, 1, None, :]
+    # One field of noise, of another colour in each image: a generator's own would depend on what
+    # else is in the batch.
+    field = torch.rand(images.shape[1:], generator=torch.Generator().manual_seed(0)) * 256
+    colors = torch.from_numpy(256 * draws[:, 4:7].astype(np.float32)).to(images.device)
+    noise = (field.to(images.device) + colors[..., None, None]).remainder(256)
+    return torch.where(covered[:, None], noise, images)
+
+
+def draw_uniform(seed: int, epoch: int, rows: np.ndarray, occurrences: np.ndarray) -> np.ndarray:
+    """
+    Draw numbers that depend on each image alone: resuming, or another number of processes, changes
+    none of them.
+
+    Args:
+        seed, epoch: Not negative.
+        rows: (batch,), index of each image.
+        occurrences: (batch,), how often the epoch drew it before.
+
+    Returns:
+        float64, (batch, NUM_DRAWS), uniform in 0..1: a hash (splitmix64) of what is given.
+    """
+    state = np.zeros((1, 1), np.uint64)
+    parts = (
+        np.array([[seed]]),
+        np.array([[epoch]]),
+        np.asarray(rows)[:, None],
+        np.asarray(occurrences)[:, None],
+        np.arange(NUM_DRAWS)[None],
+    )
+    for part in parts:
+        state = state + part.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        state = state ^ (state >> np.uint64(31))
+    return (state >> np.uint64(11)) * 2.0**-53
+
+
+def _between(limits: tuple[float, float], draws: np.ndarray) -> np.ndarray:
+    return limits[0] + (limits[1] - limits[0]) * draws

@@ -1,146 +1,79 @@
-"""A recipe's data: training rows with their sources, groups and teachers, and validation rows."""
+"""A recipe's data: which rows it trains on, their groups and teachers, and its batches."""
 
-import atexit
-import dataclasses
+import functools
 import hashlib
 import json
-import multiprocessing
 import os
-import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.data_loader import prepare_data_loader
-from accelerate.utils import broadcast_object_list
-from torch.utils.data import DataLoader
+from accelerate.utils import broadcast_object_list, gather_object
+from datasets.distributed import split_dataset_by_node
 
 from label2label.checkpoints import find_checkpoint
-from label2label.data.augmentation import Augmentation
-from label2label.data.batching import AttributeDataset, batch_loader, load_split
-from label2label.data.sampling import EpochSampler, draw_probabilities
-from label2label.errors import UserError
+from label2label.data.loading import (
+    FaceCrops,
+    crop_maker,
+    decode_crops,
+    draw_epoch,
+    draw_probabilities,
+    image_name,
+    label_array,
+    load_split,
+)
+from label2label.data.vocabulary import VOCABULARIES, get_vocabulary
+from label2label.errors import UserError, first_line
 from label2label.files import sha256, write_whole
 from label2label.training.distillation import teach
-from label2label.training.recipe import Recipe
-from label2label.training.sources import group_rows, open_sources
-from label2label.training.streaming import ImageStream
+from label2label.training.recipe import Recipe, Source
+
+OWN_COLUMNS = "columns"
+SCHEMA_COLUMNS = {"image", "identity", "source", "race", "gender", "age"}
+SHUFFLED_AT_ONCE = 4096  # images of a stream, still encoded
 
 
 class TrainingData:
     """
-    Everything that a recipe reads. What a batch does not carry is looked up by its `row`.
+    Everything that a recipe reads. What a batch does not carry is looked up by its `rows`.
+
+    Args:
+        recipe: Names the data.
+        accelerator: Of the process.
 
     Attributes:
-        train, validation: Images and labels.
-        sampler: Of the training rows.
-        stream: What stands in for `train` and `sampler` where the recipe streams, else `None`.
-        labels: int8 of shape (rows, attributes), of the training rows, or of some of a stream.
+        attributes: Names of those to learn, in the model's order.
+        labels: int8, (rows, attributes), of the training rows, or of some of a stream.
         batches_per_epoch: Of this process.
         group_names, group_of: Groups, and the index of each training row's, -1 for none; no groups
             where the recipe names no columns.
         distillation: The teachers' share of each training row's soft labels, (rows, 1).
+        teacher: The teachers' probabilities, (rows, attributes), or `None`.
+        validation_labels: int8, (rows, attributes).
         validation_parts: Validation rows by what they are reported by, `{"source": {path: bool
             (rows,)}, "group": {...}}`.
-
-    Args:
-        recipe: Names the data.
-        attributes: To learn, in the model's order.
-        processor: The model's image processor.
-        accelerator: Of the process.
-        output: The run's folder; the teachers' answers are kept there.
+        crops, validation_crops: The faces, after `prepare`.
 
     Raises:
         UserError: If the data cannot be used.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        attributes: Sequence[str],
-        processor: Any,
-        accelerator: Accelerator,
-        output: Path,
-    ):
-        self.recipe, self.accelerator, self.output = recipe, accelerator, output
-        augmentation = Augmentation(
-            **{f.name: getattr(recipe, f.name) for f in dataclasses.fields(Augmentation)}
-        )
+    def __init__(self, recipe: Recipe, accelerator: Accelerator):
+        self.recipe, self.accelerator = recipe, accelerator
+        self.title = ", ".join(source.path for source in recipe.sources)
         self.group_names: list[str] = []
         self.stream: ImageStream | None = None
-        title = ", ".join(source.path for source in recipe.sources)
-        if recipe.streaming:
-            self.stream = ImageStream(
-                title, attributes, processor, augmentation, recipe, accelerator
-            )
-            # Read by one process, so that all start from the same model.
-            labels = [self.stream.first_labels() if accelerator.is_main_process else None]
-            self.labels = broadcast_object_list(labels)[0]
-            self.batches_per_epoch = self.stream.batches_per_epoch
-        else:
-            self._open_train(attributes, processor, augmentation, title)
-        if not recipe.teachers and not (self.labels >= 0).any():
-            raise UserError(f"{title}: no label of the training split is known: nothing to learn")
-        self._open_validation(attributes, processor, title)
-
-    def _open_train(
-        self,
-        attributes: Sequence[str],
-        processor: Any,
-        augmentation: Augmentation,
-        title: str,
-    ) -> None:
-        recipe, accelerator = self.recipe, self.accelerator
-        rows, source_of = open_sources(recipe.sources, "train", recipe.seed)
-        # One process decodes, the others read what it kept.
-        with accelerator.main_process_first():
-            self.train = AttributeDataset(
-                rows,
-                attributes,
-                processor,
-                augmentation,
-                recipe.seed,
-                keep_decoded=recipe.keep_decoded,
-            )
-        self.labels = self.train.labels
-        self.group_of = np.full(len(rows), -1)
-        if recipe.groups:
-            self.group_names, self.group_of = group_rows(rows, recipe.groups, title)
-        balanced = self.group_of if recipe.sampling == "group-balanced" else None
-        try:
-            shares = [source.share for source in recipe.sources]
-            probabilities = draw_probabilities(source_of, shares, balanced)
-        except ValueError as error:
-            raise UserError(f"data: {error}") from error
-        self.sampler = EpochSampler(len(rows), recipe.seed, probabilities)
-        self.batches_per_epoch = len(rows) // (recipe.batch_size * accelerator.num_processes)
-        if self.batches_per_epoch == 0:
-            raise UserError(
-                f"{title}: {len(rows)} training images do not fill one batch of "
-                f"{recipe.batch_size} on each of {accelerator.num_processes} processes"
-            )
-        own = [source.distillation for source in recipe.sources]
-        taught = np.array([recipe.distillation if share is None else share for share in own])
-        self.distillation = taught[source_of, None].astype(np.float32)
-        if recipe.teachers:
-            self.train.teacher = self._teach(recipe.teachers)
-
-    def _open_validation(self, attributes: Sequence[str], processor: Any, title: str) -> None:
-        recipe = self.recipe
-        if self.stream is None:
-            rows, source_of = open_sources(recipe.sources, "validation", recipe.seed)
-        else:
-            rows = load_split(title, "validation", alone=True)
-            source_of = np.zeros(len(rows), int)
-        with self.accelerator.main_process_first():
-            self.validation = AttributeDataset(
-                rows, attributes, processor, keep_decoded=recipe.keep_decoded
-            )
-        if not (self.validation.labels >= 0).any():
-            raise UserError(f"{title}: no label of the validation split is known")
+        self.teacher: np.ndarray | None = None
+        self.validation_rows, source_of = open_sources(recipe.sources, "validation", recipe.seed)
+        self.attributes = choose_attributes(recipe.vocabulary, self.validation_rows, self.title)
+        self.validation_labels = label_array(self.validation_rows, self.attributes)
+        if not (self.validation_labels >= 0).any():
+            raise UserError(f"{self.title}: no label of the validation split is known")
         self.validation_parts = {
             "source": {
                 f"{source.path} {source.condition}".strip(): source_of == i
@@ -149,74 +82,158 @@ class TrainingData:
             "group": {},
         }
         if recipe.groups:
-            names, group_of = group_rows(rows, recipe.groups, title)
+            names, group_of = group_rows(self.validation_rows, recipe.groups, self.title)
             self.validation_parts["group"] = {name: group_of == i for i, name in enumerate(names)}
+        if recipe.streaming:
+            self.stream = ImageStream(recipe, accelerator)
+            # Read by one process, so that all start from the same model.
+            first = self.stream.first_rows() if accelerator.is_main_process else None
+            rows = broadcast_object_list([first])[0]
+            self.labels = label_array(rows, self.attributes)
+            num_images = self.stream.num_images
+        else:
+            num_images = self._open_train()
+        self.batches_per_epoch = num_images // (recipe.batch_size * accelerator.num_processes)
+        if self.batches_per_epoch == 0:
+            raise UserError(
+                f"{self.title}: {num_images} training images do not fill one batch of "
+                f"{recipe.batch_size} on each of {accelerator.num_processes} processes"
+            )
+        if not recipe.teachers and not (self.labels >= 0).any():
+            raise UserError(
+                f"{self.title}: no label of the training split is known: nothing to learn"
+            )
 
-    def loaders(self) -> tuple[DataLoader, DataLoader]:
-        """Loaders of training and of validation batches, prepared by Accelerate."""
-        options: dict[str, Any] = {
-            "num_workers": self.recipe.workers,
-            "worker_init_fn": leave_signals_to_the_trainer,
-        }
-        atexit.register(end_workers)
-        size, prepare = self.recipe.batch_size, self.accelerator.prepare
-        validation = prepare(batch_loader(self.validation, size, **options))
-        if self.stream is None:
-            train = batch_loader(self.train, size, sampler=self.sampler, drop_last=True, **options)
-            return prepare(train), validation
-        # The stream is this process's share already: Accelerate would have one process read it all.
-        train = prepare_data_loader(
-            batch_loader(self.stream, None, **options),
-            self.accelerator.device,
-            num_processes=1,
-            process_index=0,
-            put_on_device=True,
-            dispatch_batches=False,
-        )
-        return train, validation
+    def _open_train(self) -> int:
+        recipe = self.recipe
+        self.rows, source_of = open_sources(recipe.sources, "train", recipe.seed)
+        self.labels = label_array(self.rows, self.attributes)
+        self.group_of = np.full(len(self.rows), -1)
+        if recipe.groups:
+            self.group_names, self.group_of = group_rows(self.rows, recipe.groups, self.title)
+        balanced = self.group_of if recipe.sampling == "group-balanced" else None
+        try:
+            shares = [source.share for source in recipe.sources]
+            self.probabilities = draw_probabilities(source_of, shares, balanced)
+        except ValueError as error:
+            raise UserError(f"data: {error}") from error
+        own = [source.distillation for source in recipe.sources]
+        taught = np.array([recipe.distillation if share is None else share for share in own])
+        self.distillation = taught[source_of, None].astype(np.float32)
+        return len(self.rows)
 
-    def start_at(self, epoch: int, batch: int) -> None:
+    def prepare(self, processor: Any, output: Path) -> None:
         """
-        Says what the training loader gives next.
+        Decode the images, and ask the teachers.
+
+        Args:
+            processor: The model's image processor.
+            output: The run's folder; the teachers' answers are kept there.
+
+        Raises:
+            UserError: If an image or a teacher cannot be read, or the disk has no room.
+        """
+        recipe = self.recipe
+        options = {"cache": recipe.cache_pixels, "threads": recipe.workers}
+        # One process decodes, the others read what it kept.
+        with self.accelerator.main_process_first():
+            self.validation_crops = FaceCrops(self.validation_rows, processor, **options)
+            if self.stream is None:
+                self.crops = FaceCrops(self.rows, processor, augmented=True, **options)
+        if self.stream is not None:
+            self.stream.make_crop, _ = crop_maker(processor, augmented=True)
+            return
+        self.crops.move(self.accelerator.device)
+        if recipe.teachers:
+            self.teacher = self._teach(processor, output)
+
+    def batches(self, epoch: int, start: int) -> Iterator[dict[str, Any]]:
+        """
+        Load the rest of an epoch's batches of this process.
 
         Args:
             epoch: Counts from 0.
-            batch: Batches of the epoch that this process took before.
+            start: Batches of the epoch that this process took before.
+
+        Yields:
+            `pixels`, uint8, (batch, height, width, 3), and `labels`, int64, (batch, attributes), on
+            the process's device; `rows` and `occurrences`, int64 arrays, (batch,), as `draw_epoch`
+            gives them; of a stream also `names`, and `state` after the batch.
+
+        Raises:
+            UserError: If an image cannot be read.
         """
         if self.stream is not None:
-            self.stream.start_at(epoch, batch)
-            return
-        self.train.epoch = self.sampler.epoch = epoch
-        self.sampler.start = batch * self.recipe.batch_size * self.accelerator.num_processes
+            batches = self.stream.batches(self.attributes, self.batches_per_epoch - start)
+        else:
+            drawn = draw_epoch(len(self.rows), self.recipe.seed, epoch, self.probabilities)
+            batches = self._read(*drawn, start)
+        device = self.accelerator.device
+        for batch in prefetch(batches):
+            for name in ("pixels", "labels"):
+                batch[name] = batch[name].to(device, non_blocking=True)
+            yield batch
+
+    def _read(
+        self, rows: np.ndarray, occurrences: np.ndarray, start: int
+    ) -> Iterator[dict[str, Any]]:
+        size, processes = self.recipe.batch_size, self.accelerator.num_processes
+        for number in range(start, self.batches_per_epoch):
+            first = (number * processes + self.accelerator.process_index) * size
+            own = rows[first : first + size]
+            yield {
+                "pixels": self.crops.batch(own),
+                "labels": torch.from_numpy(self.labels[own].astype(np.int64)),
+                "rows": own,
+                "occurrences": occurrences[first : first + size],
+            }
+
+    def validation_batches(self) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]]:
+        """
+        Load this process's part of the validation split.
+
+        Yields:
+            Rows, (batch,); crops, uint8, (batch, size, size, 3); and labels, int64, (batch,
+            attributes), the last two on the process's device.
+        """
+        processes, device = self.accelerator.num_processes, self.accelerator.device
+        own = np.arange(self.accelerator.process_index, len(self.validation_rows), processes)
+        for first in range(0, len(own), self.recipe.batch_size):
+            rows = own[first : first + self.recipe.batch_size]
+            labels = torch.from_numpy(self.validation_labels[rows].astype(np.int64))
+            yield rows, self.validation_crops.batch(rows).to(device), labels.to(device)
 
     def names(self, batch: dict[str, Any]) -> list[str]:
         """What the dataset calls the images of a training batch."""
         if self.stream is not None:
             return batch["names"]
-        return [self.train.images.name(row) for row in batch["row"].tolist()]
+        return [self.crops.name(row) for row in batch["rows"].tolist()]
 
-    def _teach(self, teachers: Sequence[str]) -> np.ndarray:
+    def _teach(self, processor: Any, output: Path) -> np.ndarray:
         """
         The teachers' probabilities of the rows that are shown to them, memory-mapped: asked for
         once a run, and anew where the file beside them tells of other teachers or other rows.
         """
-        file, told = self.output / "teacher.npy", self.output / "teacher.json"
+        file, told = output / "teacher.npy", output / "teacher.json"
         shown = np.flatnonzero(self.distillation[:, 0] > 0)
-        key = teaching_key(teachers, self.train, shown)
+        key = self._teaching_key(processor, shown)
         with self.accelerator.main_process_first():
             if not (file.exists() and told.exists() and told.read_text(encoding="utf-8") == key):
-                probabilities = np.full(self.train.labels.shape, -100, np.float32)
+                probabilities = np.full(self.labels.shape, -100, np.float32)
                 if len(shown):
-                    plain = AttributeDataset(
-                        self.train.dataset.select(shown),
-                        self.train.attributes,
-                        self.train.processor,
+                    crops = FaceCrops(
+                        self.rows.select(shown), processor, threads=self.recipe.workers
                     )
                     probabilities[shown] = teach(
-                        teachers, plain, plain.attributes, self.accelerator.device
+                        self.recipe.teachers,
+                        crops,
+                        self.labels[shown],
+                        self.attributes,
+                        processor,
+                        self.accelerator.device,
                     )
                 try:
-                    self.output.mkdir(parents=True, exist_ok=True)
+                    output.mkdir(parents=True, exist_ok=True)
                     np.save(file.with_name(".teacher.npy"), probabilities)
                     # In this order a run that is cut short never leaves a key to other answers.
                     told.unlink(missing_ok=True)
@@ -226,52 +243,316 @@ class TrainingData:
                     raise UserError(f"{file}: cannot be written: {error.strerror}") from error
             return np.load(file, mmap_mode="r")
 
+    def _teaching_key(self, processor: Any, shown: np.ndarray) -> str:
+        """What the teachers' answers depend on, as JSON."""
 
-def teaching_key(teachers: Sequence[str], data: AttributeDataset, shown: np.ndarray) -> str:
+        def identify(name: str) -> str | dict[str, str]:
+            folder = Path(find_checkpoint(name))
+            kinds = ("config.json", "*.safetensors", "*.bin")
+            files = sorted(path for kind in kinds for path in folder.glob(kind))
+            return {path.name: sha256(path) for path in files} or name
+
+        key = {
+            "teachers": [identify(name) for name in self.recipe.teachers],
+            "attributes": list(self.attributes),
+            "dataset": self.rows._fingerprint,
+            "rows": len(self.labels),
+            "shown": hashlib.sha256(shown.astype(np.int64).tobytes()).hexdigest(),
+            "processor": hashlib.sha256(processor.to_json_string().encode()).hexdigest(),
+        }
+        return json.dumps(key, indent=1) + "\n"
+
+
+class ImageStream:
     """
-    Says what teachers' answers depend on.
+    Endless passes over a training split that is read from front to back.
+
+    Processes share the files among themselves, or the files' row groups where there are not as
+    many files for each; their order is drawn anew for every pass. `SHUFFLED_AT_ONCE` images are
+    held and shuffled at a time. An epoch is the batches that the dataset's images fill: a process
+    whose share is smaller begins its next pass, so that none waits for another.
 
     Args:
-        teachers: Folders or Hub ids.
-        data: The training split.
-        shown: Indices of the rows that are shown to them, (rows,).
+        recipe: Gives `data`, `batch_size` and `seed`.
+        accelerator: Of the process.
+
+    Attributes:
+        num_images: Of the training split.
+        make_crop: What makes a crop of an image; to be set.
+        state: Where the last batch that was trained on ends.
+
+    Raises:
+        UserError: If the dataset cannot be read, or does not tell the number of its images.
+    """
+
+    def __init__(self, recipe: Recipe, accelerator: Accelerator):
+        self.path = recipe.sources[0].path
+        self.batch_size = recipe.batch_size
+        self.process = accelerator.process_index
+        dataset = load_split(self.path, "train", streaming=True)
+        splits = dataset.info.splits or {}
+        self.num_images = splits["train"].num_examples if "train" in splits else 0
+        if not self.num_images:
+            raise UserError(
+                f"{self.path}: its card does not tell the number of training images, which "
+                "streaming needs"
+            )
+        if dataset.num_shards % accelerator.num_processes:
+            dataset = dataset.reshard()
+        dataset = dataset.cast_column("image", datasets.Image(decode=False))
+        dataset = split_dataset_by_node(dataset, self.process, accelerator.num_processes)
+        # A buffer of 1 shuffles files alone: a state does not hold what is in a buffer.
+        self.source = dataset.shuffle(seed=recipe.seed, buffer_size=1)
+        self.seed = recipe.seed
+        self.pool = ThreadPoolExecutor(max(recipe.workers, 1))
+        self.make_crop: Any = None
+        self.state: dict[str, Any] = {"pass": 0, "taken": 0, "dataset": None}
+
+    def first_rows(self) -> dict[str, list[Any]]:
+        """
+        Read some rows, whose labels say roughly how often attributes are present.
+
+        Returns:
+            Their values by column, without the images.
+
+        Raises:
+            UserError: If they cannot be read.
+        """
+        table = self._next(self.source.remove_columns("image").iter(SHUFFLED_AT_ONCE))
+        if table is None:
+            raise UserError(f"{self.path}: the train split is empty")
+        return table
+
+    def batches(self, attributes: Sequence[str], count: int) -> Iterator[dict[str, Any]]:
+        """
+        Read the next batches, from `state` on.
+
+        Args:
+            attributes: Names of those whose labels are read.
+            count: Number of batches.
+
+        Yields:
+            As `TrainingData.batches`.
+
+        Raises:
+            UserError: If the stream breaks off, or is too short for a batch.
+        """
+        number, taken = self.state["pass"], self.state["taken"]
+        rows = self._open_pass(number, self.state["dataset"])
+        while count:
+            table = self._next(rows)
+            if table is None:
+                if taken == 0:
+                    raise UserError(
+                        f"{self.path}: a process's share has not the {self.batch_size} images of "
+                        "a batch"
+                    )
+                number, taken = number + 1, 0
+                rows = self._open_pass(number, None)
+                continue
+            names = [image_name(image) for image in table["image"]]
+            # Not rows of the dataset, but as good a source of random numbers.
+            place = np.arange(taken, taken + len(names)) + (self.process + (number << 20) << 40)
+            taken += len(names)
+            state = {"pass": number, "taken": taken, "dataset": self.dataset.state_dict()}
+            shown = [name or "an unnamed image" for name in names]
+            yield {
+                "pixels": decode_crops(table["image"], shown, self.make_crop, self.pool),
+                "labels": torch.from_numpy(label_array(table, attributes).astype(np.int64)),
+                "rows": place,
+                "occurrences": np.zeros_like(place),
+                "names": shown,
+                "state": state,
+            }
+            count -= 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of all processes, for Accelerate. All processes call it."""
+        return {"states": gather_object([self.state])}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take this process's state of what `state_dict` gave."""
+        self.state = state["states"][self.process]
+
+    def _open_pass(self, number: int, state: dict[str, Any] | None) -> Iterator[Any]:
+        self.source.set_epoch(number)
+        shuffle = functools.partial(shuffle_rows, seed=(self.seed, number))
+        self.dataset = self.source.map(shuffle, batched=True, batch_size=SHUFFLED_AT_ONCE)
+        if state is not None:
+            self.dataset.load_state_dict(state)
+        return self.dataset.iter(self.batch_size, drop_last_batch=True)
+
+    def _next(self, tables: Iterator[Any]) -> Any:
+        try:
+            return next(tables, None)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(f"{self.path}: the stream broke off: {first_line(error)}") from error
+
+
+def shuffle_rows(rows: dict[str, list[Any]], seed: tuple[int, ...]) -> dict[str, list[Any]]:
+    """Shuffle some rows, given by column."""
+    order = np.random.default_rng(seed).permutation(len(rows["image"]))
+    return {name: [values[i] for i in order] for name, values in rows.items()}
+
+
+def prefetch(batches: Iterator[Any]) -> Iterator[Any]:
+    """
+    Load the next batch while the one before is used.
+
+    Args:
+        batches: What makes them.
+
+    Yields:
+        The same.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(next, batches, None)
+            yield batch
+
+
+def choose_attributes(vocabulary: str, rows: datasets.Dataset, title: str) -> tuple[str, ...]:
+    """
+    Say which attributes a recipe learns.
+
+    Args:
+        vocabulary: Name of one, or `"columns"` for the dataset's own attribute columns: booleans
+            and nulls, or numbers that are 1 and 0.
+        rows: Of the dataset.
+        title: What to call it.
 
     Returns:
-        JSON: `teachers` (digests of the config and weights of a folder, else the Hub id),
-        `attributes`, `dataset` (its fingerprint), `rows` (their number), and digests of `shown` and
-        of the image `processor`.
+        Their names, in order.
+
+    Raises:
+        UserError: If there is no such vocabulary, or the dataset has no column for an attribute.
     """
-
-    def identify(name: str) -> str | dict[str, str]:
-        folder = Path(find_checkpoint(name))
-        kinds = ("config.json", "*.safetensors", "*.bin")
-        files = sorted(path for kind in kinds for path in folder.glob(kind))
-        return {path.name: sha256(path) for path in files} or name
-
-    key = {
-        "teachers": [identify(name) for name in teachers],
-        "attributes": list(data.attributes),
-        "dataset": data.dataset._fingerprint,
-        "rows": len(data.labels),
-        "shown": hashlib.sha256(shown.astype(np.int64).tobytes()).hexdigest(),
-        "processor": hashlib.sha256(data.processor.to_json_string().encode()).hexdigest(),
-    }
-    return json.dumps(key, indent=1) + "\n"
-
-
-def leave_signals_to_the_trainer(worker: int) -> None:
-    """Lets a loader's worker outlive ctrl-C, and computes in one thread: the model has the rest."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    torch.set_num_threads(1)
+    if vocabulary == OWN_COLUMNS:
+        others = [name for name in rows.column_names if name not in SCHEMA_COLUMNS]
+        names = tuple(name for name in others if _holds_labels(rows, name))
+        if not names:
+            raise UserError(
+                f"{title}: no column holds labels (booleans, or 1 and 0, and null where unknown); "
+                f"it has {', '.join(rows.column_names)}"
+            )
+        return names
+    names, opposites = get_vocabulary(vocabulary).attributes, VOCABULARIES["union"].opposites
+    columns = set(rows.column_names)
+    missing = [a for a in names if a not in columns and opposites.get(a) not in columns]
+    if missing:
+        raise UserError(
+            f"{title}: the dataset has no column {', '.join(map(repr, missing))}; for its own "
+            "attributes, set vocabulary to columns"
+        )
+    return names
 
 
-def end_workers() -> None:
+def _holds_labels(rows: datasets.Dataset, name: str) -> bool:
+    kind = getattr(rows.features[name], "dtype", "")
+    if not (kind == "bool" or kind.startswith(("int", "uint", "float"))):
+        return False
+    try:
+        return bool((label_array(rows, [name]) >= 0).any())
+    except UserError:  # numbers, but no labels
+        return False
+
+
+def open_sources(
+    sources: Sequence[Source], split: str, seed: int
+) -> tuple[datasets.Dataset, np.ndarray]:
     """
-    Kills the process's daemons: at its end, multiprocessing would send them SIGTERM, which
-    `leave_signals_to_the_trainer` has them ignore, and wait for them.
+    Open one split of all sources, one after another.
+
+    Args:
+        sources: Where the rows are and which of them are wanted.
+        split: `"train"`, `"validation"` or `"test"`.
+        seed: Decides which rows a `limit` keeps.
+
+    Returns:
+        The rows, with null where a source has no such column, and the index of each row's source,
+        (rows,).
+
+    Raises:
+        UserError: If a source cannot be read, has no row that meets its condition, or its columns
+            are of other types than those of the source before.
     """
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise for each of them
-    for child in multiprocessing.active_children():
-        if child.daemon:
-            child.kill()
+    parts = [_open(source, split, seed) for source in sources]
+    source_of = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    if len(parts) == 1:
+        return parts[0], source_of
+    try:
+        return datasets.concatenate_datasets(parts), source_of
+    except (ValueError, TypeError) as error:
+        paths = ", ".join(source.path for source in sources)
+        raise UserError(f"{paths}: their columns do not go together: {error}") from error
+
+
+def _open(source: Source, split: str, seed: int) -> datasets.Dataset:
+    dataset = load_split(source.path, split)
+    keep = np.ones(len(dataset), bool)
+    for column, wanted in source.where.items():
+        values = column_values(dataset, column, source.path)
+        allowed = wanted if isinstance(wanted, list) else [wanted]
+        matches = np.array([value in allowed for value in values])
+        if not matches.any():
+            found = sorted({str(value) for value in values})[:8]
+            raise UserError(
+                f"{source.path}: no row of the {split} split has {column} = {wanted}; "
+                f"it has {', '.join(found)}"
+            )
+        keep &= matches
+    if not keep.any():
+        raise UserError(f"{source.path}: no row of the {split} split has {source.condition}")
+    rows = np.flatnonzero(keep)
+    if source.limit and split == "train":
+        rows = np.sort(np.random.default_rng(seed).permutation(rows)[: source.limit])
+    return dataset if len(rows) == len(dataset) else dataset.select(rows)
+
+
+def column_values(dataset: datasets.Dataset, column: str, path: str) -> list[Any]:
+    """
+    Read one column.
+
+    Args:
+        dataset: Holds it.
+        column: Its name.
+        path: What to call the dataset.
+
+    Returns:
+        One value a row, `None` where it is null.
+
+    Raises:
+        UserError: If there is no such column.
+    """
+    if column not in dataset.column_names or column == "image":
+        raise UserError(f"{path}: no column {column!r}; it has {', '.join(dataset.column_names)}")
+    return list(dataset.select_columns([column])[:][column])
+
+
+def group_rows(
+    dataset: datasets.Dataset, columns: Sequence[str], path: str
+) -> tuple[list[str], np.ndarray]:
+    """
+    Name the groups of a dataset's rows.
+
+    Args:
+        dataset: The rows.
+        columns: A group is one combination of their values.
+        path: What to call the dataset.
+
+    Returns:
+        Names of the groups, `"Asian, Male"`, and the index of each row's, (rows,): -1 where one of
+        the columns is null.
+
+    Raises:
+        UserError: If a column is missing or the rows are of fewer than two groups.
+    """
+    rows = zip(*(column_values(dataset, column, path) for column in columns), strict=True)
+    names = [None if None in row else ", ".join(map(str, row)) for row in rows]
+    groups = sorted({name for name in names if name is not None})
+    if len(groups) < 2:
+        found = f"only {groups[0]}" if groups else "nothing"
+        raise UserError(f"{path}: {' and '.join(columns)} name {found}: there are no groups")
+    index = {name: i for i, name in enumerate(groups)}
+    return groups, np.array([-1 if name is None else index[name] for name in names])

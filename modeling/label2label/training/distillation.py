@@ -1,6 +1,7 @@
 """Soft labels from teachers: models, and linear probes of backbones, each image predicted once."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,27 +10,29 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedConfig
 
 from label2label.checkpoints import find_checkpoint
-from label2label.data.batching import AttributeDataset, batch_loader, normalize_pixels
+from label2label.data.loading import FaceCrops, normalize_pixels
 from label2label.data.vocabulary import IGNORE_INDEX, VOCABULARIES, Vocabulary, derive_labels
 from label2label.errors import UserError
 from label2label.models import Label2LabelConfig
 from label2label.prediction.backends import load_model
-from label2label.training.build import load_backbone
+from label2label.training.model_building import load_backbone
 
 FOLDS = 5
+BATCH_SIZE = 64
 PROBED_GRID = 3  # a probe reads features pooled to 3x3
 RIDGE = 3.0  # penalty an image, on standardised features
 
 
 def teach(
     teachers: Sequence[str],
-    data: AttributeDataset,
+    crops: FaceCrops,
+    labels: np.ndarray,
     attributes: Sequence[str],
+    processor: Any,
     device: torch.device | str = "cpu",
-    batch_size: int = 64,
 ) -> np.ndarray:
     """
-    Averages the teachers' probabilities of every image, seen as it is and mirrored.
+    Average the teachers' probabilities of every image, seen as it is and mirrored.
 
     A teacher that is a Label2label model predicts. One that is a backbone alone is probed: a ridge
     regression from its features to the labels predicts the images that it was not fitted on, so
@@ -37,10 +40,11 @@ def teach(
 
     Args:
         teachers: Folders or Hub ids of models and backbones.
-        data: The training split, without augmentation.
+        crops: The training images, as the model's own crops.
+        labels: (images, attributes); 1, 0 or -100.
         attributes: The student's attributes, in order.
+        processor: The student's image processor.
         device: Where the teachers run.
-        batch_size: Images a forward pass.
 
     Returns:
         float32 of shape (images, attributes), in 0..1; -100 where no teacher knows the attribute.
@@ -49,13 +53,13 @@ def teach(
         UserError: If a teacher cannot be loaded.
     """
     student = Vocabulary("student", tuple(attributes), VOCABULARIES["union"].opposites)
-    total = np.zeros(data.labels.shape)
-    count = np.zeros(data.labels.shape, int)
+    total = np.zeros(labels.shape)
+    count = np.zeros(labels.shape, int)
     for name in teachers:
         forward, names = _open_teacher(name)
-        mean = _both_ways(forward, data, device, batch_size, f"teacher {name}")
+        mean = _both_ways(forward, crops, processor, device, f"teacher {name}")
         if names is None:
-            probabilities = probe_out_of_fold(mean, data.labels)
+            probabilities = probe_out_of_fold(mean, labels)
         else:
             probabilities = derive_labels(mean, names, student)
         known = probabilities != IGNORE_INDEX
@@ -68,7 +72,7 @@ def probe_out_of_fold(
     features: np.ndarray, labels: np.ndarray, folds: int = FOLDS, ridge: float = RIDGE
 ) -> np.ndarray:
     """
-    Predicts labels linearly from features, each image by a ridge regression fitted on the others.
+    Predict labels linearly from features, each image by a ridge regression fitted on the others.
 
     Args:
         features: (images, features).
@@ -108,7 +112,7 @@ def soften_labels(
     smoothing: float,
 ) -> torch.Tensor:
     """
-    Mixes labels with a teacher's probabilities (arXiv:1503.02531), then draws them to one half.
+    Mix labels with a teacher's probabilities (arXiv:1503.02531), then draw them to one half.
 
     Args:
         labels: (batch, attributes); 1, 0 or -100.
@@ -160,16 +164,17 @@ class _Output(torch.nn.Module):
 @torch.inference_mode()
 def _both_ways(
     module: torch.nn.Module,
-    data: AttributeDataset,
+    crops: FaceCrops,
+    processor: Any,
     device: torch.device | str,
-    batch_size: int,
     title: str,
 ) -> np.ndarray:
     """Means over each image and its mirror image, (images, values)."""
     layout = torch.channels_last  # faster on most devices
     module.to(device, memory_format=layout)  # type: ignore[call-overload]
     rows = []
-    for batch in tqdm(batch_loader(data, batch_size), desc=title, unit="batch"):
-        pixels = normalize_pixels(batch["pixels"].to(device), data.processor)
+    for first in tqdm(range(0, len(crops), BATCH_SIZE), desc=title, unit="batch"):
+        batch = crops.batch(np.arange(first, min(first + BATCH_SIZE, len(crops))))
+        pixels = normalize_pixels(batch.to(device), processor)
         rows.append(((module(pixels) + module(pixels.flip(-1))) / 2).cpu().numpy())
     return np.concatenate(rows)

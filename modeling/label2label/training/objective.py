@@ -1,14 +1,91 @@
-"""What a step minimises: the model's own loss, every image alike, or the worst groups first."""
+"""What a step learns: soft labels, mixed-up images and given words, and the loss it minimises."""
 
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+
+from label2label.training.distillation import soften_labels
+from label2label.training.recipe import Recipe
+
+MIXUP_ALPHA = 0.5  # parameter of the Beta distribution of weights
+
+
+def training_inputs(
+    batch: dict[str, torch.Tensor],
+    recipe: Recipe,
+    rng: np.random.Generator,
+    distillation: torch.Tensor | float = 0.0,
+) -> dict[str, Any]:
+    """
+    Soften a batch's labels, then mix its images up or give true words away, as the recipe has it.
+
+    Args:
+        batch: `pixel_values` of shape (batch, 3, height, width), `labels` of shape (batch,
+            attributes), 1, 0 or -100, and `teacher` where there is one.
+        recipe: Gives `label_smoothing`, `mixup`, `known_words`.
+        rng: Source of all draws.
+        distillation: The teacher's share, 0..1, of all images or (batch, 1).
+
+    Returns:
+        The model's arguments.
+    """
+    labels = batch["labels"]
+    soft = soften_labels(labels, batch.get("teacher"), distillation, recipe.label_smoothing)
+    inputs = {"pixel_values": batch["pixel_values"], "labels": soft}
+    if rng.random() < recipe.mixup:
+        return mix_batch(inputs, rng)
+    if recipe.known_words:
+        inputs["known_labels"] = draw_known_words(labels, recipe.known_words, rng)
+    return inputs
+
+
+def draw_known_words(
+    labels: torch.Tensor, largest_share: float, rng: np.random.Generator
+) -> torch.Tensor:
+    """
+    Choose the true words that an image's sentence is given: none for every second image, else a
+    share drawn evenly from 0 to the largest.
+
+    Args:
+        labels: (batch, attributes); 1, 0 or -100.
+        largest_share: 0..1.
+        rng: Source of the draws.
+
+    Returns:
+        (batch, attributes); labels, -100 where not given.
+    """
+    images, attributes = labels.shape
+    share = rng.uniform(0, largest_share, (images, 1)) * (rng.random((images, 1)) < 0.5)
+    given = torch.from_numpy(rng.random((images, attributes)) < share).to(labels.device)
+    return torch.where(given, labels, -100)
+
+
+def mix_batch(inputs: dict[str, torch.Tensor], rng: np.random.Generator) -> dict[str, Any]:
+    """
+    Mix a batch up with a permutation of itself (arXiv:1710.09412).
+
+    Args:
+        inputs: `pixel_values` of shape (batch, 3, height, width) and `labels`.
+        rng: Source of the weight and the permutation.
+
+    Returns:
+        The model's arguments: mixed images, `labels`, and `mixup`: the other labels and the weight.
+    """
+    weight = rng.beta(MIXUP_ALPHA, MIXUP_ALPHA)
+    pixels, labels = inputs["pixel_values"], inputs["labels"]
+    order = torch.from_numpy(rng.permutation(len(labels))).to(labels.device)
+    return {
+        "pixel_values": pixels[order].lerp_(pixels, weight),
+        "labels": labels,
+        "mixup": (labels[order], float(weight)),
+    }
 
 
 def image_mean(losses: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
     """
-    Mean over the images that have a label.
+    Take the mean over the images that have a label.
 
     Args:
         losses: (batch,), 0 where an image has no label, as `compute_loss` returns them.
@@ -43,7 +120,7 @@ class GroupDRO:
         accelerator: Accelerator,
     ) -> torch.Tensor:
         """
-        Weighs a batch's losses, after moving the weights. All processes call it; their mean is what
+        Weight a batch's losses, after moving the weights. All processes call it; their mean is what
         one process would return for all their images.
 
         Args:
@@ -76,9 +153,9 @@ class GroupDRO:
         return accelerator.num_processes * (scale * sums).sum()
 
     def state_dict(self) -> dict[str, Any]:
-        """The weights, for Accelerate."""
+        """Return the weights, for Accelerate."""
         return {"weights": self.weights.cpu()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes the weights that `state_dict` gave."""
+        """Take the weights that `state_dict` gave."""
         self.weights = state["weights"]

@@ -1,10 +1,12 @@
 """The training loop: a recipe in, a model folder out, on any number of processes by Accelerate."""
 
+import argparse
+import contextlib
 import dataclasses
 import json
-import math
 import os
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,39 +17,122 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
+from transformers import get_cosine_schedule_with_warmup
 
-from label2label.data.batching import normalize_pixels, raise_errors
-from label2label.data.vocabulary import get_vocabulary
-from label2label.errors import UserError, first_line
+from label2label.data.augmentation import Augmentation, draw_uniform
+from label2label.data.loading import normalize_pixels
+from label2label.errors import UserError, first_line, join_lines
 from label2label.files import write_whole
 from label2label.models import Label2LabelForImageClassification
 from label2label.prediction.processes import without_accelerator
-from label2label.training.build import attribute_frequencies, build_model, set_prior
-from label2label.training.checkpoint import Progress, latest_state, save_state
 from label2label.training.data import TrainingData
-from label2label.training.inputs import training_inputs
-from label2label.training.objective import GroupDRO, image_mean
-from label2label.training.optimization import (
-    build_average,
-    build_optimizer,
-    build_schedule,
-    freeze_statistics,
-)
+from label2label.training.model_building import build_model, prepare_layers
+from label2label.training.objective import GroupDRO, image_mean, training_inputs
 from label2label.training.recipe import Recipe, load_recipe
-from label2label.training.sharding import ShardedTraining
-from label2label.training.strided_depthwise import speed_up_strided_depthwise
-from label2label.training.synchronization import synchronize_batch_norm
 
 # Accuracies of smaller groups say little, and are not called the worst while there are larger ones.
 MINIMUM_IMAGES = 30
 # What a run may go on with otherwise than it began.
-CHANGEABLE = ("epochs", "workers", "keep_decoded", "checkpoint_every")
+CHANGEABLE = ("epochs", "workers", "cache_pixels", "checkpoint_every")
+MAX_GRADIENT_NORM = 1.0
+
+
+def train_command(args: argparse.Namespace) -> int:
+    """
+    Run `label2label train`.
+
+    Args:
+        args: `config`, `set`, `data`, `vocabulary`, `output`, `resume`.
+
+    Returns:
+        Exit status: 0, or 130 where the run was interrupted and saved.
+
+    Raises:
+        UserError: If recipe, data or output cannot be used.
+    """
+    recipe = load_recipe(args.config, args.set)
+    if args.vocabulary:
+        recipe = dataclasses.replace(recipe, vocabulary=args.vocabulary)
+    if args.data:
+        recipe = _replace_data(recipe, args.data)
+    with lock_output(Path(args.output)):
+        trainer = Trainer(recipe, args.output)
+        if args.resume:
+            trainer.resume()
+        elif latest_state(Path(args.output) / "state"):
+            raise UserError(
+                f"{args.output}: holds a run; go on with --resume or choose another folder"
+            )
+
+        def interrupt(signum: int, frame: Any) -> None:
+            trainer.interrupted = True
+            # A second one ends at once.
+            signal.signal(signum, signal.default_int_handler)
+
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, interrupt)
+        result = trainer.train()
+    if not result["finished"]:
+        trainer.accelerator.print(
+            f"stopped and saved at step {result['step']}; go on with --resume"
+        )
+        return 130
+    best = trainer.output / "best"
+    trainer.accelerator.print(
+        f"best validation accuracy {result['best_accuracy']:.4f}; model in {best}"
+    )
+    return 0
+
+
+def _replace_data(recipe: Recipe, path: str) -> Recipe:
+    """The recipe on another dataset, its conditions and limits kept."""
+    sources = recipe.sources
+    if len(sources) > 1:
+        raise UserError(
+            f"the recipe reads {len(sources)} datasets: replace one with --set data.0.path={path}"
+        )
+    return dataclasses.replace(recipe, data=[dataclasses.asdict(sources[0]) | {"path": path}])
+
+
+@contextlib.contextmanager
+def lock_output(output: Path) -> Iterator[None]:
+    """
+    Keep a run's folder to one run at a time; of several processes, the first holds it for all.
+
+    Args:
+        output: The folder; it is made.
+
+    Raises:
+        UserError: If another run has it, or it cannot be written.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    file = output / ".lock"
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(file, timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(
+            f"{output}: another training runs in this folder; wait for it or choose another"
+        ) from error
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+        lock.release()
 
 
 class Trainer:
     """
-    Trains one recipe.
+    Train one recipe.
 
     `output` receives `best/`, the averaged model of the best validation accuracy, and `last/`, that
     of the last epoch, both as folders that `from_pretrained` loads; `state/`, to resume from;
@@ -67,46 +152,32 @@ class Trainer:
         self.accelerator = Accelerator(
             cpu=without_accelerator(),
             mixed_precision=recipe.mixed_precision,
-            gradient_accumulation_steps=recipe.gradient_accumulation,
             log_with="tensorboard",
             project_dir=str(self.output),
             step_scheduler_with_optimizer=False,
         )
         self.interrupted = False
+        self.augmentation = Augmentation(
+            **{f.name: getattr(recipe, f.name) for f in dataclasses.fields(Augmentation)}
+        )
         torch.manual_seed(recipe.seed)
-        attributes = get_vocabulary(recipe.vocabulary).attributes
-        self.model, self.processor = build_model(recipe, attributes)
-        self.data = TrainingData(recipe, attributes, self.processor, self.accelerator, self.output)
-        self.batches_per_epoch = self.data.batches_per_epoch
-        self.train_loader, self.validation_loader = self.data.loaders()
-        if recipe.init_from is None:
-            set_prior(self.model, attribute_frequencies(self.data.labels))
+        self.data = TrainingData(recipe, self.accelerator)
+        self.model, self.processor = build_model(recipe, self.data.attributes, self.data.labels)
+        self.data.prepare(self.processor, self.output)
         self._prepare_optimization()
 
     def _prepare_optimization(self) -> None:
         recipe, accelerator = self.recipe, self.accelerator
-        if accelerator.num_processes > 1:
-            synchronize_batch_norm(self.model)
         if recipe.freeze_backbone:
             self.model.label2label.backbone.requires_grad_(False)
-        speed_up_strided_depthwise(self.model)
-        if recipe.channels_last:
-            self.model = self.model.to(memory_format=torch.channels_last)
-        self.sharded = None
-        if recipe.fully_sharded:
-            if accelerator.num_processes == 1:
-                raise UserError("fully_sharded needs several processes: use accelerate launch")
-            self.sharded = ShardedTraining(self.model, accelerator.device)
-        optimizer = build_optimizer(self.model, recipe)
-        steps = math.ceil(self.batches_per_epoch / recipe.gradient_accumulation) * recipe.epochs
-        self.schedule = build_schedule(optimizer, recipe, steps)
-        self.optimizer: Any = optimizer
-        if self.sharded is None:
-            self.model, self.optimizer = accelerator.prepare(self.model, optimizer)
-        else:
-            # Accelerate shards on accelerators only: here the model is not wrapped by it.
-            self.sharded.optimizer = optimizer
-            accelerator.register_for_checkpointing(self.sharded)
+        prepare_layers(self.model, accelerator.num_processes)
+        self.model = self.model.to(memory_format=torch.channels_last)  # faster on most devices
+        optimizer = torch.optim.AdamW(parameter_groups(self.model, recipe))  # arXiv:1711.05101
+        steps = self.data.batches_per_epoch * recipe.epochs
+        self.schedule = get_cosine_schedule_with_warmup(
+            optimizer, round(recipe.warmup * steps), steps
+        )
+        self.model, self.optimizer = accelerator.prepare(self.model, optimizer)
         self.progress = Progress(processes=accelerator.num_processes)
         accelerator.register_for_checkpointing(self.schedule, self.progress)
         if self.data.stream is not None:
@@ -120,9 +191,6 @@ class Trainer:
             accelerator.register_for_checkpointing(self.average)
 
     def _plain_model(self) -> Label2LabelForImageClassification:
-        """The model as it is saved, with all of its weights; up to date after a gathering."""
-        if self.sharded is not None:
-            return self.sharded.whole
         return self.accelerator.unwrap_model(self.model)
 
     @property
@@ -134,7 +202,7 @@ class Trainer:
 
     def resume(self) -> None:
         """
-        Goes on from the newest state of `output`, perhaps for more epochs.
+        Go on from the newest state of `output`, perhaps for more epochs.
 
         Raises:
             UserError: If there is none, or it was made by another recipe, or by another number of
@@ -156,7 +224,7 @@ class Trainer:
 
     def train(self) -> dict[str, Any]:
         """
-        Runs to the recipe's last epoch, or until interrupted.
+        Run to the recipe's last epoch, or until interrupted.
 
         Returns:
             `{"finished", "step", "best_accuracy", "history"}`.
@@ -171,8 +239,6 @@ class Trainer:
             for batch in self.batches():
                 progress.loss_sum += self.step(batch)
                 progress.seconds = time.monotonic() - started
-                if not self.accelerator.sync_gradients:
-                    continue  # half a step cannot be saved
                 if self._stop_requested():
                     save_state(self.accelerator, self.output / "state", progress.step)
                     self.accelerator.end_training()
@@ -195,29 +261,27 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         self.accelerator.init_trackers("logs")
 
-    def batches(self) -> Iterator[dict[str, torch.Tensor]]:
+    def batches(self) -> Iterator[dict[str, Any]]:
         """
-        Loads the rest of the epoch, with a progress bar.
+        Load the rest of the epoch, with a progress bar.
 
         Yields:
-            Batches as `AttributeDataset` makes them, on the process's device.
+            Batches as `TrainingData` makes them.
         """
-        progress, stream = self.progress, self.data.stream
-        self.data.start_at(progress.epoch, progress.step_in_epoch)
+        progress = self.progress
         self.bar = tqdm(
-            total=self.batches_per_epoch,
+            total=self.data.batches_per_epoch,
             initial=progress.step_in_epoch,
             desc=f"epoch {progress.epoch + 1}/{self.recipe.epochs}",
             unit="batch",
             disable=not self.accelerator.is_local_main_process,
         )
         with self.bar:
-            follow = raise_errors if stream is None else stream.follow
-            yield from follow(self.train_loader)
+            yield from self.data.batches(progress.epoch, progress.step_in_epoch)
 
-    def step(self, batch: dict[str, torch.Tensor]) -> float:
+    def step(self, batch: dict[str, Any]) -> float:
         """
-        Takes one step, or a part of one where the recipe accumulates gradients.
+        Take one step.
 
         Args:
             batch: One that `batches` gave.
@@ -230,49 +294,66 @@ class Trainer:
         """
         recipe, progress, accelerator = self.recipe, self.progress, self.accelerator
         # Randomness is a function of seed, batch and process: resuming changes no draw.
-        position = progress.epoch * self.batches_per_epoch + progress.step_in_epoch
+        position = progress.epoch * self.data.batches_per_epoch + progress.step_in_epoch
         rng = np.random.default_rng((recipe.seed, position, accelerator.process_index))
         torch.manual_seed(int(rng.integers(2**62)))
 
-        rows = batch["row"].cpu().numpy()
-        share: torch.Tensor | float = 0.0
-        if "teacher" in batch:
-            share = torch.from_numpy(self.data.distillation[rows]).to(accelerator.device)
-        pixel_values = normalize_pixels(batch["pixels"], self.processor)
-        inputs = training_inputs({**batch, "pixel_values": pixel_values}, recipe, rng, share)
-        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        inputs["pixel_values"] = inputs["pixel_values"].contiguous(memory_format=layout)
         self.model.train()
         freeze_statistics(self.model, recipe)
-        with accelerator.accumulate(self.model):
-            with accelerator.autocast():
-                outputs = self.model(**inputs)
-            loss = self._loss(outputs, inputs, rows)
-            self._refuse_nan(loss, batch)
-            accelerator.backward(loss)
-            if accelerator.sync_gradients and recipe.max_gradient_norm:
-                accelerator.clip_grad_norm_(self.model.parameters(), recipe.max_gradient_norm)
-            if accelerator.sync_gradients:
-                self.optimizer.step()
-                self.optimizer.zero_grad()
-        if accelerator.sync_gradients:
-            self.schedule.step()
-            progress.step += 1
-            if self.average is not None:
-                if self.sharded is not None:
-                    self.sharded.gather()
-                self.average.update_parameters(self._plain_model())
+        inputs = self._inputs(batch, rng)
+        with accelerator.autocast():
+            outputs = self.model(**inputs)
+        loss = self._loss(outputs, inputs, batch["rows"])
+        self._refuse_nan(loss, batch)
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.schedule.step()
+        if self.average is not None:
+            self.average.update_parameters(self._plain_model())
+        progress.step += 1
         progress.step_in_epoch += 1
+        if self.data.stream is not None:
+            self.data.stream.state = batch["state"]
 
-        known = batch["labels"] >= 0
-        hits = ((outputs.logits > 0) == (batch["labels"] > 0))[known].float().mean().item()
-        self.bar.set_postfix(
-            loss=f"{(value := loss.item()):.3f}", accuracy=f"{hits:.3f}", refresh=False
-        )
+        value = loss.item()
         self.bar.update()
         if progress.step % 10 == 0:
+            known = batch["labels"] >= 0
+            hits = ((outputs.logits > 0) == (batch["labels"] > 0))[known].float().mean().item()
+            self.bar.set_postfix(loss=f"{value:.3f}", accuracy=f"{hits:.3f}", refresh=False)
             accelerator.log({"train/loss": value, "train/accuracy": hits}, step=progress.step)
         return value
+
+    def _inputs(self, batch: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """A batch augmented and normalised on the device, with its soft labels."""
+        recipe, device, rows = self.recipe, self.accelerator.device, batch["rows"]
+        size = self.processor.crop_size["height"]
+        draws = draw_uniform(recipe.seed, self.progress.epoch, rows, batch["occurrences"])
+        pixels = self.augmentation(batch["pixels"], size, draws)
+        share: torch.Tensor | float = 0.0
+        if self.data.teacher is not None:
+            share = torch.from_numpy(self.data.distillation[rows]).to(device)
+            batch = {**batch, "teacher": torch.from_numpy(self.data.teacher[rows]).to(device)}
+        pixels = self._resize(normalize_pixels(pixels, self.processor))
+        inputs = training_inputs({**batch, "pixel_values": pixels}, recipe, rng, share)
+        inputs["pixel_values"] = inputs["pixel_values"].contiguous(
+            memory_format=torch.channels_last
+        )
+        return inputs
+
+    def _resize(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Images at the size that the recipe has for this epoch (progressive resizing)."""
+        sizes, progress = self.recipe.image_sizes, self.progress
+        if not sizes:
+            return pixels
+        size = sizes[min(progress.epoch * len(sizes) // self.recipe.epochs, len(sizes) - 1)]
+        if pixels.shape[-1] == size:
+            return pixels
+        return torch.nn.functional.interpolate(
+            pixels, (size, size), mode="bilinear", antialias=True
+        )
 
     def _loss(self, outputs: Any, inputs: dict[str, Any], rows: np.ndarray) -> torch.Tensor:
         if self.recipe.objective == "mean":
@@ -336,7 +417,7 @@ class Trainer:
     @torch.no_grad()
     def validate(self) -> dict[str, Any]:
         """
-        Scores the averaged model on the validation split.
+        Score the averaged model on the validation split.
 
         Returns:
             `accuracy` of the final logits and `query_accuracy` of the query network's (the same
@@ -346,22 +427,21 @@ class Trainer:
             of all where none has as many. `None` stands for what has no known label; it does not
             count in the means.
         """
-        if self.sharded is not None:
-            self.sharded.gather()
         model = self.averaged_model.eval()
-        counts = []
-        for batch in raise_errors(self.validation_loader):
-            outputs = model(pixel_values=normalize_pixels(batch["pixels"], self.processor))
+        counts = np.zeros((len(self.data.validation_labels), 3), int)
+        own = []
+        for rows, pixels, labels in self.data.validation_batches():
+            pixel_values = normalize_pixels(pixels, self.processor)
+            outputs = model(pixel_values.contiguous(memory_format=torch.channels_last))
             query_logits = outputs.logits if outputs.query_logits is None else outputs.query_logits
-            present, known = batch["labels"] > 0, batch["labels"] >= 0
+            present, known = labels > 0, labels >= 0
             hits = ((outputs.logits > 0) == present) & known
             query_hits = ((query_logits > 0) == present) & known
             sums = [value.sum(dim=1) for value in (hits, query_hits, known)]
-            rows = torch.stack([batch["row"], *sums], dim=1)
-            counts.append(self.accelerator.gather_for_metrics(rows).cpu().numpy())
-        table = np.concatenate(counts)
-        table = table[table[:, 0].argsort(), 1:]  # (rows, 3)
-        return score_parts(table, self.data.validation_parts)
+            own.append((rows, torch.stack(sums, dim=1).cpu().numpy()))
+        for rows, sums in gather_object(own):
+            counts[rows] = sums
+        return score_parts(counts, self.data.validation_parts)
 
     def _save_model(self, name: str) -> None:
         if not self.accelerator.is_main_process:
@@ -397,7 +477,7 @@ def score_parts(
     counts: np.ndarray, parts: dict[str, dict[str, np.ndarray]]
 ) -> dict[str, float | dict[str, float | None] | None]:
     """
-    Turns counts of every image into accuracies of sources and groups.
+    Turn counts of every image into accuracies of sources and groups.
 
     Args:
         counts: (images, 3): right answers, right answers of the query network, known labels.
@@ -427,3 +507,171 @@ def score_parts(
         large = [value for name, value in known.items() if sizes[name] >= MINIMUM_IMAGES]
         scores["worst_group_accuracy"] = min(large or known.values(), default=None)
     return scores
+
+
+def build_average(model: torch.nn.Module, recipe: Recipe) -> AveragedModel | None:
+    """
+    Make the exponential moving average of weights and of BatchNorm's statistics.
+
+    Its decay rises with the steps n, as (1 + n) / (10 + n), so that the average of a short run is
+    not made of the weights that it started from.
+
+    Args:
+        model: What is averaged.
+        recipe: Gives `ema`, the decay in the end, 0..1; 0 for no average.
+
+    Returns:
+        The average, holding the model's present weights, or `None`.
+    """
+    if not recipe.ema:
+        return None
+
+    def average(averaged: Any, current: Any, steps: torch.Tensor | int) -> None:
+        decay = min(float(recipe.ema), (1 + int(steps)) / (10 + int(steps)))
+        get_ema_multi_avg_fn(decay)(averaged, current, steps)
+
+    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+
+
+def parameter_groups(model: torch.nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """
+    Split parameters by learning rate and by whether they decay.
+
+    Args:
+        model: A `Label2LabelForImageClassification`.
+        recipe: Gives the rates and the decay of matrices and kernels; vectors have none.
+
+    Returns:
+        Groups for an optimizer.
+    """
+    rates = {
+        "backbone": recipe.backbone_learning_rate,
+        "head": recipe.head_learning_rate,
+        # The last BatchNorm alone sets how large logits are, and starts far below where they end.
+        "normalization": 10 * recipe.head_learning_rate,
+    }
+    groups: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        part = name.removeprefix("label2label.").split(".")[0]
+        key = (part if part in rates else "head", parameter.ndim > 1)
+        groups.setdefault(key, []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": rates[part],
+            "weight_decay": recipe.weight_decay if decays else 0.0,
+        }
+        for (part, decays), parameters in groups.items()
+    ]
+
+
+def freeze_statistics(model: torch.nn.Module, recipe: Recipe) -> None:
+    """
+    Make BatchNorms use and keep their running means and variances; their weights may still learn.
+
+    Args:
+        model: In training mode, which undoes this each time it is set.
+        recipe: Gives `freeze_statistics`, for all BatchNorms, and `freeze_backbone`, for those of
+            the backbone.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and (
+            recipe.freeze_statistics or (recipe.freeze_backbone and "backbone" in name.split("."))
+        ):
+            module.eval()
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands: what a resumed run needs beside weights and optimizer."""
+
+    processes: int = 1  # that share each epoch
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0  # of the epoch so far
+    seconds: float = 0.0  # of the epoch so far
+    best_accuracy: float = -1.0
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+    def state_dict(self) -> dict[str, Any]:
+        """
+        Return the fields, for Accelerate, which keeps those of one process: the loss is all processes'
+        mean. All processes call it.
+        """
+        mean = float(np.mean(gather_object([self.loss_sum])))
+        return dataclasses.asdict(self) | {"loss_sum": mean}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """
+        Take the fields that `state_dict` gave.
+
+        Raises:
+            ValueError: If they are of another number of processes, to which an epoch's position
+                means other images.
+        """
+        saved = state.get("processes", self.processes)
+        if saved != self.processes:
+            raise ValueError(
+                f"it was saved by a run of {saved} processes, not {self.processes}: resume with as "
+                "many"
+            )
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+def latest_state(folder: Path) -> Path | None:
+    """
+    Find the newest complete state.
+
+    Args:
+        folder: `OUTPUT/state` of a run.
+
+    Returns:
+        `folder/step-N` of the highest N, or `None`.
+    """
+    return max(folder.glob("step-*"), default=None)
+
+
+def save_state(accelerator: Accelerator, folder: Path, step: int) -> None:
+    """
+    Write model, optimizer, schedule, average and progress under a temporary name, then rename it and
+    drop the state before. All processes call it.
+
+    Args:
+        accelerator: With everything to save prepared or registered.
+        folder: `OUTPUT/state` of a run.
+        step: Optimizer steps done.
+
+    Raises:
+        UserError: If the disk is full or cannot be written; the state before stays.
+    """
+    path = folder / f"step-{step:08d}"
+    temporary = folder / f".{path.name}"
+    try:
+        with accelerator.main_process_first():
+            if accelerator.is_main_process:
+                shutil.rmtree(temporary, ignore_errors=True)
+                temporary.mkdir(parents=True)
+        accelerator.save_state(str(temporary))
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process and not path.exists():
+            os.replace(temporary, path)
+    # torch.save wraps a failed write in a RuntimeError
+    except (OSError, SafetensorError, RuntimeError) as error:
+        free = shutil.disk_usage(folder).free / 1e6 if folder.exists() else 0.0
+        shutil.rmtree(temporary, ignore_errors=True)
+        kept = latest_state(folder)
+        rest = f"resume from {kept} with --resume" if kept else "nothing was saved before"
+        raise UserError(
+            f"{path}: could not write the state with {free:.1f} MB left on the disk "
+            f"({' '.join(str(error).split())}); {rest}"
+        ) from error
+    if accelerator.is_main_process:
+        shutil.rmtree(temporary, ignore_errors=True)
+        for other in folder.glob("step-*"):
+            if other != path:
+                shutil.rmtree(other)
+    accelerator.wait_for_everyone()

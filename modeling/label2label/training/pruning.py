@@ -1,4 +1,4 @@
-"""A narrower backbone out of a trained one: of every layer, the channels that matter most."""
+"""Channel pruning: a narrower backbone out of a trained one."""
 
 import copy
 from itertools import chain, takewhile
@@ -14,9 +14,9 @@ from label2label.models.modeling_mobilefacenet import (
 
 
 @torch.no_grad()
-def narrow_backbone(backbone: MobileFaceNetBackbone, width: float) -> MobileFaceNetBackbone:
+def prune_channels(backbone: MobileFaceNetBackbone, width: float) -> MobileFaceNetBackbone:
     """
-    Keeps the channels whose BatchNorm scales are largest (network slimming, arXiv:1708.06519).
+    Keep the channels whose BatchNorm scales are largest (network slimming, arXiv:1708.06519).
 
     Channels that a residual joins are kept or dropped together, by the sum of their scales. The
     layers before and after lose the same channels, so that the rest computes what it did, less what

@@ -1,0 +1,547 @@
+"""Read prepared datasets: splits, label arrays, face crops, and which images an epoch draws."""
+
+import contextlib
+import hashlib
+import io
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cv2
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from datasets.exceptions import DatasetGenerationError
+from PIL import Image
+from tqdm.auto import tqdm
+
+from label2label.data.images import read_image
+from label2label.data.vocabulary import IGNORE_INDEX, VOCABULARIES, Vocabulary, derive_labels
+from label2label.errors import UserError, first_line
+
+# A training crop's width and height, as multiples of the model's crop: augmentation moves and
+# turns it, and reduces it a little, within the portrait format of CelebA's aligned images.
+CROP_FORMAT = (1.25, 1.5)
+CACHED_AT_ONCE = 256
+PACKED_QUALITY = 95  # of JPEG
+PART_BYTES = 50_000_000  # of images, so that a part with its labels is below 60 MB
+
+
+def load_split(path: str | Path, split: str, streaming: bool = False) -> Any:
+    """
+    Open one split of a prepared dataset.
+
+    Args:
+        path: Folder that a script of `datasets_scripts/` wrote, or a Hub dataset id.
+        split: `"train"`, `"validation"` or `"test"`.
+        streaming: Whether to read it from front to back, without downloading or caching it.
+
+    Returns:
+        The split as a memory-mapped `datasets.Dataset`, or as a `datasets.IterableDataset`, in the
+        one dataset schema.
+
+    Raises:
+        UserError: If the folder or the split is missing, cannot be read, or has no images.
+    """
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(
+            f"{path} is a file: give the folder that a script of datasets_scripts/ wrote"
+        )
+    if not folder.exists() and (folder.is_absolute() or str(path).count("/") != 1):
+        raise UserError(
+            f"{path}: no such folder or file; prepare a dataset with datasets_scripts/ first"
+        )
+    if not streaming:
+        check_cache()
+    try:
+        splits = datasets.get_dataset_split_names(str(path))
+        if split not in splits:
+            raise UserError(f"{path} has no split {split!r}: it has {', '.join(splits)}")
+        dataset = datasets.load_dataset(str(path), split=split, streaming=streaming)
+    except (OSError, ValueError, RuntimeError, DatasetGenerationError, pa.ArrowException) as error:
+        raise UserError(
+            f"{path} is no prepared dataset ({first_line(error)}): "
+            "make one with a script of datasets_scripts/"
+        ) from error
+    # A stream whose files do not tell their columns has None.
+    if "image" not in (dataset.column_names or []):
+        raise UserError(f"{path}: the {split} split has no column 'image'")
+    if not streaming and len(dataset) == 0:
+        raise UserError(f"{path}: the {split} split is empty")
+    if isinstance(dataset.features["image"], datasets.Image):
+        return dataset
+    kind = dataset.features["image"]
+    text = kind == datasets.Value("string")
+    encoded = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
+    if not text and kind != encoded:
+        raise UserError(f"{path}: the column 'image' holds no images or paths: it is {kind}")
+    return dataset.cast_column("image", datasets.Image())
+
+
+def check_cache() -> None:
+    """
+    Check that the folder in which `datasets` keeps what it read can be written.
+
+    Raises:
+        UserError: If it cannot.
+    """
+    cache = Path(datasets.config.HF_DATASETS_CACHE)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        writable = os.access(cache, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise UserError(
+            f"{cache}: the cache of datasets cannot be written; set HF_HOME to a folder that can"
+        )
+
+
+def label_array(
+    dataset: datasets.Dataset | Mapping[str, Sequence[Any]], attributes: Sequence[str]
+) -> np.ndarray:
+    """
+    Read attribute columns as one array.
+
+    Args:
+        dataset: A split in the one dataset schema, or some of its rows as lists by column.
+        attributes: Columns to read, in order; each nullable bool, or numbers that are 1 or 0. One
+            that the dataset names by its opposite (`Beard` = not `No_Beard`) is derived.
+
+    Returns:
+        int8, (images, attributes): 1 present, 0 absent, -100 unknown, as is throughout an attribute
+        that the dataset does not have.
+
+    Raises:
+        UserError: If a column holds anything else: -1 and -100, too, are no booleans.
+    """
+    vocabulary = Vocabulary("asked", tuple(attributes), VOCABULARIES["union"].opposites)
+    wanted = set(attributes)
+    wanted |= {vocabulary.opposites[name] for name in attributes if name in vocabulary.opposites}
+    if isinstance(dataset, datasets.Dataset):
+        columns = [name for name in dataset.column_names if name in wanted]
+        table, count = dataset.with_format("arrow"), len(dataset)
+        values = {name: table[name].combine_chunks() for name in columns}
+    else:
+        columns = [name for name in dataset if name in wanted]
+        values = {name: pa.array(dataset[name]) for name in columns}
+        count = len(next(iter(dataset.values())))
+    labels = np.full((count, len(columns)), IGNORE_INDEX, np.int8)
+    for column, name in enumerate(columns):
+        known = values[name].is_valid().to_numpy(zero_copy_only=False)
+        present = _booleans(values[name], name).to_numpy(zero_copy_only=False)
+        labels[known, column] = present[known]
+    return derive_labels(labels, columns, vocabulary)
+
+
+def _booleans(values: pa.Array, name: str) -> pa.Array:
+    """Booleans, false where null."""
+    kind = values.type
+    if pa.types.is_integer(kind) or kind in (pa.float32(), pa.float64()):
+        numbers = values.drop_null().to_numpy(zero_copy_only=False)
+        if len(others := numbers[(numbers != 0) & (numbers != 1)]):
+            raise UserError(
+                f"column {name!r} must hold booleans, or 1 and 0, and null where unknown: it holds "
+                f"{others[0]}"
+            )
+    elif not (pa.types.is_boolean(kind) or pa.types.is_null(kind)):
+        raise UserError(f"column {name!r} must hold booleans and nulls: it is of type {kind}")
+    return values.cast("bool").fill_null(False)
+
+
+class FaceCrops:
+    """
+    The faces of a dataset as uint8 crops of one size.
+
+    Args:
+        dataset: With a column `image`.
+        processor: The model's image processor.
+        augmented: Whether to make crops with a margin, for an `Augmentation`, or the model's own.
+        cache: Whether to decode all images now, and to keep the crops as one memory-mapped file
+            beside datasets' own cache, where later runs find them.
+        threads: That decode images.
+
+    Attributes:
+        pixels: uint8, (images, height, width, 3), where the crops are cached, else `None`.
+
+    Raises:
+        UserError: If an image cannot be read, or the disk has no room for the crops.
+    """
+
+    def __init__(
+        self,
+        dataset: datasets.Dataset,
+        processor: Any,
+        augmented: bool = False,
+        cache: bool = False,
+        threads: int = 1,
+    ):
+        # Undecoded, so that an image which cannot be read is met here, where its row is known.
+        self.dataset = dataset.select_columns(["image"]).cast_column(
+            "image", datasets.Image(decode=False)
+        )
+        self.make, self.shape = crop_maker(processor, augmented)
+        self.pool = ThreadPoolExecutor(max(threads, 1))
+        self.pixels: torch.Tensor | None = None
+        if cache:
+            settings = [processor.to_dict()[name] for name in ("size", "crop_size", "resample")]
+            text = repr((self.shape, None if augmented else settings))
+            kind = hashlib.sha256(text.encode()).hexdigest()[:8]
+            folder = Path(datasets.config.HF_DATASETS_CACHE) / "label2label"
+            file = folder / f"{dataset._fingerprint}-{kind}.npy"
+            if not file.exists():
+                self._write_cache(file)
+            # Copy on write: torch warns of memory that it must not write to.
+            self.pixels = torch.from_numpy(np.load(file, mmap_mode="c"))
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def batch(self, rows: np.ndarray) -> torch.Tensor:
+        """
+        Crops of some images.
+
+        Args:
+            rows: (batch,), their indices.
+
+        Returns:
+            uint8, (batch, height, width, 3), on the device of `pixels`.
+
+        Raises:
+            UserError: If one of them cannot be read.
+        """
+        if self.pixels is not None:
+            return self.pixels[torch.from_numpy(rows).to(self.pixels.device)]
+        encoded = self.dataset[rows.tolist()]["image"]
+        names = [_name(image, row) for image, row in zip(encoded, rows.tolist(), strict=True)]
+        return decode_crops(encoded, names, self.make, self.pool)
+
+    def move(self, device: torch.device) -> None:
+        """Keep cached crops on an accelerator where they fit into half of its free memory."""
+        if self.pixels is not None and device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            if self.pixels.numel() < free / 2:
+                self.pixels = self.pixels.to(device)
+
+    def name(self, row: int) -> str:
+        """What the dataset calls an image: its file name where it has one, and its row."""
+        return _name(self.dataset[row]["image"], row)
+
+    def _write_cache(self, file: Path) -> None:
+        temporary = file.with_name(f".{file.name}-{os.getpid()}")
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(self), *self.shape, 3)}
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with (
+                open(temporary, "wb") as out,
+                tqdm(total=len(self), desc="decode images", unit="image") as bar,
+            ):
+                np.lib.format.write_array_header_1_0(out, header)
+                for start in range(0, len(self), CACHED_AT_ONCE):
+                    rows = np.arange(start, min(start + CACHED_AT_ONCE, len(self)))
+                    out.write(self.batch(rows).numpy().data)
+                    bar.update(len(rows))
+            os.replace(temporary, file)
+        except OSError as error:
+            raise UserError(
+                f"{file}: cannot keep the decoded images ({error.strerror or error}); make room, "
+                "set HF_HOME to another disk, or train with --set cache_pixels=false"
+            ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def decode_crops(
+    encoded: Sequence[Any],
+    names: Sequence[str],
+    make: Callable[[np.ndarray], np.ndarray],
+    pool: ThreadPoolExecutor,
+) -> torch.Tensor:
+    """
+    Decode images into crops.
+
+    Args:
+        encoded: (batch,), `{"bytes", "path"}` each, as `datasets.Image(decode=False)` gives.
+        names: What to call them.
+        make: What makes a crop of an image, see `crop_maker`.
+        pool: Whose threads do it.
+
+    Returns:
+        uint8, (batch, height, width, 3).
+
+    Raises:
+        UserError: If one of them cannot be read.
+    """
+
+    def crop(image: Any, name: str) -> np.ndarray:
+        try:
+            return make(read_encoded(image))
+        except UserError as error:
+            raise UserError(f"the image in {name} cannot be read: {error}") from error
+
+    return torch.from_numpy(np.stack(list(pool.map(crop, encoded, names))))
+
+
+def _name(image: Any, row: int) -> str:
+    name = image_name(image)
+    return f"{name} (row {row})" if name else f"row {row}"
+
+
+def read_encoded(image: Any) -> np.ndarray:
+    """
+    Read an image of a dataset's column.
+
+    Args:
+        image: `{"bytes", "path"}`, one of them null.
+
+    Returns:
+        RGB, uint8, (height, width, 3).
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+    source = (image or {}).get("bytes") or (image or {}).get("path")
+    if not source:
+        raise UserError("it is null")
+    return read_image(source)
+
+
+def image_name(image: Any) -> str:
+    """The file name that a dataset gives to an image; empty where there is none."""
+    return os.path.basename((image or {}).get("path") or "")
+
+
+def crop_maker(
+    processor: Any, augmented: bool
+) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[int, int]]:
+    """
+    Say how images become crops.
+
+    Args:
+        processor: The model's image processor.
+        augmented: As for `FaceCrops`.
+
+    Returns:
+        What makes a crop of an RGB image, both uint8, (height, width, 3); and the crops' height and
+        width.
+    """
+    size = processor.crop_size["height"]
+    if augmented:
+        width, height = (round(ratio * size) for ratio in CROP_FORMAT)
+        return lambda image: crop_with_margin(image, width, height), (height, width)
+
+    def crop(image: np.ndarray) -> np.ndarray:
+        done = processor(
+            image, do_rescale=False, do_normalize=False, input_data_format="channels_last"
+        )
+        return np.asarray(done["pixel_values"][0]).transpose(1, 2, 0)
+
+    return crop, (size, size)
+
+
+def crop_with_margin(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """
+    Reduce or enlarge an image to a width, and take its centre; its edges go on where it ends.
+
+    Args:
+        image: RGB, uint8, (height, width, 3).
+        width: To which its shorter side is brought, in pixels.
+        height: Of the crop, not less than the width.
+
+    Returns:
+        RGB, uint8, (height, width, 3).
+    """
+    ratio = width / min(image.shape[:2])
+    shape = [max(width, round(ratio * side)) for side in image.shape[1::-1]]
+    # A warp alone would alias.
+    method = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
+    image = cv2.resize(image, shape, interpolation=method)
+    spare = [image.shape[0] - height, image.shape[1] - width]
+    top, left = (max(n, 0) // 2 for n in spare)
+    image = image[top : top + height, left : left + width]
+    above, beside = (max(-n, 0) for n in spare)
+    return cv2.copyMakeBorder(
+        image,
+        above // 2,
+        above - above // 2,
+        beside // 2,
+        beside - beside // 2,
+        cv2.BORDER_REPLICATE,
+    )
+
+
+def normalize_pixels(pixels: torch.Tensor, processor: Any) -> torch.Tensor:
+    """
+    Rescale and normalise a whole batch, as the image processor's last two steps.
+
+    Args:
+        pixels: uint8, (batch, height, width, 3), or float32, (batch, 3, height, width), 0..255; on
+            any device.
+        processor: The model's image processor.
+
+    Returns:
+        float32, (batch, 3, height, width).
+    """
+    if pixels.dtype == torch.uint8:
+        pixels = pixels.permute(0, 3, 1, 2).contiguous().float()
+    scale, shift = torch.ones(3), torch.zeros(3)
+    if processor.do_rescale:
+        scale = scale * processor.rescale_factor
+    if processor.do_normalize:
+        # A processor may have one number for all channels.
+        std = torch.tensor(processor.image_std)
+        scale, shift = scale / std, (torch.tensor(processor.image_mean) / std).expand(3)
+    scale, shift = (value.view(3, 1, 1).to(pixels.device) for value in (scale, shift))
+    return pixels * scale - shift
+
+
+def draw_epoch(
+    num_images: int, seed: int, epoch: int, probabilities: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Draw the images of one epoch, in an order that depends on `seed` and `epoch` alone.
+
+    Without probabilities every image comes once. With them, an image of probability p comes
+    floor(n p) or ceil(n p) times in an epoch of n images (systematic resampling, Kitagawa 1996), so
+    that no group's share is left to chance.
+
+    Args:
+        num_images: In the dataset, and in the epoch.
+        seed, epoch: Not negative.
+        probabilities: (num_images,), of sum 1; `None` for every image once.
+
+    Returns:
+        Rows, and how often the epoch drew each of them before, so that each time can be augmented
+        otherwise; both int64, (num_images,).
+    """
+    rng = np.random.default_rng((seed, epoch))
+    order = rng.permutation(num_images)
+    if probabilities is None:
+        return order, np.zeros_like(order)
+    ends = num_images * np.cumsum(probabilities[order])
+    ends[-1] = num_images
+    points = rng.random() + np.arange(num_images)
+    rows = rng.permutation(order[np.searchsorted(ends, points, side="right")])
+    by_row = np.argsort(rows, kind="stable")
+    _, starts, counts = np.unique(rows[by_row], return_index=True, return_counts=True)
+    occurrences = np.empty_like(rows)
+    occurrences[by_row] = np.arange(num_images) - np.repeat(starts, counts)
+    return rows, occurrences
+
+
+def draw_probabilities(
+    source_of: np.ndarray, shares: list[float | None], group_of: np.ndarray | None = None
+) -> np.ndarray | None:
+    """
+    Give sources their shares of an epoch, then groups equal shares of what is in a group.
+
+    Args:
+        source_of: (images,), index of each image's source.
+        shares: One a source, 0..1: which share of the drawn images is its own. Sources without one
+            divide what is left by their numbers of images.
+        group_of: (images,), index of each image's group, -1 for none; `None` to leave groups as
+            they are.
+
+    Returns:
+        (images,) of sum 1, or `None` where every image is as likely as any other.
+
+    Raises:
+        ValueError: If the shares leave nothing for the others, or do not add up to 1.
+    """
+    if all(share is None for share in shares) and group_of is None:
+        return None
+    sizes = np.bincount(source_of, minlength=len(shares)).astype(float)
+    given = np.array([np.nan if share is None else share for share in shares])
+    open_sources = np.isnan(given)
+    left = 1 - np.nansum(given)
+    if open_sources.any() != (left > 1e-9) or left < -1e-9:
+        raise ValueError(f"the shares of the sources add up to {np.nansum(given):g}, not to 1")
+    given[open_sources] = left * sizes[open_sources] / max(sizes[open_sources].sum(), 1)
+    probabilities = (given / sizes)[source_of]
+    if group_of is not None:
+        grouped = group_of >= 0
+        mass = np.bincount(group_of[grouped], probabilities[grouped])
+        target = mass.sum() / np.count_nonzero(mass)
+        # A group that lies in sources of share 0 alone stays at 0.
+        scale = np.divide(target, mass, out=np.zeros_like(mass), where=mass > 0)
+        probabilities[grouped] *= scale[group_of[grouped]]
+    return probabilities / probabilities.sum()
+
+
+def pack_dataset(path: str | Path, output: str | Path, size: int, threads: int = 1) -> int:
+    """
+    Write a dataset again with its images reduced to training crops, in parts that are easy to move.
+
+    The result is a dataset in the one schema too: training reads it as it reads the original, and
+    sees the same crops but for the JPEG encoding.
+
+    Args:
+        path: Folder or Hub id of a prepared dataset.
+        output: Folder to write; it must not exist, or be empty.
+        size: Side of the model's crop, in pixels.
+        threads: That decode and encode.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        UserError: If the dataset or an image cannot be read, or the folder not be written.
+    """
+    output = Path(output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"{output} exists and is not empty: choose another output")
+    width, height = (round(ratio * size) for ratio in CROP_FORMAT)
+
+    def pack(row: dict[str, Any]) -> dict[str, Any]:
+        name = image_name(row["image"])
+        try:
+            crop = crop_with_margin(read_encoded(row["image"]), width, height)
+        except UserError as error:
+            raise UserError(f"the image {name or 'without a name'}: {error}") from error
+        encoded = io.BytesIO()
+        Image.fromarray(crop).save(encoded, "JPEG", quality=PACKED_QUALITY)
+        return {**row, "image": {"bytes": encoded.getvalue(), "path": name or None}}
+
+    parts = {
+        split: load_split(path, split) for split in datasets.get_dataset_split_names(str(path))
+    }
+    temporary = output.with_name(f".{output.name}-{os.getpid()}")
+    try:
+        (temporary / "data").mkdir(parents=True)
+        for split, dataset in parts.items():
+            _write_parts(dataset, pack, temporary / "data" / split, threads)
+        if (card := Path(path) / "README.md").is_file():  # the terms of the data go with them
+            shutil.copy(card, temporary)
+        os.replace(temporary, output)
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return sum(map(len, parts.values()))
+
+
+def _write_parts(dataset: datasets.Dataset, pack: Callable, stem: Path, threads: int) -> None:
+    rows = dataset.cast_column("image", datasets.Image(decode=False))
+    schema = rows.features.arrow_schema
+    part: list[dict[str, Any]] = []
+    part_bytes = number = 0
+    with (
+        ThreadPoolExecutor(max(threads, 1)) as pool,
+        tqdm(total=len(rows), desc=stem.name, unit="image") as bar,
+    ):
+        for start in range(0, len(rows), CACHED_AT_ONCE):
+            indices = range(start, min(start + CACHED_AT_ONCE, len(rows)))
+            part += pool.map(pack, (rows[index] for index in indices))
+            part_bytes += sum(len(row["image"]["bytes"]) for row in part[-len(indices) :])
+            bar.update(len(indices))
+            if part_bytes > PART_BYTES or indices.stop == len(rows):
+                table = pa.Table.from_pylist(part, schema=schema)
+                pq.write_table(table, f"{stem}-{number:05d}.parquet")
+                part, part_bytes, number = [], 0, number + 1
