@@ -38,7 +38,7 @@ import numpy as np
 import torch
 from ablation_report import SCORES, markdown, plot_frontier
 from accelerate import Accelerator
-from label2label.data.batching import label_array, load_split
+from label2label.data.loading import label_array, load_split
 from label2label.errors import UserError
 from label2label.evaluation.intervals import bootstrap_draws, clusters_of
 from label2label.evaluation.metrics import balanced_accuracy_per_attribute, mean_accuracy

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from label2label.checkpoints import find_checkpoint
-from label2label.data.batching import label_array, load_split
+from label2label.data.loading import label_array, load_split
 from label2label.data.vocabulary import IGNORE_INDEX
 from label2label.errors import UserError
 from label2label.evaluation.evaluate import identify_model, library_versions, short_name

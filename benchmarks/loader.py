@@ -21,11 +21,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from label2label.data.augmentation import draw_uniform
 from label2label.errors import UserError
 from label2label.files import write_whole
 from label2label.training.recipe import load_recipe
-from label2label.training.trainer import Trainer
+from label2label.training.trainer import MAX_GRADIENT_NORM, Trainer
 from tqdm.auto import tqdm
 
 GOAL = 0.95
@@ -41,11 +43,10 @@ def random_batch(trainer: Trainer) -> dict[str, torch.Tensor]:
         The model's arguments.
     """
     recipe, device = trainer.recipe, trainer.accelerator.device
-    size = trainer.data.train.size
+    size = trainer.processor.crop_size["height"]
     pixels = torch.randn(recipe.batch_size, 3, size, size, device=device)
-    if recipe.channels_last:
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
-    attributes = trainer.data.train.labels.shape[1]
+    pixels = pixels.contiguous(memory_format=torch.channels_last)
+    attributes = trainer.data.labels.shape[1]
     labels = torch.randint(0, 2, (recipe.batch_size, attributes), device=device).float()
     return {"pixel_values": pixels, "labels": labels}
 
@@ -59,10 +60,7 @@ def bare_step(trainer: Trainer, inputs: dict[str, torch.Tensor]) -> None:
     """
     trainer.model.train()
     trainer.accelerator.backward(trainer.model(**inputs).loss)
-    if trainer.recipe.max_gradient_norm:
-        trainer.accelerator.clip_grad_norm_(
-            trainer.model.parameters(), trainer.recipe.max_gradient_norm
-        )
+    trainer.accelerator.clip_grad_norm_(trainer.model.parameters(), MAX_GRADIENT_NORM)
     trainer.optimizer.step()
     trainer.optimizer.zero_grad()
 
@@ -82,10 +80,10 @@ def measure(trainer: Trainer, rounds: int, batches: int) -> dict[str, Any]:
     Raises:
         UserError: If the training split holds too few batches.
     """
-    if rounds * batches + 2 > trainer.batches_per_epoch:
+    if rounds * batches + 2 > trainer.data.batches_per_epoch:
         raise UserError(
-            f"{rounds} rounds of {batches} batches are more than the {trainer.batches_per_epoch} "
-            "of an epoch: ask for fewer"
+            f"{rounds} rounds of {batches} batches are more than the "
+            f"{trainer.data.batches_per_epoch} of an epoch: ask for fewer"
         )
     trainer.accelerator.init_trackers("logs")
     size = trainer.recipe.batch_size
@@ -113,9 +111,12 @@ def measure(trainer: Trainer, rounds: int, batches: int) -> dict[str, Any]:
     loop.close()
     ratios = [a / b for a, b in zip(speeds["loop"], speeds["bare_step"], strict=True)]
     started = time.process_time()
-    rows = list(range(min(256, len(trainer.data.train))))
+    rows = np.arange(min(256, len(trainer.data.labels)))
     for start in range(0, len(rows), size):
-        trainer.data.train.__getitems__(rows[start : start + size])
+        part = rows[start : start + size]
+        draws = draw_uniform(0, 0, part, np.zeros_like(part))
+        crops = trainer.data.crops.batch(part).to(trainer.accelerator.device)
+        trainer.augmentation(crops, trainer.processor.crop_size["height"], draws)
     cpu = time.process_time() - started
     return {
         "images_per_second": {name: statistics.median(values) for name, values in speeds.items()},
@@ -158,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     "batch_size": recipe.batch_size,
                     "mixed_precision": recipe.mixed_precision,
                     "workers": recipe.workers,
-                    "keep_decoded": recipe.keep_decoded,
+                    "cache_pixels": recipe.cache_pixels,
                 },
                 "machine": {
                     "device": trainer.accelerator.device.type,

@@ -19,8 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from label2label.data.augmentation import LARGEST
-from label2label.data.batching import load_split
+from label2label.data.loading import CROP_FORMAT, load_split
 from label2label.errors import UserError
 from label2label.files import write_whole
 from label2label.training.recipe import load_recipe
@@ -53,10 +52,9 @@ def measure_images(data: str, size: int = 112, sample: int = 500) -> dict[str, f
     for row in rows:
         width, height = datasets.Image().decode_example(row["image"]).size
         bytes_a_pixel.append(len(row["image"]["bytes"]) / (width * height))
-    ratio = min(1.0, LARGEST * size / min(CELEBA_SIZE))
     return {
         "encoded_bytes": statistics.mean(bytes_a_pixel) * math.prod(CELEBA_SIZE),
-        "decoded_bytes": 3 * math.prod(round(ratio * side) for side in CELEBA_SIZE),
+        "decoded_bytes": 3 * math.prod(round(ratio * size) for ratio in CROP_FORMAT),
     }
 
 

@@ -26,7 +26,7 @@ PUBLIC = {
     ],
     "label2label.models.modeling_mobilefacenet": ["MobileFaceNetBackbone", "MobileFaceNetModel"],
     "label2label.data.vocabulary": ["Vocabulary", "get_vocabulary"],
-    "label2label.data.batching": ["load_split", "label_array"],
+    "label2label.data.loading": ["load_split", "label_array"],
     "label2label.faces.detection": ["FaceDetector"],
     "label2label.faces.alignment": ["align_face"],
     "label2label.training.recipe": ["Recipe", "load_recipe"],

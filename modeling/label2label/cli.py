@@ -28,9 +28,18 @@ def run_predict(args: argparse.Namespace) -> int:
 
 def run_train(args: argparse.Namespace) -> int:
     """Train by a recipe."""
-    from label2label.training.command import train_command
+    from label2label.training.trainer import train_command
 
     return train_command(args)
+
+
+def run_pack(args: argparse.Namespace) -> int:
+    """Write a dataset again with its images reduced to training crops."""
+    from label2label.data.loading import pack_dataset
+
+    count = pack_dataset(args.data, args.output, args.size, args.workers)
+    print(f"{args.output}: {count:,} images; train on it with --data {args.output}")
+    return 0
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
@@ -191,6 +200,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="recipe that comes with the package, or a YAML file",
     )
     train.add_argument("--data", metavar="DIR", help="prepared dataset, instead of the recipe's")
+    train.add_argument(
+        "--vocabulary",
+        metavar="NAME",
+        help="attributes to learn, instead of the recipe's: a vocabulary, or `columns` for the "
+        "dataset's own",
+    )
     train.add_argument("--output", required=True, metavar="DIR", help="folder of the run")
     train.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     train.add_argument(
@@ -199,6 +214,27 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         metavar="KEY=VALUE",
         help="override one key of the recipe; may be repeated",
+    )
+
+    pack = commands.add_parser(
+        "pack", help="reduce a prepared dataset to training crops, in parts of at most 60 MB"
+    )
+    pack.set_defaults(run=run_pack)
+    pack.add_argument("--data", required=True, metavar="DIR", help="prepared dataset or Hub id")
+    pack.add_argument("--output", required=True, metavar="DIR", help="folder to write")
+    pack.add_argument(
+        "--size",
+        type=positive_integer,
+        default=112,
+        metavar="PIXELS",
+        help="side of the model's crop (default: %(default)s)",
+    )
+    pack.add_argument(
+        "--workers",
+        type=positive_integer,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="threads (default: %(default)s)",
     )
 
     evaluate = commands.add_parser("evaluate", help="accuracy of a model on a prepared dataset")

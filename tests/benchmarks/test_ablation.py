@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from accelerate import Accelerator
-from label2label.data.batching import label_array, load_split
+from label2label.data.loading import label_array, load_split
 from label2label.data.vocabulary import CELEBA_ATTRIBUTES
 from label2label.evaluation.metrics import mean_accuracy
 from label2label.prediction.backends import load_model

@@ -4,6 +4,8 @@ import pytest
 from label2label.data.label_table import read_label_table
 from label2label.errors import UserError
 
+from .mutations import mutate
+
 ATTRIBUTES = ["Male", "Smiling", "Beard"]
 
 
@@ -66,6 +68,41 @@ def test_tabs_separate_the_values_of_a_tsv(photos):
     assert table.labels == {"Male": [True]}
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
+def test_what_spreadsheets_save_is_read(photos, separator, encoding):
+    text = "image,Male,race\r\na.jpg,1,동양인\r\n,,\r\n\r\n".replace(",", separator)
+    mark = b"\xfe\xff" if encoding == "utf-16-be" else b""
+    (photos / "people.csv").write_bytes(mark + text.encode(encoding))
+    table = read(photos / "people.csv")
+    assert table.labels == {"Male": [True]}
+    assert table.groups == {"race": ["동양인"]}
+
+
+def test_a_table_in_another_encoding_is_refused_with_the_way_out(photos):
+    (photos / "people.csv").write_bytes("image,Male,race\na.jpg,1,동양인\n".encode("cp949"))
+    with pytest.raises(UserError, match=r"not UTF-8: in Excel, save it as 'CSV UTF-8'; .* cp949"):
+        read(photos / "people.csv")
+    (photos / "people.csv").write_bytes("image,Male\n".encode("utf-16-le"))
+    with pytest.raises(UserError, match="save it as UTF-8"):
+        read(photos / "people.csv")
+
+
+def test_backslashes_separate_folders_where_no_file_has_them(photos):
+    (photos / "sub").mkdir()
+    (photos / "sub/d.jpg").write_bytes(b"a photo")
+    (photos / "odd\\name.jpg").write_bytes(b"a photo")
+    path = write(photos, "image,Male,race\nsub\\d.jpg,1,x\nodd\\name.jpg,0,y\n")
+    assert read(path).images == [photos / "sub/d.jpg", photos / "odd\\name.jpg"]
+
+
+@pytest.mark.parametrize("image", [[5, 6], [2.5, 1.5], [["a.jpg"], ["b.jpg"]]])
+def test_numbers_are_no_images(photos, image):
+    pq.write_table(pa.table({"image": image, "Male": [1, 0]}), photos / "people.parquet")
+    with pytest.raises(UserError, match=r"row 1: .* is neither a path nor an image"):
+        read(photos / "people.parquet", [])
+
+
 def test_a_group_may_be_an_attribute_or_the_age(photos):
     path = write(photos, "image,Male,age\na.jpg,1,20\nb.jpg,0,30\n")
     assert read(path, ["age"]).groups == {"age": [20, 30]}
@@ -106,7 +143,7 @@ def test_files_that_are_no_table_are_refused(photos):
     with pytest.raises(UserError, match=r"bad\.parquet cannot be read"):
         read(photos / "bad.parquet")
     (photos / "bad.csv").write_bytes(b"image,Male\n\xff\xfe\n")
-    with pytest.raises(UserError, match=r"bad\.csv cannot be read"):
+    with pytest.raises(UserError, match=r"bad\.csv is not UTF-8"):
         read(photos / "bad.csv")
 
 
@@ -125,3 +162,27 @@ def test_labels_that_the_model_lacks_are_read_to_be_named_and_all_else_is_not(ph
         "Freckles": [True, None],
         "Bald": [None, True],
     }
+
+
+def test_a_thousand_mutations_of_tables_are_read_or_refused(photos):
+    text = "image,Male,race,identity,age\na.jpg,1,White,ann,31\nb.jpg,0,Asian,bob,\nc.jpg,,,,8.5\n"
+    pq.write_table(
+        pa.table({"image": ["a.jpg", "b.jpg"], "Male": [1, 0], "race": ["x", "y"]}),
+        photos / "people.parquet",
+    )
+    outcomes, refusals = [], []
+    for name, content, count in (
+        ("people.csv", text.encode(), 600),
+        ("people.csv", b"\xff\xfe" + text.replace(",", ";").encode("utf-16-le"), 200),
+        ("people.parquet", (photos / "people.parquet").read_bytes(), 200),
+    ):
+        for changed in mutate(content, count):
+            (photos / name).write_bytes(changed)
+            try:
+                outcomes.append(len(read(photos / name)))
+            except UserError as error:
+                refusals.append(str(error))
+                outcomes.append(-1)
+    assert not [text for text in refusals if "\n" in text]
+    assert outcomes.count(-1) > 100
+    assert outcomes.count(3) > 50

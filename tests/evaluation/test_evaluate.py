@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from label2label.cli import main
-from label2label.data.batching import label_array, load_split
+from label2label.data.loading import label_array, load_split
 from label2label.errors import UserError
 from label2label.evaluation.evaluate import evaluate_command
 from label2label.prediction.backends import load_model

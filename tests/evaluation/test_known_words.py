@@ -9,7 +9,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from label2label.data.batching import label_array
+from label2label.data.loading import label_array
 from label2label.prediction.backends import load_model
 
 from .conftest import ATTRIBUTES

@@ -7,6 +7,7 @@ import pytest
 import torch
 from label2label import Label2LabelForImageClassification, Label2LabelImageProcessor
 from label2label.cli import main
+from label2label.data.loading import draw_epoch
 from label2label.errors import UserError
 from label2label.training.recipe import Recipe, load_recipe
 from label2label.training.trainer import Trainer, score_parts
@@ -118,7 +119,7 @@ def test_only_the_replay_is_shown_to_the_teacher(values, tmp_path):
         Recipe(**{**continued, "init_from": best, "teachers": [best], "distillation": 0.8}),
         tmp_path / "second",
     )
-    teacher = trainer.data.train.teacher
+    teacher = trainer.data.teacher
     assert ((teacher[:40] >= 0) & (teacher[:40] <= 1)).all()
     assert (teacher[40:] == -100).all()
     assert np.allclose(trainer.data.distillation[:, 0], [0.8] * 40 + [0] * 40)
@@ -158,7 +159,9 @@ def test_a_models_own_crop_is_kept_and_its_calibration_is_not(values, tmp_path):
     trainer = Trainer(
         Recipe(**{**continued, "init_from": str(folder), "epochs": 1}), tmp_path / "second"
     )
-    assert next(iter(trainer.train_loader))["pixels"].shape == (8, 96, 96, 3)
+    batch = next(iter(trainer.data.batches(0, 0)))
+    pixels = trainer._inputs(batch, np.random.default_rng(0))["pixel_values"]
+    assert pixels.shape == (8, 3, 96, 96)
     trainer._save_model("best")
     saved = Label2LabelImageProcessor.from_pretrained(tmp_path / "second/best")
     assert saved.crop_size["height"] == 96
@@ -235,7 +238,7 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_and_names_the_images(
     monkeypatch.setattr(Label2LabelForImageClassification, "forward", forward_then_diverge)
     with pytest.raises(UserError, match=r"step 4 is not a finite.*step-00000002") as told:
         trainer.train()
-    rows = [row for row, _ in trainer.data.sampler][24:32]
+    rows = draw_epoch(80, 0, 0, trainer.data.probabilities)[0][24:32]
     assert str(told.value).endswith(", ".join(f"row {row}" for row in rows))
     after = trainer.model.state_dict()
     assert all(torch.equal(before[k], after[k]) for k in before if "num_batches" not in k)
@@ -243,8 +246,8 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_and_names_the_images(
 
 def test_labels_that_are_null_throughout_are_refused(values, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "label2label.data.batching.label_array",
+        "label2label.training.data.label_array",
         lambda rows, names: np.full((len(rows), len(names)), -100, np.int8),
     )
-    with pytest.raises(UserError, match="no label of the training split is known"):
+    with pytest.raises(UserError, match="no label of the validation split is known"):
         Trainer(Recipe(**values), tmp_path)

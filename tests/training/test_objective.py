@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from label2label import Label2LabelForImageClassification
 from label2label.models import Label2LabelConfig
-from label2label.training.build import set_prior
+from label2label.training.model_building import set_prior
 from label2label.training.objective import GroupDRO, image_mean
 
 BACKBONE = {"stem_channels": 8, "stages": [[2, 8, 1, 2]], "feature_channels": 16}

@@ -1,8 +1,12 @@
 """Recipes: what is read, what is refused."""
 
+from importlib import resources
+
 import pytest
 from label2label.errors import UserError
 from label2label.training.recipe import Recipe, load_recipe
+
+from ..data.mutations import mutate
 
 
 def test_the_bundled_recipe_is_valid():
@@ -29,14 +33,22 @@ def test_overrides_win_over_the_file_and_reach_into_mappings(recipe_file):
     [
         ("epoch: 3", "unknown key epoch"),
         ("epochs: many", "epochs"),
-        ("epochs: 0", "epochs must be positive"),
-        ("workers: -1", "workers must not be negative"),
-        ("head_learning_rate: -0.1", "head_learning_rate must not be negative"),
+        ("epochs: 0", "epochs must be in 1"),
+        ("workers: -1", "workers must be in 0..256, got -1"),
+        ("head_learning_rate: -0.1", "head_learning_rate must be in 0..100"),
         ("init_from: a/b\nmodel: {dropout: 0}", "leave backbone and model out"),
         ("flip: 1.5", "flip must be in 0..1"),
-        ("optimizer: adagrad", "optimizer must be one of adamw, sgd"),
-        ("channels_last: 3", "channels_last"),
+        ("mixed_precision: fp16", "mixed_precision must be one of no, bf16"),
+        ("cache_pixels: 3", "cache_pixels"),
         ("- a list", "a mapping of keys"),
+        (f"seed: {10**24}", "seed must be in 0"),
+        (f"seed: {'9' * 5000}", "not valid YAML"),
+        ("workers: 100000", "workers must be in 0..256, got 100000"),
+        ("head_learning_rate: .nan", "head_learning_rate must be in 0..100"),
+        ("image_sizes: [8]", "image_sizes must be in 32..1024, got 8"),
+        ("[" * 5000, "nested too deeply"),
+        ("a: &a [*a]", "unknown key a"),
+        ("model: 2001-99-99", "not valid YAML"),
         ("epochs: [", "not valid YAML"),
     ],
 )
@@ -55,7 +67,7 @@ def test_a_wrong_recipe_is_refused_in_one_line(tmp_path, text, message):
         ("epochs", "takes key=value"),
         ("epoch=3", "unknown key epoch"),
         ("epochs.x=3", "'epochs' is no mapping"),
-        ("epochs=[", "no YAML"),
+        ("epochs=[", "not valid YAML"),
     ],
 )
 def test_a_wrong_override_is_refused(recipe_file, override, message):
@@ -67,3 +79,19 @@ def test_a_wrong_override_is_refused(recipe_file, override, message):
 def test_a_missing_file_is_named_and_those_that_ship(name):
     with pytest.raises(UserError, match=f"{name}: no such recipe file, .* that ships: celeba,"):
         load_recipe(name)
+
+
+def test_a_thousand_mutations_of_recipes_are_read_or_refused(recipe_file, tmp_path):
+    bundled = resources.files("label2label.training") / "recipes/group-dro.yaml"
+    path, outcomes, refusals = tmp_path / "changed.yaml", [], []
+    for content in (recipe_file.read_bytes(), bundled.read_bytes()):
+        for changed in mutate(content, 500):
+            path.write_bytes(changed)
+            try:
+                load_recipe(path)
+                outcomes.append(True)
+            except UserError as error:
+                refusals.append(str(error))
+                outcomes.append(False)
+    assert not [text for text in refusals if "\n" in text]
+    assert 100 < sum(outcomes) < 900

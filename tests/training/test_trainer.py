@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -18,14 +17,18 @@ from label2label import Label2LabelForImageClassification, Label2LabelImageProce
 from label2label.cli import main
 from label2label.data.vocabulary import CELEBA_ATTRIBUTES
 from label2label.errors import UserError
-from label2label.training import build, checkpoint
 from label2label.training import data as data_module
+from label2label.training import model_building
 from label2label.training import trainer as trainer_module
-from label2label.training.build import attribute_frequencies
-from label2label.training.inputs import draw_known_words
-from label2label.training.optimization import build_average, parameter_groups
+from label2label.training.objective import draw_known_words
 from label2label.training.recipe import Recipe
-from label2label.training.trainer import Trainer
+from label2label.training.trainer import (
+    Trainer,
+    build_average,
+    lock_output,
+    parameter_groups,
+    save_state,
+)
 
 
 def weights(folder) -> dict[str, torch.Tensor]:
@@ -63,7 +66,7 @@ def test_outputs_load_like_any_model(recipe_values, tmp_path):
 def test_interrupted_at_any_step_it_ends_with_the_same_weights(
     recipe_values, tmp_path, stop_after, monkeypatch
 ):
-    recipe = Recipe(**recipe_values, gradient_accumulation=2)
+    recipe = Recipe(**recipe_values)
     Trainer(recipe, tmp_path / "whole").train()
 
     first = Trainer(recipe, tmp_path / "parts")
@@ -87,26 +90,24 @@ def test_interrupted_at_any_step_it_ends_with_the_same_weights(
     )
 
 
-def test_states_come_every_so_many_steps_whatever_a_step_accumulates(
-    recipe_values, tmp_path, monkeypatch
-):
-    recipe = Recipe(**recipe_values, gradient_accumulation=2, checkpoint_every=2)
+def test_states_come_every_so_many_steps(recipe_values, tmp_path, monkeypatch):
+    recipe = Recipe(**recipe_values, checkpoint_every=3)
     saved = []
 
     def save_and_count(accelerator, folder, step):
-        checkpoint.save_state(accelerator, folder, step)
+        save_state(accelerator, folder, step)
         saved.append(step)
 
     monkeypatch.setattr(trainer_module, "save_state", save_and_count)
     Trainer(recipe, tmp_path / "whole").train()
-    # Two epochs of five batches, three steps each; an epoch's end saves too.
-    assert saved == [2, 3, 4, 6, 6]
+    # Two epochs of five steps; an epoch's end saves too.
+    assert saved == [3, 5, 6, 9, 10]
 
     first = Trainer(recipe, tmp_path / "parts")
     step = first.step
 
     def step_then_break(batch):
-        if first.progress.step == 4:
+        if first.progress.step == 7:
             raise RuntimeError("power cut")
         return step(batch)
 
@@ -115,7 +116,7 @@ def test_states_come_every_so_many_steps_whatever_a_step_accumulates(
         first.train()
     second = Trainer(recipe, tmp_path / "parts")
     second.resume()
-    assert second.progress.step == 4
+    assert second.progress.step == 6
     assert second.train()["finished"]
     assert_same(weights(tmp_path / "whole/last"), weights(tmp_path / "parts/last"))
 
@@ -180,7 +181,7 @@ def test_a_full_disk_ends_in_one_line_and_keeps_the_state_before(
     recipe_values, tmp_path, monkeypatch, capsys
 ):
     trainer = Trainer(Recipe(**recipe_values), tmp_path)
-    checkpoint.save_state(trainer.accelerator, tmp_path / "state", 1)
+    save_state(trainer.accelerator, tmp_path / "state", 1)
 
     def fail(path):
         (tmp_path / "state/.step-00000002/model.safetensors").write_bytes(b"half")
@@ -188,7 +189,7 @@ def test_a_full_disk_ends_in_one_line_and_keeps_the_state_before(
 
     monkeypatch.setattr(trainer.accelerator, "save_state", fail)
     with pytest.raises(UserError, match=r"No space left on device.*resume from .*step-00000001"):
-        checkpoint.save_state(trainer.accelerator, tmp_path / "state", 2)
+        save_state(trainer.accelerator, tmp_path / "state", 2)
     assert [path.name for path in (tmp_path / "state").iterdir()] == ["step-00000001"]
 
 
@@ -213,7 +214,7 @@ def test_a_model_that_cannot_be_written_keeps_the_one_before(recipe_values, tmp_
         ({"backbone": "nowhere/at/all", "backbone_config": None}, "label2label convert"),
         ({"batch_size": 64}, "do not fill one batch"),
         ({"vocabulary": "esperanto"}, "unknown vocabulary"),
-        ({"vocabulary": "korean-11"}, "no column 'Wearing_Mask'"),
+        ({"vocabulary": "korean-11"}, "no column 'Wearing_Mask'.*set vocabulary to columns"),
         ({"init_from": "nowhere/at/all", "backbone_config": None, "model": {}}, "does not exist"),
         ({"teachers": ["nowhere/at/all"]}, "cannot be loaded as a teacher"),
         ({"model": {"hidden": 3}}, "unknown key hidden"),
@@ -232,7 +233,7 @@ def test_what_cannot_be_trained_is_refused_in_one_line(recipe_values, tmp_path, 
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
-def test_an_image_that_a_worker_cannot_read_ends_in_one_line(
+def test_an_image_that_cannot_be_read_ends_in_one_line(
     recipe_values, dataset_folder, tmp_path, split
 ):
     folder = shutil.copytree(dataset_folder, tmp_path / "data")
@@ -241,43 +242,26 @@ def test_an_image_that_a_worker_cannot_read_ends_in_one_line(
     rows = table.cast_column("image", datasets.Image(decode=False)).to_list()
     rows[5]["image"] = {"bytes": b"no image", "path": "5.png"}
     datasets.Dataset.from_list(rows, features=table.features).to_parquet(file)
-    changed = {"data": str(folder), "workers": 1, "keep_decoded": False, "epochs": 1}
-    trainer = Trainer(Recipe(**{**recipe_values, **changed}), tmp_path / "run")
-    with pytest.raises(UserError, match=r"the image in 5\.png \(row 5\) cannot be read") as told:
-        trainer.train()
+    message = r"the image in 5\.png \(row 5\) cannot be read"
+    for cached in (False, True):
+        changed = {"data": str(folder), "cache_pixels": cached, "epochs": 1}
+        with pytest.raises(UserError, match=message) as told:
+            Trainer(Recipe(**{**recipe_values, **changed}), tmp_path / "run").train()
     assert "\n" not in str(told.value)
-    assert not multiprocessing.active_children()  # none that its process would wait for
 
 
 def test_an_error_without_a_text_is_told_by_its_type(recipe_values, tmp_path, monkeypatch):
     def fail(name):
         raise RuntimeError
 
-    monkeypatch.setattr(build.AutoConfig, "from_pretrained", fail)
+    monkeypatch.setattr(model_building.AutoConfig, "from_pretrained", fail)
     with pytest.raises(UserError, match=r"cannot be loaded as a backbone \(RuntimeError\)"):
-        build.load_backbone("some/backbone")
+        model_building.load_backbone("some/backbone")
     Trainer(Recipe(**recipe_values), tmp_path).train()
     trainer = Trainer(Recipe(**recipe_values), tmp_path)
     monkeypatch.setattr(trainer.accelerator, "load_state", fail)
     with pytest.raises(UserError, match=r"does not fit this recipe: RuntimeError$"):
         trainer.resume()
-
-
-def wait_without_signals() -> None:
-    data_module.leave_signals_to_the_trainer(0)
-    time.sleep(60)
-
-
-def test_no_worker_outlives_its_process():
-    worker = multiprocessing.Process(target=wait_without_signals, daemon=True)
-    worker.start()
-    handler = signal.getsignal(signal.SIGCHLD)
-    try:
-        data_module.end_workers()
-        worker.join(30)
-    finally:
-        signal.signal(signal.SIGCHLD, handler)
-    assert worker.exitcode == -signal.SIGKILL
 
 
 def test_a_run_goes_on_with_its_own_recipe_only(recipe_values, tmp_path):
@@ -307,6 +291,39 @@ def test_the_command_prints_one_line_and_exits_with_2(recipe_file, tmp_path, cap
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "no state to resume from" in error
+
+
+def test_a_second_training_in_one_folder_ends_in_one_line(recipe_file, tmp_path, capsys):
+    with lock_output(tmp_path / "run"):
+        running = subprocess.run(
+            [
+                *(sys.executable, "-m", "label2label", "train", "--recipe", str(recipe_file)),
+                *("--output", str(tmp_path / "run")),
+            ],
+            capture_output=True,
+            text=True,
+        )
+    assert running.returncode == 2
+    assert (
+        running.stderr.strip()
+        .splitlines()[-1]
+        .endswith("another training runs in this folder; wait for it or choose another")
+    )
+    assert "Traceback" not in running.stderr
+    assert not list((tmp_path / "run").iterdir())
+    assert main(["train", "--recipe", str(recipe_file), "--output", str(tmp_path / "run")]) == 0
+    assert not (tmp_path / "run/.lock").exists()
+
+
+def test_image_sizes_share_the_epochs_evenly(recipe_values, tmp_path):
+    recipe = Recipe(**{**recipe_values, "epochs": 4, "image_sizes": [48, 64, 112], "mixup": 0})
+    trainer = Trainer(recipe, tmp_path)
+    sizes = []
+    for epoch in range(4):
+        trainer.progress.epoch = epoch
+        batch = next(iter(trainer.data.batches(epoch, 0)))
+        sizes.append(trainer._inputs(batch, np.random.default_rng(0))["pixel_values"].shape[-1])
+    assert sizes == [48, 48, 64, 112]
 
 
 def test_norms_biases_and_slopes_do_not_decay(recipe_values, tmp_path):
@@ -346,7 +363,7 @@ def test_a_second_round_goes_on_from_a_model_and_its_teachers(recipe_values, tmp
     assert ((teacher >= 0) & (teacher <= 1)).all()
     np.save(tmp_path / "second/teacher.npy", np.full_like(teacher, 0.25))
     again = Trainer(recipe, tmp_path / "second")
-    assert (again.data.train.teacher == 0.25).all()
+    assert (again.data.teacher == 0.25).all()
 
 
 @pytest.mark.parametrize("change", ["data", "teachers", "weights", "shown", "crop", "key"])
@@ -355,9 +372,9 @@ def test_answers_of_other_teachers_or_other_rows_are_not_taken_over(
 ):
     asked = []
 
-    def answer(teachers, data, attributes, device):
-        asked.append([list(teachers), len(data)])
-        return np.full(data.labels.shape, len(asked) / 10, np.float32)
+    def answer(teachers, crops, labels, *rest):
+        asked.append([list(teachers), len(crops)])
+        return np.full(labels.shape, len(asked) / 10, np.float32)
 
     monkeypatch.setattr(data_module, "teach", answer)
     teacher = tmp_path / "teacher"
@@ -367,7 +384,7 @@ def test_answers_of_other_teachers_or_other_rows_are_not_taken_over(
     values = {**recipe_values, "data": [source], "teachers": [str(teacher)]}
     run = tmp_path / "run"
     for _ in range(2):
-        assert (Trainer(Recipe(**values), run).data.train.teacher == np.float32(0.1)).all()
+        assert (Trainer(Recipe(**values), run).data.teacher == np.float32(0.1)).all()
     assert asked == [[[str(teacher)], 40]]
 
     if change == "data":
@@ -386,19 +403,20 @@ def test_answers_of_other_teachers_or_other_rows_are_not_taken_over(
         (run / "teacher.json").unlink()
     again = Trainer(Recipe(**values), run)
     expected = -100 if change == "shown" else 0.2
-    assert again.data.train.teacher.shape == (39 if change == "data" else 40, 40)
-    assert (again.data.train.teacher == np.float32(expected)).all()
-    assert isinstance(again.data.train.teacher, np.memmap)
+    assert again.data.teacher.shape == (39 if change == "data" else 40, 40)
+    assert (again.data.teacher == np.float32(expected)).all()
+    assert isinstance(again.data.teacher, np.memmap)
     assert sorted(path.name for path in run.iterdir()) == ["teacher.json", "teacher.npy"]
 
 
-def test_frequencies_count_known_labels_only():
-    labels = torch.tensor([[1, -100, -100], [0, 1, -100], [0, 1, -100]]).numpy()
-    frequencies = attribute_frequencies(labels)
-    assert torch.allclose(frequencies, torch.tensor([1 / 3, 1.0, 0.5]))
-
-
-@pytest.mark.parametrize("change", [{"optimizer": "sgd"}, {"ema": 0.0}, {"channels_last": True}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ema": 0.0},
+        {"cache_pixels": False, "workers": 2},
+        {"zoom": 0.5, "image_sizes": [64, 112]},
+    ],
+)
 def test_every_switch_trains(recipe_values, tmp_path, change):
     recipe = dataclasses.replace(Recipe(**recipe_values), epochs=1, **change)
     assert Trainer(recipe, tmp_path).train()["step"] == 5

@@ -189,9 +189,9 @@ def erase_rectangles(images: Tensor, draws: np.ndarray) -> Tensor:
     covered = inside[:, 0, :, None] & inside[:, 1, None, :]
     # One field of noise, of another colour in each image: a generator's own would depend on what
     # else is in the batch.
-    field = torch.rand(images.shape[1:], generator=torch.Generator().manual_seed(0)) * 256
-    colors = torch.from_numpy(256 * draws[:, 4:7].astype(np.float32)).to(images.device)
-    noise = (field.to(images.device) + colors[..., None, None]).remainder(256)
+    field = torch.rand(images.shape[1:], generator=torch.Generator().manual_seed(0)) * 255
+    colors = torch.from_numpy(255 * draws[:, 4:7].astype(np.float32)).to(images.device)
+    noise = (field.to(images.device) + colors[..., None, None]).remainder(255)
     return torch.where(covered[:, None], noise, images)
 
 

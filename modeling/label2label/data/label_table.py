@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from label2label.data.vocabulary import VOCABULARIES
-from label2label.errors import UserError
+from label2label.errors import UserError, join_lines
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
 _PRESENT = {"1", "1.0", "true", "yes"}
@@ -50,9 +51,10 @@ def read_label_table(
     """Read a table of images, labels and groups.
 
     Args:
-        path: CSV, TSV or Parquet. Its column `image` holds paths, relative to the table's folder,
-            or in Parquet encoded images as datasets writes them. A column named as an attribute
-            holds its labels: 1, true or yes, 0, -1, false or no, and nothing where unknown.
+        path: CSV (of commas, semicolons or tabs, in UTF-8 or UTF-16) or Parquet. Its column `image`
+            holds paths, relative to the table's folder, or in Parquet encoded images as datasets
+            writes them. A column named as an attribute holds its labels: 1, true or yes, 0, -1,
+            false or no, and nothing where unknown.
             `identity` and `age`, where there are any, are the person and the years. Another column
             is a label that the model lacks where it has an attribute's name or holds labels alone.
         attributes: those of the model; a column named as the opposite of one counts too.
@@ -101,26 +103,43 @@ def _read_columns(path: Path) -> dict[str, list[Any]]:
         if path.suffix.lower() == ".parquet":
             return pq.read_table(path).to_pydict()
         if path.suffix.lower() in (".csv", ".tsv"):
-            return _read_csv(path, "\t" if path.suffix.lower() == ".tsv" else ",")
-    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
-        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+            return _read_csv(path, _decode(path))
+    except (OSError, csv.Error, pa.ArrowException) as error:
+        raise UserError(f"{path} cannot be read: {join_lines(error)}") from error
     raise UserError(f"{path}: a table must be one of {', '.join(SUFFIXES)}")
 
 
-def _read_csv(path: Path, delimiter: str) -> dict[str, list[Any]]:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter)
-        header = [name.strip() for name in next(reader, [])]
-        if len(set(header)) < len(header):
-            raise UserError(f"{path}: two columns have the same name")
-        rows = []
-        for row in reader:
-            if row and len(row) != len(header):
-                raise UserError(
-                    f"{path}, line {reader.line_num}: {len(row)} values for {len(header)} columns"
-                )
-            if row:
-                rows.append(row)
+def _decode(path: Path) -> str:
+    content = path.read_bytes()
+    encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is not UTF-8: in Excel, save it as 'CSV UTF-8'; a file in cp949 becomes it by "
+            "`iconv -f cp949 -t utf-8`"
+        ) from error
+    if "\0" in text:
+        raise UserError(f"{path} is no text in UTF-8, or UTF-16 with its mark: save it as UTF-8")
+    return text
+
+
+def _read_csv(path: Path, text: str) -> dict[str, list[Any]]:
+    first = text.partition("\n")[0]
+    delimiter = max(",;\t", key=first.count)  # commas where there is none
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    header = [name.strip() for name in next(reader, [])]
+    if len(set(header)) < len(header):
+        raise UserError(f"{path}: two columns have the same name")
+    rows = []
+    for row in reader:
+        if not any(value.strip() for value in row):
+            continue  # a spreadsheet's empty row
+        if len(row) != len(header):
+            raise UserError(
+                f"{path}, line {reader.line_num}: {len(row)} values for {len(header)} columns"
+            )
+        rows.append(row)
     return {name: [row[c] for row in rows] for c, name in enumerate(header)}
 
 
@@ -132,8 +151,17 @@ def _images(values: Iterable[Any], folder: Path) -> list[Path | bytes]:
             value = value.get("bytes") or value.get("path")
         if not value:
             raise UserError(f"column 'image', row {row}: it is empty")
-        image = value if isinstance(value, bytes) else folder / os.fspath(value)
-        if isinstance(image, Path) and not image.is_file():
+        if not isinstance(value, bytes | str):
+            raise UserError(
+                f"column 'image', row {row}: {str(value)[:40]} is neither a path nor an image"
+            )
+        if isinstance(value, bytes):
+            images.append(value)
+            continue
+        image = folder / value
+        if "\\" in value and not os.path.isfile(image):
+            image = folder / value.replace("\\", "/")
+        if not os.path.isfile(image):  # false of a path that no system can have, too
             missing.append(f"{image} (row {row})")
         images.append(image)
     if missing:

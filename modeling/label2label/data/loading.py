@@ -32,7 +32,7 @@ PACKED_QUALITY = 95  # of JPEG
 PART_BYTES = 50_000_000  # of images, so that a part with its labels is below 60 MB
 
 
-def load_split(path: str | Path, split: str, streaming: bool = False) -> Any:
+def load_split(path: str | Path, split: str, streaming: bool = False, alone: bool = False) -> Any:
     """
     Open one split of a prepared dataset.
 
@@ -40,6 +40,7 @@ def load_split(path: str | Path, split: str, streaming: bool = False) -> Any:
         path: Folder that a script of `datasets_scripts/` wrote, or a Hub dataset id.
         split: `"train"`, `"validation"` or `"test"`.
         streaming: Whether to read it from front to back, without downloading or caching it.
+        alone: Whether the other splits are left where they are; else datasets caches all of them.
 
     Returns:
         The split as a memory-mapped `datasets.Dataset`, or as a `datasets.IterableDataset`, in the
@@ -63,7 +64,12 @@ def load_split(path: str | Path, split: str, streaming: bool = False) -> Any:
         splits = datasets.get_dataset_split_names(str(path))
         if split not in splits:
             raise UserError(f"{path} has no split {split!r}: it has {', '.join(splits)}")
-        dataset = datasets.load_dataset(str(path), split=split, streaming=streaming)
+        name, options = str(path), {}
+        if alone:
+            builder = datasets.load_dataset_builder(name)
+            name, options["features"] = builder.name, builder.info.features
+            options["data_files"] = {split: builder.config.data_files[split]}
+        dataset = datasets.load_dataset(name, split=split, streaming=streaming, **options)
     except (OSError, ValueError, RuntimeError, DatasetGenerationError, pa.ArrowException) as error:
         raise UserError(
             f"{path} is no prepared dataset ({first_line(error)}): "
@@ -77,9 +83,12 @@ def load_split(path: str | Path, split: str, streaming: bool = False) -> Any:
     if isinstance(dataset.features["image"], datasets.Image):
         return dataset
     kind = dataset.features["image"]
-    text = kind == datasets.Value("string")
-    encoded = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
-    if not text and kind != encoded:
+    fields = kind if isinstance(kind, dict) else {}
+    encoded = {name: getattr(field, "dtype", "") for name, field in fields.items()}
+    is_encoded = encoded.keys() == {"bytes", "path"} and (
+        encoded["bytes"] in ("binary", "null") and encoded["path"] in ("string", "null")
+    )
+    if not is_encoded and kind != datasets.Value("string"):
         raise UserError(f"{path}: the column 'image' holds no images or paths: it is {kind}")
     return dataset.cast_column("image", datasets.Image())
 
@@ -529,7 +538,7 @@ def pack_dataset(path: str | Path, output: str | Path, size: int, threads: int =
 
 def _write_parts(dataset: datasets.Dataset, pack: Callable, stem: Path, threads: int) -> None:
     rows = dataset.cast_column("image", datasets.Image(decode=False))
-    schema = rows.features.arrow_schema
+    schema = dataset.features.arrow_schema
     part: list[dict[str, Any]] = []
     part_bytes = number = 0
     with (

@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tqdm.auto import tqdm
 
-from label2label.data.batching import load_split
 from label2label.data.label_table import LabelTable, read_label_table
+from label2label.data.loading import load_split
 from label2label.errors import UserError
 from label2label.evaluation.evaluate import (
     evaluate_models,

@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 
-from label2label.data.batching import load_split
+from label2label.data.loading import load_split
 from label2label.data.vocabulary import IGNORE_INDEX
 from label2label.errors import UserError
 from label2label.evaluation.evaluate import (

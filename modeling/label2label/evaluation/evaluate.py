@@ -17,7 +17,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedModel
 
-from label2label.data.batching import label_array, load_split
+from label2label.data.loading import label_array, load_split
 from label2label.data.vocabulary import IGNORE_INDEX, VOCABULARIES
 from label2label.errors import UserError
 from label2label.evaluation.groups import Column, age_bands

@@ -179,7 +179,7 @@ def load_calibration(folder: Path, preprocessing: Preprocessing, limit: int = 40
     if not folder.is_dir():
         raise UserError(f"--calibration {folder} is not a folder of faces")
     if any(folder.glob("data/train-*.parquet")):
-        from label2label.data.batching import load_split
+        from label2label.data.loading import load_split
 
         images = load_split(folder, "train").select_columns(["image"])
         chosen = np.linspace(0, len(images) - 1, min(limit, len(images)), dtype=int)

@@ -69,7 +69,9 @@ class TrainingData:
         self.group_names: list[str] = []
         self.stream: ImageStream | None = None
         self.teacher: np.ndarray | None = None
-        self.validation_rows, source_of = open_sources(recipe.sources, "validation", recipe.seed)
+        self.validation_rows, source_of = open_sources(
+            recipe.sources, "validation", recipe.seed, alone=recipe.streaming
+        )
         self.attributes = choose_attributes(recipe.vocabulary, self.validation_rows, self.title)
         self.validation_labels = label_array(self.validation_rows, self.attributes)
         if not (self.validation_labels >= 0).any():
@@ -352,7 +354,7 @@ class ImageStream:
                 continue
             names = [image_name(image) for image in table["image"]]
             # Not rows of the dataset, but as good a source of random numbers.
-            place = np.arange(taken, taken + len(names)) + (self.process + (number << 20) << 40)
+            place = np.arange(taken, taken + len(names)) + ((self.process << 32) + (number << 44))
             taken += len(names)
             state = {"pass": number, "taken": taken, "dataset": self.dataset.state_dict()}
             shown = [name or "an unnamed image" for name in names]
@@ -459,7 +461,7 @@ def _holds_labels(rows: datasets.Dataset, name: str) -> bool:
 
 
 def open_sources(
-    sources: Sequence[Source], split: str, seed: int
+    sources: Sequence[Source], split: str, seed: int, alone: bool = False
 ) -> tuple[datasets.Dataset, np.ndarray]:
     """
     Open one split of all sources, one after another.
@@ -468,6 +470,7 @@ def open_sources(
         sources: Where the rows are and which of them are wanted.
         split: `"train"`, `"validation"` or `"test"`.
         seed: Decides which rows a `limit` keeps.
+        alone: As for `load_split`.
 
     Returns:
         The rows, with null where a source has no such column, and the index of each row's source,
@@ -477,7 +480,7 @@ def open_sources(
         UserError: If a source cannot be read, has no row that meets its condition, or its columns
             are of other types than those of the source before.
     """
-    parts = [_open(source, split, seed) for source in sources]
+    parts = [_open(source, split, seed, alone) for source in sources]
     source_of = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     if len(parts) == 1:
         return parts[0], source_of
@@ -488,8 +491,8 @@ def open_sources(
         raise UserError(f"{paths}: their columns do not go together: {error}") from error
 
 
-def _open(source: Source, split: str, seed: int) -> datasets.Dataset:
-    dataset = load_split(source.path, split)
+def _open(source: Source, split: str, seed: int, alone: bool) -> datasets.Dataset:
+    dataset = load_split(source.path, split, alone=alone)
     keep = np.ones(len(dataset), bool)
     for column, wanted in source.where.items():
         values = column_values(dataset, column, source.path)

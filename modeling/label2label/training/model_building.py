@@ -1,4 +1,4 @@
-"""The model that a recipe trains: built, fine-tuned to other attributes, and made ready to train."""
+"""The model that a recipe trains: built, or carried over to other attributes; its layers."""
 
 import copy
 import dataclasses

@@ -25,7 +25,7 @@ from transformers import get_cosine_schedule_with_warmup
 
 from label2label.data.augmentation import Augmentation, draw_uniform
 from label2label.data.loading import normalize_pixels
-from label2label.errors import UserError, first_line, join_lines
+from label2label.errors import UserError, first_line
 from label2label.files import write_whole
 from label2label.models import Label2LabelForImageClassification
 from label2label.prediction.processes import without_accelerator
@@ -598,8 +598,8 @@ class Progress:
 
     def state_dict(self) -> dict[str, Any]:
         """
-        Return the fields, for Accelerate, which keeps those of one process: the loss is all processes'
-        mean. All processes call it.
+        Return the fields, for Accelerate, which keeps those of one process: the loss is the mean of
+        all processes'. All processes call it.
         """
         mean = float(np.mean(gather_object([self.loss_sum])))
         return dataclasses.asdict(self) | {"loss_sum": mean}
@@ -637,8 +637,8 @@ def latest_state(folder: Path) -> Path | None:
 
 def save_state(accelerator: Accelerator, folder: Path, step: int) -> None:
     """
-    Write model, optimizer, schedule, average and progress under a temporary name, then rename it and
-    drop the state before. All processes call it.
+    Write model, optimizer, schedule, average and progress under a temporary name, then rename it
+    and drop the state before. All processes call it.
 
     Args:
         accelerator: With everything to save prepared or registered.

@@ -1,11 +1,11 @@
-"""Narrower backbones: what is kept computes what it did."""
+"""Channel pruning: what is kept computes what it did."""
 
 import pytest
 import torch
 from label2label.errors import UserError
 from label2label.models import MobileFaceNetBackbone, MobileFaceNetConfig
-from label2label.training.build import build_model
-from label2label.training.narrowing import narrow_backbone
+from label2label.training.model_building import build_model
+from label2label.training.pruning import prune_channels
 from label2label.training.recipe import Recipe
 from transformers import AutoBackbone, ConvNextConfig
 
@@ -38,7 +38,7 @@ def test_dropping_dead_channels_changes_nothing(backbone):
         if "stages.2" in name and name.endswith("project.normalization.weight"):
             parameter.data.zero_()
     pixels = torch.randn(2, 3, 32, 32)
-    narrow = narrow_backbone(backbone, 0.5)
+    narrow = prune_channels(backbone, 0.5)
     (expected,) = backbone(pixels).feature_maps
     (found,) = narrow(pixels).feature_maps
     assert found.shape == (2, 32, 4, 4)
@@ -48,7 +48,7 @@ def test_dropping_dead_channels_changes_nothing(backbone):
 
 def test_the_largest_scales_are_kept(backbone):
     scales = backbone.encoder.features.normalization.weight
-    narrow = narrow_backbone(backbone, 0.5)
+    narrow = prune_channels(backbone, 0.5)
     assert narrow.config.width_multiplier == 0.5
     kept = narrow.encoder.features.normalization.weight
     assert kept.min() >= scales.sort(descending=True).values[len(kept) :].max()
@@ -57,10 +57,10 @@ def test_the_largest_scales_are_kept(backbone):
 @pytest.mark.parametrize("width", [0.0, 1.0, 1.5])
 def test_a_backbone_is_not_widened(backbone, width):
     with pytest.raises(ValueError, match="width_multiplier"):
-        narrow_backbone(backbone, width)
+        prune_channels(backbone, width)
 
 
-def test_a_recipe_narrows_the_backbone_of_the_shipped_model():
+def test_a_recipe_prunes_the_backbone_of_the_shipped_model():
     recipe = Recipe(
         backbone="celeba-mobilefacenet",
         backbone_config={"width_multiplier": 0.5},

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from label2label.errors import UserError
-from label2label.training.sources import Source, group_rows, open_sources, read_sources
+from label2label.training.data import group_rows, open_sources
+from label2label.training.recipe import Source, read_sources
 
 
 def test_a_path_a_list_of_paths_and_mappings_are_read():
