@@ -123,7 +123,7 @@ def test_two_processes_see_every_image_once_and_resume(values, folder, tmp_path)
         },
     )
     processes = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
-    # The two files' row groups are no even number for each process: rows are taken in turn.
+    # Of six row groups in two unequal files, each process has three.
     seen = [np.ravel(numbers(runs[0]["names"])) for runs in processes]
     assert len(seen[0]) == len(seen[1]) == 48
     for epoch in (slice(0, 24), slice(24, 48)):

@@ -269,9 +269,8 @@ class ImageStream:
     """
     Endless passes over a training split that is read from front to back.
 
-    Processes share the files among themselves, or the files' row groups where there are not as
-    many files for each; their order is drawn anew for every pass. `SHUFFLED_AT_ONCE` images are
-    held and shuffled at a time. An epoch is the batches that the dataset's images fill: a process
+    Processes share the files' row groups among themselves; the order is drawn anew for every pass.
+    `SHUFFLED_AT_ONCE` images are held and shuffled at a time. An epoch is the batches that the dataset's images fill: a process
     whose share is smaller begins its next pass, so that none waits for another.
 
     Args:
@@ -299,8 +298,8 @@ class ImageStream:
                 f"{self.path}: its card does not tell the number of training images, which "
                 "streaming needs"
             )
-        if dataset.num_shards % accelerator.num_processes:
-            dataset = dataset.reshard()
+        if accelerator.num_processes > 1:
+            dataset = dataset.reshard()  # files are of unequal size, row groups hardly
         dataset = dataset.cast_column("image", datasets.Image(decode=False))
         dataset = split_dataset_by_node(dataset, self.process, accelerator.num_processes)
         # A buffer of 1 shuffles files alone: a state does not hold what is in a buffer.
