@@ -270,8 +270,9 @@ class ImageStream:
     Endless passes over a training split that is read from front to back.
 
     Processes share the files' row groups among themselves; the order is drawn anew for every pass.
-    `SHUFFLED_AT_ONCE` images are held and shuffled at a time. An epoch is the batches that the dataset's images fill: a process
-    whose share is smaller begins its next pass, so that none waits for another.
+    `SHUFFLED_AT_ONCE` images are held and shuffled at a time. An epoch is the batches that the
+    dataset's images fill: a process whose share is smaller begins its next pass, so that none waits
+    for another.
 
     Args:
         recipe: Gives `data`, `batch_size` and `seed`.
