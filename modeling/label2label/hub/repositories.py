@@ -374,7 +374,7 @@ def _config_bytes(config: dict[str, Any], classes: Mapping[str, type]) -> bytes:
 
 def _without_paths(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _without_paths(v) for k, v in value.items() if k != "_name_or_path"}
+        return {k: _without_paths(v) if k != "_name_or_path" else "" for k, v in value.items()}
     return value
 
 

@@ -420,7 +420,12 @@ def digest_config(folder: Path) -> str:
     configs = []
     for file in ("config.json", "preprocessor_config.json"):
         try:
-            config = json.loads((folder / file).read_text(encoding="utf-8"))
+            text = (folder / file).read_text(encoding="utf-8")
+            # A backbone's config inside names its origin too, which uploading makes empty.
+            config = json.loads(
+                text,
+                object_hook=lambda c: {k: v if k != "_name_or_path" else "" for k, v in c.items()},
+            )
             configs.append({k: v for k, v in config.items() if k not in BOOKKEEPING})
         except (OSError, ValueError, AttributeError, RecursionError):
             return ""
