@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -182,7 +183,7 @@ def read_splits(download: Download) -> Callable[[str], str]:
         return split_by_hash
     splits = {}
     for where, row in download.rows(SPLITS_FILE, columns=("image", "split")):
-        splits[row["image"]] = _read_value("split", row["split"], where)
+        splits[row["image"]] = read_value("split", row["split"], where)
 
     def find(name: str) -> str:
         if name not in splits:
@@ -252,14 +253,15 @@ def read_labels(path: Path, vocabulary: Vocabulary) -> dict[str, dict[str, Any]]
             raise UserError(f"{where}: {row[key]} is there twice")
         texts = {column: row[column].strip() for column in columns}
         table[row[key]] = {
-            column: _read_value(column, text, where) for column, text in texts.items() if text
+            column: read_value(column, text, where) for column, text in texts.items() if text
         }
     if not table:
         raise UserError(f"{path} has no rows")
     return table
 
 
-def _read_value(column: str, text: str, where: str) -> Any:
+def read_value(column: str, text: str, where: str) -> Any:
+    """Read one value of a table: `age`, `gender`, `split`, or else an attribute, 1 or 0."""
     if column == "age" and text.isdecimal():
         return int(text)
     if text in {"gender": GENDERS.values(), "split": SPLITS}.get(column, ()):
@@ -286,6 +288,8 @@ def run_program(main: Callable[[], None]) -> None:
     A mistake that the user can mend ends in one line on standard error and exit code 2, Ctrl-C in
     exit code 130; neither shows a traceback.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a console may lack a name's letters
     try:
         main()
     except (UserError, OSError, csv.Error) as error:

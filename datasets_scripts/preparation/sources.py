@@ -152,7 +152,7 @@ class Download:
                     if text:
                         yield f"{where}, line {number}", text
         except UnicodeDecodeError as error:
-            raise UserError(f"{where}, line {number}: not a UTF-8 text file") from error
+            raise UserError(f"{where}, line {number}: save it as UTF-8 text") from error
 
     def rows(self, *names: str, columns: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
         """Read a CSV file, as `lines`: by column, values of every line after the header."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -50,17 +50,15 @@ def read_stored_samples(dataset: Path) -> Iterator[StoredSample]:
         raise UserError(f"{dataset} holds no prepared dataset: its data/ has no Parquet files")
     own = {field.name for field in fields(Sample)}
     for split, path in shards:
-        with pq.ParquetFile(path) as file:
-            columns = [name for name in file.schema_arrow.names if name != "image"]
-            for group in range(file.num_row_groups):
-                table = file.read_row_group(group, columns=["image.path", *columns])
-                for number, row in enumerate(table.to_pylist()):
-                    key = row.pop("image")["path"]
-                    attributes = {name: row.pop(name) for name in columns if name not in own}
-                    place = (path, group, number)
-                    yield StoredSample(
-                        key=key, split=split, attributes=attributes, place=place, **row
-                    )
+        metadata = _read(path, lambda file: (file.schema_arrow.names, file.num_row_groups))
+        columns = [name for name in metadata[0] if name != "image"]
+        for group in range(metadata[1]):
+            table = _read_group(path, group, ("image.path", *columns))
+            for number, row in enumerate(table.to_pylist()):
+                key = row.pop("image")["path"]
+                attributes = {name: row.pop(name) for name in columns if name not in own}
+                place = (path, group, number)
+                yield StoredSample(key=key, split=split, attributes=attributes, place=place, **row)
 
 
 def read_stored_image(sample: Sample) -> bytes:
@@ -72,6 +70,17 @@ def read_stored_image(sample: Sample) -> bytes:
 
 @lru_cache(maxsize=4)
 def _read_images(path: str, group: int) -> pa.ChunkedArray:
-    with pq.ParquetFile(path) as file:
-        table = file.read_row_group(group, columns=["image.bytes"])
+    table = _read_group(path, group, ("image.bytes",))
     return pa.chunked_array([chunk.field("bytes") for chunk in table["image"].chunks])
+
+
+def _read_group(path: str, group: int, columns: Iterable[str]) -> pa.Table:
+    return _read(path, lambda file: file.read_row_group(group, columns=list(columns)))
+
+
+def _read(path: str, get: Callable[[pq.ParquetFile], Any]) -> Any:
+    try:
+        with pq.ParquetFile(path) as file:
+            return get(file)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} is no whole shard: prepare the dataset anew") from error

@@ -200,3 +200,12 @@ def test_person_in_two_splits_is_refused(
     )
     assert run("merge", first, other, "--output", tmp_path / "out") == 2
     assert "person first/0 is in train and in test" in capsys.readouterr().err
+
+
+def test_a_shard_that_is_cut_short_ends_in_one_line(
+    first: Path, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+):
+    (shard,) = (first / "data").glob("train-*")
+    shard.write_bytes(shard.read_bytes()[:-100])
+    assert run("merge", first, "--output", tmp_path / "out") == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith("prepare the dataset anew")

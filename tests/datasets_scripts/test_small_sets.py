@@ -144,3 +144,26 @@ def test_an_image_that_the_split_file_lacks_and_a_strange_name_are_refused(
     (source / "splits.csv").unlink()
     assert run("all_age_faces", "--source", source, "--output", tmp_path / "out") == 2
     assert "AF1.jpg is not named like NNNNNAXX.jpg" in capsys.readouterr().err
+
+
+def test_photos_of_ones_own_get_the_columns_of_their_table(
+    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+):
+    photos = write_source(tmp_path / "photos", ["a.jpg", "b.jpg", "c.jpg"]) / "images"
+    table = tmp_path / "labels.csv"
+    table.write_text("image,identity,Freckles,age\na.jpg,Ann,1,30\nb.jpg,Ann,,\nc.jpg,Bo,0,\n")
+    folders = ("--source", photos, "--labels", table, "--output")
+    assert run("own_photos", *folders, tmp_path / "out") == 0
+    rows = {row["image"]["path"]: row for row in load_rows(tmp_path / "out")}
+    assert [rows[f"{name}.jpg"]["Freckles"] for name in "abc"] == [True, None, False]
+    assert rows["a.jpg"]["split"] == rows["b.jpg"]["split"]
+    assert (rows["a.jpg"]["age"], rows["c.jpg"]["identity"]) == (30, "Bo")
+    for text, message in (
+        ("image\na.jpg\n", "has no column of an attribute"),
+        ("image,Freckles\nd.jpg,1\n", "line 2: the image d.jpg is missing"),
+        ("image,Freckles\na.jpg,yes\n", "line 2: 'yes' is no value of Freckles"),
+        ("photo,Freckles\na.jpg,1\n", "line 1: no column image"),
+    ):
+        table.write_text(text)
+        assert run("own_photos", *folders, tmp_path / "other") == 2
+        assert message in capsys.readouterr().err

@@ -1,0 +1,83 @@
+"""Photos and labels of your own: a folder of photos and a table of any attributes.
+
+    python datasets_scripts/own_photos.py --source PHOTOS --labels labels.csv --output data/mine
+
+The table's first column, `image`, names each photo by its file name. `split` (train, validation or
+test), `identity`, `race`, `gender` and `age` are read where they are there, and every other column
+is an attribute: 1, 0, or nothing where it is unknown. Without `split`, people (or, without
+`identity`, photos) are split by hash. `label2label train --vocabulary columns` learns the table's
+attributes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from label2label.data.schema import Sample
+from label2label.data.vocabulary import Vocabulary
+from label2label.errors import UserError
+from preparation.card import DatasetDescription
+from preparation.framing import ReadImage
+from preparation.program import dataset_parser, prepare, read_value, run_program, split_by_hash
+from preparation.sources import Download, Images
+
+OTHERS = ("image", "split", "identity", "race", "gender", "age")
+
+DESCRIPTION = DatasetDescription(
+    title="Photos of one's own",
+    summary="Photos and labels of one's own, in the dataset schema of label2label.",
+    origin="Photos and a table of labels on the disk of who made it.",
+    terms="Not told: an upload needs the right to, and the consent of the people shown.",
+    process="{framing} Labels are those of the table.",
+    biases="Not told.",
+    program="datasets_scripts/own_photos.py",
+    license_name="not-told",
+)
+
+
+def read_samples(table: Path, images: Images) -> Iterator[Sample]:
+    """Read the table; an image that is not there, or a value out of range, is an error."""
+    for where, row in Download(table).rows(table.name, columns=["image"]):
+        values = {
+            name: read_value(name, text.strip(), where)
+            for name, text in row.items()
+            if text.strip() and name not in ("image", "identity", "race")
+        }
+        image, identity = row["image"].strip(), row.get("identity", "").strip() or None
+        if image not in images:
+            raise UserError(f"{where}: the image {image} is missing from {images.where}")
+        yield Sample(
+            key=image,
+            split=values.pop("split", None) or split_by_hash(identity or image),
+            identity=identity,
+            source="own",
+            race=row.get("race", "").strip() or None,
+            gender=values.pop("gender", None),
+            age=values.pop("age", None),
+            attributes=values,
+        )
+
+
+def main() -> None:
+    """Prepare photos of one's own as the command line says."""
+    arguments = dataset_parser(__doc__, source="folder or archive of the photos").parse_args()
+    if arguments.labels is None:
+        raise UserError("give the table of labels as --labels FILE.csv")
+    table, arguments.labels = arguments.labels, None
+    _, header = next(Download(table).lines(table.name), ("", ""))
+    attributes = tuple(name.strip() for name in header.split(",") if name.strip() not in OTHERS)
+    if not attributes:
+        raise UserError(f"{table} has no column of an attribute")
+    images = Download(arguments.source).images(arguments.source.resolve().name)
+    prepare(
+        arguments,
+        read_samples(table, images),
+        ReadImage(images, arguments.align),
+        Vocabulary("columns", attributes),
+        DESCRIPTION,
+    )
+
+
+if __name__ == "__main__":
+    run_program(main)
