@@ -156,7 +156,7 @@ def _gap_sentence(scores: Mapping[str, Any], language: str, key: str) -> str:
             gap=_points(scores["gap"]),
             low=_points(low),
             high=_points(high),
-            chance=_points(scores["gap_by_chance"]),
+            chance=_points(scores["expected_gap_under_null"]),
             p_value=f"{p:.3f}" if _is_number(p := scores["p_value"]) else "–",
         )
     )

@@ -25,7 +25,7 @@ def evaluation(**changes):
         "worst_group": "C",
         "gap": 0.06,
         "gap_interval": [-0.01, 0.1],
-        "gap_by_chance": 0.031,
+        "expected_gap_under_null": 0.031,
         "p_value": 0.0174,
         "per_attribute": attributes,
     }
@@ -101,7 +101,7 @@ def test_only_test_splits_by_group_are_read_and_damaged_files_are_left_out(tmp_p
 
 def test_an_evaluation_that_lacks_what_the_page_shows_is_left_out_with_a_warning(tmp_path, caplog):
     old = evaluation()
-    del old["groups"]["race"]["gap_by_chance"]  # the first version wrote none
+    del old["groups"]["race"]["expected_gap_under_null"]  # the first version wrote none
     for name, content in {
         "old.json": old,
         "odd_dataset.json": evaluation(dataset="utkface"),
@@ -116,5 +116,5 @@ def test_an_evaluation_that_lacks_what_the_page_shows_is_left_out_with_a_warning
     warnings = [record.getMessage() for record in caplog.records]
     assert len(warnings) == 3
     (warning,) = (text for text in warnings if "/old.json" in text)
-    assert "KeyError('gap_by_chance')" in warning
+    assert "KeyError('expected_gap_under_null')" in warning
     assert "\n" not in warning
