@@ -3,13 +3,16 @@ import csv
 import json
 import re
 import shutil
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
 from label2label.cli import main
 from label2label.data.label_table import LabelTable
-from label2label.evaluation.audit import prepare_photos
+from label2label.evaluation.audit import html_page, prepare_photos
+from label2label.evaluation.report import write_report
+from label2label.evaluation.scores import Predictions, compare_predictions, score_predictions
 from label2label.faces import detection
 from label2label.prediction.backends import Preprocessing, load_model
 from PIL import Image
@@ -168,6 +171,56 @@ def test_data_that_cannot_be_audited_end_in_one_line_and_no_page(
     assert err.startswith("error: ")
     assert message in err
     assert not output.exists()
+
+
+HOSTILE_NAMES = [
+    *("cost_$x_y_z$", r"$\frac{1}{2$", "서울 경기도 인천광역시", "a\x00b\x1b[2J\nc", "<b>&amp;|`*"),
+    *("_", "²", "](x", "w" * 200, "# C#", "", "__init__", "עברית", "👩🏽"),
+]
+
+
+@pytest.fixture(scope="module")
+def hostile_result():
+    """An evaluation by groups of any text, compared with itself, of people of all ages."""
+    generator = np.random.default_rng(0)
+    count = 40 * len(HOSTILE_NAMES)
+    predictions = Predictions(
+        names=["Male", "$_x_$"],
+        probabilities=generator.random((count, 2)),
+        labels=generator.integers(0, 2, (count, 2)),
+        groups={"$h|a$ 한국": HOSTILE_NAMES * 40, "$": ["a", "b"] * (count // 2)},
+        ages=generator.integers(0, 80, count).tolist(),
+    )
+    result = score_predictions(predictions, resamples=20)
+    result["comparison"] = {"model": {"name": "_old"}} | compare_predictions(
+        predictions, predictions, resamples=20
+    )
+    about = {"model": {"name": "$new$"}, "dataset": {"name": "d", "split": "test"}}
+    return result | about | {"missing_attributes": [], "unscored_columns": [], "versions": {}}
+
+
+def test_groups_of_any_text_are_shown_as_they_are(hostile_result, recwarn):
+    page = html_page(hostile_result)
+    shown = ElementTree.fromstring(re.sub(r"<meta[^>]*>|<img[^>]*>|<!DOCTYPE html>", "", page))
+    cells = {"".join(cell.itertext()) for cell in shown.iter("td")}
+    for name in HOSTILE_NAMES:
+        assert " ".join(re.sub(r"[\x00\x1b]", " ", name).split()) in cells
+    assert "$h|a$ 한국" in {"".join(cell.itertext()) for cell in shown.iter("th")}
+    figures = [base64.b64decode(part) for part in re.findall(r"svg\+xml;base64,([^\"]+)", page)]
+    assert len(figures) == 2 + 3 * 3
+    for figure in figures:
+        ElementTree.fromstring(figure)
+    drawn = b"".join(figures).decode()
+    for text in ("cost $x y z$", r"$\frac{1}{2$", "서울", "עברית"):
+        assert text in drawn.replace("\u00a0", "")
+    assert not [w for w in recwarn if "Glyph" in str(w.message)]
+
+
+def test_a_report_of_any_text_links_to_files_that_exist(hostile_result, tmp_path):
+    text = write_report(hostile_result, tmp_path).read_text()
+    links = re.findall(r"^!\[.*\]\((.*)\)$", text, re.MULTILINE)
+    assert len(links) == 2 + 3 * 3
+    assert {path.name for path in tmp_path.iterdir()} == {"README.md", *links}
 
 
 @pytest.mark.slow
