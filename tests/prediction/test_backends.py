@@ -157,6 +157,7 @@ def test_metadata_of_another_model_are_refused(exported, tmp_path):
         ("crop_size", "20000", "crop_size cannot be 20000"),
         ("crop_size", "[" * 5000, "have a damaged crop_size"),
         ("shortest_edge", "true", "shortest_edge cannot be True"),
+        ("exclusive_answers", "5", "exclusive_answers cannot be 5"),
         ("alignment_template", "[[1, 1], [1, 1], [1, 1], [1, 1], [1, 1]]", "alignment_template"),
     ],
 )
@@ -164,6 +165,20 @@ def test_metadata_out_of_range_are_refused(key, text, problem, exported):
     metadata = {**metadata_of(exported), f"label2label.{key}": text}
     with pytest.raises(UserError, match=problem):
         Preprocessing.from_metadata(metadata)
+
+
+def test_an_exported_file_decides_by_its_rules(exported):
+    metadata = metadata_of(exported)
+    names = json.dumps(["Bald", "Bangs", "c", "d", "e"])
+    metadata |= {"label2label.attributes": names, "label2label.thresholds": "[0.5,0.5,0.5,0.5,0.5]"}
+    asked = Preprocessing.from_metadata(metadata)
+    probabilities = np.array([[0.8, 0.7, 0.9, 0.1, 0.6]])
+    assert asked.decide(probabilities).tolist() == [[True, False, True, False, True]]
+    assert asked.decide(probabilities, 0.75).tolist() == [[True, False, True, False, False]]
+    free = Preprocessing.from_metadata({**metadata, "label2label.exclusive_answers": "[]"})
+    assert free.decide(probabilities).tolist() == [[True, True, True, False, True]]
+    del metadata["label2label.exclusive_answers"]  # a file of before
+    assert Preprocessing.from_metadata(metadata) == asked
 
 
 def test_a_thousand_mutations_of_the_metadata_end_in_one_line_or_in_a_preprocessing(exported):

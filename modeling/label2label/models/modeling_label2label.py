@@ -554,7 +554,8 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
         self.post_init()
 
     # transformers' Trainer takes every argument whose name has "label" in it for a target that
-    # each batch must have; so the optional ones are read from `kwargs`.
+    # each batch must have; so the optional ones are read from `kwargs`. To train with a column of
+    # them, tell it `remove_unused_columns=False`.
     @can_return_tuple
     def forward(
         self,

@@ -11,7 +11,7 @@ import json
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,6 +21,7 @@ from PIL import Image
 from label2label.checkpoints import find_checkpoint
 from label2label.errors import UserError, join_lines
 from label2label.files import sha256
+from label2label.models.exclusive_answers import CELEBA_EXCLUSIVE_ANSWERS, decide_answers
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -50,6 +51,8 @@ class Preprocessing:
         image_mean, image_std: of the red, green and blue channel, of pixels in 0..1.
         alignment_template: where five landmarks lie in the crop, as [x, y] in pixels.
         config_sha256: digest of the config files it was read from; empty where not known.
+        exclusive_answers: groups of names of which at most one is present, as `decide_answers`
+            reads them.
 
     Raises:
         UserError: a value is of the wrong type or out of range.
@@ -63,6 +66,9 @@ class Preprocessing:
     image_std: list[float]
     alignment_template: list[list[float]]
     config_sha256: str = ""
+    exclusive_answers: list[list[str]] = field(
+        default_factory=lambda: [list(group) for group in CELEBA_EXCLUSIVE_ANSWERS]
+    )
 
     def __post_init__(self) -> None:
         names = self.attributes
@@ -83,6 +89,11 @@ class Preprocessing:
             )
             and any(point != self.alignment_template[0] for point in self.alignment_template),
             "config_sha256": isinstance(self.config_sha256, str),
+            "exclusive_answers": isinstance(self.exclusive_answers, list)
+            and all(
+                isinstance(group, list) and all(isinstance(name, str) for name in group)
+                for group in self.exclusive_answers
+            ),
         }
         for name, holds in checks.items():
             if not holds:
@@ -91,6 +102,10 @@ class Preprocessing:
             raise UserError(f"thresholds: {len(self.thresholds)} for {len(names)} attributes")
         if self.crop_size > self.shortest_edge:
             raise UserError(f"crop_size {self.crop_size} is above shortest_edge")
+        try:
+            self.decide(np.zeros((0, len(names))))
+        except ValueError as error:
+            raise UserError(str(error)) from error
 
     @classmethod
     def from_processor(
@@ -123,6 +138,7 @@ class Preprocessing:
             image_std=_to_list(processor.image_std),
             alignment_template=_to_list(processor.alignment_template),
             config_sha256=config_sha256,
+            exclusive_answers=[list(group) for group in processor.exclusive_answers or ()],
         )
 
     def to_metadata(self) -> dict[str, str]:
@@ -140,16 +156,31 @@ class Preprocessing:
             UserError: a key is missing, no JSON, or its value is out of range.
         """
         values = {}
-        for field in fields(cls):
-            text = metadata.get(METADATA_PREFIX + field.name)
-            if text is None and field.default is not MISSING:
+        for entry in fields(cls):
+            text = metadata.get(METADATA_PREFIX + entry.name)
+            is_required = entry.default is MISSING and entry.default_factory is MISSING
+            if text is None and not is_required:
                 continue
             try:
-                values[field.name] = json.loads(text if text is not None else "")
+                values[entry.name] = json.loads(text if text is not None else "")
             except (ValueError, RecursionError) as error:
                 problem = "lack" if text is None else "have a damaged"
-                raise UserError(f"its metadata {problem} {field.name}") from error
+                raise UserError(f"its metadata {problem} {entry.name}") from error
         return cls(**values)
+
+    def decide(self, probabilities: np.ndarray, threshold: float | None = None) -> np.ndarray:
+        """Decide which attributes are present, so that no answer contradicts another.
+
+        Args:
+            probabilities: (faces, attributes), 0 to 1.
+            threshold: probability from which every attribute counts as present, in place of the
+                model's own thresholds.
+
+        Returns:
+            bool (faces, attributes).
+        """
+        thresholds = self.thresholds if threshold is None else [threshold] * len(self.attributes)
+        return decide_answers(probabilities, thresholds, self.attributes, self.exclusive_answers)
 
     def crop(self, pixels: np.ndarray) -> np.ndarray:
         """Resize an image and take its centre, as the image processor does.
