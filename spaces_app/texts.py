@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from label2label.prediction.drawing import ATTRIBUTE_NAMES
+
 LANGUAGES = {"en": "English", "ko": "한국어"}
 
 TEXTS: dict[str, dict[str, str]] = {
     language: json.loads(
         Path(__file__).with_name("texts").joinpath(f"{language}.json").read_text("utf-8")
     )
+    | {f"attribute.{name}": text for name, text in ATTRIBUTE_NAMES[language].items()}
     for language in LANGUAGES
 }
 

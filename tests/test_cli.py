@@ -1,16 +1,20 @@
 """The command answers quickly, and ends in one line where the user can mend something."""
 
-import importlib.metadata
 import re
 import resource
 import subprocess
 import sys
+import tempfile
+import warnings
+from pathlib import Path
 
 import pytest
 from label2label import __version__
 from label2label.cli import EXTRAS, build_parser, main
 from label2label.errors import UserError
+from label2label.files import temporary_folder
 
+ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "transformers", "datasets", "cv2", "numpy", "matplotlib", "PIL")
 
 
@@ -132,7 +136,8 @@ def test_command_that_cannot_go_on_ends_in_one_line(error, code, text, monkeypat
     ("module", "extra"),
     [
         ("onnx.helper", "export"),
-        ("onnxruntime", "export"),
+        ("torch.nn", "torch"),
+        ("pyarrow.parquet", "label"),
         ("onnxscript", "export"),
         ("openvino", "runtimes"),
         ("datasets", "train"),
@@ -156,9 +161,11 @@ def test_missing_module_is_said_with_the_extra_that_installs_it(
 
 
 def test_extras_are_those_of_the_package():
-    required = importlib.metadata.requires("label2label")
+    tomllib = pytest.importorskip("tomllib")
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = pyproject["project"]["optional-dependencies"]
     for module, extra in EXTRAS.items():
-        assert any(re.match(rf'{module}\b.*extra == "{extra}"', line) for line in required)
+        assert any(re.match(rf"{module}\b", line) for line in extras[extra]), module
 
 
 def test_a_reader_that_has_read_enough_is_no_error():
@@ -171,6 +178,37 @@ def test_a_reader_that_has_read_enough_is_no_error():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+
+
+def test_warnings_and_streams_are_left_as_they_were(capsys, monkeypatch):
+    filters, show, errors = list(warnings.filters), warnings.showwarning, sys.stdout.errors
+    monkeypatch.setattr(
+        "label2label.cli.run_predict", lambda args: warnings.warn("odd\x1b", stacklevel=1) or 0
+    )
+    assert main(["predict", "a.jpg"]) == 0
+    assert capsys.readouterr().err == "warning: odd\\x1b\n"
+    assert warnings.filters == filters
+    assert warnings.showwarning is show
+    assert sys.stdout.errors == errors
+
+
+def test_temporary_folders_of_killed_processes_are_removed_at_the_next_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    program = (
+        "import os, signal, sys, tempfile; tempfile.tempdir = sys.argv[1]\n"
+        "from label2label.files import temporary_folder\n"
+        "with temporary_folder('audit') as folder:\n"
+        "    (folder / 'photo').write_text('private')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", program, tmp_path], check=False)
+    assert len(list(tmp_path.glob("label2label-audit-*/photo"))) == 1
+    (tmp_path / "label2label-mine").mkdir()  # not made by `temporary_folder`
+    monkeypatch.setattr("label2label.cli.run_predict", lambda args: 0)
+    with temporary_folder("audit") as alive:
+        assert main(["predict", "a.jpg"]) == 0
+        assert {path.name for path in tmp_path.iterdir()} == {alive.name, "label2label-mine"}
+    assert not alive.exists()
 
 
 def test_fault_of_ours_is_not_hidden(monkeypatch):

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from label2label import __version__
 from label2label.checkpoints import checkpoint_names
-from label2label.errors import UserError
+from label2label.errors import UserError, printable
+from label2label.files import remove_leftovers
 
 # Extras by what they install (pyproject.toml); all else that may be missing is in [train].
 EXTRAS = {
-    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
+    **dict.fromkeys(("onnx", "onnxscript"), "export"),
     **dict.fromkeys(("ncnn", "openvino", "pnnx"), "runtimes"),
+    **dict.fromkeys(("safetensors", "torch", "transformers"), "torch"),
+    "gradio": "space",
+    "pyarrow": "label",
 }
 
 
@@ -90,9 +96,16 @@ def run_push(args: argparse.Namespace) -> int:
 
 def run_label(args: argparse.Namespace) -> int:
     """Label a whole image collection."""
-    from label2label.prediction.label_command import label_command
+    from label2label.prediction.labelling import label_command
 
     return label_command(args)
+
+
+def run_video(args: argparse.Namespace) -> int:
+    """Follow the faces of a video and average their attributes over time."""
+    from label2label.prediction.video import video_command
+
+    return video_command(args)
 
 
 def run_benchmark(args: argparse.Namespace) -> int:
@@ -126,6 +139,25 @@ def resamples(text: str) -> int:
     return value
 
 
+def add_backend(parser: argparse.ArgumentParser) -> None:
+    """Add the choice of what runs the model."""
+    parser.add_argument(
+        "--backend",
+        choices=("onnx", "torch"),
+        help="what runs the model (default: ONNX Runtime where it has an ONNX file, else PyTorch)",
+    )
+
+
+def add_language(parser: argparse.ArgumentParser) -> None:
+    """Add the choice of the drawn names' language."""
+    parser.add_argument(
+        "--language",
+        choices=("en", "ko"),
+        default="en",
+        help="of the drawn attributes' names (default: %(default)s)",
+    )
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; each sets `run`, the function that carries it out."""
     parser = argparse.ArgumentParser(
@@ -140,7 +172,12 @@ def build_parser() -> argparse.ArgumentParser:
     predict.set_defaults(run=run_predict)
     predict.add_argument("images", nargs="+", metavar="IMAGE|FOLDER", help="photos and folders")
     predict.add_argument("--model", help=any_model)
+    add_backend(predict)
     predict.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    predict.add_argument(
+        "--draw", metavar="DIR", help="write copies of the photos with faces and attributes here"
+    )
+    add_language(predict)
     predict.add_argument(
         "--no-align",
         dest="align",
@@ -161,6 +198,7 @@ def build_parser() -> argparse.ArgumentParser:
     label = commands.add_parser("label", help="label a whole image collection into Parquet files")
     label.set_defaults(run=run_label)
     label.add_argument("--model", help=any_model)
+    add_backend(label)
     label.add_argument(
         "--data",
         required=True,
@@ -189,6 +227,20 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="images a Parquet file, which is what an interruption can cost (default: %(default)s)",
     )
+
+    video = commands.add_parser("video", help="attributes of every face in a video, over time")
+    video.set_defaults(run=run_video)
+    video.add_argument("video", metavar="FILE|CAMERA", help="video file, or a camera's number")
+    video.add_argument("--model", help=any_model)
+    add_backend(video)
+    video.add_argument(
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="table to write, .csv or .parquet ('.[label]'): a row a face and frame",
+    )
+    video.add_argument("--draw", metavar="FILE.mp4", help="also write an annotated video")
+    add_language(video)
 
     train = commands.add_parser("train", help="train a model by a recipe")
     train.set_defaults(run=run_train)
@@ -463,13 +515,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         mend, said in one line on standard error; 130 when interrupted.
     """
     args = build_parser().parse_args(arguments)
-    # Of damaged metadata in photos that can be read all the same.
-    warnings.filterwarnings("ignore", module=r"PIL\.")
-    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    with warnings.catch_warnings(), _escape_what_cannot_be_printed():
+        # Of damaged metadata in photos that can be read all the same.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        warnings.showwarning = lambda message, *_: print(
+            f"warning: {printable(str(message))}", file=sys.stderr
+        )
+        remove_leftovers()
+        return _run(args)
+
+
+@contextmanager
+def _escape_what_cannot_be_printed() -> Iterator[None]:
+    """Have characters that the terminal's encoding does not have printed as escapes."""
+    streams = [s for s in (sys.stdout, sys.stderr) if isinstance(s, io.TextIOWrapper)]
+    before = [stream.errors for stream in streams]
+    for stream in streams:
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        for stream, errors in zip(streams, before, strict=True):
+            if not stream.closed:
+                stream.reconfigure(errors=errors)
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
         return args.run(args)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
@@ -491,7 +566,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         # Of a place that cannot be written, or a disk that is full: no fault of ours.
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        print(f"error: {printable(f'{where}{error.strerror or error}')}", file=sys.stderr)
         return 2
 
 

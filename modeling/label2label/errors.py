@@ -31,3 +31,17 @@ def join_lines(error: BaseException) -> str:
         At most 300 characters, never none.
     """
     return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def printable(text: str) -> str:
+    """Escape what a terminal would act on: control characters, and bytes of names that are no text.
+
+    Args:
+        text: a file's or attribute's name, or a message that repeats one.
+
+    Returns:
+        One line that is safe to print.
+    """
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )

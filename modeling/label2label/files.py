@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from label2label.errors import UserError
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
+
+TEMPORARY_PREFIX, TEMPORARY_LOCK = "label2label-", ".lock"
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -59,3 +71,62 @@ def sha256(path: Path) -> str:
         OSError: it cannot be read.
     """
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@contextmanager
+def hold_lock(path: Path, message: str) -> Iterator[None]:
+    """Hold a lock file, so that no other process does the same work; a killed one releases it.
+
+    Args:
+        path: of the lock file, which is made where it does not exist, and stays.
+        message: what to say where another process holds it.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    with open(path, "a") as file:
+        if not _lock(file):
+            raise UserError(message)
+        yield
+
+
+@contextmanager
+def temporary_folder(purpose: str) -> Iterator[Path]:
+    """Make a folder in the system's place for temporary files, which is removed at the end.
+
+    What a killed process left is removed by the next `remove_leftovers`.
+
+    Args:
+        purpose: part of its name.
+
+    Yields:
+        The folder.
+    """
+    with tempfile.TemporaryDirectory(prefix=f"{TEMPORARY_PREFIX}{purpose}-") as folder:
+        path = Path(folder)
+        with open(path / f"{TEMPORARY_LOCK}.new", "w") as file:
+            _lock(file)
+            os.replace(file.name, path / TEMPORARY_LOCK)  # locked before anyone looks for it
+            yield path
+
+
+def remove_leftovers() -> None:
+    """Remove the temporary folders of processes that were killed."""
+    for path in Path(tempfile.gettempdir()).glob(f"{TEMPORARY_PREFIX}*/{TEMPORARY_LOCK}"):
+        try:
+            with open(path, "r+") as file:  # of another user: no permission
+                if _lock(file):
+                    shutil.rmtree(path.parent, ignore_errors=True)
+        except OSError:
+            continue
+
+
+def _lock(file: IO[str]) -> bool:
+    """Lock an open file until it is closed; False where another process holds it."""
+    if fcntl is None:  # on Windows
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -122,17 +122,82 @@ def test_nothing_to_predict_is_still_json(predict, tmp_path):
 def test_interrupted_json_is_whole_and_exits_130(predict, photos, monkeypatch):
     from label2label.prediction import predictor
 
-    read = predictor.read_photo
+    read = predictor.load_photo
 
-    def interrupt(path):
+    def interrupt(path, *more):
         if Path(path).name == "wall.png":
             raise KeyboardInterrupt
-        return read(path)
+        return read(path, *more)
 
-    monkeypatch.setattr(predictor, "read_photo", interrupt)
+    monkeypatch.setattr(predictor, "load_photo", interrupt)
     code, out, _ = predict("--json", "--batch-size", "1", photos)
     assert code == 130
     assert [entry["image"] for entry in json.loads(out)] == [str(photos / "portrait.png")]
+
+
+def test_drawings_are_written_beside_no_photo_and_say_what_is_present(predict, photos, tmp_path):
+    before = {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()}
+    code, out, _ = predict("--json", "--draw", photos, photos)
+    assert code == 0
+    drawings = [Path(entry["drawing"]) for entry in json.loads(out)]
+    assert [path.name for path in drawings] == [
+        *("portrait-faces.jpg", "wall-faces.jpg", "again-faces.jpg")
+    ]
+    assert {path: path.read_bytes() for path in before} == before
+    code, _, err = predict("--draw", photos / "wall.png", photos)
+    assert code == 2
+    assert "wall.png is a file: give a folder" in err
+
+
+def test_photos_of_equal_names_get_drawings_of_their_own(predict, photos, portrait, tmp_path):
+    portrait.convert("L").save(photos / "more" / "portrait.png")
+    predict("--draw", tmp_path / "drawn", photos / "portrait.png", photos / "more" / "portrait.png")
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == [
+        *("portrait-faces-2.jpg", "portrait-faces.jpg")
+    ]
+
+
+@pytest.mark.parametrize("form", ["json", "table"])
+def test_names_are_printed_without_terminal_escapes(form, predict, photos):
+    name = photos / "a\x1b[2J\u202e\nb.png"
+    (photos / "portrait.png").rename(name)
+    for path in (name, photos / "gone\x1b[2J.png"):
+        _, out, err = predict(*(["--json"] if form == "json" else []), path)
+        printed = (out + err).replace("\n", "")
+        assert printed.isprintable() or printed.isascii()
+        assert "\x1b" not in printed
+        assert r"\x1b[2J" in printed or r"\u001b[2J" in printed
+
+
+def test_attribute_names_are_printed_without_terminal_escapes(
+    model_folder, photos, capsys, tmp_path
+):
+    folder = tmp_path / "odd"
+    shutil.copytree(model_folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"]["0"] = "\x1b[2J"
+    config["label2id"] = {name: int(i) for i, name in config["id2label"].items()}
+    (folder / "config.json").write_text(json.dumps(config))
+    main(["predict", "--model", str(folder), str(photos / "portrait.png")])
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out + err
+    assert r"\x1b[2J" in out + err  # as an attribute, or in the line that refuses it
+
+
+def test_console_that_cannot_print_a_name_gets_escapes(exported, photos):
+    (photos / "portrait.png").rename(photos / "한국어.png")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "label2label", "predict", "--model", exported),
+            *(photos / "한국어.png", photos / "없음.png"),
+        ],
+        env={**os.environ, "PYTHONIOENCODING": "cp1252", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+    )
+    assert done.returncode == 1, done.stderr
+    assert rb"\ud55c\uad6d\uc5b4.png: 1 face" in done.stdout
+    assert rb"\uc5c6\uc74c.png: error: no such file" in done.stderr
+    assert b"Traceback" not in done.stderr
 
 
 def test_missing_model_is_one_line_and_exit_code_2(capsys, photos, tmp_path):
@@ -144,13 +209,13 @@ def test_missing_model_is_one_line_and_exit_code_2(capsys, photos, tmp_path):
     )
 
 
-def test_real_process_offline_prints_only_json_and_one_warning(model_folder, photos, tmp_path):
+def test_real_process_offline_prints_only_json_and_one_warning(exported, photos, tmp_path):
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
     environment.pop("LABEL2LABEL_FACE_DETECTOR", None)
     done = subprocess.run(
         [
             *(sys.executable, "-m", "label2label", "predict", "--json"),
-            *("--model", str(model_folder), str(photos / "portrait.png")),
+            *("--model", str(exported), str(photos / "portrait.png")),
         ],
         env=environment,
         capture_output=True,

@@ -107,7 +107,42 @@ def test_photos_are_read_a_bounded_number_ahead_and_no_more_once_the_stream_is_l
     left_at = len(taken)
     time.sleep(0.2)
     assert len(taken) == left_at
-    assert "run_ahead" not in {thread.name for thread in threading.enumerate()}
+    assert not [t for t in threading.enumerate() if t.name.startswith("ThreadPoolExecutor")]
+
+
+def test_large_jpegs_are_first_decoded_at_reduced_size(predictor, portrait, tmp_path, monkeypatch):
+    large = portrait.resize((3072, 3600), Image.Resampling.LANCZOS)
+    large.save(tmp_path / "large.jpg", quality=95)
+    (whole,) = predictor(large)
+    sizes = []
+    detect = predictor.detector
+    monkeypatch.setattr(
+        predictor, "detector", lambda pixels: sizes.append(pixels.shape) or detect(pixels)
+    )
+    (face,) = predictor(tmp_path / "large.jpg")
+    assert sizes == [(900, 768, 3)]
+    assert face["box"] == pytest.approx(whole["box"], abs=60)
+    assert face["attributes"] == pytest.approx(whole["attributes"], abs=0.1)
+    wall = Image.new("RGB", (3072, 3600), "gray")
+    wall.paste(portrait, (0, 0))  # its face is small in the reduced photo
+    wall.save(tmp_path / "small.jpg", quality=95)
+    sizes.clear()
+    predictor(tmp_path / "small.jpg")
+    assert sizes == [(900, 768, 3), (3600, 3072, 3)]
+
+
+def test_what_is_no_photo_is_a_type_error(predictor):
+    for photo in (5, np.zeros((20, 20))):
+        with pytest.raises(TypeError, match="uint8 RGB"):
+            predictor(photo)
+    with pytest.raises(TypeError, match="not NoneType"):
+        list(predictor.predict_photos([None]))
+
+
+def test_package_offers_the_predictor():
+    import label2label
+
+    assert label2label.AttributePredictor is AttributePredictor
 
 
 def test_encoded_image_is_predicted_like_its_file(crop_predictor, portrait, tmp_path):

@@ -81,8 +81,8 @@ def load_image(source: str | os.PathLike[str] | bytes, enough: int | None = None
 
     Args:
         source: path of an image file, or what such a file holds.
-        enough: pixels of the longer side that are enough; a larger JPEG is decoded at a half,
-            quarter or eighth of its size that has so many, which takes less time.
+        enough: number of pixels that is enough; a larger JPEG is decoded at a half, quarter or
+            eighth of its size that has so many, which takes less time.
 
     Returns:
         The image.
@@ -234,7 +234,7 @@ def _reduce_jpeg(image: JpegImagePlugin.JpegImageFile, enough: int | None) -> No
     reduction = 1
     while width * height > MAX_PIXELS * reduction**2:
         reduction *= 2
-    while enough and reduction < 8 and max(width, height) >= enough * reduction * 2:
+    while enough and reduction < 8 and width * height >= enough * (reduction * 2) ** 2:
         reduction *= 2
     if reduction > 1:
         image.draft(None, (width // reduction, height // reduction))

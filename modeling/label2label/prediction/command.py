@@ -6,12 +6,13 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from label2label.errors import printable
 from label2label.prediction.photos import find_photos
 from label2label.prediction.predictor import AttributePredictor
-from label2label.prediction.table import format_entry
 
 PROGRESS_FROM = 10  # photos
 
@@ -20,33 +21,36 @@ def predict_command(args: argparse.Namespace) -> int:
     """Run `label2label predict`. Each photo's result is written as soon as it is known.
 
     Args:
-        args: `images` (files and folders), `model` (folder, Hub id, ONNX file or None), `json`,
-            `align`, `threshold` (0 to 1; None for the model's own), `batch_size`.
+        args: `images` (files and folders), `model` (folder, Hub id, ONNX file or None), `backend`,
+            `json`, `align`, `threshold` (0 to 1; None for the model's own), `batch_size`, `draw`
+            (folder or None), `language`.
 
     Returns:
         The exit code: 1 where a photo could not be read, else 0.
 
     Raises:
-        UserError: the model or the face detector cannot be loaded.
+        UserError: the model or the face detector cannot be loaded, or a drawing would be written
+            over its photo.
     """
     photos = find_photos(args.images)
     predictor = AttributePredictor.from_pretrained(
-        args.model, align=args.align, batch_size=args.batch_size
+        args.model, args.backend, align=args.align, batch_size=args.batch_size
     )
-    # A bar only for a wait worth watching, and in the way of nothing that is piped on.
+    thresholds = predictor.thresholds
+    if args.threshold is not None:
+        thresholds = dict.fromkeys(thresholds, args.threshold)
     entries: Iterable[dict[str, Any]] = predictor.predict_photos(photos)
+    if args.draw:
+        from label2label.prediction.drawing import draw_entries
+
+        entries = draw_entries(entries, photos, Path(args.draw), thresholds, args.language)
     write: Callable[..., None] = print
+    # A bar only for a wait worth watching, and in the way of nothing that is piped on.
     if len(photos) >= PROGRESS_FROM and sys.stderr.isatty():
         from tqdm import tqdm  # here: it takes a tenth of the time that one photo does
 
         entries, write = tqdm(entries, total=len(photos), unit="photo"), tqdm.write
-    if args.json:
-        return write_json(entries)
-    asked = predictor.backend.preprocessing
-    thresholds = dict(zip(asked.attributes, asked.thresholds, strict=True))
-    if args.threshold is not None:
-        thresholds = dict.fromkeys(thresholds, args.threshold)
-    return write_table(entries, thresholds, write)
+    return write_json(entries) if args.json else write_table(entries, thresholds, write)
 
 
 def write_table(
@@ -71,9 +75,48 @@ def write_json(entries: Iterable[dict[str, Any]]) -> int:
     print("[", end="")
     try:
         for entry in entries:
-            print(f"{separator}\n{json.dumps(entry)}", end="")
+            print(f"{separator}\n{json.dumps(entry, allow_nan=False)}", end="")
             separator = ","
             failed |= "error" in entry
     finally:
         print("\n]", flush=True)
     return int(failed)
+
+
+def format_entry(entry: dict[str, Any], thresholds: Mapping[str, float], width: int = 80) -> str:
+    """Format one photo's faces and their attributes: those present first, surest first.
+
+    Args:
+        entry: `image` and `faces`, or `error`, as `AttributePredictor.predict_photos` yields.
+        thresholds: probability, 0 to 1, from which each attribute counts as present, by name.
+        width: columns of the terminal.
+
+    Returns:
+        Several lines, without a newline at the end.
+    """
+    title = printable(str(entry["image"]))
+    if "error" in entry:
+        return f"{title}: error: {printable(entry['error'])}"
+    faces = entry["faces"]
+    if not faces:
+        return f"{title}: no face found (--no-align takes the whole image as a face)"
+    lines = [f"{title}: {len(faces)} face{'s' if len(faces) > 1 else ''}"]
+    for number, face in enumerate(faces, start=1):
+        x0, y0, x1, y1 = (round(x) for x in face["box"])
+        lines.append(f"  face {number} at ({x0}, {y0}) to ({x1}, {y1}), score {face['score']:.2f}")
+        ranked = sorted(face["attributes"].items(), key=lambda item: -item[1])
+        for heading, present in (("yes", True), ("no", False)):
+            items = [item for item in ranked if (item[1] >= thresholds[item[0]]) == present]
+            rows = list(format_columns(items, width - 8)) or ["(none)"]
+            lines.append(f"    {heading:3} {rows[0]}")
+            lines += [f"        {row}" for row in rows[1:]]
+    return "\n".join(lines)
+
+
+def format_columns(items: list[tuple[str, float]], width: int) -> Iterator[str]:
+    """Yield lines of names and probabilities, 0 to 1, in as many columns as fit, read by line."""
+    cells = [f"{printable(name.replace('_', ' '))} {p:.0%}" for name, p in items]
+    cell = max(map(len, cells), default=0) + 2
+    per_line = max(1, width // cell)
+    for i in range(0, len(cells), per_line):
+        yield "".join(text.ljust(cell) for text in cells[i : i + per_line]).rstrip()

@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from label2label.errors import UserError, join_lines
 from label2label.faces.alignment import align_face
 from label2label.faces.detection import Face, FaceDetector
 from label2label.prediction.backends import Backend, load_backend
-from label2label.prediction.photos import read_photo
-from label2label.prediction.pipeline import map_in_threads, run_ahead
+from label2label.prediction.photos import ImageError, Photo, load_photo
 
-Photo = str | os.PathLike[str] | bytes | Image.Image
 Prepared = tuple[dict[str, Any], list[np.ndarray]]
+
+# A JPEG is first decoded at the least size of so many pixels: most photos show a few large faces.
+# Where a face is small there, or not surely found, the photo is decoded as a whole.
+GLANCE_PIXELS = 600_000
+GLANCE_FACE, GLANCE_SCORE = 64, 0.88  # least side in pixels, so that no crop is enlarged, and score
 
 
 class AttributePredictor:
-    """Finds the faces of a photo, aligns them to the model's crop and predicts their attributes.
+    """Find the faces of a photo, align them to the model's crop and predict their attributes.
 
-        from label2label.prediction.predictor import AttributePredictor
+        from label2label import AttributePredictor
 
-        predictor = AttributePredictor.from_pretrained()  # or from_pretrained("model.onnx")
+        predictor = AttributePredictor.from_pretrained()
         for face in predictor("photo.jpg"):
             print(face["box"], face["attributes"]["Smiling"])
 
     Args:
-        backend: the attribute model, in PyTorch or ONNX Runtime.
+        backend: the attribute model, in ONNX Runtime or PyTorch.
         align: whether to find and align faces; if not, each image is one face's crop.
         batch_size: faces predicted at once; those of several photos share a batch.
         threads: photos that are read and searched for faces at once; by default as many as there
@@ -55,29 +60,39 @@ class AttributePredictor:
 
     @classmethod
     def from_pretrained(
-        cls, name: str | os.PathLike[str] | None = None, align: bool = True, batch_size: int = 32
+        cls,
+        name: str | os.PathLike[str] | None = None,
+        backend: str | None = None,
+        align: bool = True,
+        batch_size: int = 32,
     ) -> AttributePredictor:
-        """Load a model: in PyTorch, on a GPU where there is one, or in ONNX Runtime.
+        """Load a model.
 
         Args:
-            name: a folder, a Hub id or an exported ONNX file; by default the checkpoint that ships
-                with the package.
+            name: a folder, a Hub id, an exported ONNX file or the name of a model that ships; by
+                default the first of those.
+            backend: `"onnx"` or `"torch"`; by default ONNX Runtime where the model has an ONNX
+                file, else PyTorch, on a GPU where there is one.
             align: whether to find and align faces; if not, each image is one face's crop.
             batch_size: faces predicted at once.
-
-        Returns:
-            The predictor.
 
         Raises:
             UserError: the model, or the face detector's file, cannot be loaded.
         """
-        return cls(load_backend(name), align=align, batch_size=batch_size)
+        return cls(load_backend(name, backend), align=align, batch_size=batch_size)
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Probability from which each attribute counts as present, by name."""
+        asked = self.backend.preprocessing
+        return dict(zip(asked.attributes, asked.thresholds, strict=True))
 
     def __call__(self, photo: Photo) -> list[dict[str, Any]]:
-        """Attributes of every face in one photo.
+        """Predict the attributes of every face in one photo.
 
         Args:
-            photo: a path or a PIL image of any mode.
+            photo: a path, the bytes of an image file, a PIL image of any mode or a uint8 RGB array
+                (height, width, 3).
 
         Returns:
             One dictionary a face, from left to right: `box` [x0, y0, x1, y1] in pixels of the
@@ -85,6 +100,7 @@ class AttributePredictor:
 
         Raises:
             UserError: the photo cannot be read.
+            TypeError: it is no photo.
         """
         (entry,) = self._predict([self._find_faces(photo)])
         if "error" in entry:
@@ -92,51 +108,86 @@ class AttributePredictor:
         return entry["faces"]
 
     def predict_photos(self, photos: Iterable[Photo]) -> Iterator[dict[str, Any]]:
-        """Attributes of every face in many photos, at the speed of the slowest stage.
+        """Predict the attributes of every face in many photos.
 
-        Several threads read photos, find faces and align them; another one predicts, while the
-        caller uses the results. No more than two batches of crops and a photo for each thread are
-        held in memory. A stream that is left early, or interrupted, stops them.
+        Threads read the next photos and find their faces while a batch is predicted. No more than
+        two batches of crops and a photo for each thread are in memory. A stream that is left early,
+        or interrupted, stops them.
 
         Args:
-            photos: paths, encoded images or PIL images; another thread iterates over them.
+            photos: as `__call__` takes them.
 
         Yields:
-            One dictionary a photo, in order: `image`, its path (None for an image), and `faces` as
+            One dictionary a photo, in order: `image`, its path (None for others), and `faces` as
             `__call__` returns them, or `error`, one line, where it cannot be read.
         """
-        # While a batch is predicted, the faces of the next one are found.
-        ahead = self.batch_size + self.threads
-        prepared = map_in_threads(self._find_faces, photos, self.threads, ahead)
-        yield from run_ahead(self._predict(prepared), self.batch_size)
+        pool = ThreadPoolExecutor(self.threads)
+        try:
+            yield from self._predict(self._find_ahead(pool, photos))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def predict_crops(self, crops: list[np.ndarray]) -> list[dict[str, float]]:
+        """Predict the attributes of aligned crops, uint8 RGB (crop_size, crop_size, 3).
+
+        Returns:
+            Probability by name, of each crop.
+        """
+        probabilities: list[list[float]] = []
+        for start in range(0, len(crops), self.batch_size):
+            batch = np.stack(crops[start : start + self.batch_size])
+            probabilities += self.backend.predict(batch).tolist()
+        names = self.backend.preprocessing.attributes
+        return [
+            {name: round(p, 4) for name, p in zip(names, row, strict=True)} for row in probabilities
+        ]
+
+    def crop_faces(self, pixels: np.ndarray, faces: list[Face]) -> list[np.ndarray]:
+        """Align faces of a photo, uint8 RGB, to the model's crop."""
+        asked = self.backend.preprocessing
+        return [
+            align_face(pixels, face, asked.alignment_template, asked.crop_size) for face in faces
+        ]
+
+    def _find_ahead(self, pool: ThreadPoolExecutor, photos: Iterable[Photo]) -> Iterator[Prepared]:
+        pending: deque[Future[Prepared]] = deque()
+        for photo in photos:
+            pending.append(pool.submit(self._find_faces, photo))
+            if len(pending) >= self.batch_size + self.threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
     def _find_faces(self, photo: Photo) -> Prepared:
         """The entry of one photo, its faces still without attributes, and their crops."""
-        path = None if isinstance(photo, Image.Image | bytes) else os.fspath(photo)
-        asked = self.backend.preprocessing
+        path = os.fspath(photo) if isinstance(photo, str | os.PathLike) else None
         try:
-            pixels = read_photo(photo)
             if self.detector is None:
-                height, width = pixels.shape[:2]
+                loaded = load_photo(photo)
+                (width, height), asked = loaded.size, self.backend.preprocessing
                 faces = [Face((0.0, 0.0, float(width), float(height)), 1.0)]
                 # Copied, or a view would keep the whole photo.
-                crops = [asked.crop(pixels).copy()]
+                crops = [asked.crop(loaded.pixels).copy()]
             else:
-                faces = self.detector(pixels)
-                template, size = asked.alignment_template, asked.crop_size
-                crops = [align_face(pixels, face, template, size) for face in faces]
-        except UserError as error:
+                faces, crops = self._detect(photo)
+        except ImageError as error:
             return {"image": path, "error": str(error)}, []
         except (cv2.error, MemoryError, ValueError) as error:
             return {"image": path, "error": f"no face can be looked for: {join_lines(error)}"}, []
-        entry = {
-            "image": path,
-            "faces": [
-                {"box": [round(x, 1) for x in face.box], "score": round(face.score, 4)}
-                for face in faces
-            ],
-        }
-        return entry, crops
+        return {"image": path, "faces": [describe_face(face) for face in faces]}, crops
+
+    def _detect(self, photo: Photo) -> tuple[list[Face], list[np.ndarray]]:
+        """Faces in pixels of the whole photo, and their crops."""
+        assert self.detector is not None
+        loaded = load_photo(photo, GLANCE_PIXELS)
+        faces = self.detector(loaded.pixels)
+        reduced = loaded.pixels.shape[1] != loaded.size[0]
+        if reduced and not (faces and all(map(is_clear, faces))):
+            loaded = load_photo(photo)
+            faces = self.detector(loaded.pixels)
+        crops = self.crop_faces(loaded.pixels, faces)
+        scale = np.array(loaded.size) / loaded.pixels.shape[1::-1]  # of a reduced JPEG
+        return [scale_face(face, scale) for face in faces], crops
 
     def _predict(self, prepared: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
         """Gather crops to batches and yield the entries, in order and with attributes."""
@@ -153,21 +204,31 @@ class AttributePredictor:
 
     def _predict_batch(self, waiting: list[Prepared]) -> Iterator[dict[str, Any]]:
         """Fill in the attributes of waiting entries and yield them."""
-        crops = [crop for _, crops in waiting for crop in crops]
-        probabilities: list[list[float]] = []
-        for start in range(0, len(crops), self.batch_size):
-            batch = np.stack(crops[start : start + self.batch_size])
-            probabilities += self.backend.predict(batch).tolist()
-        values = iter(probabilities)
+        predicted = iter(self.predict_crops([crop for _, crops in waiting for crop in crops]))
         for entry, _ in waiting:
             for face in entry.get("faces", []):
-                face["attributes"] = {
-                    name: round(p, 4)
-                    for name, p in zip(
-                        self.backend.preprocessing.attributes, next(values), strict=True
-                    )
-                }
+                face["attributes"] = next(predicted)
             yield entry
+
+
+def describe_face(face: Face) -> dict[str, Any]:
+    """A face as JSON can hold it, still without attributes."""
+    return {"box": [round(x, 1) for x in face.box], "score": round(face.score, 4)}
+
+
+def is_clear(face: Face) -> bool:
+    """Whether a face is so large and sure that a larger photo would show no more of it."""
+    x0, y0, x1, y1 = face.box
+    return face.score >= GLANCE_SCORE and min(x1 - x0, y1 - y0) >= GLANCE_FACE
+
+
+def scale_face(face: Face, scale: np.ndarray) -> Face:
+    """A face of a reduced photo in pixels of the whole one, larger by `scale` in x and y."""
+    if (scale == 1).all():
+        return face
+    x0, y0, x1, y1 = (np.array(face.box) * np.tile(scale, 2)).tolist()
+    landmarks = None if face.landmarks is None else face.landmarks * scale
+    return replace(face, box=(x0, y0, x1, y1), landmarks=landmarks)
 
 
 def count_cores() -> int:

@@ -1,6 +1,6 @@
 """The table puts first what a reader looks for."""
 
-from label2label.prediction.table import format_entry
+from label2label.prediction.command import format_entry
 
 ATTRIBUTES = {"Bald": 0.02, "Smiling": 0.5, "Wearing_Hat": 0.91, "Young": 0.4}
 FACE = {"box": [1.2, 2.0, 30.6, 40.0], "score": 0.934, "attributes": ATTRIBUTES}

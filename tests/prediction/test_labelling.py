@@ -1,8 +1,9 @@
-"""`label2label label`: every image once, whatever interrupts it and however many share the work."""
+"""`label2label label`: every image once, whatever interrupts it; and batches for other engines."""
 
 import errno
 import io
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -13,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from label2label.cli import main
-from label2label.prediction import label_command
-from label2label.prediction.collection import list_collection
+from label2label.errors import UserError
+from label2label.prediction import labelling
+from label2label.prediction.labelling import BatchLabeller, list_collection
 from PIL import Image
 
 NUMBER, SHARD = 23, 5  # images, and images a shard: the last one has 3
@@ -110,8 +112,8 @@ def test_faces_of_a_photo_are_rows_and_a_photo_without_one_is_a_row(label, portr
 
 KILLED = """
 import os, signal, sys
-sys.argv[0] = 'label2label'
 from label2label.cli import main
+from label2label.errors import UserError
 from label2label.prediction.backends import OnnxBackend
 
 def die_at(function, number, after):
@@ -183,7 +185,7 @@ def test_images_that_come_or_go_while_interrupted_do_not_shift_the_others(
     copy.mkdir()
     for file in crops.iterdir():
         (copy / file.name).write_bytes(file.read_bytes())
-    write = label_command.write_shard
+    write = labelling.write_shard
 
     def write_two_shards(path, *more):
         if path.name.startswith("labels-00002"):
@@ -191,7 +193,7 @@ def test_images_that_come_or_go_while_interrupted_do_not_shift_the_others(
         write(path, *more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(label_command, "write_shard", write_two_shards)
+        patch.setattr(labelling, "write_shard", write_two_shards)
         assert label(copy, tmp_path / "out")[0] == 130
     (copy / "00a.png").write_bytes((copy / "00.png").read_bytes())
     (copy / "20.png").unlink()
@@ -202,37 +204,27 @@ def test_images_that_come_or_go_while_interrupted_do_not_shift_the_others(
     assert rows[:gone] + rows[gone + 1 :] == expected[:gone] + expected[gone + 1 :]
 
 
-@pytest.mark.slow
-def test_two_processes_share_the_images_and_one_finishes_what_they_leave(
+def test_a_second_run_of_the_same_output_is_refused_while_the_first_one_runs(
     label, whole, crops, exported, tmp_path
 ):
-    output = tmp_path / "shared"
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
-        *("-m", "label2label", "label", "--model", str(exported), "--data", str(crops)),
-        *("--output", str(output), "--no-align", "--shard-size", str(SHARD)),
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-    def check():
-        rows = read_rows(output).to_pylist()
-        assert [row["index"] for row in rows] == list(range(NUMBER))
-        for row, expected in zip(rows, whole.to_pylist(), strict=True):
-            assert row["image"] == expected["image"]
-            if expected["Smiling"] is not None:
-                assert row["Smiling"] == pytest.approx(expected["Smiling"], abs=2e-4)
-
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("labelled 23 images") == 1
-    assert "by 2 processes" in done.stdout
-    check()
-    (output / "data" / "labels-00001-of-00005.parquet").unlink()
-    (output / "data" / "labels-00004-of-00005.parquet").unlink()
-    code, out, _ = label(crops, output)
-    assert code == 0
-    assert "labelled 8 images" in out
-    check()
+    program = (
+        "import fcntl, sys, time\n"
+        "file = open(sys.argv[1], 'a'); fcntl.flock(file, fcntl.LOCK_EX); print(flush=True)\n"
+        "time.sleep(60)"
+    )
+    lock = tmp_path / "whole" / ".label2label" / "lock"
+    holder = subprocess.Popen([sys.executable, "-c", program, lock], stdout=subprocess.PIPE)
+    try:
+        holder.stdout.readline()
+        code, _, err = label(crops, tmp_path / "whole")
+        assert code == 2
+        assert "another `label2label label` is writing" in err
+        assert err.count("\n") == 1
+    finally:
+        holder.kill()
+        holder.wait()
+    assert label(crops, tmp_path / "whole")[0] == 0  # a killed process holds no lock
+    assert read_rows(tmp_path / "whole").equals(whole)
 
 
 @pytest.fixture
@@ -262,6 +254,52 @@ def test_prepared_dataset_is_labelled_by_row(label, whole, dataset, tmp_path):
         assert rows[i]["error"] == expected[i]["error"]
         if expected[i]["Male"] is not None:
             assert rows[i]["Male"] == pytest.approx(expected[i]["Male"], abs=2e-4)
+
+
+def test_parquet_of_paths_is_read_from_the_files(label, crops, whole, tmp_path):
+    images = [{"bytes": None, "path": str(file)} for file in sorted(crops.iterdir())[:3]]
+    images += [{"bytes": None, "path": "beside.png"}]
+    shutil.copy(crops / "00.png", tmp_path / "beside.png")
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    pq.write_table(pa.table({"image": pa.array(images, kind)}), tmp_path / "paths.parquet")
+    assert label(tmp_path / "paths.parquet", tmp_path / "out")[0] == 0
+    rows, expected = read_rows(tmp_path / "out").to_pylist(), whole.to_pylist()
+    for row, i in zip(rows, [0, 1, 2, 0], strict=True):
+        assert row["Male"] == pytest.approx(expected[i]["Male"], abs=2e-4)
+
+
+def test_datasets_map_labels_columns_by_the_batch(crops, whole, exported):
+    files = sorted(crops.iterdir())
+    images = [{"bytes": file.read_bytes(), "path": file.name} for file in files[:8]]
+    dataset = datasets.Dataset.from_dict(
+        {"image": images, "key": list("abcdefgh")},
+        features=datasets.Features(
+            {"image": datasets.Image(decode=False), "key": datasets.Value("string")}
+        ),
+    )
+    labelled = dataset.map(
+        BatchLabeller(name=exported, align=False),
+        batched=True,
+        batch_size=3,
+        remove_columns=dataset.column_names,
+    )
+    rows, expected = labelled.to_list(), whole.to_pylist()
+    assert [row["key"] for row in rows] == list("abcdefgh")
+    for row, other in zip(rows, expected, strict=False):
+        assert row["box"] == other["box"]
+        assert row["Male"] == pytest.approx(other["Male"], abs=2e-4)
+
+
+def test_batch_labeller_takes_what_columns_hold_and_says_which_column_is_missing(crops, exported):
+    labeller = pickle.loads(pickle.dumps(BatchLabeller(name=exported, align=False)))
+    path = sorted(crops.iterdir())[0]
+    values = [path.read_bytes(), str(path), {"bytes": path.read_bytes()}, Image.open(path), None]
+    table = labeller({"image": values, "id": np.arange(5)})
+    assert table.column_names[:5] == ["id", "face", "box", "score", "error"]
+    assert len(set(table["Male"].to_pylist()[:4])) == 1
+    assert table["error"].to_pylist()[4] == "the file is empty"
+    with pytest.raises(UserError, match="no column image: there are photo"):
+        labeller({"photo": values})
 
 
 def test_glob_takes_photos_or_parquet_files(label, crops, dataset, tmp_path):

@@ -1,0 +1,558 @@
+"""Label image collections: `label2label label` on one machine, and a callable for engines of many.
+
+`label` lists a collection once, labels it shard by shard to Parquet, and goes on where it was when
+it is started again. `BatchLabeller` labels columns of encoded images, for `datasets.map` and Ray
+Data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from label2label import __version__
+from label2label.checkpoints import find_checkpoint
+from label2label.errors import UserError, first_line, printable
+from label2label.files import hold_lock
+from label2label.prediction.photos import iter_photos
+from label2label.prediction.predictor import AttributePredictor
+
+ROW_GROUP = 1000  # rows of labels in memory at once
+READ_ROWS = 64  # images of a Parquet file in memory at once
+TEMPORARY = ".label2label-tmp"
+STATE = ".label2label"  # a folder that readers of datasets pass over
+SETTINGS_FILE, LIST_FILE, LOCK_FILE = "run.json", "images.jsonl", "lock"
+
+CARD = """---
+configs:
+- config_name: default
+  data_files: data/*.parquet
+tags: [facial-attributes, label2label]
+---
+# Facial attributes of {images} images
+
+Predicted by label2label {version}, not annotated: {how}. A row a face, {faces} in all. An image
+without a face ({without_face}) or that could not be read ({unreadable}) has one row.
+
+| column | what it holds |
+| :--- | :--- |
+| `index` | of the image in the collection, from 0 |
+| `image` | path of the image, or its name in a dataset |
+| `split` | of the dataset; null for files |
+| `face` | from left to right, from 0; null where none was found |
+| `box` | x0, y0, x1, y1, in pixels of the upright image |
+| `score` | of the face detector, 0 to 1 |
+| `error` | why the image could not be read; else null |
+| {names} | probability, 0 to 1 |
+"""
+
+
+class ImageLocation(NamedTuple):
+    """Where an image of a collection lies.
+
+    Args:
+        name: its path from the collection's root, or its name in a dataset.
+        split: of the dataset; None for a file.
+        shard: Parquet file of the dataset, as path from the root; empty for a file.
+        row_group: index of its row group in the shard.
+        row: index of its row in the row group.
+    """
+
+    name: str
+    split: str | None = None
+    shard: str = ""
+    row_group: int = 0
+    row: int = 0
+
+
+@dataclass(frozen=True)
+class LabelSettings:
+    """What decides the rows of a run.
+
+    Args:
+        data: the collection, as absolute path or glob.
+        model: digest of the model's files, or its Hub id.
+        detector: of faces, `"yunet"` or `"haar"`; None where images are crops.
+        shard_size: images whose rows share a file.
+    """
+
+    data: str
+    model: str
+    detector: str | None
+    shard_size: int
+
+
+@dataclass(frozen=True)
+class LabelRun:
+    """A run and its folder.
+
+    Args:
+        folder: of the output.
+        settings: what decides the rows.
+        images: number of images in the collection.
+    """
+
+    folder: Path
+    settings: LabelSettings
+    images: int
+
+    @property
+    def shards(self) -> list[Path]:
+        """The files of labels, finished or not: `labels-00000-of-00050.parquet`."""
+        number = -(-self.images // self.settings.shard_size)
+        names = (f"labels-{index:05d}-of-{number:05d}.parquet" for index in range(number))
+        return [self.folder / "data" / name for name in names]
+
+    def read_shards(self) -> Iterator[list[tuple[int, ImageLocation]]]:
+        """Yield the images of each shard, with their index in the collection."""
+        with open(self.folder / STATE / LIST_FILE, encoding="ascii") as file:
+            images = ((i, ImageLocation(*json.loads(line))) for i, line in enumerate(file))
+            for _, members in groupby(images, key=lambda x: x[0] // self.settings.shard_size):
+                yield list(members)
+
+
+class BatchLabeller:
+    """Label columns of images, for `datasets.map(batched=True)` and Ray Data's `map_batches`.
+
+        from label2label.prediction.labelling import BatchLabeller
+
+        dataset.map(BatchLabeller(), batched=True, remove_columns=dataset.column_names)
+        ray_dataset.map_batches(BatchLabeller, concurrency=2, batch_size=64)
+
+    The model is loaded with the first batch, so that a labeller can be sent to other processes.
+
+    Args:
+        image_column: of encoded images: bytes, paths, or `datasets`' dictionaries of both; PIL
+            images and uint8 RGB arrays are taken too.
+        options: as `AttributePredictor.from_pretrained` takes them.
+    """
+
+    def __init__(self, image_column: str = "image", **options: Any) -> None:
+        self.image_column = image_column
+        self.options = options
+        self._predictor: AttributePredictor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_predictor": None}
+
+    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> pa.Table:
+        """Label a batch.
+
+        Args:
+            batch: values by column.
+
+        Returns:
+            A row a face, one without `face` for an image without faces or that cannot be read: the
+            other columns repeated, then `face`, `box`, `score`, `error` and a probability for each
+            attribute, as `label_schema` has them.
+
+        Raises:
+            UserError: the model cannot be loaded, or there is no such column.
+        """
+        if self.image_column not in batch:
+            raise UserError(f"no column {self.image_column}: there are {', '.join(batch)}")
+        if self._predictor is None:
+            self._predictor = AttributePredictor.from_pretrained(**self.options)
+        images = [_encoded(value) for value in batch[self.image_column]]
+        rows: list[dict[str, Any]] = []
+        sources: list[int] = []
+        for index, entry in enumerate(self._predictor.predict_photos(images)):
+            found = list(label_rows(entry))
+            rows += found
+            sources += [index] * len(found)
+        schema = label_schema(self._predictor.backend.preprocessing.attributes)
+        labels = pa.Table.from_pylist(rows, schema)
+        others = [name for name in batch if name not in (self.image_column, *schema.names)]
+        for place, name in enumerate(others):
+            values = pa.array([batch[name][index] for index in sources])
+            labels = labels.add_column(place, name, values)
+        return labels
+
+
+def label_command(args: argparse.Namespace) -> int:
+    """Run `label2label label`. Every file of labels appears when it is whole; the same command
+    goes on with what is missing.
+
+    Args:
+        args: `model` (folder, Hub id, ONNX file or None), `backend`, `data` (folder or glob),
+            `output` (folder), `align`, `batch_size`, `shard_size`.
+
+    Returns:
+        The exit code, 0: images that cannot be read are rows with `error`.
+
+    Raises:
+        UserError: the model, the face detector, the collection or the output folder will not do,
+            or another process labels to this folder.
+    """
+    if not args.data:
+        raise UserError("--data is empty: it takes a folder or a glob")
+    predictor = AttributePredictor.from_pretrained(
+        args.model, args.backend, align=args.align, batch_size=args.batch_size
+    )
+    settings = LabelSettings(
+        data=os.path.abspath(os.path.expanduser(args.data)),
+        model=digest_model(args.model),
+        detector=predictor.detector.name if predictor.detector else None,
+        shard_size=args.shard_size,
+    )
+    output = Path(args.output)
+    _check_output(output)
+    if not (output / STATE / SETTINGS_FILE).exists():
+        next(list_collection(settings.data))  # nothing is written for a collection that is none
+    (output / STATE).mkdir(parents=True, exist_ok=True)
+    busy = f"another `label2label label` is writing {output}: wait for it, or give another folder"
+    with hold_lock(output / STATE / LOCK_FILE, busy):
+        run = open_run(output, settings)
+        label_missing(run, predictor)
+        finish(run, predictor.backend.preprocessing.attributes)
+    return 0
+
+
+def label_missing(run: LabelRun, predictor: AttributePredictor) -> None:
+    """Write the shards of a run that are not there, and print at what rate."""
+    schema = label_schema(predictor.backend.preprocessing.attributes, within=True)
+    root = collection_root(run.settings.data)
+    missing = [path for path in run.shards if not path.exists()]
+    size, start = run.settings.shard_size, time.perf_counter()
+    total = sum(min(size, run.images - run.shards.index(path) * size) for path in missing)
+    # `disable=None` keeps the bar off what is no terminal.
+    with tqdm(total=total, unit="image", desc="label", disable=None) as bar:
+        for path, images in zip(run.shards, run.read_shards(), strict=True):
+            if path in missing:
+                write_shard(path, schema, _predict_rows(root, images, predictor, bar))
+    if missing:
+        seconds = time.perf_counter() - start
+        print(f"labelled {total} images in {seconds:.1f} s, {total / seconds:.1f} images/s")
+
+
+def _predict_rows(
+    root: Path,
+    images: list[tuple[int, ImageLocation]],
+    predictor: AttributePredictor,
+    bar: tqdm,
+) -> Iterator[dict[str, Any]]:
+    entries = predictor.predict_photos(read_images(root, (where for _, where in images)))
+    for (index, location), entry in zip(images, entries, strict=True):
+        # A file name may hold bytes that are no text.
+        name = location.name.encode("utf-8", "backslashreplace").decode()
+        for row in label_rows(entry):
+            yield {"index": index, "image": name, "split": location.split, **row}
+        bar.update()
+
+
+def label_schema(attributes: Sequence[str], within: bool = False) -> pa.Schema:
+    """Describe the columns of labels.
+
+    Args:
+        attributes: names of the model's attributes.
+        within: whether to name the image within its collection.
+
+    Returns:
+        `index` of the image in the collection, from 0, `image`, its path, or its name in a dataset,
+        and `split` of the dataset, where asked for; `face`, from 0, from left to right; `box`
+        [x0, y0, x1, y1] in pixels of the upright image; `score` of the detector, 0 to 1; `error`,
+        why the image could not be read; and a probability for each attribute. What does not apply
+        is null.
+    """
+    place = [("index", pa.int64()), ("image", pa.string()), ("split", pa.string())]
+    return pa.schema(
+        [
+            *(place if within else ()),
+            ("face", pa.int32()),
+            ("box", pa.list_(pa.float32(), 4)),
+            ("score", pa.float32()),
+            ("error", pa.string()),
+            *((name, pa.float32()) for name in attributes),
+        ]
+    )
+
+
+def label_rows(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of one image: one a face; one without `face` where there is none.
+
+    Args:
+        entry: as `AttributePredictor.predict_photos` yields it.
+
+    Yields:
+        Values by column of `label_schema`.
+    """
+    for number, face in enumerate(entry.get("faces", [])):
+        yield {"face": number, "box": face["box"], "score": face["score"], **face["attributes"]}
+    if not entry.get("faces"):
+        yield {"error": entry.get("error")}
+
+
+def list_collection(data: str) -> Iterator[ImageLocation]:
+    """List the images of a collection, in an order that depends on their names alone.
+
+    Args:
+        data: a folder of photos, searched recursively; a folder with `data/*.parquet`, as a script
+            of `datasets_scripts/` writes; or a glob, `**` included, of photos, folders of them, or
+            Parquet files. A folder that matches is searched, whatever matches in it.
+
+    Yields:
+        The images; names of files as they are, without opening them.
+
+    Raises:
+        UserError: there is no image, or a Parquet file has no column of images.
+    """
+    folder, root = Path(data), collection_root(data)
+    shards = sorted(folder.glob("data/*.parquet"))
+    if shards:
+        found = _list_shards(shards, root)
+    elif folder.is_dir():
+        found = _list_files([folder], root)
+    else:
+        matches = sorted(map(Path, glob.iglob(data, recursive=True)))
+        if matches and all(match.suffix == ".parquet" for match in matches):
+            found = _list_shards(matches, root)
+        else:  # what lies in a folder that matches is found there
+            folders = {match for match in matches if os.path.isdir(match)}
+            found = _list_files([m for m in matches if folders.isdisjoint(m.parents)], root)
+    first = next(found, None)
+    if first is None:
+        raise UserError(f"--data {data}: no images there; it takes a folder, a glob or a dataset")
+    yield first
+    yield from found
+
+
+def collection_root(data: str) -> Path:
+    """The folder that a collection lies in, from which its images are named.
+
+    Args:
+        data: a folder, or a glob.
+
+    Returns:
+        The folder, or what the glob says before its first pattern.
+    """
+    if Path(data).is_dir():
+        return Path(data)
+    return next(folder for folder in Path(data).parents if not glob.has_magic(str(folder)))
+
+
+def read_images(root: Path, locations: Iterable[ImageLocation]) -> Iterator[Path | bytes]:
+    """Read what `AttributePredictor.predict_photos` takes for images of a collection.
+
+    Args:
+        root: of the collection.
+        locations: images, in the order of the list.
+
+    Yields:
+        Path of each file, or content of each image of a dataset, empty where it is null; a few of
+        them are in memory.
+
+    Raises:
+        UserError: a Parquet file is gone, damaged or another one than when it was listed.
+    """
+    for (shard, group), run in groupby(locations, key=lambda where: (where.shard, where.row_group)):
+        if not shard:
+            yield from (root / where.name for where in run)
+            continue
+        with _open_shard(root / shard) as file:
+            try:
+                yield from _read_rows(file, group, [where.row for where in run], root)
+            except (OSError, IndexError, pa.ArrowException) as error:
+                raise UserError(f"{shard} changed or is damaged: {first_line(error)}") from error
+
+
+def open_run(folder: Path, settings: LabelSettings) -> LabelRun:
+    """Begin a run, or go on with the one that the folder holds.
+
+    The collection is listed once, when a run begins: it decides which image belongs to which file,
+    also where images came or went while the run was interrupted.
+
+    Args:
+        folder: of the output, whose state folder is locked.
+        settings: what decides the rows.
+
+    Raises:
+        UserError: the folder holds a run of other settings, or there are no images.
+    """
+    state = folder / STATE
+    for leftover in folder.rglob(f".*{TEMPORARY}"):
+        leftover.unlink(missing_ok=True)  # of a process that was killed
+    if not (state / SETTINGS_FILE).exists():
+        images = 0
+        with whole_file(state / LIST_FILE) as temporary, open(temporary, "w") as file:
+            for location in list_collection(settings.data):
+                # JSON in ASCII keeps bytes of names that are no text.
+                print(json.dumps(location if location.shard else location[:1]), file=file)
+                images += 1
+        with whole_file(state / SETTINGS_FILE) as temporary:
+            temporary.write_text(json.dumps({**asdict(settings), "images": images}, indent=2))
+        (folder / "data").mkdir(exist_ok=True)
+        return LabelRun(folder, settings, images)
+    try:
+        found = json.loads((state / SETTINGS_FILE).read_text(encoding="utf-8"))
+        run = LabelRun(folder, settings, int(found.pop("images")))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{state / SETTINGS_FILE} is damaged: give a new folder") from error
+    for name, value in asdict(settings).items():
+        if found.get(name) != value:
+            raise UserError(
+                f"--output {folder} holds labels of another run ({name} was {found.get(name)}, "
+                f"not {value}): give a new folder, or what that run was given"
+            )
+    return run
+
+
+def digest_model(name: str | None) -> str:
+    """Tell models apart.
+
+    Args:
+        name: folder, ONNX file, Hub id, or None for the model that ships.
+
+    Returns:
+        Hexadecimal SHA-256 of the files that decide its predictions, or the Hub id.
+    """
+    path = Path(find_checkpoint(name))
+    suffixes = (".json", ".safetensors", ".onnx")
+    files = [path] if path.is_file() else []
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix in suffixes)
+    if not files:
+        return str(name)
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def write_shard(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> None:
+    """Write a shard, which appears when it is whole; a row group of its rows is in memory."""
+    with whole_file(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        group: list[dict[str, Any]] = []
+        for row in rows:
+            group.append(row)
+            if len(group) == ROW_GROUP:
+                writer.write_table(pa.Table.from_pylist(group, schema))
+                group = []
+        if group:
+            writer.write_table(pa.Table.from_pylist(group, schema))
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Write a file under a temporary name, which becomes its own when all of it is on the disk."""
+    temporary = path.with_name(f".{path.name}{TEMPORARY}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def finish(run: LabelRun, attributes: list[str]) -> None:
+    """Write the card of a run whose shards are all there, and print what they hold."""
+    rows = faces = unreadable = 0
+    for path in run.shards:
+        table = pq.read_table(path, columns=["face", "error"])
+        rows += len(table)
+        faces += len(table) - table["face"].null_count
+        unreadable += len(table) - table["error"].null_count
+    without_face = rows - faces - unreadable
+    detector = {"yunet": "YuNet", "haar": "OpenCV's Haar cascade"}.get(run.settings.detector or "")
+    text = CARD.format(
+        version=__version__,
+        how=f"faces found by {detector}, aligned" if detector else "each image taken as one face",
+        names=", ".join(f"`{printable(name)}`" for name in attributes),
+        images=run.images,
+        faces=faces,
+        without_face=without_face,
+        unreadable=unreadable,
+    )
+    with whole_file(run.folder / "README.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    print(
+        f"{printable(str(run.folder))}: {run.images} images, {faces} faces; "
+        f"without a face: {without_face}, not readable: {unreadable}"
+    )
+
+
+def _check_output(output: Path) -> None:
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output {output} is a file: give a folder")
+    others = [file.name for file in output.iterdir()] if output.exists() else []
+    if others and STATE not in others:
+        raise UserError(f"--output {output} holds other files ({min(others)}): give a new folder")
+
+
+def _list_files(paths: Iterable[Path], root: Path) -> Iterator[ImageLocation]:
+    for path in iter_photos(paths):
+        if not os.path.isdir(path):  # a folder without photos
+            yield ImageLocation(str(path.relative_to(root)))
+
+
+def _list_shards(shards: Iterable[Path], root: Path) -> Iterator[ImageLocation]:
+    for path in shards:
+        split = re.match(r"(.+?)(-\d|$)", path.stem)
+        with _open_shard(path) as shard:
+            for group in range(shard.num_row_groups):
+                # The names alone: images are read when their turn comes.
+                rows = shard.read_row_group(group, columns=["image.path"])["image"].to_pylist()
+                for row, image in enumerate(rows):
+                    name = (image or {}).get("path") or f"{path.name}/{group}/{row}"
+                    file = str(path.relative_to(root))
+                    yield ImageLocation(name, split and split[1], file, group, row)
+
+
+def _open_shard(path: Path) -> pq.ParquetFile:
+    try:
+        shard = pq.ParquetFile(path, pre_buffer=False)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(
+            f"{path} is no Parquet file that can be read: {first_line(error)}"
+        ) from error
+    kinds = {column.path: column.physical_type for column in shard.schema}
+    if [kinds.get(f"image.{name}") for name in ("bytes", "path")] != ["BYTE_ARRAY"] * 2:
+        shard.close()
+        raise UserError(f"{path} has no column `image` of encoded images, `bytes` and `path`")
+    return shard
+
+
+def _read_rows(
+    file: pq.ParquetFile, group: int, rows: list[int], root: Path
+) -> Iterator[Path | bytes]:
+    wanted = iter(rows)
+    row, start = next(wanted, None), 0
+    for batch in file.iter_batches(READ_ROWS, row_groups=[group], columns=["image"]):
+        images = batch.column(0)
+        while row is not None and row < start + len(images):
+            yield _encoded(images[row - start].as_py(), root)
+            row = next(wanted, None)
+        if row is None:
+            return
+        start += len(images)
+    raise IndexError(f"row group {group} has {start} rows")
+
+
+def _encoded(value: Any, root: Path | None = None) -> Any:
+    """What the predictor takes for a value of an image column; b"" for null.
+
+    Where a dataset holds a path alone, it is of a file, taken from the collection's root.
+    """
+    if isinstance(value, Mapping):
+        content, path = value.get("bytes"), value.get("path")
+        if not content and isinstance(path, str) and path:
+            return root / path if root else path
+        value = content
+    if isinstance(value, str) and root is None:
+        return value
+    return b"" if value is None else value.encode() if isinstance(value, str) else value
