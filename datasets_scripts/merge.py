@@ -22,7 +22,7 @@ import numpy as np
 from label2label.data.schema import SPLITS, Sample
 from label2label.data.vocabulary import VOCABULARIES, Vocabulary, get_vocabulary
 from label2label.errors import UserError
-from label2label.prediction.pipeline import map_in_threads
+from label2label.prediction.predictor import map_in_threads
 from preparation.card import DatasetDescription
 from preparation.duplicates import find_near_duplicates, perceptual_hash
 from preparation.framing import decode_image

@@ -34,7 +34,7 @@ from label2label import __version__
 from label2label.data.schema import SPLITS, Sample, dataset_features, sample_to_row
 from label2label.data.vocabulary import Vocabulary
 from label2label.errors import UserError
-from label2label.prediction.pipeline import map_in_threads
+from label2label.prediction.predictor import map_in_threads
 from tqdm import tqdm
 
 from preparation.card import Counts, DatasetDescription, write_dataset_card

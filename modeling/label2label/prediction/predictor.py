@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 
 from label2label.errors import UserError, join_lines
 from label2label.faces.alignment import align_face
-from label2label.faces.detection import Face, FaceDetector
+from label2label.faces.detection import FaceDetector
+from label2label.faces.face import Face
 from label2label.prediction.backends import Backend, load_backend
 from label2label.prediction.photos import ImageError, Photo, load_photo
 
 Prepared = tuple[dict[str, Any], list[np.ndarray]]
+Item, Result = TypeVar("Item"), TypeVar("Result")
 
 # A JPEG is first decoded at the least size of so many pixels: most photos show a few large faces.
 # Where a face is small there, or not surely found, the photo is decoded as a whole.
@@ -121,11 +124,9 @@ class AttributePredictor:
             One dictionary a photo, in order: `image`, its path (None for others), and `faces` as
             `__call__` returns them, or `error`, one line, where it cannot be read.
         """
-        pool = ThreadPoolExecutor(self.threads)
-        try:
-            yield from self._predict(self._find_ahead(pool, photos))
-        finally:
-            pool.shutdown(cancel_futures=True)
+        ahead = self.batch_size + self.threads
+        with closing(map_in_threads(self._find_faces, photos, self.threads, ahead)) as prepared:
+            yield from self._predict(prepared)
 
     def predict_crops(self, crops: list[np.ndarray]) -> list[dict[str, float]]:
         """Predict the attributes of aligned crops, uint8 RGB (crop_size, crop_size, 3).
@@ -148,15 +149,6 @@ class AttributePredictor:
         return [
             align_face(pixels, face, asked.alignment_template, asked.crop_size) for face in faces
         ]
-
-    def _find_ahead(self, pool: ThreadPoolExecutor, photos: Iterable[Photo]) -> Iterator[Prepared]:
-        pending: deque[Future[Prepared]] = deque()
-        for photo in photos:
-            pending.append(pool.submit(self._find_faces, photo))
-            if len(pending) >= self.batch_size + self.threads:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
 
     def _find_faces(self, photo: Photo) -> Prepared:
         """The entry of one photo, its faces still without attributes, and their crops."""
@@ -229,6 +221,36 @@ def scale_face(face: Face, scale: np.ndarray) -> Face:
     x0, y0, x1, y1 = (np.array(face.box) * np.tile(scale, 2)).tolist()
     landmarks = None if face.landmarks is None else face.landmarks * scale
     return replace(face, box=(x0, y0, x1, y1), landmarks=landmarks)
+
+
+def map_in_threads(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int
+) -> Generator[Result, None, None]:
+    """Apply a function to a stream of items by several threads.
+
+    Args:
+        function: what to apply; it releases the GIL for most of its time, or nothing is won.
+        items: the stream; it is read at most `ahead` items beyond the result that is taken.
+        threads: number of threads.
+        ahead: most items under way or finished and not yet taken.
+
+    Yields:
+        The results, in the order of the items. Closing the stream drops the items behind.
+
+    Raises:
+        BaseException: what the function raised, in place of its result.
+    """
+    pending: deque[Future[Result]] = deque()
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) >= ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def count_cores() -> int:
