@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from label2label.data.schema import GENDERS, YOUNG_BELOW, Sample
 from label2label.data.vocabulary import get_vocabulary
-from label2label.errors import UserError
+from label2label.errors import UserError, printable
 from preparation.card import DatasetDescription
 from preparation.framing import ReadImage
 from preparation.program import dataset_parser, prepare, run_program, split_by_hash, whole_number
@@ -99,7 +99,7 @@ def main() -> None:
     if malformed:
         print(
             f"{len(malformed):,} file names are malformed and were left out: "
-            + ", ".join(malformed[:20]),
+            + printable(", ".join(malformed[:20])),
             file=sys.stderr,
         )
 

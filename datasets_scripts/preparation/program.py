@@ -15,7 +15,7 @@ from typing import Any
 
 from label2label.data.schema import GENDERS, SPLITS, Sample
 from label2label.data.vocabulary import Vocabulary, get_vocabulary
-from label2label.errors import UserError
+from label2label.errors import UserError, printable
 
 from preparation.card import Counts, DatasetDescription, sum_counts
 from preparation.framing import UNALIGNED, ReadImage, ReadSample
@@ -223,7 +223,7 @@ def add_labels(
             f"{path}: none of its ids or images is there, the first is {next(iter(table))!r}"
         )
     if unused:
-        names = ", ".join(list(unused)[:20])
+        names = printable(", ".join(list(unused)[:20]))
         print(
             f"{path}: {len(unused):,} of {len(table):,} ids or images are not there: {names}",
             file=sys.stderr,
@@ -293,7 +293,7 @@ def run_program(main: Callable[[], None]) -> None:
     try:
         main()
     except (UserError, OSError, csv.Error) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted: nothing was written", file=sys.stderr)

@@ -41,13 +41,15 @@ def test_malformed_names_are_counted_and_left_out(
 ):
     folder = tmp_path / "source/crop_part1"
     folder.mkdir(parents=True)
-    malformed = ["61_1_20170109142408075.jpg", "25_2_1_1.jpg", "25_0_7_1.jpg", "x_0_1_1.jpg"]
+    malformed = ["61_1_20170109142408075.jpg", "25_2_1_1.jpg", "25_0_7_1.jpg", "\x1b[2J_0_1_1.jpg"]
     for seed, name in enumerate([*malformed, "39_0_2_1.jpg", "40_1_3_2.jpg"]):
         (folder / name).write_bytes(draw_jpeg(seed))
     assert run("utkface", "--source", tmp_path / "source", "--output", tmp_path / "out") == 0
     error = capsys.readouterr().err
     assert "4 file names are malformed" in error
-    assert all(name in error for name in malformed)
+    assert all(name in error for name in malformed[:3])
+    assert "\\x1b[2J_0_1_1.jpg" in error
+    assert "\x1b" not in error
     rows = datasets.concatenate_datasets(
         list(datasets.load_dataset(str(tmp_path / "out")).values())
     )
