@@ -161,6 +161,9 @@ def test_results_of_other_weights_and_other_files_are_refused(model, evaluate, t
         model_card(model, [tmp_path / "other.json"])
     with pytest.raises(UserError, match="cannot be read"):
         model_card(model, [tmp_path / "none.json"])
+    path = evaluate(accuracy="high")
+    with pytest.raises(UserError, match="are not as `label2label evaluate` writes them"):
+        model_card(model, [path])
     with pytest.raises(UserError, match="terms of 'faces' are unknown"):
         model_card(model, trained_on=["faces"])
 

@@ -50,7 +50,7 @@ def test_a_model_repository_carries_code_handler_card_and_no_path_of_this_machin
         ".gitattributes",
         "README.md",
         "config.json",
-        *(path.name for path in (PACKAGE / "models").glob("[!_]*.py")),
+        *(path.name for path in (PACKAGE / "models").glob("[!_]*_*.py")),
         "handler.py",
         "model.safetensors",
         "preprocessor_config.json",
@@ -122,20 +122,11 @@ def test_dry_run_lists_files_and_sizes_and_asks_nobody(hub, push, model_folder, 
     assert out.rstrip().endswith(f"bytes in {len(listed) - 1} files")
 
 
-def test_public_makes_it_public(hub, push, model_folder):
-    push("--model", model_folder, "--repo-id", "someone/faces", "--public")
-    assert not hub.repository("model", "someone/faces").private
-
-
 def test_an_existing_repository_keeps_its_visibility_and_push_says_so(hub, push, model_folder):
     push("--model", model_folder, "--repo-id", "someone/faces", "--public")
     code, _, err = push("--model", model_folder, "--repo-id", "someone/faces")
     assert code == 0
     assert "someone/faces exists and stays public" in err
-
-
-def test_an_organisation_is_a_place_to_push_to(hub, push, model_folder):
-    assert push("--model", model_folder, "--repo-id", "studio/faces")[0] == 0
 
 
 def test_revision_makes_a_branch_and_leaves_main_alone(hub, push, model_folder):
@@ -165,14 +156,6 @@ def test_pull_request_needs_no_right_to_write_and_can_be_gone_on_with(
     assert (code, out.rstrip().endswith("unchanged")) == (0, True)
 
 
-def test_large_files_go_in_parts(hub, push, model_folder):
-    hub.part_size = 20_000
-    assert push("--model", model_folder, "--repo-id", "someone/faces")[0] == 0
-    weights = (model_folder / "model.safetensors").read_bytes()
-    assert hub.count("PUT", "/parts/") == -(-len(weights) // 20_000)
-    assert hub.content("model", "someone/faces", "model.safetensors") == weights
-
-
 def test_a_failure_in_the_middle_commits_nothing_and_the_retry_sends_only_what_is_missing(
     hub, push, model_folder
 ):
@@ -187,15 +170,6 @@ def test_a_failure_in_the_middle_commits_nothing_and_the_retry_sends_only_what_i
     assert code == 0
     assert hub.count("PUT", "/objects/") == 1  # the weights had arrived
     assert len(hub.repository("model", "someone/faces").history()) == 2
-
-
-@pytest.mark.parametrize("status", [500, 503, 0])
-def test_the_client_itself_retries_a_transfer_that_breaks(hub, push, model_folder, status):
-    hub.fail("PUT", "/objects/", status)
-    code, _, _ = push("--model", model_folder, "--repo-id", "someone/faces")
-    assert code == 0
-    weights = (model_folder / "model.safetensors").read_bytes()
-    assert hub.content("model", "someone/faces", "model.safetensors") == weights
 
 
 def test_a_storage_that_stays_down_ends_in_one_line(hub, push, model_folder):
@@ -229,27 +203,19 @@ def test_a_backbone_is_pushed_with_a_card_of_its_own(hub, push, backbone_folder)
     assert "pipeline_tag: image-feature-extraction" in card
 
 
-def test_a_file_that_is_replaced_between_push_and_push_is_replaced_on_the_hub(
-    hub, push, model_folder: Path
-):
-    push("--model", model_folder, "--repo-id", "someone/faces")
-    (model_folder / "README.md").write_text("---\nlicense: mit\n---\n\n# Mine\n")
-    push("--model", model_folder, "--repo-id", "someone/faces")
-    assert hub.content("model", "someone/faces", "README.md").endswith(b"# Mine\n")
-    assert len(hub.repository("model", "someone/faces").history()) == 3
-
-
 def test_a_space_that_needs_the_package_carries_it_and_the_results(
     hub, push, space_folder, tmp_path
 ):
     (space_folder / "requirements.txt").write_text("gradio==6.31.0\nlabel2label==0.1.0\nnumpy\n")
     (tmp_path / "results").mkdir()
-    (tmp_path / "results/utkface_test.json").write_text("{}")
+    evaluation = (Path(__file__).parents[2] / "results/utkface_test.json").read_text()
+    (tmp_path / "results/utkface_test.json").write_text(evaluation)
+    (tmp_path / "results/prices.json").write_text("{}")
     assert push("--space", space_folder, "--space-id", "someone/demo")[0] == 0
     files = set(head(hub, "space", "someone/demo").files)
     assert {"label2label/__init__.py", "label2label/models/modeling_label2label.py"} <= files
     assert "label2label/checkpoints/celeba-mobilefacenet/model.safetensors" in files
-    assert "results/utkface_test.json" in files
+    assert {path for path in files if "results" in path} == {"results/utkface_test.json"}
     assert not [path for path in files if "__pycache__" in path]
     needed = hub.content("space", "someone/demo", "requirements.txt")
     assert needed == b"gradio==6.31.0\nnumpy\n"

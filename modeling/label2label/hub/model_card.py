@@ -12,10 +12,11 @@ import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from jinja2 import TemplateError
 from safetensors import SafetensorError, safe_open
 
 from label2label.checkpoints import checkpoint_names, default_checkpoint, find_checkpoint
@@ -24,38 +25,50 @@ from label2label.files import sha256, write_whole
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
 
-# What the weights of a model inherit from its training data.
-SOURCES: dict[str, dict[str, Any]] = {
-    "celeba": {
-        "title": "CelebA",
-        "link": "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
-        "terms": "non-commercial research only, no redistribution of the images",
-        "restricted": True,
-    },
-    "utkface": {
-        "title": "UTKFace",
-        "link": "https://susanqq.github.io/UTKFace/",
-        "terms": "non-commercial research only; the images belong to their owners",
-        "restricted": True,
-    },
-    "lfwa": {
-        "title": "LFWA",
-        "link": "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
-        "terms": "non-commercial research only, no redistribution",
-        "restricted": True,
-    },
-    "kface": {
-        "title": "K-FACE",
-        "link": "https://www.aihub.or.kr",
-        "terms": "given to those who signed its agreement, and to nobody else",
-        "restricted": True,
-    },
-    "fairface": {
-        "title": "FairFace",
-        "link": "https://github.com/joojs/fairface",
-        "terms": "CC BY 4.0",
-        "restricted": False,
-    },
+
+class Source(NamedTuple):
+    """A dataset, and whether its terms forbid redistribution and other use than research."""
+
+    title: str
+    link: str
+    terms: str
+    restricted: bool = True
+
+
+SOURCES = {  # by the value of a prepared dataset's column `source`
+    "celeba": Source(
+        "CelebA",
+        "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
+        "non-commercial research only, no redistribution of the images",
+    ),
+    "lfwa": Source(
+        "LFWA",
+        "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
+        "non-commercial research only, no redistribution",
+    ),
+    "utkface": Source(
+        "UTKFace",
+        "https://susanqq.github.io/UTKFace/",
+        "non-commercial research only; the images belong to their owners",
+    ),
+    "kface": Source(
+        "K-FACE",
+        "https://www.aihub.or.kr",
+        "given to those who signed its agreement, and to nobody else",
+    ),
+    "all-age-faces": Source(
+        "All-Age-Faces",
+        "https://github.com/JingchunCheng/All-Age-Faces-Dataset",
+        "for research, citing the authors; the images belong to their owners",
+    ),
+    "scut-fbp5500": Source(
+        "SCUT-FBP5500",
+        "https://github.com/HCIILAB/SCUT-FBP5500-Database-Release",
+        "non-commercial research only, no redistribution of the images",
+    ),
+    "fairface": Source(
+        "FairFace", "https://github.com/joojs/fairface", "CC BY 4.0", restricted=False
+    ),
 }
 
 # The training data of the models that ship.
@@ -74,6 +87,7 @@ _SCORES = {
     "query_accuracy": "Accuracy of the AQN alone",
     "majority_accuracy": "Accuracy of the majority-class baseline",
 }
+EVALUATION_KEYS = {"model", "dataset", "accuracy", "intervals", "per_attribute", "groups"}
 _HEADLINE = ("accuracy", "balanced_accuracy", "f1", "expected_calibration_error")
 _LISTED_METRICS = ("accuracy", "f1")  # of those, the identifiers that https://hf.co/metrics knows
 _OPINIONS = ("Attractive", "Big_Lips", "Big_Nose", "Chubby", "Young")
@@ -130,29 +144,36 @@ def model_card(
     attributes = [labels[index] for index in sorted(labels, key=int)]
     backbone = (config.get("backbone_config") or {}).get("model_type", "")
     is_backbone = config.get("model_type") == "mobilefacenet"
-    restricted = [source for source in trained_on if SOURCES[source]["restricted"]]
+    restricted = [source for source in trained_on if SOURCES[source].restricted]
     opinions = [attribute for attribute in _OPINIONS if attribute in attributes]
-    card: ModelCard = ModelCard.from_template(
-        _metadata(name, is_backbone, trained_on, restricted, evaluations),
-        template_path=str(TEMPLATE),
-        name=name,
-        model=f'"{repo_id}"' if repo_id else f'find_checkpoint("{name}")',
-        model_argument=repo_id or name,
-        is_shipped=is_shipped,
-        imports_checkpoint=not repo_id,
-        is_backbone=is_backbone,
-        backbone="MobileFaceNet" if backbone == "mobilefacenet" else backbone,
-        image_size=config.get("image_size", 112),
-        attributes=attributes,
-        parameters=f"{count_parameters(weights) / 1e6:.2f}",
-        opinions=", ".join(f"`{attribute}`" for attribute in opinions),
-        evaluations=[_evaluation(result) for result in evaluations],
-        plots=dict(plots or {}),
-        trained_on=list(trained_on),
-        restricted=[SOURCES[source]["title"] for source in restricted],
-        sources=SOURCES,
-    )
-    return card
+    facts: dict[str, Any] = {
+        "name": name,
+        "model": f'"{repo_id}"' if repo_id else f'find_checkpoint("{name}")',
+        "model_argument": repo_id or name,
+        "is_shipped": is_shipped,
+        "imports_checkpoint": not repo_id,
+        "is_backbone": is_backbone,
+        "backbone": "MobileFaceNet" if backbone == "mobilefacenet" else backbone,
+        "image_size": config.get("image_size", 112),
+        "attributes": attributes,
+        "parameters": f"{count_parameters(weights) / 1e6:.2f}",
+        "opinions": ", ".join(f"`{attribute}`" for attribute in opinions),
+        "evaluations": evaluations,
+        "scores": _SCORES,
+        "plots": dict(plots or {}),
+        "trained_on": list(trained_on),
+        "restricted": [SOURCES[source].title for source in restricted],
+        "sources": SOURCES,
+    }
+    try:
+        metadata = _metadata(name, is_backbone, trained_on, restricted, evaluations)
+        return ModelCard.from_template(metadata, template_path=str(TEMPLATE), **facts)
+    except (AttributeError, LookupError, TypeError, ValueError, TemplateError) as error:
+        if not evaluations:
+            raise
+        raise UserError(
+            f"--results are not as `label2label evaluate` writes them now: {join_lines(error)}"
+        ) from error
 
 
 def _metadata(
@@ -166,7 +187,7 @@ def _metadata(
     terms: dict[str, Any] = {"license": "other", "license_name": "see-model-card"}
     if restricted:
         terms["license_name"] = f"{restricted[0]}-non-commercial-research"
-        terms["license_link"] = SOURCES[restricted[0]]["link"]
+        terms["license_link"] = SOURCES[restricted[0]].link
     if is_backbone:
         return ModelCardData(
             **terms,
@@ -203,69 +224,10 @@ def _headline(result: Mapping[str, Any]) -> Iterable[EvalResult]:
                 metric_type=metric,
                 metric_name=_SCORES[metric],
                 metric_value=value,
-                metric_args={"interval_95": interval} if _is_interval(interval) else None,
+                metric_args={"interval_95": interval}
+                if interval and None not in interval
+                else None,
             )
-
-
-def _evaluation(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an evaluation as the template shows it, its numbers as text."""
-    dataset, bootstrap = result["dataset"], result["bootstrap"]
-    split = f", {dataset['split']} split" if dataset["split"] else ""
-    unit = "people" if bootstrap["unit"] == "identity" else "images"
-    return {
-        "title": f"{dataset['name']}{split}",
-        "num_images": f"{result['num_images']:,}",
-        "resamples": f"{bootstrap['resamples']:,}",
-        "units": f"the {bootstrap['num_units']:,} {unit}",
-        "scores": [
-            (title, _number(result[key]), _interval(result["intervals"].get(key)))
-            for key, title in _SCORES.items()
-            if result.get(key) is not None
-        ],
-        "attributes": [
-            (
-                name,
-                *(_number(scores[key]) for key in ("accuracy", "balanced_accuracy")),
-                *(_number(scores[key]) for key in ("average_precision", "majority_accuracy")),
-                f"{scores['num_present']:,}",
-            )
-            for name, scores in result["per_attribute"].items()
-            if scores["accuracy"] is not None
-        ],
-        "groups": [_group(column, scores) for column, scores in result["groups"].items()],
-    }
-
-
-def _group(column: str, scores: Mapping[str, Any]) -> dict[str, Any]:
-    rows = [
-        (
-            group + (" (under 30 images: not compared)" if s["small"] else ""),
-            f"{s['num_images']:,}",
-            _number(s["accuracy"]),
-            _interval(s["interval"]),
-        )
-        for group, s in scores["per_group"].items()
-    ]
-    gap = ""
-    if scores["gap"] is not None:
-        gap = (
-            f"Gap between {scores['best_group']} and {scores['worst_group']}: "
-            f"{_number(scores['gap'])} {_interval(scores['gap_interval'])}; p-value of equal "
-            f"accuracy in all groups (Wald test): {_number(scores['p_value'])}."
-        )
-    return {"column": column, "rows": rows, "gap": gap}
-
-
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4f}"
-
-
-def _is_interval(ends: Any) -> bool:
-    return bool(ends) and None not in ends
-
-
-def _interval(ends: Any) -> str:
-    return f"[{ends[0]:.4f}, {ends[1]:.4f}]" if _is_interval(ends) else ""
 
 
 def read_json(path: Path) -> Any:
@@ -294,8 +256,7 @@ def read_evaluation(path: Path, weights: Path) -> dict[str, Any]:
         UserError: it cannot be read, is no evaluation, or is of other weights.
     """
     result = read_json(path)
-    needed = {"model", "dataset", "accuracy", "intervals", "per_attribute", "groups", "bootstrap"}
-    if not needed <= set(result):
+    if not set(result) >= EVALUATION_KEYS or not isinstance(result["model"], dict):
         raise UserError(f"{path} is no evaluation: `label2label evaluate --output` writes it")
     if result["model"].get("weights_sha256") != sha256(weights):
         raise UserError(f"{path} is of other weights than {weights}: evaluate the model again")

@@ -8,6 +8,7 @@ of the folder. What the listed files hold is checked by their kind (`check_conte
 from __future__ import annotations
 
 import ast
+import contextlib
 import io
 import json
 import os
@@ -20,8 +21,6 @@ from importlib.metadata import requires
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import yaml
 from huggingface_hub import SpaceCard, get_token
 from huggingface_hub.errors import HFValidationError
@@ -36,7 +35,14 @@ from label2label import models
 from label2label.errors import UserError, join_lines
 from label2label.export import BACKBONE_FILE, FLOAT_FILE, INT8_FILE
 from label2label.files import sha256
-from label2label.hub.model_card import SOURCES, model_card, read_card, read_evaluation, read_json
+from label2label.hub.model_card import (
+    EVALUATION_KEYS,
+    SOURCES,
+    model_card,
+    read_card,
+    read_evaluation,
+    read_json,
+)
 from label2label.prediction.backends import (
     METADATA_PREFIX,
     WEIGHTS_KEY,
@@ -525,7 +531,8 @@ def space_repository(
         results = folder.parent / "results"
         for path in sorted(results.rglob("*.json")):
             title = f"results/{path.relative_to(results).as_posix()}"
-            if is_listed(title, SPACE_FILES):
+            if is_listed(title, SPACE_FILES) and set(read_json(path)) >= EVALUATION_KEYS:
+                check_content(title, path)
                 files[title] = path
     return Repository(
         kind="space",
@@ -536,6 +543,12 @@ def space_repository(
         message=f"The demo of label2label {label2label.__version__}",
         sdk=sdk,
     )
+
+
+def _is_evaluation(path: Path) -> bool:
+    with contextlib.suppress(UserError):
+        return set(read_json(path)) >= EVALUATION_KEYS
+    return False
 
 
 def _package_files(requirements: Path) -> dict[str, Content]:
@@ -610,8 +623,9 @@ def dataset_repository(
     forbidden = "" if description.get("redistributable") is True else str(description.get("terms"))
     for source in sorted(_sources(folder, shards)):
         for name, facts in SOURCES.items():
-            if facts["restricted"] and name in re.split(r"[^a-z0-9]+", source.lower()):
-                forbidden = forbidden or f"it holds rows of {source} ({facts['terms']})."
+            words = re.sub(r"[^a-z0-9]+", "-", source.lower())
+            if facts.restricted and f"-{name}-" in f"-{words}-":
+                forbidden = forbidden or f"it holds rows of {source} ({facts.terms})."
     if forbidden and not right_to_redistribute:
         raise UserError(
             f"{title} may not be uploaded: {forbidden} Give --i-have-the-right-to-redistribute if "
@@ -629,6 +643,9 @@ def dataset_repository(
 
 def _sources(folder: Path, shards: Iterable[str]) -> set[str]:
     """Return the values of the column `source`."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
     sources: set[str] = set()
     for shard in shards:
         try:
