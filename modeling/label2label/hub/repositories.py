@@ -531,7 +531,7 @@ def space_repository(
         results = folder.parent / "results"
         for path in sorted(results.rglob("*.json")):
             title = f"results/{path.relative_to(results).as_posix()}"
-            if is_listed(title, SPACE_FILES) and set(read_json(path)) >= EVALUATION_KEYS:
+            if is_listed(title, SPACE_FILES) and _is_evaluation(path):
                 check_content(title, path)
                 files[title] = path
     return Repository(
