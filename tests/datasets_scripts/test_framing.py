@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from label2label.faces.alignment import choose_face
 from label2label.faces.detection import Face
-from preparation.framing import CELEBA_LANDMARKS, align_like_celeba
+from label2label.models import Label2LabelImageProcessor
+from preparation.framing import CELEBA_LANDMARKS, CELEBA_SIZE, align_like_celeba
 
 
 def test_landmarks_land_where_celeba_has_them():
@@ -29,3 +30,11 @@ def test_the_face_in_the_middle_is_chosen_over_a_larger_bystander():
     middle = Face((80, 70, 160, 170), 0.8)
     bystander = Face((0, 0, 110, 140), 0.9)
     assert choose_face([bystander, middle], photo) is middle
+
+
+def test_datasets_are_framed_as_photos_are():
+    processor = Label2LabelImageProcessor()
+    side, (width, height) = processor.size["shortest_edge"], CELEBA_SIZE
+    resized = np.array([side, int(height * side / width)])
+    crop = CELEBA_LANDMARKS * resized / CELEBA_SIZE - (resized - side) // 2
+    assert crop == pytest.approx(np.array(processor.alignment_template), abs=0.01)

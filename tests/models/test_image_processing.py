@@ -127,7 +127,7 @@ def test_the_template_survives_saving(processor, tmp_path):
     processor.save_pretrained(tmp_path)
     again = Label2LabelImageProcessor.from_pretrained(tmp_path)
     assert again.alignment_template == [[1.0, 2.0]] * 5
-    assert Label2LabelImageProcessor().alignment_template[0] == [43.72, 58.60]
+    assert Label2LabelImageProcessor().alignment_template[0] == [44.11, 58.10]
 
 
 def test_attributes_are_decided_by_the_stored_thresholds(tmp_path):

@@ -74,11 +74,11 @@ class Label2LabelImageProcessor(PilBackend):
     do_normalize = True
     # Means over CelebA's training images, mapped through this processor's own resize and crop.
     alignment_template: ClassVar = [
-        [43.72, 58.60],
-        [68.00, 58.15],
-        [55.91, 73.23],
-        [45.95, 84.16],
-        [66.84, 83.69],
+        [44.11, 58.10],
+        [68.38, 58.58],
+        [55.67, 73.35],
+        [45.26, 84.33],
+        [65.80, 84.77],
     ]
     attributes: ClassVar = None
     thresholds: ClassVar = None
