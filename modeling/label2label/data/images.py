@@ -97,7 +97,7 @@ def load_image(source: str | os.PathLike[str] | bytes, enough: int | None = None
             if not source:
                 raise ImageError("empty", "the file is empty")
             return _load(io.BytesIO(source), enough)
-        _check_file(Path(source))
+        check_file(Path(source))
         with open(source, "rb") as file:
             return _load(file, enough)
     except ImageError:
@@ -195,7 +195,7 @@ def _open_heif(file: BinaryIO) -> Image.Image:
     return HeifImageFile(file)  # not registered with Pillow, whose settings are the caller's
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
     """Refuse what is no regular file, without opening it: a pipe would wait for a writer."""
     try:
         found = path.stat()

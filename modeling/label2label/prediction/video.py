@@ -1,0 +1,340 @@
+"""`label2label video`: follow the faces of a video and average their attributes over time."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from label2label.data.images import MAX_PIXELS, check_file
+from label2label.errors import UserError, printable
+from label2label.files import prepare_output
+from label2label.prediction.drawing import draw_faces
+from label2label.prediction.predictor import AttributePredictor, describe_face
+
+HALF_LIFE = 1.0  # seconds after which a frame counts half in a face's average
+PATIENCE = 1.0  # seconds that a face may be out of sight and still be the same one
+REACH = 0.7  # of a face's size: how far it may move between two sights
+USUAL_RATE = 25.0  # frames a second, where the video does not say
+ROW_GROUP = 10_000  # rows of a Parquet table in memory at once
+
+
+class Frame(NamedTuple):
+    """A frame of a video.
+
+    Args:
+        index: from 0.
+        time: seconds from the start.
+        pixels: uint8 RGB (height, width, 3), 0 to 255.
+    """
+
+    index: int
+    time: float
+    pixels: np.ndarray
+
+
+class Track:
+    """One face over time.
+
+    Args:
+        number: of the track, from 0.
+        face: at first sight: `box`, `score` and `attributes`.
+        time: of the first sight, in seconds.
+    """
+
+    def __init__(self, number: int, face: Mapping[str, Any], time: float) -> None:
+        self.number, self.time = number, time
+        self.box, self.score = np.array(face["box"]), face["score"]
+        self.attributes = dict(face["attributes"])
+        self.sights = 1
+
+    def distance(self, box: Sequence[float]) -> float:
+        """How far a box is from the last one, in sizes of the two, counting growth as movement."""
+        sides = [np.array(b[2:]) - np.array(b[:2]) for b in (self.box, box)]
+        size = np.sqrt(np.prod(sides[0]) * np.prod(sides[1])) ** 0.5
+        centres = [np.array(b[2:]) + np.array(b[:2]) for b in (self.box, box)]
+        moved = np.abs(centres[0] - centres[1]).max() / 2
+        return float((moved + np.abs(sides[0] - sides[1]).max() / 2) / max(size, 1.0))
+
+    def see(self, face: Mapping[str, Any], time: float) -> None:
+        """Add a sight: a mean over all of them at first, then one that forgets."""
+        self.sights += 1
+        weight = max(1 / self.sights, 1 - 0.5 ** ((time - self.time) / HALF_LIFE))
+        for name, probability in face["attributes"].items():
+            self.attributes[name] += min(weight, 1.0) * (probability - self.attributes[name])
+        self.box, self.score, self.time = np.array(face["box"]), face["score"], time
+
+
+class FaceTracker:
+    """Give the faces of each frame the number of the same face before."""
+
+    def __init__(self) -> None:
+        self.tracks: list[Track] = []
+        self.count = 0
+
+    def update(self, faces: Sequence[Mapping[str, Any]], time: float) -> list[Track]:
+        """Follow the faces of the next frame.
+
+        Args:
+            faces: with `box`, `score` and `attributes`.
+            time: of the frame, in seconds.
+
+        Returns:
+            The tracks of these faces, in their order.
+        """
+        self.tracks = [track for track in self.tracks if time - track.time <= PATIENCE]
+        pairs = sorted(
+            (track.distance(face["box"]), t, f)
+            for t, track in enumerate(self.tracks)
+            for f, face in enumerate(faces)
+        )
+        found: dict[int, Track] = {}
+        taken = set()
+        for distance, t, f in pairs:
+            if distance <= REACH and t not in taken and f not in found:
+                taken.add(t)
+                found[f] = self.tracks[t]
+                found[f].see(faces[f], time)
+        for f, face in enumerate(faces):
+            if f not in found:
+                found[f] = Track(self.count, face, time)
+                self.tracks.append(found[f])
+                self.count += 1
+        return [found[f] for f in range(len(faces))]
+
+
+def video_command(args: argparse.Namespace) -> int:
+    """Run `label2label video`. What is done when it is interrupted is kept.
+
+    Args:
+        args: `video` (file, or a camera's number), `model` (folder, Hub id, ONNX file or None),
+            `backend`, `output` (.csv or .parquet), `draw` (file or None), `language`.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        UserError: the video, the model or an output will not do.
+    """
+    output, drawn = Path(args.output), Path(args.draw) if args.draw else None
+    if output.suffix not in (".csv", ".parquet"):
+        raise UserError(f"--output {output}: the table's name ends in .csv or .parquet")
+    for path in filter(None, (output, drawn)):
+        if path.exists() and Path(args.video).exists() and path.samefile(args.video):
+            raise UserError(f"{path} is the video itself: give another file to write")
+        prepare_output(path)
+    if output.suffix == ".parquet":
+        import pyarrow  # noqa: F401 - missing, it is said before the work
+    capture = open_video(args.video)
+    predictor = AttributePredictor.from_pretrained(args.model, args.backend)
+    tracker, frames = FaceTracker(), 0
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    rate = rate if 1 <= rate <= 1000 else USUAL_RATE
+    total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    with ExitStack() as stack:
+        stack.callback(capture.release)
+        names = predictor.backend.preprocessing.attributes
+        table = stack.enter_context(open_table(output, names))
+        bar = stack.enter_context(tqdm(total=max(total, 0) or None, unit="frame", disable=None))
+        writer: VideoWriter | None = None
+        try:
+            for frame in read_frames(capture, rate, is_camera=args.video.isdigit()):
+                tracks = tracker.update(find_faces(predictor, frame.pixels), frame.time)
+                table.write(track_row(frame, track) for track in tracks)
+                if drawn:
+                    if writer is None:
+                        writer = stack.enter_context(VideoWriter(drawn, rate))
+                    faces = [
+                        {"box": t.box, "attributes": t.attributes, "label": str(t.number)}
+                        for t in tracks
+                    ]
+                    image = draw_faces(frame.pixels, faces, predictor.thresholds, args.language)
+                    writer.write(np.asarray(image))
+                frames += 1
+                bar.update()
+        finally:
+            if frames:
+                tqdm.write(f"{printable(str(output))}: {frames} frames, {tracker.count} faces")
+    if not frames:
+        output.unlink()
+        raise UserError(f"{args.video} has no frame that can be read")
+    return 0
+
+
+def open_video(name: str) -> cv2.VideoCapture:
+    """Open a video file or a camera.
+
+    Args:
+        name: path, or the number of a camera.
+
+    Raises:
+        UserError: it cannot be opened.
+    """
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what is wrong is said in one line
+    logging = cv2.utils.logging
+    level = logging.getLogLevel()
+    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    try:
+        if name.isdigit():
+            capture = cv2.VideoCapture(int(name))
+            problem = f"no camera {name} can be opened"
+        else:
+            try:
+                check_file(Path(name))
+            except UserError as error:
+                raise UserError(f"{name}: {error}") from error
+            capture = cv2.VideoCapture(name)
+            problem = f"{name} is no video that OpenCV can read"
+    finally:
+        logging.setLogLevel(level)
+    if not capture.isOpened():
+        raise UserError(problem)
+    return capture
+
+
+def read_frames(capture: cv2.VideoCapture, rate: float, is_camera: bool) -> Iterator[Frame]:
+    """Yield the frames of an open video.
+
+    Args:
+        capture: the video.
+        rate: frames a second, where they have no time of their own.
+        is_camera: whether time is the clock's.
+
+    Raises:
+        UserError: frames have more pixels than photos may have.
+    """
+    index, start, last = 0, time.monotonic(), -1.0
+    while True:
+        read, bgr = capture.read()
+        if not read:
+            return
+        if bgr.shape[0] * bgr.shape[1] > MAX_PIXELS:
+            raise UserError(f"frames of {bgr.shape[1]}x{bgr.shape[0]} pixels are too large")
+        seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        if is_camera:
+            seconds = time.monotonic() - start
+        elif seconds <= last:
+            seconds = max(index / rate, last)
+        last = seconds
+        yield Frame(index, round(seconds, 4), cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
+        index += 1
+
+
+def find_faces(predictor: AttributePredictor, pixels: np.ndarray) -> list[dict[str, Any]]:
+    """Predict the attributes of every face of a frame."""
+    assert predictor.detector is not None
+    faces = predictor.detector(pixels)
+    attributes = predictor.predict_crops(predictor.crop_faces(pixels, faces))
+    return [
+        {**describe_face(face), "attributes": values}
+        for face, values in zip(faces, attributes, strict=True)
+    ]
+
+
+def track_row(frame: Frame, track: Track) -> dict[str, Any]:
+    """A row of the table: a face of a frame, with its attributes' averages."""
+    x0, y0, x1, y1 = track.box.tolist()
+    place = {"frame": frame.index, "time": frame.time, "track": track.number}
+    box = {"x0": x0, "y0": y0, "x1": x1, "y1": y1, "score": track.score}
+    return {**place, **box, **{name: round(p, 4) for name, p in track.attributes.items()}}
+
+
+class CsvTable:
+    """A table of CSV, which is on the disk row by row."""
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self._file = open(path, "w", encoding="utf-8", newline="")  # noqa: SIM115 - __exit__
+        self._writer = csv.DictWriter(self._file, columns)
+        self._writer.writeheader()
+
+    def write(self, rows: Iterator[dict[str, Any]]) -> None:
+        self._writer.writerows(rows)
+        self._file.flush()
+
+    def __enter__(self) -> CsvTable:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+class ParquetTable:
+    """A table of Parquet, which is whole when it is closed."""
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        kinds = {"frame": pa.int64(), "track": pa.int64(), "time": pa.float64()}
+        self._schema = pa.schema([(name, kinds.get(name, pa.float32())) for name in columns])
+        self._writer = pq.ParquetWriter(path, self._schema)
+        self._rows: list[dict[str, Any]] = []
+
+    def write(self, rows: Iterator[dict[str, Any]]) -> None:
+        self._rows += rows
+        if len(self._rows) >= ROW_GROUP:
+            self._write_group()
+
+    def _write_group(self) -> None:
+        import pyarrow as pa
+
+        self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema))
+        self._rows = []
+
+    def __enter__(self) -> ParquetTable:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._write_group()
+        self._writer.close()
+
+
+def open_table(path: Path, attributes: Sequence[str]) -> CsvTable | ParquetTable:
+    """Open the table of a video: a row a face and frame, columns as `track_row` has them."""
+    columns = ["frame", "time", "track", "x0", "y0", "x1", "y1", "score", *attributes]
+    return (CsvTable if path.suffix == ".csv" else ParquetTable)(path, columns)
+
+
+class VideoWriter:
+    """An MPEG-4 video of RGB frames of one size.
+
+    Args:
+        path: file to write.
+        rate: frames a second.
+    """
+
+    def __init__(self, path: Path, rate: float) -> None:
+        self._path, self._rate = path, rate
+        self._writer: cv2.VideoWriter | None = None
+
+    def write(self, pixels: np.ndarray) -> None:
+        """Add a frame, uint8 RGB; an odd side loses a row or column, which MPEG-4 does not take.
+
+        Raises:
+            UserError: OpenCV cannot write the file.
+        """
+        height, width = (side // 2 * 2 for side in pixels.shape[:2])
+        if self._writer is None:
+            code = cv2.VideoWriter.fourcc(*"mp4v")
+            self._writer = cv2.VideoWriter(str(self._path), code, self._rate, (width, height))
+            if not self._writer.isOpened():
+                raise UserError(
+                    f"--draw {self._path}: OpenCV cannot write it; its name ends in .mp4"
+                )
+        self._writer.write(cv2.cvtColor(pixels[:height, :width], cv2.COLOR_RGB2BGR))
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.release()
