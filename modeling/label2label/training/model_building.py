@@ -71,7 +71,7 @@ def build_model(
         raise UserError(f"model: {join_lines(error)}") from error
     if labels is not None:
         set_prior(model, attribute_frequencies(labels))
-    return model, Label2LabelImageProcessor(attributes=list(attributes))
+    return model, _name_attributes(Label2LabelImageProcessor(), attributes)
 
 
 def _continue_model(
@@ -83,9 +83,16 @@ def _continue_model(
         model = replace_attributes(model, attributes, frequencies)
     # What was calibrated for other weights is not for these.
     absorb_temperature(model)
-    processor.thresholds = None  # type: ignore[misc]
-    processor.attributes = list(attributes)  # type: ignore[misc, assignment]
-    return model, processor
+    return model, _name_attributes(processor, attributes)
+
+
+def _name_attributes(processor: Any, attributes: Sequence[str]) -> Label2LabelImageProcessor:
+    """The processor for these attributes, without thresholds and rules of others."""
+    processor.thresholds = None
+    processor.attributes = list(attributes)
+    rules = [[name for name in rule if name in attributes] for rule in processor.exclusive_answers]
+    processor.exclusive_answers = [rule for rule in rules if len(rule) > 1]
+    return processor
 
 
 def _change_backbone(backbone: Any, wanted: dict[str, Any]) -> Any:
