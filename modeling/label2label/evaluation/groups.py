@@ -7,9 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-from fairlearn.metrics import MetricFrame, count, selection_rate
-from sklearn.metrics import accuracy_score
 
 from label2label.data.vocabulary import IGNORE_INDEX
 from label2label.evaluation.intervals import (
@@ -35,7 +32,6 @@ Column = Sequence[str | None]
 """One value an image; None where unknown."""
 
 _OVERALL = 0  # the place of all attributes together, before the attributes
-_RATES = ("selection_rate", "true_positive_rate", "false_positive_rate")
 
 
 def with_intersection(groups: Mapping[str, Column]) -> dict[str, Column]:
@@ -96,15 +92,19 @@ def group_scores(
     def resampled(weights: FloatArray) -> dict[str, FloatArray]:
         return {"accuracy": accuracy_by_cell(probabilities, labels, cells, weights)}
 
-    empty = np.empty((0, *accuracy.shape))
-    draws = bootstrap_draws(resampled, clusters, resamples)["accuracy"] if values else empty
-    intervals = np.clip(interval_of(draws, accuracy), 0, 1) if values else empty
-    rates = _rates_by_group(probabilities, labels, column) if values else {}
+    empty = {"accuracy": accuracy[None]}
+    draws = (bootstrap_draws(resampled, clusters, resamples) if values else empty)["accuracy"]
+    intervals = np.clip(interval_of(draws, accuracy), 0, 1).swapaxes(0, 1)  # by group
+    rates = _rates_by_group(probabilities, labels, cells, values)
+
+    def by_group(array: FloatArray, a: int) -> dict[str, Any]:
+        return {v: array[g, ..., a].tolist() for g, v in enumerate(values) if images[g, a]}
+
     return {
         "per_group": {
             value: {
                 "accuracy": float(accuracy[g, _OVERALL]),
-                "interval": intervals[:, g, _OVERALL].tolist(),
+                "interval": intervals[g, :, _OVERALL].tolist(),
                 "num_images": int(images[g, _OVERALL]),
                 "small": bool(images[g, _OVERALL] < MINIMUM_IMAGES),
             }
@@ -114,12 +114,9 @@ def group_scores(
         "num_unknown": int((~known).sum()),
         "per_attribute": {
             name: {
+                "accuracy": by_group(accuracy, a),
+                "interval": by_group(intervals, a),
                 **rates[a - 1],
-                "interval": {
-                    value: intervals[:, g, a].tolist()
-                    for g, value in enumerate(values)
-                    if images[g, a]
-                },
                 **gap_entries(accuracy[:, a], images[:, a], values, draws[..., a]),
             }
             for a, name in enumerate(names, start=1)
@@ -229,54 +226,36 @@ def gap_entries(
 
 
 def _rates_by_group(
-    probabilities: FloatArray, labels: IntArray, column: npt.NDArray[np.object_]
-) -> dict[int, dict[str, Any]]:
-    """Rates of each attribute that has a known label, by group, and how far they differ."""
-    images, attributes = np.nonzero(labels != IGNORE_INDEX)
-    if not len(images):
-        return {}
-    truth = labels[images, attributes]
-    frame = MetricFrame(
-        metrics={
-            "accuracy": accuracy_score,
-            "num_images": count,
-            "num_present": lambda truth, predicted: int(truth.sum()),
-            "selection_rate": selection_rate,
-            "true_positive_rate": lambda truth, predicted: _rate(predicted[truth == 1]),
-            "false_positive_rate": lambda truth, predicted: _rate(predicted[truth == 0]),
-        },
-        y_true=truth,
-        y_pred=(probabilities[images, attributes] > THRESHOLD).astype(int),
-        # As arrays, one row would lose its axis in fairlearn.
-        sensitive_features=pd.Series(column[images], dtype=object, name="group"),
-        control_features=pd.Series(attributes, name="attribute"),
-    ).by_group
-    frame = frame[frame["num_images"] > 0].astype(float)
-    scores = {}
-    for attribute, rows in frame.groupby(level="attribute"):
-        rows = rows.droplevel("attribute")
-        compared = rows.loc[rows["num_images"] >= MINIMUM_IMAGES, list(_RATES)]
-        # NaN, not 0, where fewer than two groups have the rate.
-        spread = (compared.max() - compared.min()).where(compared.count() > 1)
-        by_group = rows.to_dict()
-        scores[int(attribute)] = {
-            "accuracy": by_group["accuracy"],
+    probabilities: FloatArray, labels: IntArray, cells: npt.NDArray[np.bool_], values: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Compute each attribute's rates by group, and how far they differ between groups."""
+    predicted, groups = probabilities > THRESHOLD, cells.T.astype(int)
+    present, absent = labels == 1, labels == 0
+    images = groups @ (present | absent)  # this and all below: (groups, attributes)
+    rates = {"selection_rate": ratio(groups @ (predicted & (present | absent)), images)}
+    for name, side in (("true_positive_rate", present), ("false_positive_rate", absent)):
+        number = groups @ side
+        rate = ratio(groups @ (predicted & side), number)
+        rates[name] = np.where(number >= MINIMUM_IMAGES, rate, np.nan)
+    spread = {}
+    for name, rate in rates.items():
+        compared = np.where((images >= MINIMUM_IMAGES) & np.isfinite(rate), rate, np.nan)
+        enough = np.isfinite(compared).sum(axis=0) > 1
+        least, most = (f.reduce(compared, initial=np.nan) for f in (np.fmin, np.fmax))
+        spread[name] = np.where(enough, most - least, np.nan)
+    odds = np.maximum(spread["true_positive_rate"], spread["false_positive_rate"])
+    table = {"num_images": images, "num_present": groups @ present, **rates}
+    return [
+        {
             **{
-                name: {group: int(n) for group, n in by_group[name].items()}
-                for name in ("num_images", "num_present")
+                name: {v: array[g, a].item() for g, v in enumerate(values) if images[g, a]}
+                for name, array in table.items()
             },
-            **{name: by_group[name] for name in _RATES},
-            "demographic_parity_difference": float(spread["selection_rate"]),
-            "equalized_odds_difference": float(
-                np.maximum(spread["true_positive_rate"], spread["false_positive_rate"])
-            ),
+            "demographic_parity_difference": float(spread["selection_rate"][a]),
+            "equalized_odds_difference": float(odds[a]),
         }
-    return scores
-
-
-def _rate(predicted: Any) -> float:
-    # fairlearn answers 0 for a rate of no images, which would pass for the largest gap of all.
-    return float(predicted.mean()) if len(predicted) >= MINIMUM_IMAGES else np.nan
+        for a in range(labels.shape[1])
+    ]
 
 
 def age_bands(ages: Sequence[int | None]) -> Column:
