@@ -21,8 +21,9 @@ Attributes that the path does not tell are null unless `--labels FILE.csv` tells
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ import numpy as np
 import yaml
 from label2label.data.schema import Sample
 from label2label.data.vocabulary import get_vocabulary
-from label2label.errors import UserError
+from label2label.errors import UserError, join_lines
 from preparation.card import DatasetDescription
 from preparation.framing import ReadImage, decode_image
 from preparation.program import dataset_parser, prepare, run_program, split_by_hash
@@ -71,73 +72,51 @@ DESCRIPTION = DatasetDescription(
 )
 
 
-Labels = Mapping[str, bool | None]
+CODES: dict[str, Any] = {
+    "cameras": ["C7"],  # the frontal one; C6 and C8 are next to it
+    # L1 is the brightest, all lamps on at 1000 lux; the next are dimmer, later ones from one side.
+    "lights": ["L1", "L2", "L3"],
+    "accessories": {
+        "S001": {"Eyeglasses": False, "Wearing_Hat": False},
+        "S002": {"Eyeglasses": True, "Wearing_Hat": False},
+        "S003": {"Eyeglasses": True, "Wearing_Hat": False},
+        "S004": {"Eyeglasses": True, "Wearing_Hat": False},
+        "S005": {"Eyeglasses": False, "Wearing_Hat": True},
+        "S006": {"Eyeglasses": True, "Wearing_Hat": True},
+    },
+    # Neutral, smile, frown.
+    "expressions": {"E01": {"Smiling": False}, "E02": {"Smiling": True}, "E03": {"Smiling": False}},
+}
+"""Cameras and lights that are kept, and the labels that accessories and expressions tell."""
 
 
-@dataclass(frozen=True)
-class Codes:
-    """What the codes of a path mean, and which are kept.
-
-    Args:
-        cameras: Cameras that are kept; C7 is the frontal one, C6 and C8 are next to it.
-        lights: Lights that are kept. L1 is the brightest, all lamps on at 1000 lux; the next ones
-            are dimmer, later ones come from one side.
-        accessories: Labels that each accessory tells.
-        expressions: Labels that each expression tells: neutral, smile, frown.
-    """
-
-    cameras: tuple[str, ...] = ("C7",)
-    lights: tuple[str, ...] = ("L1", "L2", "L3")
-    accessories: Mapping[str, Labels] = field(
-        default_factory=lambda: {
-            "S001": {"Eyeglasses": False, "Wearing_Hat": False},
-            "S002": {"Eyeglasses": True, "Wearing_Hat": False},
-            "S003": {"Eyeglasses": True, "Wearing_Hat": False},
-            "S004": {"Eyeglasses": True, "Wearing_Hat": False},
-            "S005": {"Eyeglasses": False, "Wearing_Hat": True},
-            "S006": {"Eyeglasses": True, "Wearing_Hat": True},
-        }
-    )
-    expressions: Mapping[str, Labels] = field(
-        default_factory=lambda: {
-            "E01": {"Smiling": False},
-            "E02": {"Smiling": True},
-            "E03": {"Smiling": False},
-        }
-    )
-
-
-def read_codes(path: Path | None) -> Codes:
-    """Read the user's changes to the code table; what the YAML file does not name stays."""
+def read_codes(path: Path | None) -> dict[str, Any]:
+    """Read the user's changes to `CODES`; what the YAML file does not name stays."""
+    codes = copy.deepcopy(CODES)
     if path is None:
-        return Codes()
-    table: dict[str, Any] = asdict(Codes())
-    attributes = set(get_vocabulary("korean-11").attributes)
+        return codes
+    attributes = get_vocabulary("korean-11").attributes
     try:
         changes = yaml.safe_load(path.read_text(encoding="utf-8-sig")) or {}
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(changes, dict) or not set(changes) <= set(Codes.__dataclass_fields__):
-        raise UserError(f"{path}: the keys must be among {', '.join(Codes.__dataclass_fields__)}")
-    for key in ("cameras", "lights"):
-        if key in changes:
-            if not isinstance(changes[key], list):
-                raise UserError(f"{path}: {key} must be a list of codes")
-            table[key] = tuple(map(str, changes[key]))
-    for key in ("accessories", "expressions"):
-        changed = changes.get(key) or {}
-        if not isinstance(changed, dict):
-            raise UserError(f"{path}: {key} must be a mapping of codes to labels")
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{path} is not YAML: {join_lines(error)}") from error
+    if not isinstance(changes, dict) or not set(changes) <= set(CODES):
+        raise UserError(f"{path}: the keys must be among {', '.join(CODES)}")
+    for key, changed in changes.items():
+        if not isinstance(changed, type(CODES[key])):
+            kind = "list of codes" if isinstance(CODES[key], list) else "mapping of codes to labels"
+            raise UserError(f"{path}: {key} must be a {kind}")
+        if isinstance(changed, list):
+            codes[key] = list(map(str, changed))
+            continue
         for code, labels in changed.items():
-            if not isinstance(labels, dict) or not set(labels) <= attributes:
-                raise UserError(
-                    f"{path}: {key}, {code}: expected attributes among "
-                    f"{', '.join(sorted(attributes))}"
-                )
+            if not isinstance(labels, dict) or not set(labels) <= set(attributes):
+                expected = f"expected attributes among {', '.join(attributes)}"
+                raise UserError(f"{path}: {key}, {code}: {expected}")
             if not {*map(type, labels.values())} <= {bool, type(None)}:
                 raise UserError(f"{path}: {key}, {code}: values must be true, false or null")
-            table[key][code] = labels
-    return Codes(**table)
+        codes[key] |= changed
+    return codes
 
 
 def measure_lighting(image: np.ndarray) -> np.ndarray:
@@ -179,18 +158,18 @@ def measure_reference(dataset: Path) -> np.ndarray:
     return np.percentile(measures, [tail, 100 - tail], axis=0)
 
 
-def read_samples(images: Images, codes: Codes) -> Iterator[Sample]:
+def read_samples(images: Images, codes: dict[str, Any]) -> Iterator[Sample]:
     """Read the codes in the images' paths, and find the images whose codes are kept."""
     for key in images:
         person, accessory, light, expression, file = key.split("/")
-        for code, table in ((accessory, codes.accessories), (expression, codes.expressions)):
-            if code not in table:
+        for code, table in ((accessory, "accessories"), (expression, "expressions")):
+            if code not in codes[table]:
                 raise UserError(f"{key}: {code} is unknown; add it with --codes")
-        if light in codes.lights and Path(file).stem in codes.cameras:
+        if light in codes["lights"] and Path(file).stem in codes["cameras"]:
             yield Sample(
                 key=key,
                 split=split_by_hash(person),
-                attributes={**codes.accessories[accessory], **codes.expressions[expression]},
+                attributes={**codes["accessories"][accessory], **codes["expressions"][expression]},
                 identity=person,
                 source="kface",
                 race="East Asian",
@@ -220,7 +199,7 @@ class ReadFace(ReadImage):
         return rows if ((lowest <= measured) & (measured <= highest)).all() else []
 
 
-def describe(arguments: argparse.Namespace, codes: Codes) -> DatasetDescription:
+def describe(arguments: argparse.Namespace, codes: dict[str, Any]) -> DatasetDescription:
     """Say in the card how the images were chosen."""
     lighting = "; their light was not measured"
     if arguments.reference:
@@ -230,8 +209,8 @@ def describe(arguments: argparse.Namespace, codes: Codes) -> DatasetDescription:
         )
     process = DESCRIPTION.process
     for name, text in (
-        ("cameras", ", ".join(codes.cameras)),
-        ("lights", ", ".join(codes.lights)),
+        ("cameras", ", ".join(codes["cameras"])),
+        ("lights", ", ".join(codes["lights"])),
         ("lighting", lighting),
     ):
         process = process.replace("{" + name + "}", text)
@@ -260,7 +239,7 @@ def main() -> None:
     if not samples:
         raise UserError(
             f"{images.where}: none of its {len(images):,} images has a camera of "
-            f"{', '.join(codes.cameras)} and a light of {', '.join(codes.lights)}"
+            f"{', '.join(codes['cameras'])} and a light of {', '.join(codes['lights'])}"
         )
     read = ReadFace(images, arguments.align, lighting)
     description = describe(arguments, codes)
