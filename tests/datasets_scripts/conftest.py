@@ -67,3 +67,18 @@ def read_zip(path: Path, step: int) -> dict[str, bytes]:
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if name.endswith(".jpg")][::step]
         return {name.partition("/")[2]: archive.read(name) for name in names}
+
+
+def write_celeba(shared: Path, source: Path, step: int) -> dict[str, bytes]:
+    """Write every `step`-th image of the real CelebA in its official layout; returns the images."""
+    official = shared / "data/celeba"
+    images = read_zip(official / "img_align_celeba.zip", step)
+    (source / "img_align_celeba").mkdir(parents=True)
+    for name, data in images.items():
+        (source / "img_align_celeba" / name).write_bytes(data)
+    for name in ("list_attr_celeba.txt", "identity_CelebA.txt", "list_eval_partition.txt"):
+        lines = (official / name).read_text().splitlines()
+        kept = [line for line in lines if line.split()[0] in images]
+        header = [str(len(kept)), lines[1]] if name == "list_attr_celeba.txt" else []
+        (source / name).write_text("\n".join([*header, *kept]) + "\n")
+    return images

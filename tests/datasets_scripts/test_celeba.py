@@ -12,7 +12,7 @@ from label2label.data.vocabulary import CELEBA_ATTRIBUTES, get_vocabulary
 from label2label.faces.detection import Face, FaceDetector
 from preparation import framing
 
-from .conftest import Run, draw_jpeg, load_rows, read_zip
+from .conftest import Run, draw_jpeg, load_rows, write_celeba
 
 ROWS = 12
 
@@ -202,16 +202,7 @@ def test_wrong_folder_is_refused(
 def test_real_images_are_framed_where_celeba_frames_them(
     shared: Path, yunet: None, tmp_path: Path, run: Run
 ):
-    official = shared / "data/celeba"
-    images = read_zip(official / "img_align_celeba.zip", step=300)
-    (tmp_path / "source/img_align_celeba").mkdir(parents=True)
-    for name, data in images.items():
-        (tmp_path / "source/img_align_celeba" / name).write_bytes(data)
-    for name in ("list_attr_celeba.txt", "identity_CelebA.txt", "list_eval_partition.txt"):
-        lines = (official / name).read_text().splitlines()
-        kept = [line for line in lines if line.split()[0] in images]
-        header = [str(len(kept)), lines[1]] if name == "list_attr_celeba.txt" else []
-        (tmp_path / "source" / name).write_text("\n".join([*header, *kept]))
+    images = write_celeba(shared, tmp_path / "source", step=300)
     folders = ("--source", tmp_path / "source", "--output", tmp_path / "out")
     assert run("celeba", *folders, "--align") == 0
     rows = load_rows(tmp_path / "out")

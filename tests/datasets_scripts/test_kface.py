@@ -1,4 +1,4 @@
-"""K-FACE: a tree of its shape, with real photos where there are any."""
+"""K-FACE: a tree of its shape."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from preparation.framing import decode_image
 
-from .conftest import Run, draw_jpeg, read_zip
+from .conftest import Run, draw_jpeg
 
 
 def scale_light(image: np.ndarray, factor: float | np.ndarray) -> bytes:
@@ -17,19 +17,15 @@ def scale_light(image: np.ndarray, factor: float | np.ndarray) -> bytes:
 
 
 @pytest.fixture
-def photos(request: pytest.FixtureRequest) -> list[bytes]:
+def photos() -> list[bytes]:
     """Six photos of 250x250."""
-    try:
-        shared = request.getfixturevalue("shared")
-        return list(read_zip(shared / "data/lfw/lfw_subset.zip", step=180).values())[:6]
-    except pytest.skip.Exception:
-        return [draw_jpeg(seed, 250, 250) for seed in range(6)]
+    return [draw_jpeg(seed, 250, 250) for seed in range(6)]
 
 
 @pytest.fixture
 def kface(tmp_path: Path, photos: list[bytes]) -> Path:
     """Six people; each in accessories S001, S004 and S005, with L1 (kept) and L9 (not), E01 and
-    E02, cameras C7 (kept) and C1 (not). Of S001, L1 is as the photo is; of S004 it
+    E02, cameras C7 (kept) and C1 (not). Of S001, the light is as the photo is; of S004 it
     is nearly dark and of S005 it comes from the left."""
     source = tmp_path / "source"
     from_left = np.linspace(1.6, 0.0, 250)[None, :, None] ** 3

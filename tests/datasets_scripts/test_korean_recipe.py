@@ -8,8 +8,14 @@ from label2label.cli import main
 from label2label.data.vocabulary import KOREAN_ATTRIBUTES
 from preparation.program import split_by_hash
 
-from .conftest import Run
-from .test_kface import kface, photos  # noqa: F401
+from .conftest import Run, load_rows, read_zip
+from .test_kface import kface  # noqa: F401
+
+
+@pytest.fixture
+def photos(shared: Path) -> list[bytes]:
+    """Six real photos of 250x250, on which masks can be drawn."""
+    return list(read_zip(shared / "data/lfw/lfw_subset.zip", step=180).values())[:6]
 
 
 @pytest.mark.slow
@@ -28,6 +34,7 @@ def test_the_korean_recipe_trains_the_11_attributes_on_a_prepared_tree(
     assert run("kface", "--source", kface, "--output", prepared, *labels) == 0
     shares = ("--masks", "0.5", "--max-bad", "20")
     assert run("masks_and_blur", prepared, "--output", masked, *shares) == 0
+    assert any(row["Wearing_Mask"] for row in load_rows(masked))
 
     arguments = ["train", "--recipe", "korean", "--data", str(masked)]
     settings = ["epochs=1", "batch_size=4", "workers=0", "mixed_precision='no'"]
