@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -30,13 +31,25 @@ def crop_predictor(model_folder):
 
 def test_face_has_box_score_and_every_attribute(predictor, portrait):
     (face,) = predictor(portrait)
-    assert list(face) == ["box", "score", "attributes"]
+    assert list(face) == ["box", "score", "attributes", "present"]
     x0, y0, x1, y1 = face["box"]
     assert 0 <= x0 < 268 < x1 <= 512
     assert 0 <= y0 < 230 < y1 <= 600
     assert list(face["attributes"]) == list(predictor.backend.model.config.id2label.values())
     assert all(0 <= p <= 1 for p in face["attributes"].values())
     json.dumps(face)
+
+
+def test_what_is_present_contradicts_itself_at_no_threshold(predictor):
+    names = ["Bald", "Bangs", "Young", "Smiling", "Male"]
+    asked = predictor.backend.preprocessing
+    predictor.backend.preprocessing = replace(asked, attributes=names, thresholds=[0.5] * 5)
+    attributes = dict(zip(names, [0.8, 0.7, 0.9, 0.1, 0.6], strict=True))
+    assert predictor.find_present(attributes) == ["Young", "Bald", "Male"]
+    predictor.threshold = 0.75
+    assert predictor.find_present(attributes) == ["Young", "Bald"]
+    predictor.threshold = 0.0
+    assert predictor.find_present(attributes) == ["Young", "Bald", "Male", "Smiling"]
 
 
 def test_attributes_are_those_of_the_aligned_crop(predictor, portrait):

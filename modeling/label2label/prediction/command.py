@@ -6,7 +6,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,35 +34,35 @@ def predict_command(args: argparse.Namespace) -> int:
     """
     photos = find_photos(args.images)
     predictor = AttributePredictor.from_pretrained(
-        args.model, args.backend, align=args.align, batch_size=args.batch_size
+        args.model,
+        args.backend,
+        align=args.align,
+        batch_size=args.batch_size,
+        threshold=args.threshold,
     )
-    thresholds = predictor.thresholds
-    if args.threshold is not None:
-        thresholds = dict.fromkeys(thresholds, args.threshold)
     entries: Iterable[dict[str, Any]] = predictor.predict_photos(photos)
     if args.draw:
         from label2label.prediction.drawing import draw_entries
 
-        entries = draw_entries(entries, photos, Path(args.draw), thresholds, args.language)
+        entries = draw_entries(entries, photos, Path(args.draw), args.language)
     write: Callable[..., None] = print
     # A bar only for a wait worth watching, and in the way of nothing that is piped on.
     if len(photos) >= PROGRESS_FROM and sys.stderr.isatty():
         from tqdm import tqdm  # here: it takes a tenth of the time that one photo does
 
         entries, write = tqdm(entries, total=len(photos), unit="photo"), tqdm.write
-    return write_json(entries) if args.json else write_table(entries, thresholds, write)
+    return write_json(entries) if args.json else write_table(entries, write)
 
 
 def write_table(
     entries: Iterable[dict[str, Any]],
-    thresholds: Mapping[str, float],
     write: Callable[..., None] = print,
 ) -> int:
     """Write entries for people, by a function like print; exit code 1 where one has an error."""
     width = shutil.get_terminal_size().columns
     failed = 0
     for entry in entries:
-        text = format_entry(entry, thresholds, width)
+        text = format_entry(entry, width)
         write(text, file=sys.stderr if "error" in entry else sys.stdout)
         failed |= "error" in entry
     return int(failed)
@@ -83,12 +83,11 @@ def write_json(entries: Iterable[dict[str, Any]]) -> int:
     return int(failed)
 
 
-def format_entry(entry: dict[str, Any], thresholds: Mapping[str, float], width: int = 80) -> str:
+def format_entry(entry: dict[str, Any], width: int = 80) -> str:
     """Format one photo's faces and their attributes: those present first, surest first.
 
     Args:
         entry: `image` and `faces`, or `error`, as `AttributePredictor.predict_photos` yields.
-        thresholds: probability, 0 to 1, from which each attribute counts as present, by name.
         width: columns of the terminal.
 
     Returns:
@@ -106,7 +105,7 @@ def format_entry(entry: dict[str, Any], thresholds: Mapping[str, float], width: 
         lines.append(f"  face {number} at ({x0}, {y0}) to ({x1}, {y1}), score {face['score']:.2f}")
         ranked = sorted(face["attributes"].items(), key=lambda item: -item[1])
         for heading, present in (("yes", True), ("no", False)):
-            items = [item for item in ranked if (item[1] >= thresholds[item[0]]) == present]
+            items = [item for item in ranked if (item[0] in face["present"]) == present]
             rows = list(format_columns(items, width - 8)) or ["(none)"]
             lines.append(f"    {heading:3} {rows[0]}")
             lines += [f"        {row}" for row in rows[1:]]

@@ -34,7 +34,6 @@ def display_name(name: str, language: str = "en") -> str:
 def draw_faces(
     pixels: np.ndarray,
     faces: Sequence[Mapping[str, Any]],
-    thresholds: Mapping[str, float],
     language: str = "en",
     size: tuple[int, int] | None = None,
 ) -> Image.Image:
@@ -42,9 +41,8 @@ def draw_faces(
 
     Args:
         pixels: uint8 RGB photo (height, width, 3), 0 to 255.
-        faces: with `box` in pixels of a photo of `size`, `attributes` (probability by name) and
-            `label`, a title, where there is one.
-        thresholds: probability, 0 to 1, from which each attribute counts as present, by name.
+        faces: with `box` in pixels of a photo of `size`, `attributes` (probability by name),
+            `present` (names) and `label`, a title, where there is one.
         language: of the names, one of `LANGUAGES`.
         size: width and height that the boxes are of; the photo's own by default.
 
@@ -66,9 +64,8 @@ def draw_faces(
         box = [x * ratio for x in face["box"]]
         draw.rectangle(box, outline=colour, width=max(2, font_size // 7))
         present = [
-            f"{display_name(name, language)} {p:.0%}"
-            for name, p in sorted(face["attributes"].items(), key=lambda item: -item[1])
-            if p >= thresholds[name]
+            f"{display_name(name, language)} {face['attributes'][name]:.0%}"
+            for name in face["present"]
         ]
         lines = [face.get("label", str(number + 1)), *present]
         _write_beside(draw, image.size, box, lines, colour, font_size)
@@ -79,7 +76,6 @@ def draw_entries(
     entries: Iterable[dict[str, Any]],
     photos: Sequence[Path],
     folder: Path,
-    thresholds: Mapping[str, float],
     language: str = "en",
 ) -> Iterator[dict[str, Any]]:
     """Draw every photo as its entry passes by.
@@ -89,7 +85,7 @@ def draw_entries(
         photos: their paths.
         folder: to write JPEGs to, `NAME-faces.jpg` of each photo; photos of equal names get a
             number, and earlier drawings are replaced.
-        thresholds, language: as for `draw_faces`.
+        language: as for `draw_faces`.
 
     Yields:
         The entries; one of a drawn photo has `drawing`, the path.
@@ -110,7 +106,7 @@ def draw_entries(
                 path = folder / f"{photo.stem}-faces-{number}.jpg"
             used.add(path)
             loaded = load_photo(photo, LONGEST_SIDE**2)
-            drawing = draw_faces(loaded.pixels, entry["faces"], thresholds, language, loaded.size)
+            drawing = draw_faces(loaded.pixels, entry["faces"], language, loaded.size)
             drawing.save(path, quality=90)
             entry["drawing"] = str(path)
         yield entry

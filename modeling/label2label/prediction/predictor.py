@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -44,6 +44,8 @@ class AttributePredictor:
         batch_size: faces predicted at once; those of several photos share a batch.
         threads: photos that are read and searched for faces at once; by default as many as there
             are cores.
+        threshold: probability from which every attribute counts as present, 0 to 1, in place of
+            the model's own thresholds.
 
     Raises:
         UserError: the face detector's file is missing or damaged.
@@ -55,11 +57,13 @@ class AttributePredictor:
         align: bool = True,
         batch_size: int = 32,
         threads: int | None = None,
+        threshold: float | None = None,
     ) -> None:
         self.backend = backend
         self.detector = FaceDetector() if align else None
         self.batch_size = batch_size
         self.threads = threads or count_cores()
+        self.threshold = threshold
 
     @classmethod
     def from_pretrained(
@@ -68,6 +72,7 @@ class AttributePredictor:
         backend: str | None = None,
         align: bool = True,
         batch_size: int = 32,
+        threshold: float | None = None,
     ) -> AttributePredictor:
         """Load a model.
 
@@ -78,17 +83,14 @@ class AttributePredictor:
                 file, else PyTorch, on a GPU where there is one.
             align: whether to find and align faces; if not, each image is one face's crop.
             batch_size: faces predicted at once.
+            threshold: probability from which every attribute counts as present, 0 to 1; by default
+                the model's own thresholds.
 
         Raises:
             UserError: the model, or the face detector's file, cannot be loaded.
         """
-        return cls(load_backend(name, backend), align=align, batch_size=batch_size)
-
-    @property
-    def thresholds(self) -> dict[str, float]:
-        """Probability from which each attribute counts as present, by name."""
-        asked = self.backend.preprocessing
-        return dict(zip(asked.attributes, asked.thresholds, strict=True))
+        loaded = load_backend(name, backend)
+        return cls(loaded, align=align, batch_size=batch_size, threshold=threshold)
 
     def __call__(self, photo: Photo) -> list[dict[str, Any]]:
         """Predict the attributes of every face in one photo.
@@ -99,7 +101,9 @@ class AttributePredictor:
 
         Returns:
             One dictionary a face, from left to right: `box` [x0, y0, x1, y1] in pixels of the
-            upright photo, `score` of the detector, 0 to 1, and `attributes`, probability by name.
+            upright photo, `score` of the detector, 0 to 1, `attributes`, probability by name, and
+            `present`, the names of those that are present, surest first: they reach their
+            thresholds and do not contradict each other (`Preprocessing.decide`).
 
         Raises:
             UserError: the photo cannot be read.
@@ -142,6 +146,14 @@ class AttributePredictor:
         return [
             {name: round(p, 4) for name, p in zip(names, row, strict=True)} for row in probabilities
         ]
+
+    def find_present(self, attributes: Mapping[str, float]) -> list[str]:
+        """Name the attributes that are present, of probability by name; surest first."""
+        asked = self.backend.preprocessing
+        row = np.array([[attributes[name] for name in asked.attributes]])
+        (decisions,) = asked.decide(row, self.threshold)
+        names = [name for name, present in zip(asked.attributes, decisions, strict=True) if present]
+        return sorted(names, key=lambda name: -attributes[name])
 
     def crop_faces(self, pixels: np.ndarray, faces: list[Face]) -> list[np.ndarray]:
         """Align faces of a photo, uint8 RGB, to the model's crop."""
@@ -200,6 +212,7 @@ class AttributePredictor:
         for entry, _ in waiting:
             for face in entry.get("faces", []):
                 face["attributes"] = next(predicted)
+                face["present"] = self.find_present(face["attributes"])
             yield entry
 
 
