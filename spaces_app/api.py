@@ -49,10 +49,11 @@ def predict_photo(
     faces = []
     for face in result["faces"]:
         prediction = face["predictions"][offered.key]
+        (decisions,) = asked.decide(np.array([prediction["probabilities"]]))
         attributes: dict[str, dict[str, Any]] = {
-            name: {"probability": probability, "present": probability >= threshold}
-            for name, probability, threshold in zip(
-                asked.attributes, prediction["probabilities"], asked.thresholds, strict=True
+            name: {"probability": probability, "present": bool(present)}
+            for name, probability, present in zip(
+                asked.attributes, prediction["probabilities"], decisions, strict=True
             )
         }
         if maps and prediction["maps"]:

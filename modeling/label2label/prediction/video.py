@@ -154,10 +154,15 @@ def video_command(args: argparse.Namespace) -> int:
                     if writer is None:
                         writer = stack.enter_context(VideoWriter(drawn, rate))
                     faces = [
-                        {"box": t.box, "attributes": t.attributes, "label": str(t.number)}
+                        {
+                            "box": t.box,
+                            "attributes": t.attributes,
+                            "present": predictor.find_present(t.attributes),
+                            "label": str(t.number),
+                        }
                         for t in tracks
                     ]
-                    image = draw_faces(frame.pixels, faces, predictor.thresholds, args.language)
+                    image = draw_faces(frame.pixels, faces, args.language)
                     writer.write(np.asarray(image))
                 frames += 1
                 bar.update()
