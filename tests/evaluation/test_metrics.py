@@ -102,6 +102,14 @@ def test_reliability_curve_pools_the_known_labels():
     assert curve["predicted"] == sorted(curve["predicted"])
 
 
+def test_answers_contradict_each_other_where_two_of_a_group_are_present():
+    present = np.array([[1, 1, 0], [1, 0, 1], [0, 0, 1], [0, 1, 1]], dtype=bool)
+    rules = [["Bald", "Bangs"], ["Bangs", "Goatee", "Unknown"]]
+    contradictory = metrics.contradictory(present, ["Bald", "Bangs", "Goatee"], rules)
+    assert contradictory.tolist() == [True, False, False, True]
+    assert not metrics.contradictory(present, ["a", "b", "c"], rules).any()
+
+
 @pytest.mark.parametrize("name", metrics.PER_ATTRIBUTE)
 def test_a_weight_of_two_counts_an_image_twice(predictions, name):
     probabilities, labels = predictions

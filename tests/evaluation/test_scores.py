@@ -97,6 +97,33 @@ def test_age_adjusted_gaps_of_sparse_ages_rest_on_merged_bands():
     assert "0-14" in male["strata"]
 
 
+def test_contradictory_answers_are_counted_before_and_after_they_are_decided():
+    # Bald with bangs are 4 of 40 labels, 10 queries and 8 answers; of the two, Bald is surer.
+    bald_and_bangs, bald = np.array([0.9, 0.8]), np.array([0.9, 0.1])
+    labels = np.array([[1, 1]] * 4 + [[1, 0]] * 36)
+    scores = score_predictions(
+        make(
+            names=["Bald", "Bangs"],
+            probabilities=np.array([bald] * 2 + [bald_and_bangs] * 8 + [bald] * 30),
+            query_probabilities=np.array([bald_and_bangs] * 10 + [bald] * 30),
+            labels=labels,
+            exclusive_answers=[["Bald", "Bangs"]],
+        ),
+        resamples=200,
+    )["contradictions"]
+    shares = {name: s["share"] for name, s in scores.items() if "share" in s}
+    assert shares == {"labels": 0.1, "query_answers": 0.25, "answers": 0.2, "decided": 0}
+    low, high = scores["answers"]["interval"]
+    assert 0.05 < low < 0.2 < high < 0.35
+    # Of the 8 answers that are taken away, 2 were right and 6 wrong.
+    assert scores["accuracy"]["difference"] == pytest.approx(4 / 80)
+
+
+def test_without_rules_about_its_attributes_nothing_is_said_of_contradictions():
+    rules = [["Bald", "Bangs"], ["Male", "Bald"]]
+    assert score_predictions(make(exclusive_answers=rules), 5)["contradictions"] is None
+
+
 def test_no_interval_leaves_the_range_of_its_score():
     generator = np.random.default_rng(0)
     scores = score_predictions(

@@ -31,7 +31,7 @@ from label2label.evaluation.scores import (
 from label2label.files import prepare_output, sha256, write_whole
 from label2label.models import Label2LabelConfig, Label2LabelImageProcessor
 from label2label.models.modeling_label2label import Label2LabelImageClassifierOutput
-from label2label.prediction.backends import load_model
+from label2label.prediction.backends import Preprocessing, load_model
 from label2label.prediction.labelled import predict_dataset
 from label2label.prediction.processes import without_accelerator
 
@@ -192,6 +192,7 @@ def collect_predictions(
     )
     if not accelerator.is_main_process:
         return None
+    asked = Preprocessing.from_processor(processor, names)
     return Predictions(
         names=names,
         probabilities=probabilities,
@@ -200,6 +201,8 @@ def collect_predictions(
         identities=_column(dataset, "identity"),
         groups=groups,
         ages=_column(dataset, "age"),
+        thresholds=asked.thresholds,
+        exclusive_answers=asked.exclusive_answers,
     )
 
 
@@ -210,6 +213,10 @@ def summary(result: dict[str, Any]) -> str:
         for name, interval in result["intervals"].items()
         if result[name] is not None
     ]
+    for name, scores in (result["contradictions"] or {}).items():
+        if scores and "share" in scores:
+            title = f"contradictory: {name.replace('_', ' ')}"
+            figures.append((title, scores["share"], scores["interval"]))
     if result["comparison"]:
         accuracy = result["comparison"]["overall"]["accuracy"]
         title = f"accuracy against {result['comparison']['model']['name']}"
@@ -280,6 +287,9 @@ def load_scored_model(name: str | os.PathLike[str]) -> tuple[Any, Label2LabelIma
         image_mean=preprocessing.image_mean,
         image_std=preprocessing.image_std,
         alignment_template=preprocessing.alignment_template,
+        attributes=preprocessing.attributes,
+        thresholds=preprocessing.thresholds,
+        exclusive_answers=preprocessing.exclusive_answers,
     )
     return model.eval(), processor
 

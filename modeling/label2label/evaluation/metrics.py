@@ -6,7 +6,7 @@
 The arrays are those of `label2label.evaluation`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import datasets
 import evaluate
@@ -182,6 +182,24 @@ def reliability_curve(
         "observed": (observed[filled] / count[filled]).tolist(),
         "count": count[filled].tolist(),
     }
+
+
+def contradictory(
+    present: npt.NDArray[np.bool_], names: Sequence[str], exclusive_answers: Iterable[Sequence[str]]
+) -> npt.NDArray[np.bool_]:
+    """Tell which images' answers contradict each other (LogicNet, arXiv:2311.11208).
+
+    Args:
+        present: (images, attributes), which answers, or labels, are yes.
+        names: of the attributes.
+        exclusive_answers: groups of names of which at most one can be present.
+
+    Returns:
+        (images,).
+    """
+    groups = ([a for a, name in enumerate(names) if name in group] for group in exclusive_answers)
+    broken = [present[:, group].sum(axis=1) > 1 for group in groups]
+    return np.any(broken, axis=0) if broken else np.zeros(len(present), dtype=bool)
 
 
 PER_ATTRIBUTE: dict[str, Callable[..., FloatArray]] = {

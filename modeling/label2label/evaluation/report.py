@@ -107,6 +107,7 @@ def markdown_report(result: Mapping[str, Any]) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["signed"] = _signed
+    environment.filters["percent"] = lambda share: f"{100 * share:.2f} %"
     template = Path(__file__).with_name("report_template.md").read_text(encoding="utf-8")
     text = environment.from_string(template).render(
         result,

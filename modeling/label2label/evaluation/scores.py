@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -32,14 +32,17 @@ from label2label.evaluation.intervals import (
 )
 from label2label.evaluation.metrics import (
     PER_ATTRIBUTE,
+    THRESHOLD,
     FloatArray,
     IntArray,
     accuracy_per_attribute,
+    contradictory,
     majority_accuracy,
     mean_accuracy,
     overall_scores,
     reliability_curve,
 )
+from label2label.models.exclusive_answers import decide_answers
 
 MINIMUM_AGE = 15
 _OF_MINIMUM_AGE = (
@@ -61,6 +64,8 @@ class Predictions:
         identities: one person an image, None where unknown; or None where no image tells.
         groups: column name to one group an image, None where unknown.
         ages: in years, one an image, None where unknown; or None where no image tells.
+        thresholds: (attributes,), probability from which the model's answer is yes; 0.5 by default.
+        exclusive_answers: groups of names of which at most one can be present.
 
     Raises:
         UserError: if these are not of the same images and attributes, or hold anything but
@@ -74,6 +79,8 @@ class Predictions:
     identities: Sequence[str | None] | None = None
     groups: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
     ages: Sequence[int | None] | None = None
+    thresholds: Sequence[float] | None = None
+    exclusive_answers: Sequence[Sequence[str]] = ()
 
     def __post_init__(self) -> None:
         shape = (len(self.labels), len(self.names))
@@ -112,13 +119,13 @@ class Predictions:
             return None if column is None else [column[i] for i in images]
 
         query = self.query_probabilities
-        return Predictions(
-            names=self.names,
+        return replace(
+            self,
             probabilities=self.probabilities[images],
             labels=self.labels[images],
             query_probabilities=None if query is None else query[images],
             identities=pick(self.identities),
-            groups={name: [column[i] for i in images] for name, column in self.groups.items()},
+            groups={name: pick(column) or [] for name, column in self.groups.items()},
             ages=pick(self.ages),
         )
 
@@ -138,12 +145,12 @@ def score_predictions(
         `accuracy` (over images and attributes), `balanced_accuracy`, `f1`, `average_precision`,
         `expected_calibration_error` (means over attributes), `query_accuracy` (the Attribute Query
         Network's alone), `over_queries` (what the masked language model adds to its accuracy, on
-        the same images: as `paired_comparison`; None for a model without one),
-        `majority_accuracy`, `intervals`, `bootstrap`, `num_images`, `num_labels`,
-        `per_attribute`, `groups` (by column, and by all columns together where there are two or
-        more), `age_adjusted` (groups as if all had the same ages), `reliability` and `minimum_age`
-        (None where no image is known to be that old): the `years`, and for the images of these and
-        more years the same scores, groups and age-adjusted groups.
+        the same images: as `paired_comparison`; None for a model without one), `contradictions`
+        (as `contradiction_scores`), `majority_accuracy`, `intervals`, `bootstrap`, `num_images`,
+        `num_labels`, `per_attribute`, `groups` (by column, and by all columns together where there
+        are two or more), `age_adjusted` (groups as if all had the same ages), `reliability` and
+        `minimum_age` (None where no image is known to be that old): the `years`, and for the images
+        of these and more years the same scores, groups and age-adjusted groups.
     """
     result = _scores(predictions, resamples)
     result["minimum_age"] = None
@@ -178,6 +185,7 @@ def _scores(predictions: Predictions, resamples: int) -> dict[str, Any]:
         **overall_scores(probabilities, labels),
         "query_accuracy": None if query is None else mean_accuracy(query, labels),
         "over_queries": compared or None,
+        "contradictions": contradiction_scores(predictions, resamples),
         "majority_accuracy": majority_accuracy(labels),
         "intervals": intervals,
         "bootstrap": {
@@ -205,6 +213,52 @@ def _scores(predictions: Predictions, resamples: int) -> dict[str, Any]:
             if predictions.ages is not None and column != "age"
         },
         "reliability": reliability_curve(probabilities, labels),
+    }
+
+
+def contradiction_scores(predictions: Predictions, resamples: int = 1000) -> dict[str, Any] | None:
+    """Measure how many images' answers contradict each other, and what it costs to decide.
+
+    Args:
+        predictions: with `exclusive_answers`.
+        resamples: of the bootstrap.
+
+    Returns:
+        `labels`, `query_answers` (None without a query network), `answers` (by thresholds alone)
+        and `decided` (as `decide_answers` decides them): each the `share` of contradictory images
+        and its 95 % `interval`; and `accuracy` of the decided answers against those by thresholds
+        alone, as `paired_comparison`. None where no rule is about the model's attributes.
+    """
+    p, names, clusters = predictions.probabilities, predictions.names, predictions.clusters
+    rules = [g for g in predictions.exclusive_answers if len(set(g) & set(names)) > 1]
+    if not rules:
+        return None
+    thresholds = predictions.thresholds or [THRESHOLD] * len(names)
+    query = predictions.query_probabilities
+    present = {
+        "labels": predictions.labels == 1,
+        "query_answers": None if query is None else query >= thresholds,
+        "answers": p >= thresholds,
+        "decided": decide_answers(p, thresholds, names, rules),
+    }
+    broken = {
+        name: contradictory(yes, names, rules) for name, yes in present.items() if yes is not None
+    }
+    intervals = bootstrap_intervals(
+        lambda weights: {
+            name: weights @ of_images / weights.sum(axis=-1) for name, of_images in broken.items()
+        },
+        clusters,
+        resamples,
+    )
+    decided, answers = (present[name].astype(float) for name in ("decided", "answers"))
+    return {
+        **dict.fromkeys(present),
+        **{
+            name: {"share": of_images.mean(), "interval": intervals[name].clip(0, 1)}
+            for name, of_images in broken.items()
+        },
+        "accuracy": paired_comparison(decided, answers, predictions.labels, clusters, resamples),
     }
 
 
