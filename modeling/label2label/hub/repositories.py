@@ -62,11 +62,11 @@ MODEL_FILES = (
     *("plots/*.svg", *ONNX_FILES, *(f"onnx/{name}" for name in ONNX_FILES)),
 )
 # What an earlier push wrote, in a folder that was downloaded: written anew, not uploaded as it is.
-MODEL_FILES_WRITTEN_ANEW = (*("*.py", "requirements.txt", "label2label/**"),)
+MODEL_FILES_WRITTEN_ANEW = ("*.py", "requirements.txt", "label2label/**")
 SPACE_FILES = (
     *("README.md", "requirements.txt", "packages.txt", "LICENSE", "*.py", "texts/*.json"),
-    *("page/*.js", "page/*.css", "examples/*.jpg", "examples/*.png", "examples/*.webp"),
-    *("on_device/*.js", "on_device/*.css", "on_device/*.html", "on_device/README.md"),
+    *("page/*.js", "page/*.css", "on_device/*.js", "on_device/*.css", "on_device/*.html"),
+    "on_device/README.md",
     *("on_device/icon.svg", "on_device/example.jpg", "on_device/assets/page.json"),
     *("on_device/assets/*.onnx", "on_device/assets/*.mjs", "on_device/assets/*.wasm"),
     *("results/*.json", "results/*/*.json"),
@@ -160,11 +160,7 @@ def is_listed(path: str, patterns: Sequence[str]) -> bool:
 
 
 def check_repo_id(repo_id: str) -> str:
-    """Check that a repository's name is `owner/name` as the Hub allows it; return it.
-
-    Raises:
-        UserError: it is not.
-    """
+    """Return a repository's name, or refuse one that is no `owner/name` as the Hub allows it."""
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
@@ -220,20 +216,12 @@ def list_files(
 
 
 def check_content(title: str, content: Content) -> None:
-    """Check that a file holds what its name says, and nothing beside it.
-
-    Args:
-        title: its path in the repository.
-        content: the file.
-
-    Raises:
-        UserError: it does not.
-    """
+    """Refuse a file that holds something else than its name says, or something beside it."""
     suffix = PurePosixPath(title).suffix
     problem = None
     if suffix == ".safetensors":
         problem = _problem_of_weights(content)
-    elif suffix in (".jpg", ".png", ".webp"):
+    elif suffix == ".jpg":
         problem = _problem_of_image(content)
     elif suffix not in (".onnx", ".wasm", ".parquet"):
         problem = _problem_of_text(content)
@@ -256,15 +244,14 @@ def _problem_of_image(content: Content) -> str | None:
     data = content if isinstance(content, bytes) else content.read_bytes()
     try:
         read_photo(data)
-        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
-            image.load()  # a PNG may have text behind its pixels
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             size, kept = image.size, image.info
     except UserError as error:
         return f"is no image that can be read ({error})"
     except (OSError, SyntaxError, ValueError) as error:
         return f"is no image that can be read ({join_lines(error)})"
     texts = [key for key, value in kept.items() if isinstance(value, str | bytes)]
-    if extra := sorted(set(texts) - {"Software", "icc_profile"}):
+    if extra := sorted(set(texts) - {"icc_profile"}):
         return f"has metadata ({extra[0]!r}): save it without"
     if size in _RESTRICTED_SIZES:
         return "has the size of an image of CelebA, which may not be redistributed"
@@ -319,14 +306,15 @@ def model_repository(
         raise UserError(f"{folder} has no model.safetensors: only safetensors are uploaded")
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # what is wrong with a folder is said in one line
-    backend = TorchBackend.from_pretrained(folder) if kind == "label2label" else None
-    if backend is None:
-        _check_backbone(folder)
     exports = _find_exports(folder, held, onnx)
-    if exports and not backend:
+    if kind == "label2label":
+        preprocessing = TorchBackend.from_pretrained(folder).preprocessing
+        for export in exports:
+            check_export(export, folder, preprocessing)
+    elif exports:
         raise UserError("ONNX files go with a model of attributes, not with a backbone")
-    for export in exports:
-        check_export(export, folder, backend.preprocessing)
+    else:
+        _check_backbone(folder)
 
     files = {path: content for path, content in held.items() if not path.endswith(".onnx")}
     if "README.md" in held:
@@ -344,7 +332,7 @@ def model_repository(
     processor = read_json(folder / "preprocessor_config.json")
     files["preprocessor_config.json"] = _config_bytes(processor, PROCESSOR_CLASS)
     files |= _code_files([*AUTO_CLASSES[kind].values(), *PROCESSOR_CLASS.values()])
-    if backend:
+    if kind == "label2label":
         files |= handler_files()
     files |= {f"onnx/{path.name}": path for path in exports}
     return Repository(
@@ -423,14 +411,7 @@ def handler_files() -> dict[str, Content]:
 
 
 def draw_plots(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, bytes]]:
-    """Draw the plots of evaluations for the model card.
-
-    Args:
-        results: what `label2label evaluate` wrote.
-
-    Returns:
-        Path in the repository and SVG, by title.
-    """
+    """Draw the plots of evaluations: path in the repository and SVG, by title."""
     if not results:
         return {}
     from label2label.evaluation.plots import figure_svg
@@ -457,17 +438,7 @@ def _find_exports(folder: Path, held: Mapping[str, Content], onnx: Path | None) 
 
 
 def check_export(file: Path, folder: Path, preprocessing: Preprocessing) -> None:
-    """Check that an ONNX file was exported from a model, and says nothing beside it.
-
-    Args:
-        file: what `label2label export` wrote.
-        folder: of the model.
-        preprocessing: the model's.
-
-    Raises:
-        UserError: the file cannot run, or is of another model, of other weights, or does not say
-            of which.
-    """
+    """Refuse an ONNX file that cannot run, is not of a folder's weights, or says more than that."""
     session, exported = open_exported(file)
     metadata = session.get_modelmeta().custom_metadata_map
     if extra := [key for key in metadata if not key.startswith(METADATA_PREFIX)]:
