@@ -1,6 +1,6 @@
 # Two commands set everything up on a machine with Python 3.11, make and git:
 #   make demo   installs into .venv and reads the attributes of the person in a photo
-#   make test   installs into .venv and runs the tests
+#   make test   installs into .venv and runs the tests; make test-fast leaves out the slow ones
 # Two more need a prepared dataset:
 #   make exports DATA=data/celeba     writes every file that runs without PyTorch to runs/exports
 #   make benchmark DATA=data/celeba   makes and measures them, on a quiet machine
@@ -13,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 DATA ?= data/celeba
 TINY := celeba-mobilefacenet-tiny
 
-.PHONY: demo test exports benchmark lint format clean
+.PHONY: demo test test-fast exports benchmark lint format clean
 
 demo: $(INSTALLED)
 	$(BIN)/label2label predict "$$($(BIN)/python -c \
@@ -21,6 +21,9 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+test-fast: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not slow"
 
 # Every file that leaves PyTorch: whole models in float, INT8 and ncnn, the backbone, one that takes
 # pixels and known words, and the page's in the browser (which needs npm).
@@ -42,8 +45,9 @@ benchmark: exports
 		--output results/$(TINY)/celeba_test_onnx.json
 	$(BIN)/label2label evaluate --model runs/exports/tiny/model_int8.onnx --data $(DATA) \
 		--output results/$(TINY)/celeba_test_int8.json
-	$(BIN)/label2label benchmark --int8 runs/exports/model/model_int8.onnx \
-		--tiny-int8 runs/exports/tiny/model_int8.onnx --output results/benchmark.json
+	$(BIN)/python benchmarks/speed.py --int8 runs/exports/model/model_int8.onnx \
+		--tiny-int8 runs/exports/tiny/model_int8.onnx
+	$(BIN)/python benchmarks/tables.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

@@ -108,13 +108,6 @@ def run_video(args: argparse.Namespace) -> int:
     return video_command(args)
 
 
-def run_benchmark(args: argparse.Namespace) -> int:
-    """Size and speed beside what a user might pick instead."""
-    from label2label.export.benchmark import benchmark_command
-
-    return benchmark_command(args)
-
-
 def probability(text: str) -> float:
     """Parse a number from 0 to 1."""
     value = float(text)
@@ -431,33 +424,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     export.add_argument("--ncnn", action="store_true", help="also ncnn's files, for phones")
     export.add_argument("--opset", type=int, default=20, help="ONNX opset (default: %(default)s)")
-
-    benchmark = commands.add_parser(
-        "benchmark", help="size and speed beside what you might pick instead"
-    )
-    benchmark.set_defaults(run=run_benchmark)
-    benchmark.add_argument("--model", help=f"folder, Hub id, or {names}")
-    benchmark.add_argument(
-        "--output", metavar="FILE.json", help="write figures here, a table and a plot beside them"
-    )
-    benchmark.add_argument(
-        "--int8",
-        metavar="FILE.onnx",
-        help="ours in INT8, by `export --int8` (default: calibrated by noise, for speed alone)",
-    )
-    benchmark.add_argument(
-        "--tiny-int8", metavar="FILE.onnx", help="the same of the tiny model that ships"
-    )
-    benchmark.add_argument(
-        "--results",
-        default="results",
-        metavar="DIR",
-        help="JSON files of `evaluate`, for the accuracy of these weights (default: %(default)s)",
-    )
-    benchmark.add_argument("--rows", nargs="+", metavar="ROW", help="these rows alone")
-    benchmark.add_argument(
-        "--quick", action="store_true", help="two short rounds of one image on one thread"
-    )
 
     push = commands.add_parser("push", help="upload a model, the Space and a dataset to the Hub")
     push.set_defaults(run=run_push)

@@ -1,0 +1,62 @@
+"""What every benchmark shares: how it ends, how it writes JSON, and on which machine it ran."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from label2label.errors import UserError
+from label2label.files import write_whole
+
+LIBRARIES = ("ncnn", "numpy", "onnxruntime", "openvino", "torch", "transformers")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a result whole or not at all; NaN is an error, as it is no JSON."""
+    write_whole(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def finish(program: Callable[[], Any]) -> int:
+    """Run a program; what a user can mend ends it in one line on standard error.
+
+    Args:
+        program: reads its command line and writes its result.
+
+    Returns:
+        The exit status: 0, or 2 after an error.
+    """
+    try:
+        program()
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def describe_machine() -> dict[str, Any]:
+    """The processor's name and cores, the system, and versions of the libraries that ran."""
+    processor = platform.processor()
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                processor = line.split(":", 1)[1].strip()
+                break
+    installed = {
+        entry.name: entry.version
+        for entry in importlib.metadata.distributions()
+        if entry.name in LIBRARIES
+    }
+    return {
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "versions": dict(sorted(installed.items())),
+    }

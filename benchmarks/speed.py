@@ -1,0 +1,421 @@
+"""Measure size and speed of the models that ship, beside what one might use instead.
+
+    make benchmark DATA=data/celeba
+
+or, of some rows, `python benchmarks/speed.py --rows ours-onnx mobilenet-v2`. Every row runs in a
+process of its own that holds its model; the rows take turns, round by round, so that a machine
+which is busy with other things slows all of them. Ratios are medians over rounds. Images are noise,
+and models without public weights have random ones, which are as fast as any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import describe_machine, finish, write_json
+from label2label.checkpoints import find_checkpoint
+from label2label.errors import UserError
+from label2label.files import sha256
+from tqdm import tqdm
+
+ROUNDS, ROUND_SECONDS = {1: 15, 32: 5}, 0.5  # rounds by batch size
+REFERENCE = "ours-onnx"
+TOLERANCE = 1e-2  # of a probability: float16 differs by 2e-3, INT8 is another model
+NUM_LABELS = 40
+OURS = {  # by row: the shipped model (None: the default one) and the runtime
+    "ours-torch": (None, "torch"),
+    "ours-torch-compile": (None, "torch-compile"),
+    "ours-onnx": (None, "onnxruntime"),
+    "ours-onnx-int8": (None, "onnxruntime"),
+    "ours-openvino": (None, "openvino"),
+    "ours-openvino-int8": (None, "openvino"),
+    "ours-ncnn": (None, "ncnn"),
+    "tiny-onnx": ("celeba-mobilefacenet-tiny", "onnxruntime"),
+    "tiny-onnx-int8": ("celeba-mobilefacenet-tiny", "onnxruntime"),
+}
+OTHERS = {  # by row: title and image size; `build_other` builds them
+    "original": ("Label2label's original shape (ResNet-50, hidden 2048)", 250),
+    "resnet50-224": ("ResNet-50 and our head", 224),
+    "resnet50-112": ("ResNet-50 and our head", 112),
+    "mobilenet-v2": ("MobileNetV2 and a linear head", 224),
+    "mobilevit-small": ("MobileViT-small and a linear head", 256),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model by one runtime.
+
+    Args:
+        path: file or folder to load.
+        files: whose sizes are added up.
+        facts: `title`, `runtime`, `image_size` and what else the result says of it.
+        expected: PyTorch's probabilities (images, attributes) of the first images of noise.
+    """
+
+    name: str
+    path: Path
+    files: tuple[Path, ...]
+    facts: dict[str, Any]
+    expected: np.ndarray
+
+
+def noise(batch: int, size: int) -> np.ndarray:
+    """Normalised float32 images (batch, 3, size, size), the first ones the same in any batch."""
+    return np.random.default_rng(0).standard_normal((batch, 3, size, size), dtype=np.float32)
+
+
+# The rows
+
+
+def our_rows(names: list[str], folder: Path, int8: dict[str | None, Path]) -> list[Row]:
+    """Export the models that ship as the rows need them.
+
+    Args:
+        names: of `OURS`.
+        folder: to write to.
+        int8: by model, what `label2label export --int8` wrote; a model without one is calibrated by
+            noise, for speed alone.
+
+    Returns:
+        A row a name.
+    """
+    import torch
+    from label2label.export.complexity import measure_complexity
+    from label2label.export.int8 import quantize_onnx
+    from label2label.export.ncnn import NCNN_FILES, export_ncnn
+    from label2label.export.onnx import export_onnx
+    from label2label.prediction.torch_backend import TorchBackend
+
+    rows = []
+    for model in dict.fromkeys(OURS[name][0] for name in names):
+        checkpoint = Path(find_checkpoint(model))
+        part = folder / checkpoint.name
+        part.mkdir()
+        backend = TorchBackend.from_pretrained(str(checkpoint))
+        network, size = backend.model.cpu(), backend.preprocessing.crop_size
+        export_onnx(network, backend.preprocessing, part / "model.onnx")
+        chosen = [name for name in names if OURS[name][0] == model]
+        quantised = int8.get(model)
+        if quantised is None and any("int8" in name for name in chosen):
+            quantised = part / "model_int8.onnx"
+            faces = np.random.default_rng(0).integers(0, 256, (40, size, size, 3), dtype=np.uint8)
+            # A tolerance that anything is within: it is not for accuracy.
+            quantize_onnx(part / "model.onnx", quantised, faces, tolerance=1.0)
+        if "ours-ncnn" in chosen:
+            export_ncnn(network, backend.preprocessing, part)
+        with torch.inference_mode():
+            expected = network(torch.from_numpy(noise(32, size))).logits.sigmoid().numpy()
+        complexity = measure_complexity(network.config, size)
+        for name in chosen:
+            runtime = OURS[name][1]
+            path, files = checkpoint, (checkpoint / "model.safetensors",)
+            if runtime == "ncnn":
+                path, files = part, tuple(part / file for file in NCNN_FILES)
+            elif not runtime.startswith("torch"):
+                path = quantised if quantised and "int8" in name else part / "model.onnx"
+                files = (path,)
+            facts = {
+                "title": checkpoint.name + (" in INT8" if "int8" in name else ""),
+                "runtime": runtime,
+                "image_size": size,
+                "parameters": complexity["parameters"]["all"],
+                "flops": complexity["flops"]["all"],
+                "weights_sha256": sha256(checkpoint / "model.safetensors"),
+            }
+            rows.append(Row(name, path, files, facts, expected))
+    return rows
+
+
+def build_other(name: str) -> Any:
+    """A model of `OTHERS` with random weights, in evaluation mode."""
+    import torch
+    import transformers as hf
+    from label2label.export.complexity import original_label2label
+    from label2label.models import Label2LabelConfig, Label2LabelForImageClassification
+
+    torch.manual_seed(0)
+    if name == "mobilenet-v2":
+        config = hf.MobileNetV2Config(num_labels=NUM_LABELS)
+        model: Any = hf.MobileNetV2ForImageClassification(config)
+    elif name == "mobilevit-small":
+        config = hf.MobileViTConfig(num_labels=NUM_LABELS)
+        model = hf.MobileViTForImageClassification(config)
+    elif name == "original":
+        model = Label2LabelForImageClassification(original_label2label())
+    else:
+        backbone = hf.ResNetConfig(out_features=["stage4"])
+        config = Label2LabelConfig(backbone_config=backbone, num_labels=NUM_LABELS)
+        model = Label2LabelForImageClassification(config)
+    # BatchNorm sees noise once, as training would have it: random weights else shrink signals until
+    # processors meet numbers that are too small for their fast paths.
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.train()
+            module.momentum = 1.0
+    with torch.no_grad():
+        model(torch.from_numpy(noise(2, OTHERS[name][1])))
+    return model.eval()
+
+
+def other_row(name: str, folder: Path) -> Row:
+    """Build a model of `OTHERS` and translate it to ONNX as ours are."""
+    import onnx
+    import torch
+    from label2label.export.complexity import count_flops, count_parameters
+    from label2label.export.onnx import translate
+
+    title, size = OTHERS[name]
+    model = build_other(name)
+
+    class Probabilities(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+            return self.model(pixel_values).logits.sigmoid()
+
+    wrapper, path = Probabilities().eval(), folder / f"{name}.onnx"
+    with torch.inference_mode():
+        expected = wrapper(torch.from_numpy(noise(1, size))).numpy()
+    flops = count_flops(model, torch.empty(1, 3, size, size))
+    if hasattr(model, "set_attn_implementation"):
+        model.set_attn_implementation("eager")
+    inputs = {"pixel_values": torch.zeros(2, 3, size, size)}
+    onnx.save(translate(wrapper, inputs, "probabilities"), path)
+    facts = {
+        "title": title,
+        "runtime": "onnxruntime",
+        "image_size": size,
+        "parameters": count_parameters(model),
+        "flops": flops,
+        "weights_sha256": None,
+    }
+    return Row(name, path, (path,), facts, expected)
+
+
+# A row's process
+
+Run = Callable[[np.ndarray], np.ndarray]
+
+
+def load(runtime: str, path: str, threads: int, shape: tuple[int, ...]) -> Run:
+    """A function from normalised images of one shape to probabilities."""
+    if runtime.startswith("torch"):
+        import torch
+        from label2label.prediction.loading import load_model
+
+        torch.set_num_threads(threads)
+        model: Any = load_model(path)[0]
+        model = torch.compile(model) if runtime == "torch-compile" else model
+
+        def predict(pixels: np.ndarray) -> np.ndarray:
+            with torch.inference_mode():
+                return model(torch.from_numpy(pixels)).logits.sigmoid().numpy()
+
+        return predict
+    if runtime == "openvino":
+        import openvino
+
+        core = openvino.Core()
+        network = core.read_model(path)
+        network.reshape(list(shape))
+        properties: dict[str, Any] = {
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",  # a processor might tempt it to bfloat16
+        }
+        compiled = core.compile_model(network, "CPU", properties)
+        return lambda pixels: compiled(pixels)[0]
+    if runtime == "ncnn":
+        from label2label.export.ncnn import NcnnModel
+
+        single = NcnnModel(Path(path), threads)
+        return lambda pixels: np.stack([single.predict(image) for image in pixels])
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda pixels: session.run(None, {"pixel_values": pixels})[0]
+
+
+def serve(specification: str) -> None:
+    """Run one row: a line of JSON when it is loaded, and one for each number of runs read."""
+    # What libraries print must not stand between the lines of JSON.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def answer(message: dict[str, Any]) -> None:
+        print(json.dumps(message), file=answers, flush=True)
+
+    row = json.loads(specification)
+    pixels = noise(row["batch"], row["image_size"])
+    try:
+        started = time.perf_counter()
+        importlib.import_module(row["runtime"].removesuffix("-compile"))
+        run = load(row["runtime"], row["path"], row["threads"], pixels.shape)
+        output = run(pixels)
+        seconds = time.perf_counter() - started
+    except Exception as error:  # of any library: the other rows go on
+        return answer({"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"})
+    answer({"start_seconds": seconds, "probabilities": output.tolist()})
+    for line in sys.stdin:
+        times, cpu = [], time.process_time()
+        for _ in range(int(line)):
+            started = time.perf_counter()
+            run(pixels)
+            times.append(time.perf_counter() - started)
+        answer({"seconds": times, "cpu_seconds": time.process_time() - cpu})
+    status = Path("/proc/self/status")  # not getrusage, where a child begins at its parent's peak
+    lines = status.read_text().splitlines() if status.exists() else []
+    peak = [1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
+    answer({"peak_memory_bytes": peak[0] if peak else None})
+
+
+class Worker:
+    """The process of a row, as the main process talks to it."""
+
+    def __init__(self, row: Row, threads: int, batch: int) -> None:
+        self.row = row
+        specification = {"path": str(row.path), "threads": threads, "batch": batch}
+        specification |= {name: row.facts[name] for name in ("runtime", "image_size")}
+        numbers = {name: str(threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, "--serve", json.dumps(specification)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, **numbers},
+        )
+        self.start = self.read()
+        self.rounds: list[dict[str, Any]] = []
+        self.runs = 2
+
+    def read(self) -> dict[str, Any]:
+        line = self.process.stdout.readline()  # type: ignore[union-attr]
+        return json.loads(line) if line else {"error": "its process ended without a word"}
+
+    def measure(self) -> dict[str, Any]:
+        """Run one round."""
+        self.process.stdin.write(f"{self.runs}\n")  # type: ignore[union-attr]
+        self.process.stdin.flush()  # type: ignore[union-attr]
+        answer = self.read()
+        if "error" in answer:
+            raise UserError(f"the row {self.row.name} failed: {answer['error']}")
+        return answer
+
+    def stop(self) -> int | None:
+        """End the process; returns its peak memory in bytes."""
+        self.process.stdin.close()  # type: ignore[union-attr]
+        return self.read().get("peak_memory_bytes")
+
+
+def measure(
+    rows: list[Row], threads: int, batch: int, rounds: int, seconds: float, entries: dict[str, Any]
+) -> None:
+    """Run all rows in turns, and add what was measured to their entries."""
+    title = f"{threads} thread{'s' * (threads > 1)}, batch {batch}"
+    with contextlib.ExitStack() as stack:
+        running = []
+        for row in tqdm(rows, desc=f"load ({title})", unit="row"):
+            worker = Worker(row, threads, batch)
+            stack.callback(worker.process.kill)
+            if "error" in worker.start:
+                entries[row.name]["error"] = worker.start["error"]
+                continue
+            worker.runs = max(1, min(100, int(seconds / worker.measure()["seconds"][-1])))
+            running.append(worker)
+        for _ in tqdm(range(rounds), desc=f"run ({title})", unit="round"):
+            for worker in running:
+                worker.rounds.append(worker.measure())
+        medians = {
+            w.row.name: np.array([np.median(x["seconds"]) for x in w.rounds]) for w in running
+        }
+        for worker in running:
+            entry = entries[worker.row.name]
+            times = 1e3 * np.concatenate([x["seconds"] for x in worker.rounds])
+            found = np.array(worker.start["probabilities"])
+            images = min(len(found), len(worker.row.expected))
+            difference = float(np.abs(found[:images] - worker.row.expected[:images]).max())
+            entry["largest_difference"] = max(entry["largest_difference"] or 0.0, difference)
+            if "int8" not in worker.row.name and not difference <= TOLERANCE:
+                entry["error"] = f"its probabilities differ from PyTorch's by {difference:.2f}"
+            ratios = None
+            if REFERENCE in medians:
+                ratios = float(np.median(medians[worker.row.name] / medians[REFERENCE]))
+            cpu = [x["cpu_seconds"] / len(x["seconds"]) for x in worker.rounds]
+            entry["measurements"].append(
+                {
+                    "threads": threads,
+                    "batch": batch,
+                    "runs": len(times),
+                    "p50_ms": float(np.median(times)),
+                    "p95_ms": float(np.percentile(times, 95)),
+                    "times_as_long": ratios,
+                    "cpu_ms_per_image": 1e3 * float(np.median(cpu)) / batch,
+                    "start_seconds": worker.start["start_seconds"],
+                    "peak_memory_bytes": worker.stop(),
+                }
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = [*OURS, *OTHERS]
+    parser.add_argument("--rows", nargs="+", metavar="ROW", default=names, help="these alone")
+    parser.add_argument("--int8", type=Path, metavar="FILE", help="of the default model")
+    parser.add_argument("--tiny-int8", type=Path, metavar="FILE", help="of the tiny model")
+    parser.add_argument("--quick", action="store_true", help="two short rounds: does it work?")
+    parser.add_argument("--output", type=Path, default=Path("results/speed.json"))
+    args = parser.parse_args()
+    if unknown := sorted(set(args.rows) - set(names)):
+        raise UserError(f"no row {unknown[0]!r}: the rows are {', '.join(names)}")
+    files = {None: args.int8, OURS["tiny-onnx"][0]: args.tiny_int8}
+    int8 = {model: file for model, file in files.items() if file}
+    for file in int8.values():
+        if not file.is_file():
+            raise UserError(f"{file} does not exist: `label2label export --int8` makes it")
+    with tempfile.TemporaryDirectory(prefix="label2label-speed-") as scratch:
+        rows = our_rows([name for name in OURS if name in args.rows], Path(scratch), int8)
+        rows += [other_row(name, Path(scratch)) for name in OTHERS if name in args.rows]
+        entries = {
+            row.name: {
+                **row.facts,
+                "file_bytes": sum(file.stat().st_size for file in row.files),
+                "largest_difference": None,
+                "measurements": [],
+            }
+            for row in rows
+        }
+        for threads in (1,) if args.quick else (1, 2):
+            for batch in (1,) if args.quick else ROUNDS:
+                rounds, seconds = (2, 0.05) if args.quick else (ROUNDS[batch], ROUND_SECONDS)
+                measure(rows, threads, batch, rounds, seconds, entries)
+    write_json(args.output, {"machine": describe_machine(), "rows": entries})
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--serve"]:
+        serve(sys.argv[2])
+    else:
+        sys.exit(finish(main))
