@@ -38,11 +38,11 @@ import numpy as np
 import torch
 from ablation_report import SCORES, markdown, plot_frontier
 from accelerate import Accelerator
+from common import describe_machine
 from label2label.data.loading import label_array, load_split
 from label2label.errors import UserError
 from label2label.evaluation.intervals import bootstrap_draws, clusters_of
 from label2label.evaluation.metrics import balanced_accuracy_per_attribute, mean_accuracy
-from label2label.export.benchmark import describe_machine
 from label2label.export.complexity import measure_complexity
 from label2label.files import write_whole
 from label2label.prediction.backends import load_model

@@ -98,7 +98,7 @@ def our_rows(names: list[str], folder: Path, int8: dict[str | None, Path]) -> li
     from label2label.export.int8 import quantize_onnx
     from label2label.export.ncnn import NCNN_FILES, export_ncnn
     from label2label.export.onnx import export_onnx
-    from label2label.prediction.torch_backend import TorchBackend
+    from label2label.prediction.backends import TorchBackend
 
     rows = []
     for model in dict.fromkeys(OURS[name][0] for name in names):
@@ -218,7 +218,7 @@ def load(runtime: str, path: str, threads: int, shape: tuple[int, ...]) -> Run:
     """A function from normalised images of one shape to probabilities."""
     if runtime.startswith("torch"):
         import torch
-        from label2label.prediction.loading import load_model
+        from label2label.prediction.backends import load_model
 
         torch.set_num_threads(threads)
         model: Any = load_model(path)[0]

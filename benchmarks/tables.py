@@ -1,0 +1,416 @@
+"""Fill the tables of the documents from the JSON files under results/.
+
+    python benchmarks/tables.py              # README.md, model_card.md and docs/*.md
+    python benchmarks/tables.py docs/devices.md
+
+A table stands between one pair of markers, by the name of the function here that makes it; what is
+between them is replaced.
+
+    <!-- table: speed -->
+    <!-- end -->
+
+A new table is a function that takes `read` (a file under results/ by its name, without the suffix)
+and returns rows of cells, the first of them the header. A test fails where a document and the JSON
+disagree, and where results/ holds what no document shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from common import finish
+from label2label.errors import UserError
+from label2label.files import write_whole
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results"
+MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+Read = Callable[[str], Any]
+Rows = Iterable[Sequence[str]]
+TABLES: dict[str, Callable[[Read], Rows]] = {}
+
+
+def table(function: Callable[[Read], Rows]) -> Callable[[Read], Rows]:
+    """Register a table under its function's name, with hyphens."""
+    TABLES[function.__name__.replace("_", "-")] = function
+    return function
+
+
+def documents() -> list[Path]:
+    """Every document that may hold tables."""
+    return [ROOT / "README.md", ROOT / "model_card.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def read_result(name: str) -> Any:
+    """What `results/NAME.json` holds.
+
+    Raises:
+        UserError: it is not there, or no JSON.
+    """
+    path = RESULTS / f"{name}.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def markdown(rows: Rows) -> str:
+    """Rows of cells as a Markdown table: the first column to the left, the others to the right."""
+    header, *body = [list(map(str, row)) for row in rows]
+    rule = [":---", *["---:"] * (len(header) - 1)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in [header, rule, *body])
+
+
+def fill(text: str, read: Read = read_result) -> str:
+    """Replace the content of every table in a document.
+
+    Args:
+        text: Markdown with marked tables.
+        read: as a table takes it.
+
+    Returns:
+        The text with current tables.
+
+    Raises:
+        UserError: no table has that name, a marker has no end, or a result lacks a value.
+    """
+
+    def current(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name not in TABLES:
+            raise UserError(f"no table {name!r}: the tables are {', '.join(TABLES)}")
+        try:
+            return match[1] + markdown(TABLES[name](read)) + match[3]
+        except (KeyError, IndexError, TypeError) as error:
+            raise UserError(f"the table {name}: a result lacks {error}") from error
+
+    filled = MARKED.sub(current, text)
+    if filled.count("<!-- table:") != len(MARKED.findall(filled)):
+        raise UserError("a table has no `<!-- end -->`")
+    return filled
+
+
+# How figures are written
+
+
+def between(ends: Sequence[float], form: str = ".4f") -> str:
+    """A 95 % interval."""
+    return f"{ends[0]:{form}} to {ends[1]:{form}}"
+
+
+def estimate(entry: dict[str, Any], form: str = ".3f") -> str:
+    """A value with its interval."""
+    return f"{entry['value']:{form}} ({between(entry['interval'], form)})"
+
+
+def millions(number: float, digits: int = 2) -> str:
+    """Parameters or bytes in millions."""
+    return f"{number / 1e6:.{digits}f}"
+
+
+# The tables. Results of the default model lie in results/ itself.
+
+TINY = "celeba-mobilefacenet-tiny"
+FAIR = "celeba-mobilefacenet-fair"
+PUBLISHED = (  # by their authors, on CelebA's official test part
+    ("MobileFaceNet Label2label (2024), backbone alone 1.0 M, 0.45 G", "0.8810"),
+    ("ResNet-50 Label2label (2024), backbone alone 40.29 M, 2.19 G", "0.8813"),
+    ("Slim-CNN (arXiv:1907.02157)", "0.9124"),
+)
+
+
+@table
+def results(read: Read) -> Rows:
+    """Accuracy on CelebA's test images, beside published figures."""
+    yield "model", "parameters, M", "GFLOPs", "accuracy", "95 % interval"
+    for title, folder in (("**this model**, MobileFaceNet 112x112", ""), (f"`{TINY}`", f"{TINY}/")):
+        size, test = read(f"{folder}model_size")["model"], read(f"{folder}celeba_test")
+        parts = millions(size["parameters"]["all"]), f"{size['flops']['all'] / 1e9:.2f}"
+        interval = between(test["intervals"]["accuracy"])
+        yield title, *parts, f"{test['accuracy']:.4f}", interval
+        if not folder:
+            interval = between(test["intervals"]["query_accuracy"])
+            yield "its query network alone", "", "", f"{test['query_accuracy']:.4f}", interval
+            other = read("model_size")["original_label2label"]
+    flops = f"{other['flops']['all'] / 1e9:.1f}"
+    title = "Label2label's original shape: ResNet-50, 250x250, hidden 2048"
+    yield title, millions(other["parameters"]["all"], 1), flops, "", ""
+    for title, accuracy in PUBLISHED:
+        yield title, "", "", accuracy, ""
+    yield "each attribute's majority", "", "", f"{read('celeba_test')['majority_accuracy']:.4f}", ""
+
+
+RUNTIMES = {
+    "torch": "PyTorch",
+    "torch-compile": "PyTorch, compiled",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "ncnn": "ncnn",
+}
+EVALUATED = {
+    "ours-onnx": "celeba_test_onnx",
+    "ours-onnx-int8": "celeba_test_int8",
+    "tiny-onnx": f"{TINY}/celeba_test_onnx",
+    "tiny-onnx-int8": f"{TINY}/celeba_test_int8",
+}
+
+
+@table
+def speed(read: Read) -> Rows:
+    """One face at a time on one thread, in ONNX Runtime."""
+    yield "in ONNX Runtime", "input", "ms per face", "times as long", "file, MB", "accuracy"
+    for name, row in read("speed")["rows"].items():
+        if row["runtime"] == "onnxruntime":
+            one = next(m for m in row["measurements"] if (m["threads"], m["batch"]) == (1, 1))
+            times = f"{one['p50_ms']:.1f}", f"{one['times_as_long']:.2f}"
+            accuracy = f"{read(EVALUATED[name])['accuracy']:.4f}" if name in EVALUATED else ""
+            yield (
+                row["title"],
+                str(row["image_size"]),
+                *times,
+                millions(row["file_bytes"]),
+                accuracy,
+            )
+
+
+@table
+def speed_by_runtime(read: Read) -> Rows:
+    """The models that ship by every runtime: one thread and two, one face and 32 at once."""
+    yield (
+        "model",
+        "runtime",
+        "ms",
+        "ms, 2 threads",
+        "ms of 32",
+        "memory, MB",
+        "start, s",
+        "file, MB",
+    )
+    for row in read("speed")["rows"].values():
+        if row["weights_sha256"]:
+            by = {(m["threads"], m["batch"]): m for m in row["measurements"]}
+            cells = [f"{by[key]['p50_ms']:.1f}" for key in ((1, 1), (2, 1), (1, 32))]
+            cells += [f"{by[1, 1]['peak_memory_bytes'] / 1e6:.0f}"]
+            cells += [f"{by[1, 1]['start_seconds']:.2f}", millions(row["file_bytes"])]
+            yield row["title"], RUNTIMES[row["runtime"]], *cells
+
+
+@table
+def browser(read: Read) -> Rows:
+    """The page in headless Chromium beside Python on the same core, one thread each."""
+    measured = read("in_browser")
+    yield "milliseconds, median", "Chromium", "Python"
+    for step, title in (("attributes", "attributes of a face"), ("detection", "to find it")):
+        yield title, *(f"{measured[where][step]['p50']:.0f}" for where in ("browser", "python"))
+
+
+@table
+def cold_start(read: Read) -> Rows:
+    """Whole processes, from their start to their end."""
+    seconds = read("cold_start")["median_seconds"]
+    yield "a fresh process", "seconds, median"
+    yield "`label2label --help`", f"{seconds['help']:.2f}"
+    yield "`label2label predict photo.jpg`, by ONNX", f"{seconds['first_prediction']:.2f}"
+
+
+@table
+def label_throughput(read: Read) -> Rows:
+    """`label2label label` on two cores."""
+    yield "photos", "photos per second", "peak memory, MB"
+    for name in ("x1", "x50"):
+        row = read("label_throughput")[name]
+        speed, memory = f"{row['images_per_second']:.0f}", f"{row['peak_megabytes']:.0f}"
+        yield f"{row['images']:,}", speed, memory
+
+
+@table
+def space_load(read: Read) -> Rows:
+    """The Space on two cores."""
+    measured = read("space_load")
+    one, many = measured["one_visitor"], measured["many_visitors"]
+    yield "visitors", "median, ms", "95 % below, ms", "errors"
+    yield "one", f"{one['median_ms']:.0f}", f"{one['p95_ms']:.0f}", "0"
+    cells = f"{many['median_ms']:.0f}", f"{many['p95_ms']:.0f}", str(many["errors"])
+    yield f"{many['users']} at once, for a minute", *cells
+
+
+@table
+def known_words(read: Read) -> Rows:
+    """Accuracy on attributes asked, when others are given."""
+    yield "attributes given", "accuracy on the others", "gain", "95 % interval"
+    for point in read("known_words")["curve"]:
+        gain = f"{point['gain']:+.4f}", between(point["gain_interval"], "+.4f")
+        yield (
+            str(point["given"]),
+            f"{point['accuracy']:.4f}",
+            *(gain if point["given"] else ("", "")),
+        )
+
+
+@table
+def tiny(read: Read) -> Rows:
+    """The tiny model beside the default one, by how large the face is in the crop."""
+    yield "test images", "default", "tiny"
+    for title, name in (
+        ("CelebA, 40 attributes", "celeba_test"),
+        ("UTKFace aligned, `Male` and `Young`", "utkface_aligned"),
+        ("UTKFace's own crops, faces twice as large", "utkface_test"),
+    ):
+        yield title, *(f"{read(folder + name)['accuracy']:.4f}" for folder in ("", f"{TINY}/"))
+
+
+@table
+def fairness(read: Read) -> Rows:
+    """The default model and the fair one, on test images."""
+    measured = read("fairness_mitigation")
+    models = measured["before"]["test"], measured["after"][measured["chosen"]]["test"]
+    yield "on test images, 95 % interval", "default", "fair"
+    for title, key in (
+        ("Asian faces, mean of `Male` and `Young`", "mean"),
+        ("the same faces aligned, as `predict` shows them", "aligned_mean"),
+        ("Asian faces, `Male`", "Male"),
+        ("gap in `Male` between the worst and the best race, same ages", "Male_gap_age_adjusted"),
+    ):
+        yield title, *(estimate(model[key]) for model in models)
+    yield "CelebA, all 40 attributes", *(estimate(model["celeba"], ".4f") for model in models)
+
+
+@table
+def fairness_recipes(read: Read) -> Rows:
+    """What every recipe gains on Asian faces, and costs on CelebA."""
+    measured = read("fairness_mitigation")
+    yield "", "Asian: mean", "aligned: mean", "Male", "gap in Male, same ages", "CelebA"
+    keys = ("mean", "aligned_mean", "Male", "Male_gap_age_adjusted")
+    models = {"the default model, before": measured["before"]}
+    models |= {f"`{name}`": row for name, row in measured["after"].items()}
+    for title, row in models.items():
+        cells = [estimate(row["test"][key]) for key in keys]
+        yield title, *cells, estimate(row["test"]["celeba"], ".4f")
+
+
+@table
+def fairness_framings(read: Read) -> Rows:
+    """The default model and the fair one on aligned faces, by race."""
+    yield "race", "default", "fair", "gain", "95 % interval"
+    groups = read(f"{FAIR}/utkface_aligned")["comparison"]["groups"]["race"]["per_group"]
+    for name, row in groups.items():
+        scores = f"{row['other']:.3f}", f"{row['model']:.3f}", f"{row['difference']:+.3f}"
+        yield name, *scores, between(row["interval"], "+.3f")
+
+
+def ablation(read: Read, name: str) -> Rows:
+    """Rows of one of `ablation.py`'s tables."""
+    yield "", "accuracy", "balanced", "query network", "parameters, M", "GFLOPs", "seeds"
+    for title, row in read(f"ablation_{name}")["rows"].items():
+        accuracy = f"{row['accuracy']['mean']:.4f}"
+        if row["accuracy"]["std"] is not None:
+            accuracy += f" ± {row['accuracy']['std']:.4f}"
+        query = row.get("query_accuracy")
+        yield (
+            title,
+            accuracy,
+            f"{row['balanced_accuracy']['mean']:.3f}",
+            f"{query['mean']:.4f}" if query else "",
+            millions(row["parameters"]["all"]),
+            f"{row['flops'] / 1e9:.2f}",
+            str(len(row["seeds"])),
+        )
+
+
+def differences(read: Read, name: str, reference: str) -> Rows:
+    """What each row of an ablation has more than one of them."""
+    yield f"less {reference}", "difference", "95 % interval"
+    for pair in read(f"ablation_{name}")["comparisons"]:
+        if reference in pair["rows"]:
+            first, second = pair["rows"]
+            sign = 1 if second == reference else -1
+            ends = sorted(sign * end for end in pair["interval"])
+            other = first if second == reference else second
+            yield other, f"{sign * pair['difference']:+.4f}", between(ends, "+.4f")
+
+
+@table
+def ablation_heads(read: Read) -> Rows:
+    return ablation(read, "heads")
+
+
+@table
+def ablation_heads_differences(read: Read) -> Rows:
+    return differences(read, "heads", "label2label")
+
+
+@table
+def ablation_sizes(read: Read) -> Rows:
+    return ablation(read, "sizes")
+
+
+@table
+def ablation_recipe(read: Read) -> Rows:
+    return differences(read, "recipe", "the recipe")
+
+
+@table
+def reproduction(read: Read) -> Rows:
+    """The model that ships, and the same recipes run once more."""
+    yield "accuracy on test", "", "95 % interval"
+    titles = {
+        "the model that ships": "celeba_test",
+        "trained once more": "reproduction/celeba_test",
+    }
+    for title, name in titles.items():
+        test = read(name)
+        yield title, f"{test['accuracy']:.4f}", between(test["intervals"]["accuracy"])
+
+
+@table
+def lfw_verification(read: Read) -> Rows:
+    """The backbone's embedding on pairs of LFW."""
+    measured = read("lfw_verification")
+    yield "pairs of LFW", "accuracy", "standard error"
+    accuracy = f"{measured['accuracy']:.3f}", f"{measured['standard_error']:.4f}"
+    yield f"{measured['num_pairs']:,}", *accuracy
+
+
+@table
+def training_speed(read: Read) -> Rows:
+    """Images per second of a training step, each row one change of the baseline."""
+    yield "training step", "images per second", "times the baseline"
+    for row in read("training_speed")["rows"].values():
+        yield row["title"], f"{row['images_per_second']:.0f}", f"{row['ratio']:.2f}"
+
+
+@table
+def scaling(read: Read) -> Rows:
+    """What larger sets cost at the measured rate of the whole training loop: arithmetic."""
+    measured = read("training_speed")["loop"]
+    yield "", "CelebA's training split", "a hundred million web faces"
+    sets = ((162_770, 14), (100_000_000, 1))  # images, passes
+    hours = [images * passes / measured["images_per_second"] / 3600 for images, passes in sets]
+    yield "images", *(f"{images:,}" for images, _ in sets)
+    yield "passes", *(str(passes) for _, passes in sets)
+    yield "hours on one such machine", *(f"{x:,.1f}" for x in hours)
+    yield "hours on 64, at best", *(f"{x / 64:.1f}" for x in hours)
+    pixels = measured["decoded_bytes_per_image"]
+    yield "decoded pixels, GB", *(f"{images * pixels / 1e9:,.1f}" for images, _ in sets)
+    yield "labels and order, GB a process", *(f"{images * 48 / 1e9:.2f}" for images, _ in sets)
+
+
+def main() -> None:
+    """Fill the tables of the documents named, or of all."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE.md")
+    for file in parser.parse_args().files or documents():
+        write_whole(file, fill(file.read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    sys.exit(finish(main))

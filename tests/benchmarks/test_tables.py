@@ -1,0 +1,76 @@
+"""Tables in documents are what results/ says, and results/ holds what they need."""
+
+import re
+from pathlib import Path
+
+import pytest
+from label2label.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def tables(load_benchmark):
+    return load_benchmark("tables")
+
+
+def test_every_document_shows_what_was_measured(tables):
+    for file in tables.documents():
+        text = file.read_text(encoding="utf-8")
+        assert text == tables.fill(text), f"run `python benchmarks/tables.py {file}`"
+
+
+def test_every_table_stands_in_a_document_and_every_result_is_shown(tables):
+    shown, read = set(), set()
+
+    def recording(name):
+        read.add(f"{name}.json")
+        return tables.read_result(name)
+
+    texts = [file.read_text(encoding="utf-8") for file in tables.documents()]
+    for text in texts:
+        shown |= {match["name"] for match in tables.MARKED.finditer(text)}
+        read |= set(re.findall(r"results/([\w/-]+\.svg)", text))
+        tables.fill(text, recording)
+    assert shown == set(tables.TABLES)
+    kept = {
+        path.relative_to(tables.RESULTS).as_posix()
+        for path in tables.RESULTS.rglob("*")
+        if path.is_file()
+    }
+    # The Space shows the groups of every evaluation, also of those that no table reads.
+    evaluations = {name for name in kept - read if is_by_group(tables, name)}
+    assert kept - read - evaluations == set()
+
+
+def is_by_group(tables, name):
+    return name.endswith(".json") and bool(tables.read_result(name[:-5]).get("groups"))
+
+
+def test_content_between_markers_is_replaced_and_the_rest_stays(tables):
+    text = "before\n<!-- table: reproduction -->\n| old |\n<!-- end -->\nafter 0.1\n"
+    test = {"accuracy": 0.91238, "intervals": {"accuracy": [0.9, 0.92]}}
+    filled = tables.fill(text, lambda name: test)
+    assert filled.startswith("before\n<!-- table: reproduction -->\n| accuracy on test |")
+    assert "| the model that ships | 0.9124 | 0.9000 to 0.9200 |\n" in filled
+    assert "old" not in filled
+    assert filled.endswith("<!-- end -->\nafter 0.1\n")
+    assert tables.fill(filled, lambda name: test) == filled
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<!-- table: none -->\n<!-- end -->", "no table 'none'"),
+        ("<!-- table: tiny -->\n<!-- end -->", "table tiny: a result lacks 'accuracy'"),
+        ("<!-- table: tiny -->\n", "no `<!-- end -->`"),
+    ],
+)
+def test_a_table_that_cannot_be_filled_is_one_line(text, message, tables):
+    with pytest.raises(UserError, match=message):
+        tables.fill(text, lambda name: {})
+
+
+def test_a_missing_result_is_one_line(tables):
+    with pytest.raises(UserError, match=r"nothing\.json cannot be read"):
+        tables.read_result("nothing")
