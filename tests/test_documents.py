@@ -1,4 +1,4 @@
-"""Figures stand in tables, which `benchmarks/tables.py` fills; the card and the reference are current."""
+"""Figures stand in tables that `benchmarks/tables.py` fills; card and reference are current."""
 
 import re
 import runpy
