@@ -121,9 +121,8 @@ def serve(pipe: Any, recipe_name: str, settings: list[str], extra: str, output: 
         trainer.accelerator.init_trackers("logs")
         batches, alone = trainer.batches(), bare_step(trainer)
         size, cuda = trainer.recipe.batch_size, trainer.accelerator.device.type == "cuda"
-        for _ in range(2):  # kernels are chosen, workers start
-            trainer.step(next(batches))
-            alone()
+        trainer.step(next(batches))  # kernels are chosen, the next batches are being read
+        alone()
         pixels = trainer.data.crops.pixels
         pipe.send({"bytes": None if pixels is None else pixels[0].numel()})
         while (count := pipe.recv()) is not None:
