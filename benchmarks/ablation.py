@@ -1,4 +1,4 @@
-"""What a model's parts are worth: tables of rows that differ in a few settings of one recipe.
+"""Measure what parts of a model are worth: tables of rows that differ in a few settings.
 
     label2label convert mobilefacenet_scripted.pt runs/backbone
     python datasets_scripts/celeba.py --source CELEBA --output data/celeba
@@ -14,9 +14,9 @@ backbone, which stays as it is; `recipe` has changes of one thing each of the re
 model is chosen, so they are scored on validation.
 
 All rows of a table have the same budget and the same list of seeds. Every cell, one seed of one
-row, leaves its figures in a file of its own in a folder beside the table (`results/ablation_TABLE`)
-and is trained once, on whichever machine: a table that was stopped goes on with the same command.
-The best epoch is chosen on validation.
+row, leaves its figures in a file of its own (`runs/ablation/TABLE/*.json`) and is trained once, on
+whichever machine: a table that was stopped goes on with the same command. The best epoch is chosen
+on validation.
 """
 
 from __future__ import annotations
@@ -36,17 +36,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from ablation_report import SCORES, markdown, plot_frontier
 from accelerate import Accelerator
-from common import describe_machine
+from common import describe_machine, finish, write_json
 from label2label.data.loading import label_array, load_split
 from label2label.errors import UserError
 from label2label.evaluation.intervals import bootstrap_draws, clusters_of
 from label2label.evaluation.metrics import balanced_accuracy_per_attribute, mean_accuracy
+from label2label.evaluation.plots import figure_svg
 from label2label.export.complexity import measure_complexity
-from label2label.files import write_whole
 from label2label.prediction.backends import load_model
 from label2label.prediction.labelled import predict_dataset
+from matplotlib import colormaps
+from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 
 # As the converted backbone is built, which the other rows have.
@@ -139,60 +140,28 @@ TABLES = {
         sizes=False,
     ),
 }
+SCORES = ("accuracy", "balanced_accuracy", "query_accuracy")
 SEEDS = (0, 1, 2)
 EPOCHS = 4
 
 
 def run_command(arguments: Sequence[str]) -> int:
-    """Run one `label2label` command in a process of its own.
-
-    Args:
-        arguments: Of the command.
-
-    Returns:
-        Its exit code.
-    """
+    """Run one `label2label` command in a process of its own; returns its exit code."""
     return subprocess.run([sys.executable, "-m", "label2label", *arguments]).returncode
 
 
 def slug(row: str) -> str:
-    """
-    A row's name as files have it.
-
-    Args:
-        row: Its name.
-
-    Returns:
-        Lower-case letters, digits, dots and hyphens.
-    """
+    """A row's name as files have it: lower-case letters, digits, dots and hyphens."""
     return re.sub(r"[^a-z0-9.]+", "-", row.lower())
 
 
 def cell_file(args: argparse.Namespace, row: str, seed: int) -> Path:
-    """Where a cell's figures are kept.
-
-    Args:
-        args: The command line.
-        row: Its name.
-        seed: Of everything random.
-
-    Returns:
-        A JSON file.
-    """
-    return args.output.with_suffix("") / f"{slug(row)}-seed-{seed}.json"
+    """The JSON file of a cell's figures."""
+    return args.runs / args.table / f"{slug(row)}-seed-{seed}.json"
 
 
 def cell_settings(args: argparse.Namespace, row: str, seed: int) -> list[str]:
-    """What a cell changes in the recipe.
-
-    Args:
-        args: The command line.
-        row: Its name.
-        seed: Of everything random.
-
-    Returns:
-        `KEY=VALUE` each.
-    """
+    """What a cell changes in the recipe, `KEY=VALUE` each."""
     budget = [f"data={args.data}", f"seed={seed}", f"epochs={args.epochs}"]
     return [*budget, *args.set, *TABLES[args.table].rows[row]]
 
@@ -226,7 +195,7 @@ def train_cell(args: argparse.Namespace, row: str, seed: int) -> None:
         arguments.append("--resume")
     if code := run_command(arguments):
         raise UserError(f"{folder}: exit code {code}; the same command goes on from here")
-    _write(file, {**made, **measure_cell(args, folder)}, indent=None)
+    write_json(file, {**made, **measure_cell(args, folder)})
 
 
 def measure_cell(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -280,7 +249,7 @@ def gather_rows(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     rows = {}
     for name in TABLES[args.table].rows:
         cells = {}
-        for file in args.output.with_suffix("").glob(f"{slug(name)}-seed-*.json"):
+        for file in (args.runs / args.table).glob(f"{slug(name)}-seed-*.json"):
             seed = int(file.stem.rpartition("-")[2])
             cell = json.loads(file.read_text(encoding="utf-8"))
             settings = cell_settings(args, name, seed)
@@ -373,19 +342,43 @@ def compare_rows(
     return comparisons
 
 
-def _write(path: Path, value: Any, indent: int | None = 1) -> None:
-    write_whole(path, json.dumps(value, indent=indent) + "\n")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Train the cells that are not done; write and print the table after each.
+def plot_frontier(result: dict[str, Any], path: Path) -> None:
+    """Draw accuracy over the size of the whole model, each row a point with its seeds' spread.
 
     Args:
-        arguments: Of the command line; the process's own by default.
-
-    Returns:
-        0, or 2 where a cell failed: the cells before it are kept.
+        result: As it is written.
+        path: Of the picture, an SVG.
     """
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    axes = figure.subplots()
+    rows = sorted(
+        result["rows"].items(),
+        key=lambda item: (item[1]["parameters"]["all"], -item[1]["accuracy"]["mean"]),
+    )
+    frontier: list[tuple[float, float]] = []
+    for number, (name, row) in enumerate(rows):
+        size, accuracy = row["parameters"]["all"] / 1e6, row["accuracy"]
+        if not frontier or accuracy["mean"] > frontier[-1][1]:
+            frontier.append((size, accuracy["mean"]))
+        axes.errorbar(
+            size,
+            accuracy["mean"],
+            yerr=accuracy["std"],
+            fmt="o",
+            capsize=3,
+            color=colormaps["tab20"](number),
+            label=f"{name}: {size:.2f} M, {accuracy['mean']:.4f}",
+        )
+    axes.plot(*zip(*frontier, strict=True), "--", color="gray", zorder=0, label="the frontier")
+    axes.set_xlabel("parameters of the whole model, millions")
+    axes.set_ylabel(f"accuracy, {result['split']}")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+    path.write_bytes(figure_svg(figure))
+
+
+def main() -> None:
+    """Train the cells that are not done, and write the table after each."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -397,42 +390,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="the budget of every cell")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), metavar="DIR")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="JSON",
-        help="results/ablation_TABLE.json by default; beside it a Markdown table and, of rows that "
-        "differ in size, a picture of accuracy over it",
-    )
-    args = parser.parse_args(arguments)
+    parser.add_argument("--output", type=Path, metavar="JSON", help="results/ablation_TABLE.json")
+    args = parser.parse_args()
     table = TABLES[args.table]
     args.rows = args.rows or list(table.rows)
     args.output = args.output or Path(f"results/ablation_{args.table}.json")
     if unknown := sorted(set(args.rows) - set(table.rows)):
         parser.error(f"unknown row {', '.join(unknown)}; known: {', '.join(table.rows)}")
-    try:
-        # Seed by seed, so that a table of all rows is there early.
-        for seed in args.seeds:
-            for row in args.rows:
-                train_cell(args, row, seed)
-                rows = gather_rows(args)
-                result = {
-                    "table": args.table,
-                    "split": table.split,
-                    "epochs": args.epochs,
-                    "rows": rows,
-                    "comparisons": compare_rows(args, rows),
-                }
-                _write(args.output, result)
-                write_whole(args.output.with_suffix(".md"), markdown(result) + "\n")
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    # Seed by seed, so that a table of all rows is there early.
+    for seed in args.seeds:
+        for row in args.rows:
+            train_cell(args, row, seed)
+            rows = gather_rows(args)
+            result = {
+                "table": args.table,
+                "split": table.split,
+                "epochs": args.epochs,
+                "rows": rows,
+                "comparisons": compare_rows(args, rows),
+            }
+            write_json(args.output, result)
     if table.sizes:
         plot_frontier(result, args.output.with_suffix(".svg"))
-    print(markdown(result))
-    return 0
+    for name, row in result["rows"].items():
+        print(f"{name}: {row['accuracy']['mean']:.4f}, {len(row['seeds'])} seeds")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(finish(main))

@@ -24,10 +24,10 @@ from typing import Any
 
 import cv2
 import numpy as np
+from common import finish, write_json
 from label2label.errors import UserError
 from label2label.faces.alignment import align_face
 from label2label.faces.detection import FaceDetector
-from label2label.files import write_whole
 from label2label.prediction.backends import OnnxBackend
 from label2label.prediction.photos import read_photo
 from PIL import Image
@@ -197,22 +197,18 @@ def measure(folder: Path, photo: Path, repeats: int) -> dict[str, Any]:
     }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the program; 2 for a mistake that the user can mend, said in one line."""
-    parser = argparse.ArgumentParser(description="Time per face in the browser and in Python.")
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--page", type=Path, default=PAGE, metavar="DIR")
     parser.add_argument("--photo", type=Path, default=PAGE / "example.jpg", metavar="FILE")
     parser.add_argument("--repeats", type=int, default=50, metavar="N")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE.json")
-    args = parser.parse_args(arguments)
-    try:
-        figures = measure(args.page, args.photo, args.repeats)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    write_whole(args.output, json.dumps(figures, indent=1) + "\n")
-    return 0
+    parser.add_argument("--output", type=Path, default=Path("results/in_browser.json"))
+    args = parser.parse_args()
+    write_json(args.output, measure(args.page, args.photo, args.repeats))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(finish(main))

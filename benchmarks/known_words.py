@@ -1,4 +1,4 @@
-"""How much known words help: accuracy on attributes asked, by how many others are given.
+"""Measure how much known words help: accuracy on attributes asked, by how many others are given.
 
     python benchmarks/known_words.py --data data/celeba --split test
 
@@ -12,7 +12,6 @@ questions.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import finish, write_json
 from label2label.checkpoints import find_checkpoint
 from label2label.data.loading import label_array, load_split
 from label2label.data.vocabulary import IGNORE_INDEX
@@ -35,7 +35,6 @@ from label2label.evaluation.intervals import (
 from label2label.evaluation.metrics import ratio
 from label2label.evaluation.plots import save_figure
 from label2label.evaluation.scores import jsonable
-from label2label.files import write_whole
 from label2label.models import Label2LabelForImageClassification
 from label2label.models.modeling_label2label import join_feature_maps
 from label2label.prediction.backends import load_model
@@ -171,19 +170,16 @@ def curve(
     ]
 
 
-def measure(model_name: str, data: str, split: str, batch_size: int, draws: int) -> dict[str, Any]:
+def measure(model_name: str, data: str, split: str) -> dict[str, Any]:
     """Measure a model on a split.
 
     Args:
         model_name: folder or Hub id.
         data: prepared dataset.
         split: of it.
-        batch_size: images at once.
-        draws: of questions an image.
 
     Returns:
-        What was measured on what, `curve` as the function of that name, and `by_attribute`:
-        accuracy without and with most words, of the times each was asked.
+        What was measured on what, and `curve` as the function of that name.
 
     Raises:
         UserError: the model or the data cannot be read, or the model reads no words.
@@ -197,28 +193,17 @@ def measure(model_name: str, data: str, split: str, batch_size: int, draws: int)
     labels = label_array(rows, names)
     if (labels == IGNORE_INDEX).all():
         raise UserError(f"{data} has no label for any of the model's attributes")
-    right, asked = count_right(
-        model, processor, rows["image"], labels, draws=draws, batch_size=batch_size
-    )
+    right, asked = count_right(model, processor, rows["image"], labels)
     identities = rows["identity"] if "identity" in rows.column_names else [None] * len(rows)
-    by_attribute = ratio(right.sum(1), asked.sum(0))
     return {
         "model": identify_model(model_name, model),
         "dataset": {"name": short_name(data), "split": split},
         "num_images": len(rows),
         "num_questions": int(asked.sum()),
-        "draws": draws,
+        "draws": DRAWS,
         "protocol": "half of the attributes asked, the same at every point; others given in "
         "random order, as they are labelled",
         "curve": curve(right, asked, clusters_of(list(identities))),
-        "by_attribute": {
-            name: {
-                "without": by_attribute[0, a],
-                "with": by_attribute[-1, a],
-                "num_questions": int(asked[:, a].sum()),
-            }
-            for a, name in enumerate(names)
-        },
         "versions": library_versions(),
     }
 
@@ -254,34 +239,24 @@ def plot_curve(result: dict[str, Any]) -> Figure:
     return figure
 
 
-def main() -> int:
-    """Write the figures as JSON, and the curve beside it as PNG and SVG."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main() -> None:
+    """Write the figures as JSON, and the curve beside it as SVG."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", help="folder, Hub id or name (default: the default model)")
     parser.add_argument("--data", default="data/celeba", help="prepared dataset")
     parser.add_argument("--split", default="validation", help="default: %(default)s")
-    parser.add_argument("--draws", type=int, default=DRAWS, help="default: %(default)s")
-    parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--output", type=Path, default=Path("results/known_words.json"))
     args = parser.parse_args()
-    try:
-        model = find_checkpoint(args.model)
-        result = jsonable(
-            measure(model, args.data, args.split, args.batch_size, max(1, args.draws))
-        )
-        write_whole(args.output, json.dumps(result, indent=1, allow_nan=False) + "\n")
-        save_figure(plot_curve(result), args.output.parent, args.output.stem)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    result = jsonable(measure(find_checkpoint(args.model), args.data, args.split))
+    write_json(args.output, result)
+    save_figure(plot_curve(result), args.output.parent, args.output.stem)
     for point in result["curve"]:
         low, high = point["gain_interval"]
-        print(
-            f"{point['given']:2} given: {point['accuracy']:.4f}, "
-            f"gain {point['gain']:+.4f} [{low:+.4f}, {high:+.4f}]"
-        )
-    return 0
+        gain = f"gain {point['gain']:+.4f} [{low:+.4f}, {high:+.4f}]"
+        print(f"{point['given']:2} given: {point['accuracy']:.4f}, {gain}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(finish(main))

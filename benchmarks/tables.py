@@ -224,7 +224,7 @@ def cold_start(read: Read) -> Rows:
 def label_throughput(read: Read) -> Rows:
     """`label2label label` on two cores."""
     yield "photos", "photos per second", "peak memory, MB"
-    for name in ("x1", "x50"):
+    for name in ("once", "repeated"):
         row = read("label_throughput")[name]
         speed, memory = f"{row['images_per_second']:.0f}", f"{row['peak_megabytes']:.0f}"
         yield f"{row['images']:,}", speed, memory

@@ -3,6 +3,7 @@
 import argparse
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import datasets
@@ -58,9 +59,14 @@ def test_a_stopped_table_goes_on_and_holds_every_row(
     options = ["heads", "--recipe", str(recipe), "--data", str(with_test_split), "--epochs", "1"]
     options += ["--seeds", "4", "--runs", str(tmp_path / "runs")]
     options += ["--output", str(tmp_path / "ablation.json")]
-    assert ablation.main(options) == 2
+
+    def build() -> int:
+        monkeypatch.setattr(sys, "argv", ["ablation.py", *options])
+        return ablation.finish(ablation.main)
+
+    assert build() == 2
     assert "the same command goes on" in capsys.readouterr().err
-    assert ablation.main(options) == 0
+    assert build() == 0
     assert len(ran) == 3
 
     result = json.loads((tmp_path / "ablation.json").read_text())
@@ -69,7 +75,7 @@ def test_a_stopped_table_goes_on_and_holds_every_row(
     assert fc["parameters"]["backbone"] == unmasked["parameters"]["backbone"]
     assert fc["parameters"]["head"] < unmasked["parameters"]["head"]
     assert 0 < fc["flops"] < unmasked["flops"]
-    cell = json.loads((tmp_path / "ablation/fc-seed-4.json").read_text())
+    cell = json.loads((tmp_path / "runs/heads/fc-seed-4.json").read_text())
     assert fc["accuracy"]["mean"] == pytest.approx(sum(cell["right"]) / sum(cell["known"]))
     (best,) = tmp_path.glob("runs/heads/no-masks/seed-4-*/best")
     assert json.loads((best / "config.json").read_text())["mask_probability"] == 0.0
@@ -86,11 +92,13 @@ def test_a_stopped_table_goes_on_and_holds_every_row(
     assert unmasked["query_accuracy"]["mean"] == pytest.approx(float(expected), abs=1e-6)
 
     # What was trained on another machine counts, unless it was trained otherwise.
-    shutil.rmtree(tmp_path / "runs")
-    assert ablation.main(options) == 0
+    for folder in (tmp_path / "runs/heads").iterdir():
+        if folder.is_dir():
+            shutil.rmtree(folder)
+    assert build() == 0
     assert len(ran) == 3
     rows["fc"].append("model.dropout=0.3")
-    assert ablation.main(options) == 2
+    assert build() == 2
     assert "made with other settings" in capsys.readouterr().err
 
 
@@ -106,18 +114,17 @@ def test_a_difference_is_real_if_neither_people_nor_seeds_undo_it(
     rates = {"good": (0.91, 0.9, 0.905), "same": (0.9, 0.905, 0.91), "bad": (0.8, 0.81, 0.805)}
     rates["unsteady"] = (0.98, 0.75, 0.9)
     rows = {}
-    (tmp_path / "ablation").mkdir()
+    (tmp_path / "heads").mkdir()
     for head, values in rates.items():
         means = []
         for seed, rate in enumerate(values):
             right = rng.binomial(40, rate, 200)
             cell = {"right": right.tolist(), "known": [40] * 200}
-            (tmp_path / "ablation" / f"{head}-seed-{seed}.json").write_text(json.dumps(cell))
+            (tmp_path / "heads" / f"{head}-seed-{seed}.json").write_text(json.dumps(cell))
             means.append(right.mean() / 40)
         accuracy = {"mean": float(np.mean(means)), "std": float(np.std(means, ddof=1))}
         rows[head] = {"seeds": [0, 1, 2], "accuracy": accuracy}
-    output = tmp_path / "ablation.json"
-    args = argparse.Namespace(data="", runs=tmp_path, table="heads", output=output)
+    args = argparse.Namespace(data="", runs=tmp_path, table="heads")
     found = {tuple(c["rows"]): c for c in ablation.compare_rows(args, rows)}
     assert found["good", "bad"]["real"]
     assert found["good", "bad"]["difference"] == pytest.approx(0.1, abs=0.01)
@@ -133,18 +140,18 @@ def test_rows_of_the_same_recipe_are_seldom_called_different(tmp_path, load_benc
     people = datasets.Dataset.from_dict({"identity": list(map(str, range(50)))})
     monkeypatch.setattr(ablation, "load_split", lambda *_: people)
     rng = np.random.default_rng(0)
-    (tmp_path / "ablation").mkdir()
+    (tmp_path / "heads").mkdir()
     rows = {}
     for row in range(30):  # whose seeds differ as much as people do
         means = []
         for seed, rate in enumerate(rng.normal(0.9, 0.01, 3)):
             right = rng.binomial(40, rate, 50)
             cell = {"right": right.tolist(), "known": [40] * 50}
-            (tmp_path / f"ablation/row-{row}-seed-{seed}.json").write_text(json.dumps(cell))
+            (tmp_path / f"heads/row-{row}-seed-{seed}.json").write_text(json.dumps(cell))
             means.append(right.mean() / 40)
         accuracy = {"mean": float(np.mean(means)), "std": float(np.std(means, ddof=1))}
         rows[f"row {row}"] = {"seeds": [0, 1, 2], "accuracy": accuracy}
-    args = argparse.Namespace(data="", table="heads", output=tmp_path / "ablation.json")
+    args = argparse.Namespace(data="", runs=tmp_path, table="heads")
     found = ablation.compare_rows(args, rows, resamples=200)
     assert 0 < np.mean([pair["real"] for pair in found]) < 0.08  # 435 pairs; 0.05 by definition
     assert all(pair["real"] == (pair["p_value"] < 0.05) for pair in found)
@@ -153,7 +160,7 @@ def test_rows_of_the_same_recipe_are_seldom_called_different(tmp_path, load_benc
 def test_rows_lie_in_files_of_their_own(load_benchmark, tmp_path):
     ablation = load_benchmark("ablation")
     for name, table in ablation.TABLES.items():
-        args = argparse.Namespace(output=tmp_path / f"{name}.json")
+        args = argparse.Namespace(runs=tmp_path, table=name)
         files = {ablation.cell_file(args, row, 0) for row in table.rows}
         assert len(files) == len(table.rows)
 
@@ -180,7 +187,8 @@ def test_all_rows_are_valid_recipes(load_benchmark, name):
         assert (parameters["backbone"] > 20e6) == ("ResNet-50" in row)
 
 
-def test_an_unknown_row_is_refused(load_benchmark, capsys):
+def test_an_unknown_row_is_refused(load_benchmark, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["ablation.py", "sizes", "--rows", "1,000 wide"])
     with pytest.raises(SystemExit, match="2"):
-        load_benchmark("ablation").main(["sizes", "--rows", "1,000 wide"])
+        load_benchmark("ablation").main()
     assert "unknown row 1,000 wide; known: 32 wide" in capsys.readouterr().err

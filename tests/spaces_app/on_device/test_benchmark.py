@@ -41,12 +41,18 @@ def test_page_without_assets_and_photo_without_a_face_are_one_line(
     detector_file, page_folder, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setenv(detection.DETECTOR_VARIABLE, str(detector_file))
-    main = runpy.run_path(str(PROGRAM))["main"]
-    output = ["--output", str(tmp_path / "figures.json")]
-    assert main(["--page", str(tmp_path), *output]) == 2
+    monkeypatch.syspath_prepend(PROGRAM.parent)  # as a program finds those beside it
+    program = runpy.run_path(str(PROGRAM))
+
+    def run(*arguments):
+        output = ["--output", str(tmp_path / "figures.json")]
+        monkeypatch.setattr(sys, "argv", ["in_browser.py", *map(str, arguments), *output])
+        return program["finish"](program["main"])
+
+    assert run("--page", tmp_path) == 2
     assert "page.json does not exist" in capsys.readouterr().err
     Image.new("RGB", (200, 200)).save(tmp_path / "black.png")
-    assert main(["--page", str(page_folder), "--photo", str(tmp_path / "black.png"), *output]) == 2
+    assert run("--page", page_folder, "--photo", tmp_path / "black.png") == 2
     err = capsys.readouterr().err
     assert "shows 0 faces" in err
     assert err.count("\n") == 1
