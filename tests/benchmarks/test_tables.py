@@ -20,8 +20,8 @@ def test_every_document_shows_what_was_measured(tables):
         assert text == tables.fill(text), f"run `python benchmarks/tables.py {file}`"
 
 
-def test_every_table_stands_in_a_document_and_every_result_is_shown(tables):
-    shown, read = set(), set()
+def test_every_result_is_shown_in_a_document(tables):
+    read = set()
 
     def recording(name):
         read.add(f"{name}.json")
@@ -29,10 +29,8 @@ def test_every_table_stands_in_a_document_and_every_result_is_shown(tables):
 
     texts = [file.read_text(encoding="utf-8") for file in tables.documents()]
     for text in texts:
-        shown |= {match["name"] for match in tables.MARKED.finditer(text)}
         read |= set(re.findall(r"results/([\w/-]+\.svg)", text))
         tables.fill(text, recording)
-    assert shown == set(tables.TABLES)
     kept = {
         path.relative_to(tables.RESULTS).as_posix()
         for path in tables.RESULTS.rglob("*")
