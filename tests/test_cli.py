@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from label2label import __version__
-from label2label.cli import EXTRAS, build_parser, main
+from label2label.checkpoints import default_checkpoint
+from label2label.cli import COMMANDS, EXTRAS, build_parser, main
 from label2label.errors import UserError
 from label2label.files import temporary_folder
 
@@ -78,7 +79,6 @@ def test_every_command_has_help(command, capsys):
         ["audit", "--data", "d", "--output", "a.html"],
         ["calibrate", "--data", "d"],
         ["convert", "a.pt"],
-        ["push", "--private", "--public"],
     ],
 )
 def test_wrong_arguments_exit_with_2(arguments, capsys):
@@ -96,7 +96,7 @@ def test_commands_get_the_arguments_that_they_read():
     args = parser.parse_args(
         ["evaluate", "--data", "d", "--group", "race", "--group", "gender", "--output", "f.json"]
     )
-    assert (args.split, args.batch_size, args.model) == ("test", 64, None)
+    assert (args.split, args.batch_size, args.model) == ("test", 64, default_checkpoint())
     assert args.group == ["race", "gender"]
     args = parser.parse_args(["push", "--repo-id", "me/faces"])
     assert (args.private, args.create_pr, args.dry_run, args.model) == (True, False, False, None)
@@ -151,7 +151,7 @@ def test_missing_module_is_said_with_the_extra_that_installs_it(
     def fail(args):
         raise ModuleNotFoundError("no", name=module)
 
-    monkeypatch.setattr(f"label2label.cli.run_{command[0]}", fail)
+    monkeypatch.setattr(f"label2label.{COMMANDS[command[0]].replace(':', '.')}", fail)
     assert main(command) == 2
     name = module.partition(".")[0]
     assert capsys.readouterr().err == (
@@ -183,7 +183,8 @@ def test_a_reader_that_has_read_enough_is_no_error():
 def test_warnings_and_streams_are_left_as_they_were(capsys, monkeypatch):
     filters, show, errors = list(warnings.filters), warnings.showwarning, sys.stdout.errors
     monkeypatch.setattr(
-        "label2label.cli.run_predict", lambda args: warnings.warn("odd\x1b", stacklevel=1) or 0
+        "label2label.prediction.command.predict_command",
+        lambda args: warnings.warn("odd\x1b", stacklevel=1) or 0,
     )
     assert main(["predict", "a.jpg"]) == 0
     assert capsys.readouterr().err == "warning: odd\\x1b\n"
@@ -204,7 +205,7 @@ def test_temporary_folders_of_killed_processes_are_removed_at_the_next_start(tmp
     subprocess.run([sys.executable, "-c", program, tmp_path], check=False)
     assert len(list(tmp_path.glob("label2label-audit-*/photo"))) == 1
     (tmp_path / "label2label-mine").mkdir()  # not made by `temporary_folder`
-    monkeypatch.setattr("label2label.cli.run_predict", lambda args: 0)
+    monkeypatch.setattr("label2label.prediction.command.predict_command", lambda args: 0)
     with temporary_folder("audit") as alive:
         assert main(["predict", "a.jpg"]) == 0
         assert {path.name for path in tmp_path.iterdir()} == {alive.name, "label2label-mine"}

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from label2label import __version__
-from label2label.checkpoints import checkpoint_names
+from label2label.checkpoints import checkpoint_names, default_checkpoint, find_checkpoint
 from label2label.errors import UserError, printable
 from label2label.files import remove_leftovers
 
@@ -25,87 +27,23 @@ EXTRAS = {
 }
 
 
-def run_predict(args: argparse.Namespace) -> int:
-    """Attributes of every face in photos."""
-    from label2label.prediction.command import predict_command
+# What carries out each command: module and function, imported when it runs.
+COMMANDS = {
+    "predict": "prediction.command:predict_command",
+    "label": "prediction.labelling:label_command",
+    "video": "prediction.video:video_command",
+    "train": "training.trainer:train_command",
+    "pack": "cli:pack_command",
+    "convert": "training.conversion:convert_command",
+    "evaluate": "evaluation.evaluate:evaluate_command",
+    "audit": "evaluation.audit:audit_command",
+    "calibrate": "evaluation.calibration:calibrate_command",
+    "export": "export.command:export_command",
+    "push": "hub.upload:push_command",
+}
 
-    return predict_command(args)
-
-
-def run_train(args: argparse.Namespace) -> int:
-    """Train by a recipe."""
-    from label2label.training.trainer import train_command
-
-    return train_command(args)
-
-
-def run_pack(args: argparse.Namespace) -> int:
-    """Write a dataset again with its images reduced to training crops."""
-    from label2label.data.loading import pack_dataset
-
-    count = pack_dataset(args.data, args.output, args.size, args.workers)
-    print(f"{args.output}: {count:,} images; train on it with --data {args.output}")
-    return 0
-
-
-def run_evaluate(args: argparse.Namespace) -> int:
-    """Accuracy of a model on a prepared dataset."""
-    from label2label.checkpoints import find_checkpoint
-    from label2label.evaluation.evaluate import evaluate_command
-
-    args.model = find_checkpoint(args.model)
-    return evaluate_command(args)
-
-
-def run_audit(args: argparse.Namespace) -> int:
-    """Accuracy and gaps between groups on data of one's own, as one HTML page."""
-    from label2label.checkpoints import find_checkpoint
-    from label2label.evaluation.audit import audit_command
-
-    args.model = find_checkpoint(args.model)
-    return audit_command(args)
-
-
-def run_calibrate(args: argparse.Namespace) -> int:
-    """Fit a model's temperature and thresholds to held-out images."""
-    from label2label.evaluation.calibration import calibrate_command
-
-    return calibrate_command(args)
-
-
-def run_convert(args: argparse.Namespace) -> int:
-    """Turn a public MobileFaceNet checkpoint into a backbone folder."""
-    from label2label.training.conversion import convert_command
-
-    return convert_command(args)
-
-
-def run_export(args: argparse.Namespace) -> int:
-    """Write a model as ONNX files."""
-    from label2label.export.command import export_command
-
-    return export_command(args)
-
-
-def run_push(args: argparse.Namespace) -> int:
-    """Upload a model, the Space and a dataset to the Hub."""
-    from label2label.hub.upload import push_command
-
-    return push_command(args)
-
-
-def run_label(args: argparse.Namespace) -> int:
-    """Label a whole image collection."""
-    from label2label.prediction.labelling import label_command
-
-    return label_command(args)
-
-
-def run_video(args: argparse.Namespace) -> int:
-    """Follow the faces of a video and average their attributes over time."""
-    from label2label.prediction.video import video_command
-
-    return video_command(args)
+Option = Callable[..., Any]  # a parser's `add_argument`
+Command = Callable[[str, str], Option]
 
 
 def probability(text: str) -> float:
@@ -132,88 +70,77 @@ def resamples(text: str) -> int:
     return value
 
 
-def add_backend(parser: argparse.ArgumentParser) -> None:
-    """Add the choice of what runs the model."""
-    parser.add_argument(
-        "--backend",
-        choices=("onnx", "torch"),
-        help="what runs the model (default: ONNX Runtime where it has an ONNX file, else PyTorch)",
-    )
-
-
-def add_language(parser: argparse.ArgumentParser) -> None:
-    """Add the choice of the drawn names' language."""
-    parser.add_argument(
-        "--language",
-        choices=("en", "ko"),
-        default="en",
-        help="of the drawn attributes' names (default: %(default)s)",
-    )
-
-
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; each sets `run`, the function that carries it out."""
+    """Build the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="label2label", description="Facial attributes as a sentence, from a light model."
     )
     parser.add_argument("--version", action="version", version=f"label2label {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    names = f"a name ({', '.join(checkpoint_names())}; default: the first)"
-    any_model = f"folder, Hub id, exported ONNX file, or {names}"
 
-    predict = commands.add_parser("predict", help="attributes of every face in photos")
-    predict.set_defaults(run=run_predict)
-    predict.add_argument("images", nargs="+", metavar="IMAGE|FOLDER", help="photos and folders")
-    predict.add_argument("--model", help=any_model)
-    add_backend(predict)
-    predict.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    predict.add_argument(
+    def command(name: str, text: str) -> Option:
+        return commands.add_parser(name, help=text).add_argument
+
+    _add_prediction(command)
+    _add_training(command)
+    _add_evaluation(command)
+    _add_publishing(command)
+    return parser
+
+
+def _add_prediction(command: Command) -> None:
+    any_model = f"folder, Hub id, exported ONNX file, or {_names()}"
+
+    def shared(option: Option) -> None:
+        option("--model", help=any_model)
+        option(
+            "--backend",
+            choices=("onnx", "torch"),
+            help="what runs the model (default: ONNX Runtime where it has an ONNX file, else "
+            "PyTorch, '.[torch]')",
+        )
+
+    def language(option: Option) -> None:
+        text = "of the drawn attributes' names (default: %(default)s)"
+        option("--language", choices=("en", "ko"), default="en", help=text)
+
+    option = command("predict", "attributes of every face in photos")
+    option("images", nargs="+", metavar="IMAGE|FOLDER", help="photos and folders")
+    shared(option)
+    option("--json", action="store_true", help="print JSON instead of a table")
+    option(
         "--draw", metavar="DIR", help="write copies of the photos with faces and attributes here"
     )
-    add_language(predict)
-    predict.add_argument(
-        "--no-align",
-        dest="align",
-        action="store_false",
-        help="take each whole image as one face's crop, without looking for faces",
-    )
-    predict.add_argument(
+    language(option)
+    _no_align(option, "take each whole image as one face's crop, without looking for faces")
+    option(
         "--threshold",
         type=probability,
         metavar="T",
         help="probability from which the table says yes (default: the model's own for each "
         "attribute); JSON has them all",
     )
-    predict.add_argument(
-        "--batch-size", type=positive_integer, default=32, metavar="N", help="faces at once"
-    )
+    _batch_size(option, 32, "faces")
 
-    label = commands.add_parser("label", help="label a whole image collection into Parquet files")
-    label.set_defaults(run=run_label)
-    label.add_argument("--model", help=any_model)
-    add_backend(label)
-    label.add_argument(
+    option = command("label", "label a whole image collection into Parquet files")
+    shared(option)
+    option(
         "--data",
         required=True,
         metavar="DIR|GLOB",
         help="folder of photos, quoted glob of photos or Parquet files, or prepared dataset",
     )
-    label.add_argument(
+    option(
         "--output",
         required=True,
         metavar="DIR",
         help="folder to write; the same command goes on with an interrupted run",
     )
-    label.add_argument(
-        "--no-align",
-        dest="align",
-        action="store_false",
-        help="take each whole image as one face's crop, as the images of prepared datasets are",
+    _no_align(
+        option, "take each whole image as one face's crop, as the images of prepared datasets are"
     )
-    label.add_argument(
-        "--batch-size", type=positive_integer, default=32, metavar="N", help="faces at once"
-    )
-    label.add_argument(
+    _batch_size(option, 32, "faces")
+    option(
         "--shard-size",
         type=positive_integer,
         default=1000,
@@ -221,73 +148,83 @@ def build_parser() -> argparse.ArgumentParser:
         help="images a Parquet file, which is what an interruption can cost (default: %(default)s)",
     )
 
-    video = commands.add_parser("video", help="attributes of every face in a video, over time")
-    video.set_defaults(run=run_video)
-    video.add_argument("video", metavar="FILE|CAMERA", help="video file, or a camera's number")
-    video.add_argument("--model", help=any_model)
-    add_backend(video)
-    video.add_argument(
+    option = command("video", "attributes of every face in a video, over time")
+    option("video", metavar="FILE|CAMERA", help="video file, or a camera's number")
+    shared(option)
+    option(
         "--output",
         required=True,
         metavar="FILE",
         help="table to write, .csv or .parquet ('.[label]'): a row a face and frame",
     )
-    video.add_argument("--draw", metavar="FILE.mp4", help="also write an annotated video")
-    add_language(video)
+    option("--draw", metavar="FILE.mp4", help="also write an annotated video")
+    language(option)
 
-    train = commands.add_parser("train", help="train a model by a recipe")
-    train.set_defaults(run=run_train)
-    train.add_argument(
+
+def _add_training(command: Command) -> None:
+    option = command("train", "train a model by a recipe")
+    option(
         "--recipe",
         "--config",
         dest="config",
         metavar="NAME|FILE",
         help="recipe that comes with the package, or a YAML file",
     )
-    train.add_argument("--data", metavar="DIR", help="prepared dataset, instead of the recipe's")
-    train.add_argument(
+    option("--data", metavar="DIR", help="prepared dataset, instead of the recipe's")
+    option(
         "--vocabulary",
         metavar="NAME",
         help="attributes to learn, instead of the recipe's: a vocabulary, or `columns` for the "
         "dataset's own",
     )
-    train.add_argument("--output", required=True, metavar="DIR", help="folder of the run")
-    train.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    train.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override one key of the recipe; may be repeated",
-    )
+    option("--output", required=True, metavar="DIR", help="folder of the run")
+    option("--resume", action="store_true", help="go on with an interrupted run")
+    text = "override one key of the recipe; may be repeated"
+    option("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
 
-    pack = commands.add_parser(
-        "pack", help="reduce a prepared dataset to training crops, in parts of at most 60 MB"
+    option = command(
+        "pack", "reduce a prepared dataset to training crops, in parts of at most 60 MB"
     )
-    pack.set_defaults(run=run_pack)
-    pack.add_argument("--data", required=True, metavar="DIR", help="prepared dataset or Hub id")
-    pack.add_argument("--output", required=True, metavar="DIR", help="folder to write")
-    pack.add_argument(
-        "--size",
-        type=positive_integer,
-        default=112,
-        metavar="PIXELS",
-        help="side of the model's crop (default: %(default)s)",
-    )
-    pack.add_argument(
-        "--workers",
-        type=positive_integer,
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help="threads (default: %(default)s)",
-    )
+    option("--data", required=True, metavar="DIR", help="prepared dataset or Hub id")
+    option("--output", required=True, metavar="DIR", help="folder to write")
+    text = "side of the model's crop (default: %(default)s)"
+    option("--size", type=positive_integer, default=112, metavar="PIXELS", help=text)
+    cores = os.cpu_count() or 1
+    text = "threads (default: %(default)s)"
+    option("--workers", type=positive_integer, default=cores, metavar="N", help=text)
 
-    evaluate = commands.add_parser("evaluate", help="accuracy of a model on a prepared dataset")
-    evaluate.set_defaults(run=run_evaluate)
-    evaluate.add_argument("--model", help=any_model)
-    evaluate.add_argument("--data", required=True, metavar="DIR", help="prepared dataset or Hub id")
-    evaluate.add_argument("--split", default="test", help="default: %(default)s")
-    evaluate.add_argument(
+    option = command("convert", "turn a public MobileFaceNet checkpoint into a backbone folder")
+    text = "PyTorch state dict or TorchScript archive (.pt)"
+    option("checkpoint", metavar="CHECKPOINT", help=text)
+    option("output", metavar="OUT", help="folder to write")
+
+
+def _add_evaluation(command: Command) -> None:
+    any_model = f"folder, Hub id, exported ONNX file, or {_names()}"
+
+    def resampling(option: Option) -> None:
+        text = "resamples of the intervals, 100 or more"
+        option("--bootstrap", type=resamples, metavar="N", help=text)
+        _batch_size(option, 64, "images")
+
+    def shared(option: Option) -> None:
+        option("--model", type=find_checkpoint, default=default_checkpoint(), help=any_model)
+        text = "another model, compared on the same images, paired"
+        option("--against", metavar="MODEL", help=text)
+        option(
+            "--minimum-age",
+            type=positive_integer,
+            default=15,
+            metavar="YEARS",
+            help="where ages are known, also for these and more years alone (default: %(default)s)",
+        )
+        resampling(option)
+
+    option = command("evaluate", "accuracy of a model on a prepared dataset")
+    shared(option)
+    option("--data", required=True, metavar="DIR", help="prepared dataset or Hub id")
+    option("--split", default="test", help="default: %(default)s")
+    option(
         "--group",
         action="append",
         default=[],
@@ -295,31 +232,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="also by the groups of this column, such as race; may be repeated, and is then also "
         "crossed",
     )
-    evaluate.add_argument(
-        "--against", metavar="MODEL", help="another model, compared on the same images, paired"
-    )
-    evaluate.add_argument(
-        "--minimum-age",
-        type=positive_integer,
-        default=15,
-        metavar="YEARS",
-        help="where ages are known, also for these and more years alone (default: %(default)s)",
-    )
-    evaluate.add_argument("--output", metavar="FILE.json", help="write the figures here")
-    evaluate.add_argument("--report", metavar="DIR", help="write a report with plots here")
-    evaluate.add_argument(
-        "--bootstrap", type=resamples, metavar="N", help="resamples of the intervals, 100 or more"
-    )
-    evaluate.add_argument(
-        "--batch-size", type=positive_integer, default=64, metavar="N", help="images at once"
-    )
+    option("--output", metavar="FILE.json", help="write the figures here")
+    option("--report", metavar="DIR", help="write a report with plots here")
 
-    audit = commands.add_parser(
-        "audit", help="accuracy and gaps by group on your own data, as one HTML page"
-    )
-    audit.set_defaults(run=run_audit)
-    audit.add_argument("--model", help=any_model)
-    audit.add_argument(
+    option = command("audit", "accuracy and gaps by group on your own data, as one HTML page")
+    shared(option)
+    option(
         "--data",
         required=True,
         metavar="DIR|FILE",
@@ -327,147 +245,117 @@ def build_parser() -> argparse.ArgumentParser:
         "labels named as the model's attributes (1, 0 or empty), the groups, and where known "
         "identity and age",
     )
-    audit.add_argument(
-        "--split", default="test", help="of a prepared dataset (default: %(default)s)"
-    )
-    audit.add_argument(
+    option("--split", default="test", help="of a prepared dataset (default: %(default)s)")
+    option(
         "--group",
         action="append",
         required=True,
         metavar="COLUMN",
         help="compare the groups of this column; may be repeated, and is then also crossed",
     )
-    audit.add_argument(
-        "--against", metavar="MODEL", help="another model, compared on the same images, paired"
-    )
-    audit.add_argument("--output", required=True, metavar="FILE.html", help="page to write")
-    audit.add_argument(
-        "--no-align",
-        dest="align",
-        action="store_false",
-        help="take each image of a CSV or Parquet file as a face's crop, without looking for faces",
-    )
-    audit.add_argument(
-        "--minimum-age",
-        type=positive_integer,
-        default=15,
-        metavar="YEARS",
-        help="where ages are known, also for these and more years alone (default: %(default)s)",
-    )
-    audit.add_argument(
-        "--bootstrap", type=resamples, metavar="N", help="resamples of the intervals, 100 or more"
-    )
-    audit.add_argument(
-        "--batch-size", type=positive_integer, default=64, metavar="N", help="images at once"
+    option("--output", required=True, metavar="FILE.html", help="page to write")
+    _no_align(
+        option,
+        "take each image of a CSV or Parquet file as a face's crop, without looking for faces",
     )
 
-    calibrate = commands.add_parser(
-        "calibrate", help="fit a model's temperature and thresholds to held-out images"
-    )
-    calibrate.set_defaults(run=run_calibrate)
-    calibrate.add_argument(
-        "--model", required=True, metavar="DIR", help="folder whose config files are rewritten"
-    )
-    calibrate.add_argument("--data", required=True, metavar="DIR", help="prepared dataset")
-    calibrate.add_argument("--split", default="validation", help="to fit to (default: %(default)s)")
-    calibrate.add_argument(
-        "--measure-on", metavar="SPLIT", help="measure before and after on this split, unseen"
-    )
-    calibrate.add_argument(
-        "--couple-on", metavar="SPLIT", help="fit what known words tell of others to this split"
-    )
-    calibrate.add_argument("--output", metavar="FILE.json", help="write the figures here")
-    calibrate.add_argument(
+    option = command("calibrate", "fit a model's temperature and thresholds to held-out images")
+    text = "folder whose config files are rewritten"
+    option("--model", required=True, metavar="DIR", help=text)
+    option("--data", required=True, metavar="DIR", help="prepared dataset")
+    option("--split", default="validation", help="to fit to (default: %(default)s)")
+    text = "measure before and after on this split, unseen"
+    option("--measure-on", metavar="SPLIT", help=text)
+    text = "fit what known words tell of others to this split"
+    option("--couple-on", metavar="SPLIT", help=text)
+    option("--output", metavar="FILE.json", help="write the figures here")
+    option(
         "--accuracy-loss",
         type=probability,
         default=0.0005,
         metavar="L",
         help="accuracy that thresholds may give up for balanced accuracy (default: %(default)s)",
     )
-    calibrate.add_argument(
-        "--bootstrap", type=resamples, metavar="N", help="resamples of the intervals, 100 or more"
-    )
-    calibrate.add_argument(
-        "--batch-size", type=positive_integer, default=64, metavar="N", help="images at once"
-    )
+    resampling(option)
 
-    convert = commands.add_parser(
-        "convert", help="turn a public MobileFaceNet checkpoint into a backbone folder"
-    )
-    convert.set_defaults(run=run_convert)
-    convert.add_argument(
-        "checkpoint", metavar="CHECKPOINT", help="PyTorch state dict or TorchScript archive (.pt)"
-    )
-    convert.add_argument("output", metavar="OUT", help="folder to write")
 
-    export = commands.add_parser("export", help="write a model as ONNX, and INT8")
-    export.set_defaults(run=run_export)
-    export.add_argument("--model", help=f"folder, Hub id, or {names}")
-    export.add_argument("--output", required=True, metavar="DIR", help="folder to write")
-    export.add_argument("--int8", action="store_true", help="quantise as well")
-    export.add_argument(
-        "--calibration", metavar="DIR", help="prepared dataset, or folder of face crops, for --int8"
-    )
-    export.add_argument(
+def _add_publishing(command: Command) -> None:
+    option = command("export", "write a model as ONNX, and INT8")
+    option("--model", help=f"folder, Hub id, or {_names()}")
+    option("--output", required=True, metavar="DIR", help="folder to write")
+    option("--int8", action="store_true", help="quantise as well")
+    text = "prepared dataset, or folder of face crops, for --int8"
+    option("--calibration", metavar="DIR", help=text)
+    option(
         "--uint8-input",
         action="store_true",
         help="take uint8 pixels (batch, height, width, 3) instead of normalised floats",
     )
-    export.add_argument(
-        "--known-labels", action="store_true", help="take a second input, words that are known"
-    )
-    export.add_argument("--backbone-only", action="store_true", help="leave the head out")
-    export.add_argument(
+    text = "take a second input, words that are known"
+    option("--known-labels", action="store_true", help=text)
+    option("--backbone-only", action="store_true", help="leave the head out")
+    option(
         "--web",
         action="store_true",
         help="also what the page in spaces_app/on_device needs, for its folder assets",
     )
-    export.add_argument("--ncnn", action="store_true", help="also ncnn's files, for phones")
-    export.add_argument("--opset", type=int, default=20, help="ONNX opset (default: %(default)s)")
+    option("--ncnn", action="store_true", help="also ncnn's files, for phones")
+    option("--opset", type=int, default=20, help="ONNX opset (default: %(default)s)")
 
-    push = commands.add_parser("push", help="upload a model, the Space and a dataset to the Hub")
-    push.set_defaults(run=run_push)
-    push.add_argument("--model", metavar="DIR", help="model or backbone folder (default: ours)")
-    push.add_argument("--repo-id", metavar="ID", help="OWNER/NAME of the model's repository")
-    push.add_argument("--onnx", metavar="DIR", help="also these exports, INT8 to the Space")
-    push.add_argument(
+    option = command("push", "upload a model, the Space and a dataset to the Hub")
+    option("--model", metavar="DIR", help="model or backbone folder (default: ours)")
+    option("--repo-id", metavar="ID", help="OWNER/NAME of the model's repository")
+    option("--onnx", metavar="DIR", help="also these exports, INT8 to the Space")
+    option(
         "--results",
         nargs="+",
         metavar="FILE.json",
         help="what `evaluate --output` wrote of the model, for its card",
     )
-    push.add_argument(
+    option(
         "--trained-on",
         nargs="+",
         metavar="NAME",
         help="data whose terms the weights inherit, for the card: celeba, utkface, fairface, ...",
     )
-    push.add_argument("--space-id", metavar="ID", help="OWNER/NAME of the Space")
-    push.add_argument("--space", metavar="DIR", help="its folder (default: the checkout's)")
-    push.add_argument("--dataset", metavar="DIR", help="prepared dataset")
-    push.add_argument("--dataset-id", metavar="ID", help="OWNER/NAME of the dataset's repository")
-    push.add_argument(
+    option("--space-id", metavar="ID", help="OWNER/NAME of the Space")
+    option("--space", metavar="DIR", help="its folder (default: the checkout's)")
+    option("--dataset", metavar="DIR", help="prepared dataset")
+    option("--dataset-id", metavar="ID", help="OWNER/NAME of the dataset's repository")
+    option(
         "--i-have-the-right-to-redistribute",
         dest="right_to_redistribute",
         action="store_true",
         help="upload a dataset although its terms forbid it: its owners allowed it to you",
     )
-    visibility = push.add_mutually_exclusive_group()
-    visibility.add_argument(
-        "--private",
-        action="store_true",
-        default=True,
-        help="make new repositories private (default)",
-    )
-    visibility.add_argument(
-        "--public", dest="private", action="store_false", help="make new repositories public"
-    )
-    push.add_argument("--revision", metavar="REV", help="branch, or refs/pr/NUMBER (default: main)")
-    push.add_argument("--create-pr", action="store_true", help="open pull requests to main instead")
-    push.add_argument(
-        "--dry-run", action="store_true", help="list files and sizes, without asking the Hub"
-    )
-    return parser
+    option("--private", action="store_true", default=True, help="the default")
+    option("--public", dest="private", action="store_false", help="make new repositories public")
+    option("--revision", metavar="REV", help="branch, or refs/pr/NUMBER (default: main)")
+    option("--create-pr", action="store_true", help="open pull requests to main instead")
+    text = "list files and sizes, without asking the Hub"
+    option("--dry-run", action="store_true", help=text)
+
+
+def _names() -> str:
+    return f"a name ({', '.join(checkpoint_names())}; default: the first)"
+
+
+def _batch_size(option: Option, default: int, what: str) -> None:
+    text = f"{what} at once"
+    option("--batch-size", type=positive_integer, default=default, metavar="N", help=text)
+
+
+def _no_align(option: Option, text: str) -> None:
+    option("--no-align", dest="align", action="store_false", help=text)
+
+
+def pack_command(args: argparse.Namespace) -> int:
+    """Write a dataset again with its images reduced to training crops."""
+    from label2label.data.loading import pack_dataset
+
+    count = pack_dataset(args.data, args.output, args.size, args.workers)
+    print(f"{args.output}: {count:,} images; train on it with --data {args.output}")
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -508,7 +396,8 @@ def _escape_what_cannot_be_printed() -> Iterator[None]:
 
 def _run(args: argparse.Namespace) -> int:
     try:
-        return args.run(args)
+        module, _, function = COMMANDS[args.command].partition(":")
+        return getattr(importlib.import_module(f"label2label.{module}"), function)(args)
     except UserError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2

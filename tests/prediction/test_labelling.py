@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -288,6 +289,30 @@ def test_datasets_map_labels_columns_by_the_batch(crops, whole, exported):
     for row, other in zip(rows, expected, strict=False):
         assert row["box"] == other["box"]
         assert row["Male"] == pytest.approx(other["Male"], abs=2e-4)
+
+
+@pytest.mark.slow
+def test_ray_data_labels_columns_by_two_workers(crops, whole, exported, tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "docs"))
+    from label_on_ray import label_on_ray
+
+    paths = os.pathsep.join(sys.path)
+    ray.init(num_cpus=4, include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": paths}})
+    try:
+        label_on_ray(
+            str(crops), str(tmp_path / "labels"), workers=2, model=str(exported), align=False
+        )
+    finally:
+        ray.shutdown()
+    rows = pa.concat_tables(pq.read_table(f) for f in (tmp_path / "labels").glob("*.parquet"))
+    rows = sorted(rows.to_pylist(), key=lambda row: row["path"])
+    expected = whole.to_pylist()
+    assert [os.path.basename(row["path"]) for row in rows] == [row["image"] for row in expected]
+    for row, other in zip(rows, expected, strict=True):
+        assert row["error"] == other["error"]
+        if other["Male"] is not None:
+            assert row["Male"] == pytest.approx(other["Male"], abs=2e-4)
 
 
 def test_batch_labeller_takes_what_columns_hold_and_says_which_column_is_missing(crops, exported):

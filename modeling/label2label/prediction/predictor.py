@@ -73,6 +73,7 @@ class AttributePredictor:
         align: bool = True,
         batch_size: int = 32,
         threshold: float | None = None,
+        threads: int | None = None,
     ) -> AttributePredictor:
         """Load a model.
 
@@ -85,12 +86,14 @@ class AttributePredictor:
             batch_size: faces predicted at once.
             threshold: probability from which every attribute counts as present, 0 to 1; by default
                 the model's own thresholds.
+            threads: photos read at once, and threads of one inference by ONNX Runtime; by default
+                as many as there are cores.
 
         Raises:
             UserError: the model, or the face detector's file, cannot be loaded.
         """
-        loaded = load_backend(name, backend)
-        return cls(loaded, align=align, batch_size=batch_size, threshold=threshold)
+        loaded = load_backend(name, backend, threads or 0)
+        return cls(loaded, align, batch_size, threads, threshold)
 
     def __call__(self, photo: Photo) -> list[dict[str, Any]]:
         """Predict the attributes of every face in one photo.
