@@ -4,14 +4,12 @@
     python datasets_scripts/celeba.py --source CELEBA --output data/celeba
     python benchmarks/ablation.py heads
     python benchmarks/ablation.py sizes
-    python benchmarks/ablation.py recipe
 
 `heads` has the heads `fc`, `query2label`, `label2label` without masking and `label2label` over
 MobileFaceNet from a converted face-recognition checkpoint, the last also over MobileFaceNet and
 ResNet-50 from scratch (without ImageNet's weights, unlike the papers); it is scored on test.
 `sizes` has heads of several widths, depths and feed-forward widths over the shipped model's
-backbone, which stays as it is; `recipe` has changes of one thing each of the recipe. By these two a
-model is chosen, so they are scored on validation.
+backbone, which stays as it is; by it a model is chosen, so it is scored on validation.
 
 All rows of a table have the same budget and the same list of seeds. Every cell, one seed of one
 row, leaves its figures in a file of its own (`runs/ablation/TABLE/*.json`) and is trained once, on
@@ -63,12 +61,10 @@ class Table:
     Args:
         split: That they are scored on.
         rows: By name, settings of the recipe.
-        sizes: Whether they differ in size, over which their accuracy is then drawn.
     """
 
     split: str
     rows: dict[str, list[str]]
-    sizes: bool = True
 
 
 def _size(
@@ -116,28 +112,6 @@ TABLES = {
             "96 wide, 2 query layers": _size(96, 4, (2, 1)),
             "96 wide, 2 language model layers": _size(96, 4, (1, 2)),
         },
-    ),
-    "recipe": Table(
-        "validation",
-        {
-            "the recipe": [],
-            "no augmentation but flip and shift": [
-                *("scale=0", "rotation=0", "color=0", "grayscale=0", "blur=0", "erasing=0")
-            ],
-            "twice the augmentation": [
-                *("shift=0.12", "scale=0.24", "rotation=16", "color=0.5", "grayscale=0.1"),
-                *("blur=0.2", "erasing=0.5"),
-            ],
-            "no mixup": ["mixup=0"],
-            "no label smoothing": ["label_smoothing=0"],
-            "no moving average": ["ema=0"],
-            "known words": ["known_words=0.5"],
-            "words see queries": ["model.words_see_queries=true"],
-            "no dropout": ["model.dropout=0.0"],
-            "the backbone at half the rate": ["backbone_learning_rate=0.0002"],
-            "the backbone at twice the rate": ["backbone_learning_rate=0.0008"],
-        },
-        sizes=False,
     ),
 }
 SCORES = ("accuracy", "balanced_accuracy", "query_accuracy")
@@ -410,8 +384,7 @@ def main() -> None:
                 "comparisons": compare_rows(args, rows),
             }
             write_json(args.output, result)
-    if table.sizes:
-        plot_frontier(result, args.output.with_suffix(".svg"))
+    plot_frontier(result, args.output.with_suffix(".svg"))
     for name, row in result["rows"].items():
         print(f"{name}: {row['accuracy']['mean']:.4f}, {len(row['seeds'])} seeds")
 

@@ -119,32 +119,46 @@ def millions(number: float, digits: int = 2) -> str:
 
 TINY = "celeba-mobilefacenet-tiny"
 FAIR = "celeba-mobilefacenet-fair"
-PUBLISHED = (  # by their authors, on CelebA's official test part
-    ("MobileFaceNet Label2label (2024), backbone alone 1.0 M, 0.45 G", "0.8810"),
-    ("ResNet-50 Label2label (2024), backbone alone 40.29 M, 2.19 G", "0.8813"),
-    ("Slim-CNN (arXiv:1907.02157)", "0.9124"),
+# By their authors, on CelebA: accuracy, and parameters and FLOPs of the backbone alone.
+PUBLISHED = (
+    ("MobileFaceNet Label2label (2024), backbone", "1.0", "0.45", "0.8810"),
+    ("ResNet-50 Label2label (2024), backbone", "40.29", "2.19", "0.8813"),
+    ("Slim-CNN (arXiv:1907.02157)", "", "", "0.9124"),
 )
 
 
 @table
 def results(read: Read) -> Rows:
-    """Accuracy on CelebA's test images, beside published figures."""
-    yield "model", "parameters, M", "GFLOPs", "accuracy", "95 % interval"
-    for title, folder in (("**this model**, MobileFaceNet 112x112", ""), (f"`{TINY}`", f"{TINY}/")):
-        size, test = read(f"{folder}model_size")["model"], read(f"{folder}celeba_test")
-        parts = millions(size["parameters"]["all"]), f"{size['flops']['all'] / 1e9:.2f}"
-        interval = between(test["intervals"]["accuracy"])
-        yield title, *parts, f"{test['accuracy']:.4f}", interval
-        if not folder:
-            interval = between(test["intervals"]["query_accuracy"])
-            yield "its query network alone", "", "", f"{test['query_accuracy']:.4f}", interval
-            other = read("model_size")["original_label2label"]
-    flops = f"{other['flops']['all'] / 1e9:.1f}"
-    title = "Label2label's original shape: ResNet-50, 250x250, hidden 2048"
-    yield title, millions(other["parameters"]["all"], 1), flops, "", ""
-    for title, accuracy in PUBLISHED:
-        yield title, "", "", accuracy, ""
-    yield "each attribute's majority", "", "", f"{read('celeba_test')['majority_accuracy']:.4f}", ""
+    """Size, speed and accuracy of the models that ship, beside published figures."""
+    yield "model", "parameters, M", "GFLOPs", "ms", "file, MB", "accuracy", "95 % interval"
+    rows = read("speed")["rows"]
+
+    def speed_of(name: str) -> tuple[str, str]:
+        one = next(m for m in rows[name]["measurements"] if (m["threads"], m["batch"]) == (1, 1))
+        return f"{one['p50_ms']:.1f}", millions(rows[name]["file_bytes"], 1)
+
+    def size_of(size: dict[str, Any]) -> tuple[str, str]:
+        digits = 2 if size["parameters"]["all"] < 1e7 else 1
+        return millions(
+            size["parameters"]["all"], digits
+        ), f"{size['flops']['all'] / 1e9:.{digits}f}"
+
+    for title, name, folder, evaluated in (
+        ("**this model**", "ours-onnx", "", "celeba_test"),
+        ("in INT8", "ours-onnx-int8", "", "celeba_test_int8"),
+        (f"`{TINY}`", "tiny-onnx", f"{TINY}/", f"{TINY}/celeba_test"),
+        ("tiny in INT8", "tiny-onnx-int8", f"{TINY}/", f"{TINY}/celeba_test_int8"),
+    ):
+        test = read(evaluated)
+        accuracy = f"{test['accuracy']:.4f}", between(test["intervals"]["accuracy"])
+        size = size_of(read(f"{folder}model_size")["model"])
+        yield title, *size, *speed_of(name), *accuracy
+    size = size_of(read("model_size")["original_label2label"])
+    yield "Label2Label's own shape, built here", *size, *speed_of("original"), "", ""
+    for title, parameters, flops, accuracy in PUBLISHED:
+        yield title, parameters, flops, "", "", accuracy, ""
+    majority = f"{read('celeba_test')['majority_accuracy']:.4f}"
+    yield "majority-class baseline", "", "", "", "", majority, ""
 
 
 RUNTIMES = {
@@ -267,22 +281,6 @@ def tiny(read: Read) -> Rows:
 
 
 @table
-def fairness(read: Read) -> Rows:
-    """The default model and the fair one, on test images."""
-    measured = read("fairness_mitigation")
-    models = measured["before"]["test"], measured["after"][measured["chosen"]]["test"]
-    yield "on test images, 95 % interval", "default", "fair"
-    for title, key in (
-        ("Asian faces, mean of `Male` and `Young`", "mean"),
-        ("the same faces aligned, as `predict` shows them", "aligned_mean"),
-        ("Asian faces, `Male`", "Male"),
-        ("gap in `Male` between the worst and the best race, same ages", "Male_gap_age_adjusted"),
-    ):
-        yield title, *(estimate(model[key]) for model in models)
-    yield "CelebA, all 40 attributes", *(estimate(model["celeba"], ".4f") for model in models)
-
-
-@table
 def fairness_recipes(read: Read) -> Rows:
     """What every recipe gains on Asian faces, and costs on CelebA."""
     measured = read("fairness_mitigation")
@@ -349,24 +347,6 @@ def ablation_heads_differences(read: Read) -> Rows:
 @table
 def ablation_sizes(read: Read) -> Rows:
     return ablation(read, "sizes")
-
-
-@table
-def ablation_recipe(read: Read) -> Rows:
-    return differences(read, "recipe", "the recipe")
-
-
-@table
-def reproduction(read: Read) -> Rows:
-    """The model that ships, and the same recipes run once more."""
-    yield "accuracy on test", "", "95 % interval"
-    titles = {
-        "the model that ships": "celeba_test",
-        "trained once more": "reproduction/celeba_test",
-    }
-    for title, name in titles.items():
-        test = read(name)
-        yield title, f"{test['accuracy']:.4f}", between(test["intervals"]["accuracy"])
 
 
 @table

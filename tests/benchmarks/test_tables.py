@@ -46,11 +46,11 @@ def is_by_group(tables, name):
 
 
 def test_content_between_markers_is_replaced_and_the_rest_stays(tables):
-    text = "before\n<!-- table: reproduction -->\n| old |\n<!-- end -->\nafter 0.1\n"
-    test = {"accuracy": 0.91238, "intervals": {"accuracy": [0.9, 0.92]}}
+    text = "before\n<!-- table: lfw-verification -->\n| old |\n<!-- end -->\nafter 0.1\n"
+    test = {"num_pairs": 600, "accuracy": 0.91238, "standard_error": 0.00251}
     filled = tables.fill(text, lambda name: test)
-    assert filled.startswith("before\n<!-- table: reproduction -->\n| accuracy on test |")
-    assert "| the model that ships | 0.9124 | 0.9000 to 0.9200 |\n" in filled
+    assert filled.startswith("before\n<!-- table: lfw-verification -->\n| pairs of LFW |")
+    assert "| 600 | 0.912 | 0.0025 |\n" in filled
     assert "old" not in filled
     assert filled.endswith("<!-- end -->\nafter 0.1\n")
     assert tables.fill(filled, lambda name: test) == filled
