@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from huggingface_hub import DatasetCard, DatasetCardData
 from label2label import __version__
 from label2label.data.schema import GROUP_COLUMNS, SPLITS
 
@@ -54,15 +55,14 @@ def write_dataset_card(
     folder: Path, description: DatasetDescription, counts: Counts, fingerprint: str
 ) -> None:
     """Write `README.md`, the dataset card that the Hub shows and from which it reads the splits."""
-    from huggingface_hub import DatasetCard, DatasetCardData
-
     sources = sum_counts(counts, "image", by=(0, 1))
     splits = [split for split in SPLITS if any(split in numbers for numbers in sources.values())]
     rows = sum(sum(numbers.values()) for numbers in sources.values())
     columns = dict.fromkeys(key[2] for key in counts)
     values = {name: sum_counts(counts, name, by=(2, 3))[name] for name in columns}
     variants = values.pop("image")
-    groups = {column: values.pop(column, {}) for column in GROUP_COLUMNS}
+    groups = {column: dict(sorted(values.pop(column, {}).items())) for column in GROUP_COLUMNS}
+    groups["age"] = dict(sorted(groups["age"].items(), key=lambda item: len(item[0])))  # 100 last
     sizes = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"))
     card_data = DatasetCardData(
         language="en",
@@ -89,22 +89,19 @@ def write_dataset_card(
     card = DatasetCard.from_template(
         card_data,
         template_path=str(TEMPLATE),
-        **{name: text for name, text in asdict(description).items() if name in _TEXTS},
+        **asdict(description),
         version=__version__,
         splits=splits,
         sources=sources,
         variants=dict(sorted(variants.items())),
         attributes=values,
-        groups={name: dict(sorted(numbers.items())) for name, numbers in groups.items()},
+        groups=groups,
     )
     card.save(folder / "README.md")
 
 
-_TEXTS = ("title", "summary", "origin", "terms", "process", "biases", "program")
-
-
 def sum_counts(counts: Counts, column: str, by: tuple[int, int]) -> dict[str, dict[str, int]]:
-    """Rows of one column by two parts of the counts' keys."""
+    """Sum the rows of one column by two parts, 0 to 3, of the counts' keys."""
     sums: dict[str, dict[str, int]] = {}
     for key, number in counts.items():
         if key[2] == column:
