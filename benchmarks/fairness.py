@@ -238,11 +238,7 @@ def read_celeba(root: Path) -> list[TestPhoto]:
     archive = str(root / "img_align_celeba.zip")
     members = {name.rpartition("/")[2]: name for name in _open_archive(archive).namelist()}
     return [
-        TestPhoto(
-            *("celeba", name, members[name], archive),
-            person=people.get(name),
-            labels=labels,
-        )
+        TestPhoto(*("celeba", name, members[name], archive), person=people.get(name), labels=labels)
         for name, labels in attributes.items()
         if partition.get(name) == "2" and name in members
     ]

@@ -24,14 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fairness import (
-    YOUNG_BELOW,
-    Answer,
-    TestPhoto,
-    add_photo_options,
-    middle_face,
-    read_photos,
-)
+from fairness import YOUNG_BELOW, Answer, TestPhoto, add_photo_options, middle_face, read_photos
 from label2label.errors import UserError
 from label2label.files import write_whole
 from tqdm import tqdm

@@ -91,12 +91,7 @@ def test_a_rate_without_images_makes_odds_undefined_instead_of_zero():
     # Group b has no absent label, so it has no false positive rate.
     labels = np.array([0] * 40 + [1] * 40 + [1] * 40)[:, None]
     scores = group_scores(
-        labels.astype(float),
-        labels,
-        ["a"] * 80 + ["b"] * 40,
-        ["Male"],
-        np.arange(120),
-        resamples=5,
+        labels.astype(float), labels, ["a"] * 80 + ["b"] * 40, ["Male"], np.arange(120), resamples=5
     )
     assert np.isnan(scores["per_attribute"]["Male"]["equalized_odds_difference"])
 

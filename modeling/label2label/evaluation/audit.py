@@ -26,12 +26,7 @@ from tqdm.auto import tqdm
 from label2label.data.label_table import LabelTable, read_label_table
 from label2label.data.loading import load_split
 from label2label.errors import UserError
-from label2label.evaluation.evaluate import (
-    evaluate_models,
-    load_scored_model,
-    short_name,
-    summary,
-)
+from label2label.evaluation.evaluate import evaluate_models, load_scored_model, short_name, summary
 from label2label.evaluation.plots import figure_svg, printable
 from label2label.evaluation.report import markdown_report, report_figures
 from label2label.faces.alignment import align_face, choose_face

@@ -34,7 +34,7 @@ from label2label.evaluation.evaluate import (
     library_versions,
     short_name,
 )
-from label2label.evaluation.intervals import bootstrap_intervals
+from label2label.evaluation.intervals import Statistics, bootstrap_intervals, compare_paired
 from label2label.evaluation.metrics import (
     THRESHOLD,
     FloatArray,
@@ -167,19 +167,7 @@ def calibrate_command(args: Namespace) -> int:
 
 
 def calibrate(predictions: Predictions, temperature: float, accuracy_loss: float) -> Calibration:
-    """Fit a calibration to the predictions of held-out images.
-
-    Args:
-        predictions: of the model as it is.
-        temperature: that these were made with.
-        accuracy_loss: as for `fit_calibration`.
-
-    Returns:
-        The calibration.
-
-    Raises:
-        UserError: for fewer people than folds of the cross-validation.
-    """
+    """Fit a calibration to predictions of held-out images, made with a temperature."""
     labelled = predictions.select(
         np.flatnonzero((predictions.labels != IGNORE_INDEX).any(axis=1)).tolist()
     )
@@ -261,13 +249,6 @@ def balanced_thresholds(frequency: FloatArray, balance_weight: float) -> FloatAr
 
     A yes is right with probability p and then adds 1 + w / (2 f) for an attribute of frequency f;
     a no adds 1 + w / (2 (1 - f)) with probability 1 - p. Yes pays from where the two are equal.
-
-    Args:
-        frequency: (attributes,), share of images that have each attribute, between 0 and 1.
-        balance_weight: w, 0 or more.
-
-    Returns:
-        (attributes,), 0 to 1.
     """
     yes = 1 + balance_weight / (2 * frequency)
     no = 1 + balance_weight / (2 * (1 - frequency))
@@ -275,12 +256,7 @@ def balanced_thresholds(frequency: FloatArray, balance_weight: float) -> FloatAr
 
 
 def frequencies(labels: IntArray) -> FloatArray:
-    """Estimate the share of images that have each attribute, by Laplace's rule of succession.
-
-    Returns:
-        (attributes,), above 0 and below 1; one half where no label is known, so that the threshold
-        stays 0.5.
-    """
+    """Estimate the share of images that have each attribute, by Laplace's rule of succession."""
     return ((labels == 1).sum(0) + 1) / ((labels != IGNORE_INDEX).sum(0) + 2)
 
 
@@ -308,12 +284,7 @@ def negative_log_likelihood(
 def decision_scores(
     decisions: FloatArray, labels: IntArray, weights: FloatArray | None = None
 ) -> dict[str, FloatArray]:
-    """Score decisions, 1 for yes and 0 for no.
-
-    Returns:
-        `accuracy` over images and attributes, and the mean over attributes of `balanced_accuracy`
-        and `f1`, each of shape (...).
-    """
+    """Score decisions, 1 for yes and 0 for no: accuracy, and mean balanced accuracy and F1."""
     return {
         "accuracy": mean_accuracy(decisions, labels, weights),
         "balanced_accuracy": mean_of_defined(
@@ -329,8 +300,8 @@ def calibration_effect(
     """Score predictions before and after a calibration, on images that it was not fitted to.
 
     Args:
-        predictions: of the model as it is.
-        temperature: that these were made with.
+        predictions: of the model as it is, made with a `temperature`.
+        temperature: of these.
         calibration: to measure.
         resamples: of the bootstrap.
 
@@ -343,66 +314,54 @@ def calibration_effect(
     labels = predictions.labels
     logits = to_logits(predictions.probabilities) * temperature
     thresholds = calibration.thresholds.round(4)  # as they are stored
-    probabilities = {
-        "before": to_probabilities(logits, 1.0),
-        "after": to_probabilities(logits, calibration.temperature),
-    }
-    decisions = {
-        "before": (probabilities["before"] > THRESHOLD).astype(float),
-        "after": (probabilities["after"] >= thresholds).astype(float),
-    }
+    before, after = to_probabilities(logits, 1.0), to_probabilities(logits, calibration.temperature)
+    decisions = ((before > THRESHOLD).astype(float), (after >= thresholds).astype(float))
 
-    def scores(when: str, weights: FloatArray) -> dict[str, FloatArray]:
-        error = calibration_error_per_attribute(probabilities[when], labels, weights)
-        return decision_scores(decisions[when], labels, weights) | {
-            "expected_calibration_error": mean_of_defined(error),
-            "negative_log_likelihood": negative_log_likelihood(
-                probabilities[when], labels, weights
-            ),
-        }
-
-    def every(weights: FloatArray) -> dict[str, FloatArray]:
-        before, after = scores("before", weights), scores("after", weights)
-        return {
-            **{f"before {name}": value for name, value in before.items()},
-            **{f"after {name}": value for name, value in after.items()},
-            **{f"difference {name}": after[name] - before[name] for name in after},
-        }
-
-    intervals = bootstrap_intervals(every, predictions.clusters, resamples)
-    measured: dict[str, Any] = {"before": {}, "after": {}, "difference": {}}
-    for key, value in every(np.ones(len(labels))).items():
-        when, name = key.split()
-        measured[when][name] = {"value": float(value), "interval": intervals[key]}
-    per_attribute = {
-        f"{title}_{when}": metric(values[when], labels)
-        for title, metric, values in (
-            ("balanced_accuracy", balanced_accuracy_per_attribute, decisions),
-            ("calibration_error", calibration_error_per_attribute, probabilities),
+    def scores(probabilities: FloatArray, decided: FloatArray) -> Statistics:
+        return lambda weights: (
+            decision_scores(decided, labels, weights)
+            | {
+                "expected_calibration_error": mean_of_defined(
+                    calibration_error_per_attribute(probabilities, labels, weights)
+                ),
+                "negative_log_likelihood": negative_log_likelihood(probabilities, labels, weights),
+            }
         )
-        for when in ("before", "after")
+
+    first, second = scores(after, decisions[1]), scores(before, decisions[0])
+    compared = compare_paired(first, second, predictions.clusters, resamples)
+    of_after, of_before = (
+        bootstrap_intervals(of_one, predictions.clusters, resamples) for of_one in (first, second)
+    )
+    per_attribute = {
+        "balanced_accuracy_before": balanced_accuracy_per_attribute(decisions[0], labels),
+        "balanced_accuracy_after": balanced_accuracy_per_attribute(decisions[1], labels),
+        "calibration_error_before": calibration_error_per_attribute(before, labels),
+        "calibration_error_after": calibration_error_per_attribute(after, labels),
     }
     return {
         "num_images": len(labels),
-        **measured,
+        **{
+            when: {n: {"value": c[key], "interval": ends[n]} for n, c in compared.items()}
+            for when, key, ends in (
+                ("before", "other", of_before),
+                ("after", "model", of_after),
+                ("difference", "difference", {n: c["interval"] for n, c in compared.items()}),
+            )
+        },
         "per_attribute": {
             name: {score: values[a] for score, values in per_attribute.items()}
             for a, name in enumerate(predictions.names)
         },
         "reliability": {
-            when: reliability_curve(values, labels) for when, values in probabilities.items()
+            "before": reliability_curve(before, labels),
+            "after": reliability_curve(after, labels),
         },
     }
 
 
 def store_calibration(folder: Path, names: list[str], calibration: Calibration) -> None:
-    """Write temperature and thresholds into a model's folder; every other setting stays.
-
-    Args:
-        folder: with `config.json` and `preprocessor_config.json`.
-        names: of the attributes, in the model's order.
-        calibration: to store.
-    """
+    """Write temperature and thresholds into a model's folder; every other setting stays."""
     changes = {
         "config.json": {"temperature": round(calibration.temperature, 6)},
         "preprocessor_config.json": {
@@ -420,13 +379,7 @@ def store_calibration(folder: Path, names: list[str], calibration: Calibration) 
 
 
 def store_coupling(folder: Path, predictions: Predictions, temperature: float) -> None:
-    """Fit the coupling of known words to training images and write it into the model's weights.
-
-    Args:
-        folder: with `model.safetensors`; all other weights stay.
-        predictions: of the model on training images, its query network's too.
-        temperature: that these were made with.
-    """
+    """Fit the coupling of known words to training images; write it into the folder's weights."""
     assert predictions.query_probabilities is not None
     weight = fit_coupling(
         to_logits(predictions.probabilities) * temperature,

@@ -235,14 +235,7 @@ def summary(result: dict[str, Any]) -> str:
 
 
 class ExportedModel(nn.Module):
-    """An ONNX file behind the call of the PyTorch model.
-
-    Args:
-        path: a file that `label2label export` wrote.
-
-    Raises:
-        UserError: it is missing, damaged or another model's.
-    """
+    """An ONNX file that `label2label export` wrote, behind the call of the PyTorch model."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         from label2label.prediction.backends import OnnxBackend

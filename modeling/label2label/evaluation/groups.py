@@ -176,15 +176,7 @@ def _with_total(per_attribute: npt.NDArray[np.bool_]) -> FloatArray:
 
 
 def extremes(accuracy: FloatArray, num_images: IntArray) -> tuple[int, int] | None:
-    """Find the worst and the best of the groups that have 30 images.
-
-    Args:
-        accuracy: (groups,), NaN where undefined.
-        num_images: (groups,).
-
-    Returns:
-        Their indices, or None where fewer than two groups can be compared.
-    """
+    """Find the worst and the best of the groups that have 30 images; None where fewer than two."""
     counted = np.flatnonzero((num_images >= MINIMUM_IMAGES) & np.isfinite(accuracy))
     if len(counted) < 2:
         return None

@@ -17,14 +17,7 @@ _PAIRS_AT_A_TIME = 2_000_000
 
 
 def clusters_of(identities: Sequence[str | None]) -> IntArray:
-    """Number the people, so that images of one person are drawn together.
-
-    Args:
-        identities: one name an image; None where unknown, which counts as a person of its own.
-
-    Returns:
-        (images,) integers from 0, equal for images of the same person.
-    """
+    """Number the people on images from 0; an unknown one (None) counts as a person of its own."""
     names = [
         f"image {i}" if name is None else f"person {name}" for i, name in enumerate(identities)
     ]
@@ -55,14 +48,7 @@ def bootstrap_draws(
 def bootstrap_intervals(
     statistics: Statistics, clusters: IntArray, resamples: int = 1000, seed: int = 0
 ) -> dict[str, FloatArray]:
-    """Take 95 % percentile intervals of statistics by the cluster bootstrap.
-
-    Args:
-        statistics, clusters, resamples, seed: as for `bootstrap_draws`.
-
-    Returns:
-        Name to (2, ...) lower and upper end, as `interval_of`.
-    """
+    """Take 95 % intervals, as `interval_of`, of statistics drawn as by `bootstrap_draws`."""
     draws = bootstrap_draws(statistics, clusters, resamples, seed)
     estimates = statistics(np.ones((1, len(clusters))))
     return {name: interval_of(values, estimates[name][0]) for name, values in draws.items()}
@@ -151,6 +137,38 @@ def wald_p_value(draws: FloatArray, estimate: FloatArray) -> float:
     return float(chi2.sf(difference @ np.linalg.solve(covariance, difference), groups - 1))
 
 
+def compare_paired(
+    first: Statistics, second: Statistics, clusters: IntArray, resamples: int = 1000, seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """Compare the statistics of two models on the same images by the paired bootstrap.
+
+    Args:
+        first, second: statistics of the two.
+        clusters, resamples, seed: as for `bootstrap_draws`.
+
+    Returns:
+        By name: `model` and `other` (the two values), `difference` (first minus second), its 95 %
+        `interval`, and its `p_value`.
+    """
+
+    def differences(weights: FloatArray) -> dict[str, FloatArray]:
+        mine, others = first(weights), second(weights)
+        return {name: mine[name] - others[name] for name in mine}
+
+    once = np.ones((1, len(clusters)))
+    mine, others, estimates = first(once), second(once), differences(once)
+    return {
+        name: {
+            "model": mine[name][0],
+            "other": others[name][0],
+            "difference": estimates[name][0],
+            "interval": interval_of(values, estimates[name][0]),
+            "p_value": p_values(values, estimates[name][0]),
+        }
+        for name, values in bootstrap_draws(differences, clusters, resamples, seed).items()
+    }
+
+
 def paired_comparison(
     probabilities: FloatArray,
     other_probabilities: FloatArray,
@@ -159,16 +177,11 @@ def paired_comparison(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Compare the mean accuracy of two models on the same images by the paired bootstrap.
-
-    Args:
-        probabilities, other_probabilities: of the first and the second model.
-        labels: of the images.
-        clusters, resamples, seed: as for `bootstrap_draws`.
+    """Compare the mean accuracy of two models on the same labelled images.
 
     Returns:
-        `difference` (first minus second), its 95 % `interval`, and its `p_value`; NaN where no
-        label is known.
+        `difference` (first minus second), its 95 % `interval`, and its `p_value`, as
+        `compare_paired`; NaN where no label is known.
 
     Raises:
         ValueError: if the two models were not scored on the same images and attributes.
@@ -178,17 +191,15 @@ def paired_comparison(
             f"predictions of shape {probabilities.shape} and {other_probabilities.shape} cannot be "
             f"paired over labels of shape {labels.shape}"
         )
-
-    def difference(weights: FloatArray) -> dict[str, FloatArray]:
-        first = mean_accuracy(probabilities, labels, weights)
-        return {"accuracy": first - mean_accuracy(other_probabilities, labels, weights)}
-
-    estimate = difference(np.ones((1, len(labels))))["accuracy"][0]
-    draws = bootstrap_draws(difference, clusters, resamples, seed)["accuracy"]
+    compared = compare_paired(
+        lambda weights: {"accuracy": mean_accuracy(probabilities, labels, weights)},
+        lambda weights: {"accuracy": mean_accuracy(other_probabilities, labels, weights)},
+        *(clusters, resamples, seed),
+    )["accuracy"]
     return {
-        "difference": float(estimate),
-        "interval": interval_of(draws, estimate).tolist(),
-        "p_value": float(p_values(draws, estimate)),
+        "difference": float(compared["difference"]),
+        "interval": compared["interval"].tolist(),
+        "p_value": float(compared["p_value"]),
     }
 
 

@@ -1,7 +1,7 @@
 """Everything that an evaluation says about predictions, as JSON-ready dictionaries."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,11 +23,10 @@ from label2label.evaluation.groups import (
 )
 from label2label.evaluation.intervals import (
     LEVEL,
-    bootstrap_draws,
+    Statistics,
     bootstrap_intervals,
     clusters_of,
-    interval_of,
-    p_values,
+    compare_paired,
     paired_comparison,
 )
 from label2label.evaluation.metrics import (
@@ -280,14 +279,7 @@ def _per_attribute(predictions: Predictions, intervals: FloatArray) -> dict[str,
 
 
 def jsonable(value: Any) -> Any:
-    """Turn numpy scalars and arrays into plain Python, and what is not finite into None.
-
-    Args:
-        value: a nesting of dictionaries, lists, numpy values and plain ones.
-
-    Returns:
-        The same nesting, ready for `json.dumps(..., allow_nan=False)`.
-    """
+    """Turn a nesting of numpy values into plain ones for JSON, and what is not finite into None."""
     if isinstance(value, Mapping):
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, (np.ndarray, np.generic)):
@@ -342,13 +334,13 @@ def compare_predictions(
     first, second = model.probabilities[:, columns], other.probabilities[:, others]
     clusters = model.clusters
 
-    def scored(probabilities: FloatArray) -> Callable[[FloatArray], dict[str, FloatArray]]:
+    def scored(probabilities: FloatArray) -> Statistics:
         return lambda weights: (
             overall_scores(probabilities, labels, weights)
             | {"each": accuracy_per_attribute(probabilities, labels, weights)}
         )
 
-    compared = _paired(scored(first), scored(second), clusters, resamples)
+    compared = compare_paired(scored(first), scored(second), clusters, resamples)
     each = compared.pop("each")
     return jsonable(
         {
@@ -386,7 +378,7 @@ def _compare_groups(
     cells = members(column, values)
     images = images_by_cell(labels, cells)
 
-    def scored(probabilities: FloatArray) -> Callable[[FloatArray], dict[str, FloatArray]]:
+    def scored(probabilities: FloatArray) -> Statistics:
         # Each model's own worst and best group, as in its own gap.
         pair = extremes(accuracy_by_cell(probabilities, labels, cells)[:, 0], images[:, 0])
 
@@ -398,7 +390,7 @@ def _compare_groups(
 
         return scores
 
-    compared = _paired(scored(first), scored(second), clusters, resamples)
+    compared = compare_paired(scored(first), scored(second), clusters, resamples)
 
     def entry(g: int, a: int) -> dict[str, Any]:
         size = int(images[g, a])
@@ -413,31 +405,6 @@ def _compare_groups(
             if images[:, a].any()
         },
         "gap": _entry(compared["gap"]) if "gap" in compared else None,
-    }
-
-
-def _paired(
-    first: Callable[[FloatArray], dict[str, FloatArray]],
-    second: Callable[[FloatArray], dict[str, FloatArray]],
-    clusters: IntArray,
-    resamples: int,
-) -> dict[str, dict[str, FloatArray]]:
-    def differences(weights: FloatArray) -> dict[str, FloatArray]:
-        mine, others = first(weights), second(weights)
-        return {name: mine[name] - others[name] for name in mine}
-
-    once = np.ones((1, len(clusters)))
-    mine, others = first(once), second(once)
-    estimates = {name: mine[name][0] - others[name][0] for name in mine}
-    return {
-        name: {
-            "model": mine[name][0],
-            "other": others[name][0],
-            "difference": estimates[name],
-            "interval": interval_of(draws, estimates[name]),
-            "p_value": p_values(draws, estimates[name]),
-        }
-        for name, draws in bootstrap_draws(differences, clusters, resamples).items()
     }
 
 
