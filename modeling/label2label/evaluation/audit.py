@@ -40,17 +40,7 @@ _NAMES_SHOWN = 5
 
 
 def audit_command(args: Namespace) -> int:
-    """Run `label2label audit`.
-
-    Args:
-        args: `model` (folder, Hub id or exported ONNX file), `data` (prepared dataset, or a CSV or
-            Parquet file as `read_label_table` reads it), `split` of a dataset, `group` (columns),
-            `against` (another model, or None), `align` (whether to look for faces in a table's
-            photos), `minimum_age` (years), `output` (HTML file), `batch_size`, `bootstrap`
-            (resamples).
-
-    Returns:
-        The exit status, 0.
+    """Run `label2label audit` with the options that `cli` names; return 0.
 
     Raises:
         UserError: for an output that cannot be written, a model or data that cannot be read, a
@@ -68,12 +58,9 @@ def audit_command(args: Namespace) -> int:
             dataset, notices, others = _read_photos(args, Path(folder))
         else:
             dataset = load_split(args.data, args.split)
-            if missing := [c for c in args.group if c not in dataset.column_names]:
-                raise UserError(
-                    f"no group column {missing[0]!r}: the data have {dataset.column_names}"
-                )
             plain = dataset.with_format(None)
-            _check_groups({column: plain[column] for column in args.group})
+            named = [column for column in args.group if column in dataset.column_names]
+            _check_groups({column: plain[column] for column in named})
         result = evaluate_models(
             args.model,
             dataset,

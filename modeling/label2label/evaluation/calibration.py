@@ -84,14 +84,7 @@ class Calibration:
 def calibrate_command(args: Namespace) -> int:
     """Run `label2label calibrate`: rewrite a folder's settings, and its coupling of known words.
 
-    Args:
-        args: `model` (folder), `data` (dataset folder or Hub id), `split` to fit to, `measure_on`
-            (another split, or None), `couple_on` (the training split, to which the coupling of
-            known words is fitted, or None), `output` (JSON file or None; what is measured is also
-            drawn beside it), `accuracy_loss` (0 to 1), `batch_size`, `bootstrap` (resamples).
-
-    Returns:
-        The exit status, 0.
+    What is measured on another split is also drawn beside the JSON file.
 
     Raises:
         UserError: for a model that is no folder, a dataset or split that cannot be read, or too

@@ -39,15 +39,7 @@ _LIBRARIES = ("label2label", "torch", "transformers", "datasets", "accelerate", 
 
 
 def evaluate_command(args: Namespace) -> int:
-    """Run `label2label evaluate`.
-
-    Args:
-        args: `model` (folder, Hub id or exported ONNX file), `data` (dataset folder or Hub id),
-            `split`, `group` (columns), `against` (another model, or None), `minimum_age` (years),
-            `output` (JSON file), `batch_size`, `bootstrap` (resamples), `report` (folder).
-
-    Returns:
-        The exit status, 0.
+    """Run `label2label evaluate` with the options that `cli` names; return 0.
 
     Raises:
         UserError: for an output that cannot be written, a model or dataset that cannot be read, a
@@ -180,7 +172,9 @@ def collect_predictions(
     config: Any = model.config
     names = [config.id2label[index] for index in range(config.num_labels)]
     labels = label_array(dataset, names)
-    _check_columns(dataset, group_columns)
+    for column in group_columns:
+        if column not in dataset.column_names or column == "image":
+            raise UserError(f"no group column {column!r}: the dataset has {dataset.column_names}")
     groups = {column: _groups(dataset, column) for column in group_columns}
     if (labels == IGNORE_INDEX).all():
         raise UserError(
@@ -324,18 +318,6 @@ def short_name(reference: str | os.PathLike[str]) -> str:
 def library_versions() -> dict[str, str]:
     """Tell the versions of what figures depend on, by name."""
     return {library: version(library) for library in _LIBRARIES}
-
-
-def _check_columns(dataset: Dataset, group_columns: Sequence[str]) -> None:
-    if "image" not in dataset.column_names:
-        raise UserError(
-            f"the dataset has no column image: it has {', '.join(dataset.column_names)}"
-        )
-    if not len(dataset):
-        raise UserError("the split has no images")
-    for column in group_columns:
-        if column not in dataset.column_names or column == "image":
-            raise UserError(f"no group column {column!r}: the dataset has {dataset.column_names}")
 
 
 def _column(dataset: Dataset, name: str) -> list[Any] | None:

@@ -318,17 +318,12 @@ def standardised_scores(
     strata in which every compared group has 10 images count.
 
     Args:
-        probabilities, labels: of the images.
-        groups, strata: one group and one stratum an image.
-        names: of the attributes.
-        clusters: (images,), who is on each image, as `clusters_of` returns them.
-        resamples: of the bootstrap.
+        groups, strata: one group and one stratum an image; all others as for `group_scores`.
 
     Returns:
         `overall` and `per_attribute`, each `per_group` (adjusted `accuracy`, its 95 % `interval`,
         and `num_images` by stratum), `strata` (share by stratum), `strata_left_out`, and the
-        entries of `gap_entries`. `overall` is None, and an attribute left out, where fewer than two
-        groups share a stratum.
+        entries of `gap_entries`; None, or left out, where fewer than two groups share a stratum.
     """
     known = np.array([g is not None and s is not None for g, s in zip(groups, strata, strict=True)])
     known = known & (labels != IGNORE_INDEX).any(axis=1)

@@ -39,11 +39,7 @@ def attribute_bars(result: Mapping[str, Any]) -> Figure:
     """Draw every attribute's accuracy and 95 % interval beside the majority-class baseline.
 
     Args:
-        result: of `score_predictions`.
-
-    Returns:
-        A figure with one bar an attribute, most accurate on top. Attributes without known labels
-        are left out.
+        result: of `score_predictions`; attributes without known labels are left out.
     """
     rows = [(n, s) for n, s in result["per_attribute"].items() if s["accuracy"] is not None]
     rows.sort(key=lambda row: row[1]["accuracy"])
@@ -69,14 +65,11 @@ def attribute_bars(result: Mapping[str, Any]) -> Figure:
 
 
 def group_heat_map(scores: Mapping[str, Any], title: str) -> Figure:
-    """Draw the accuracy of every attribute in every group; gray on fewer than 30 images.
+    """Draw the accuracy of every attribute (row) in every group (column); gray under 30 images.
 
     Args:
         scores: of one group column, as `group_scores` returns them.
         title: the column's name.
-
-    Returns:
-        A figure with a row an attribute, the overall accuracy on top, and a column a group.
     """
     groups = list(scores["per_group"])
     of_groups = list(scores["per_group"].values())
@@ -114,12 +107,9 @@ def reliability_plot(curves: Mapping[str, Mapping[str, Any]], title: str) -> Fig
     """Draw how often "present" is true at each predicted probability, over all attributes.
 
     Args:
-        curves: name to what `reliability_curve` returns; the last is drawn on top.
+        curves: name to what `reliability_curve` returns; the last is drawn on top, and how many
+            predictions each of its bins has below.
         title: of the figure.
-
-    Returns:
-        A figure with the curves beside the diagonal, and the last one's share of predictions in
-        each bin.
     """
     styles = [(ORANGE, "s--"), (BLUE, "o-")][-len(curves) :]
     with rc_context(STYLE):
@@ -143,12 +133,10 @@ def gap_plot(comparison: Mapping[str, Any], column: str, after: str, before: str
     Args:
         comparison: of one group column, as `compare_predictions` returns it.
         column: its name, for the title.
-        after: name of the model.
-        before: name of the other, which it is compared with.
+        after, before: names of the model and of the other, which it is compared with.
 
     Returns:
-        A figure with a line a group from one model's accuracy to the other's, lowest before at the
-        bottom; groups under 30 images are gray.
+        A figure with a line a group, lowest before at the bottom; gray under 30 images.
     """
     rows = [(g, s) for g, s in comparison["per_group"].items() if s["difference"] is not None]
     rows.sort(key=lambda row: row[1]["other"])
@@ -214,14 +202,7 @@ def _room(text: str) -> str:
 
 
 def figure_svg(figure: Figure) -> bytes:
-    """Draw a figure as SVG, the same from run to run.
-
-    Args:
-        figure: to draw.
-
-    Returns:
-        The file's content.
-    """
+    """Draw a figure as SVG, the same from run to run."""
     file = io.BytesIO()
     with rc_context(STYLE), warnings.catch_warnings():
         # A glyph that is missing here is the browser's to draw.

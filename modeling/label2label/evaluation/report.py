@@ -32,15 +32,7 @@ _TITLES = {
 
 
 def write_report(result: Mapping[str, Any], folder: Path) -> Path:
-    """Write README.md and its figures into a folder.
-
-    Args:
-        result: of an evaluation, as its JSON file holds it.
-        folder: made if it does not exist.
-
-    Returns:
-        The report's path.
-    """
+    """Write an evaluation's README.md and figures into a folder; return the report's path."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in report_figures(result).items():
         save_figure(figure, folder, name)
@@ -50,14 +42,7 @@ def write_report(result: Mapping[str, Any], folder: Path) -> Path:
 
 
 def report_figures(result: Mapping[str, Any]) -> dict[str, Figure]:
-    """Draw the figures that a report links to.
-
-    Args:
-        result: of an evaluation, as its JSON file holds it.
-
-    Returns:
-        Figure by file name without its ending.
-    """
+    """Draw the figures that a report links to, by file name without its ending."""
     error = readable(result["expected_calibration_error"])
     title = f"expected calibration error {error}\n(mean over attributes)"
     figures = {
@@ -91,14 +76,7 @@ def _slugs(result: Mapping[str, Any]) -> dict[str, str]:
 
 
 def markdown_report(result: Mapping[str, Any]) -> str:
-    """Tell an evaluation in Markdown, with links to the figures that `write_report` saves.
-
-    Args:
-        result: of an evaluation, as its JSON file holds it.
-
-    Returns:
-        The report's text.
-    """
+    """Tell an evaluation in Markdown, with links to the figures that `write_report` saves."""
     environment = jinja2.Environment(
         autoescape=True,  # so that what macros return is known to be readable already
         finalize=readable,
@@ -126,15 +104,7 @@ def _widest_gap(scores: Mapping[str, Any]) -> str | None:
 
 
 def markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Lay rows out as a Markdown table, all columns but the first aligned to the right.
-
-    Args:
-        header: one title a column.
-        rows: one text a cell.
-
-    Returns:
-        The table's text, without a line break at its end.
-    """
+    """Lay rows out as a Markdown table, all columns but the first aligned to the right."""
     header = list(header)
     rule = [":---", *["---:"] * (len(header) - 1)]
     lines = [header, rule, *rows]
