@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from label2label.checkpoints import default_checkpoint
 from label2label.cli import main
+from label2label.files import sha256
 from label2label.hub.repositories import PACKAGE, default_space, model_repository
 
 from .conftest import save_model
@@ -311,6 +312,22 @@ def test_results_make_the_card_and_its_plots_of_a_model_that_ships(hub, push):
     held = set(head(hub, "model", "someone/faces").files)
     assert len(plots) >= 2
     assert set(plots) == {path for path in held if path.startswith("plots/")}
+
+
+def test_results_of_another_form_and_a_card_that_is_there_end_in_one_line(
+    hub, push, model_folder, tmp_path
+):
+    results = Path(__file__).parents[2] / "results/celeba_test.json"
+    told = json.loads(results.read_text())
+    told["model"]["weights_sha256"] = sha256(model_folder / "model.safetensors")
+    del told["reliability"]
+    (tmp_path / "older.json").write_text(json.dumps(told))
+    command = ("--model", model_folder, "--repo-id", "someone/faces", "--dry-run", "--results")
+    code, _, err = push(*command, tmp_path / "older.json")
+    assert (code, "is not as `label2label evaluate` writes it now" in err) == (2, True)
+    (model_folder / "README.md").write_text("# Mine")
+    code, _, err = push(*command, tmp_path / "older.json")
+    assert (code, "which is its card" in err) == (2, True)
 
 
 def test_a_repository_that_was_downloaded_can_be_pushed_again(hub, push, model_folder, tmp_path):

@@ -66,6 +66,11 @@ SOURCES = {  # by the value of a prepared dataset's column `source`
         "https://github.com/HCIILAB/SCUT-FBP5500-Database-Release",
         "non-commercial research only, no redistribution of the images",
     ),
+    "masks": Source(
+        "Face-Mask-Detection",
+        "https://github.com/chandrikadeb7/Face-Mask-Detection",
+        "collected from the web for research; the images belong to their owners",
+    ),
     "fairface": Source(
         "FairFace", "https://github.com/joojs/fairface", "CC BY 4.0", restricted=False
     ),

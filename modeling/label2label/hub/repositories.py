@@ -318,8 +318,11 @@ def model_repository(
 
     files = {path: content for path, content in held.items() if not path.endswith(".onnx")}
     if "README.md" in held:
-        if results:
-            raise UserError(f"{folder} has a README.md, which is its card: --results needs none")
+        if results or trained_on:
+            raise UserError(
+                f"{folder} has a README.md, which is its card: remove it to have --results and "
+                "--trained-on write one"
+            )
         files["README.md"] = read_card(folder / "README.md").encode()
     else:
         plots = draw_plots(
@@ -400,7 +403,7 @@ def handler_files() -> dict[str, Content]:
                 if f"label2label/{path.as_posix()}" not in found:
                     found[f"label2label/{path.as_posix()}"] = PACKAGE / path
                     waiting.append(PACKAGE / path)
-    lines = {}
+    lines: dict[str, str] = {}
     for line in requires("label2label") or []:
         text = line.partition(";")[0].strip()
         name = re.split(r"[<>=!~ \[]", text)[0].lower()
@@ -421,7 +424,14 @@ def draw_plots(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, byt
     for result in results:
         dataset = result["dataset"]["name"]
         slug = re.sub(r"\W+", "-", dataset)
-        for name, figure in report_figures(result).items():
+        try:
+            figures = report_figures(result)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise UserError(
+                f"the evaluation on {dataset} is not as `label2label evaluate` writes it now: "
+                f"{join_lines(error)}"
+            ) from error
+        for name, figure in figures.items():
             plots[f"{dataset}: {name}"] = (f"plots/{slug}-{name}.svg", figure_svg(figure))
     return plots
 
