@@ -138,14 +138,15 @@ def read_lfw(root: Path, labels: Path) -> list[TestPhoto]:
         known = {**attributes.get(name, {}), "Male": row["male"] == "1"}
         file = root / "lfw-deepfunneled" / name
         photos[known["Male"]].append(TestPhoto("lfw", name, str(file), person=person, labels=known))
-    return _as_many(photos[True], photos[False])
+    limit = min(map(len, photos.values()))
+    return sorted(
+        (p for part in photos.values() for p in _drawn(part, limit)), key=lambda p: p.name
+    )
 
 
-def _as_many(*parts: list[TestPhoto]) -> list[TestPhoto]:
-    """As many photos of each part as the smallest has, drawn by a hash of their names."""
-    size = min(map(len, parts))
-    drawn = [sorted(part, key=lambda p: hashlib.sha256(p.key.encode()).digest()) for part in parts]
-    return sorted((p for part in drawn for p in part[:size]), key=lambda p: p.name)
+def _drawn(photos: Iterable[TestPhoto], limit: int) -> list[TestPhoto]:
+    """Draw photos by a hash of their names: of a smaller limit all are among those of a larger."""
+    return sorted(photos, key=lambda p: hashlib.sha256(p.key.encode()).digest())[:limit]
 
 
 def read_fairface(root: Path) -> list[TestPhoto]:
@@ -250,7 +251,7 @@ def read_photos(faces: Path, lfw_labels: Path, limit: int | None = None) -> list
     Args:
         faces: folder of the publishers' layouts.
         lfw_labels: as for `read_lfw`.
-        limit: photos a set at most, spread over it; all by default.
+        limit: photos a set at most, drawn by a hash of their names; all by default.
 
     Returns:
         Photos, set by set; a set that is not there is named on standard error.
@@ -278,8 +279,7 @@ def read_photos(faces: Path, lfw_labels: Path, limit: int | None = None) -> list
             raise UserError(
                 f"{faces / folder} is not as its publisher lays it out: {error!r}"
             ) from error
-        step = max(1, len(found) // limit) if limit else 1
-        photos += found[::step][:limit]
+        photos += sorted(_drawn(found, limit), key=lambda photo: photo.name) if limit else found
     if not photos:
         raise UserError(f"{faces} holds none of {', '.join(readers)}")
     return photos
@@ -429,7 +429,7 @@ def table_rows() -> list[Row]:
         ),
         Row(
             "men-with-wavy-hair",
-            "men with wavy hair or bangs (CelebA; no set labels long hair)",
+            "men with wavy hair or bangs (CelebA)",
             lambda p: (
                 _has("celeba", Male=True)(p)
                 and bool(p.labels.get("Wavy_Hair") or p.labels.get("Bangs"))
@@ -643,7 +643,7 @@ def draw(result: dict[str, Any]) -> Figure:
     shown = [key for key in PLOTTED if key in result["rows"]]
     places = {key: -place for place, key in enumerate(shown)}
     with rc_context(STYLE):
-        figure = Figure(figsize=(8, 1.3 + 0.32 * len(shown)), layout="constrained")
+        figure = Figure(figsize=(9, 1.3 + 0.32 * len(shown)), layout="constrained")
         axes = figure.add_subplot()
         colors = [GRAY] * len(models)
         colors[-2:] = [ORANGE, BLUE][-len(models) :]
@@ -674,7 +674,7 @@ def draw(result: dict[str, Any]) -> Figure:
         axes.set_yticks(list(places.values()), [result["rows"][key]["title"] for key in shown])
         axes.grid(color="#e2e8f0", linewidth=0.6)
         axes.set_axisbelow(True)
-        axes.set_xlabel("right about Male, % (balanced over men and women, 95 % interval)")
+        axes.set_xlabel("right about Male, balanced over men and women, %")
         figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return figure
 

@@ -78,7 +78,7 @@ def audit_command(args: Namespace) -> int:
     result["dataset"] = {"name": short_name(args.data), "split": split}
     write_whole(output, html_page(result, notices))
     for notice in notices:
-        print(f"warning: {notice}", file=sys.stderr)
+        print(f"warning: {printable(notice)}", file=sys.stderr)
     print(summary(result))
     print(f"page: {output}")
     return 0
