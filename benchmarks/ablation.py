@@ -38,12 +38,12 @@ from accelerate import Accelerator
 from common import describe_machine, finish, write_json
 from label2label.data.loading import label_array, load_split
 from label2label.errors import UserError
+from label2label.evaluation.evaluate import predict_dataset
 from label2label.evaluation.intervals import bootstrap_draws, clusters_of
 from label2label.evaluation.metrics import balanced_accuracy_per_attribute, mean_accuracy
 from label2label.evaluation.plots import figure_svg
 from label2label.export.complexity import measure_complexity
 from label2label.prediction.backends import load_model
-from label2label.prediction.labelled import predict_dataset
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from scipy.stats import t as student_t

@@ -13,9 +13,9 @@ import yaml
 from accelerate import Accelerator
 from label2label.data.loading import label_array, load_split
 from label2label.data.vocabulary import CELEBA_ATTRIBUTES
+from label2label.evaluation.evaluate import predict_dataset
 from label2label.evaluation.metrics import mean_accuracy
 from label2label.prediction.backends import load_model
-from label2label.prediction.labelled import predict_dataset
 
 from tests.training.conftest import dataset_folder, draw, recipe_values  # noqa: F401
 

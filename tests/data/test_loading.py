@@ -24,7 +24,7 @@ from label2label.data.loading import (
     normalize_pixels,
 )
 from label2label.errors import UserError
-from label2label.prediction.labelled import predict_dataset
+from label2label.evaluation.evaluate import predict_dataset
 from PIL import Image
 
 SOURCES = np.array([0] * 60 + [1] * 40)

@@ -9,7 +9,6 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import datasets
@@ -31,10 +30,9 @@ from label2label.evaluation.plots import figure_svg, printable
 from label2label.evaluation.report import markdown_report, report_figures
 from label2label.faces.alignment import align_face, choose_face
 from label2label.faces.detection import FaceDetector
-from label2label.files import prepare_output, write_whole
-from label2label.prediction.backends import Preprocessing
+from label2label.files import prepare_output, temporary_folder, write_whole
+from label2label.prediction.backends import Preprocessing, without_accelerator
 from label2label.prediction.photos import read_photo
-from label2label.prediction.processes import without_accelerator
 
 _NAMES_SHOWN = 5
 
@@ -52,7 +50,7 @@ def audit_command(args: Namespace) -> int:
     accelerator = Accelerator(cpu=without_accelerator())
     notices: list[str] = []
     split, others = args.split, None
-    with TemporaryDirectory(prefix="label2label-audit-") as folder:
+    with temporary_folder("audit") as folder:
         if Path(args.data).is_file():
             split = None
             dataset, notices, others = _read_photos(args, Path(folder))

@@ -51,8 +51,7 @@ from label2label.evaluation.plots import reliability_plot, save_figure
 from label2label.evaluation.report import markdown_table
 from label2label.evaluation.scores import Predictions, jsonable
 from label2label.files import prepare_output, write_whole
-from label2label.prediction.backends import load_model
-from label2label.prediction.processes import without_accelerator
+from label2label.prediction.backends import load_model, without_accelerator
 
 BALANCE_WEIGHTS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 FOLDS = 5

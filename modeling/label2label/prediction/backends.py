@@ -559,6 +559,21 @@ def load_model(
     return model.eval(), processor
 
 
+def without_accelerator() -> bool:
+    """Whether to run on the CPU: what Accelerate takes as `cpu`.
+
+    Left to itself, Accelerate takes each of several processes on a machine without a GPU for the
+    only one: all would do all of the work, and write the same files.
+
+    Returns:
+        True where there is no accelerator, or `ACCELERATE_USE_CPU` asks for none.
+    """
+    import torch
+    from accelerate.utils import parse_flag_from_env
+
+    return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+
+
 def _are_numbers(values: Any, low: float, high: float) -> bool:
     return isinstance(values, list) and all(
         isinstance(x, int | float) and not isinstance(x, bool) and low <= x <= high for x in values

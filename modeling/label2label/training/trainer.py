@@ -28,7 +28,7 @@ from label2label.data.loading import normalize_pixels
 from label2label.errors import UserError, first_line
 from label2label.files import write_whole
 from label2label.models import Label2LabelForImageClassification
-from label2label.prediction.processes import without_accelerator
+from label2label.prediction.backends import without_accelerator
 from label2label.training.data import TrainingData
 from label2label.training.model_building import build_model, prepare_layers
 from label2label.training.objective import GroupDRO, image_mean, training_inputs
