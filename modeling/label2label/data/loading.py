@@ -94,12 +94,7 @@ def load_split(path: str | Path, split: str, streaming: bool = False, alone: boo
 
 
 def check_cache() -> None:
-    """
-    Check that the folder in which `datasets` keeps what it read can be written.
-
-    Raises:
-        UserError: If it cannot.
-    """
+    """Raise UserError where the folder in which `datasets` keeps what it read cannot be written."""
     cache = Path(datasets.config.HF_DATASETS_CACHE)
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -214,13 +209,8 @@ class FaceCrops:
 
     def batch(self, rows: np.ndarray) -> torch.Tensor:
         """
-        Crops of some images.
-
-        Args:
-            rows: (batch,), their indices.
-
-        Returns:
-            uint8, (batch, height, width, 3), on the device of `pixels`.
+        Crops of the images of these rows, (batch,): uint8, (batch, height, width, 3), on the device
+        of `pixels`.
 
         Raises:
             UserError: If one of them cannot be read.
@@ -274,19 +264,16 @@ def decode_crops(
     pool: ThreadPoolExecutor,
 ) -> torch.Tensor:
     """
-    Decode images into crops.
+    Decode images into crops, in the pool's threads.
 
     Args:
         encoded: (batch,), `{"bytes", "path"}` each, as `datasets.Image(decode=False)` gives.
-        names: What to call them.
+        names: (batch,), what to call them in errors.
         make: What makes a crop of an image, see `crop_maker`.
-        pool: Whose threads do it.
+        pool: Of threads.
 
     Returns:
         uint8, (batch, height, width, 3).
-
-    Raises:
-        UserError: If one of them cannot be read.
     """
 
     def crop(image: Any, name: str) -> np.ndarray:
@@ -304,18 +291,7 @@ def _name(image: Any, row: int) -> str:
 
 
 def read_encoded(image: Any) -> np.ndarray:
-    """
-    Read an image of a dataset's column.
-
-    Args:
-        image: `{"bytes", "path"}`, one of them null.
-
-    Returns:
-        RGB, uint8, (height, width, 3).
-
-    Raises:
-        UserError: If it cannot be read.
-    """
+    """Read an image of a dataset's column as RGB, uint8, (height, width, 3)."""
     source = (image or {}).get("bytes") or (image or {}).get("path")
     if not source:
         raise UserError("it is null")
@@ -331,11 +307,7 @@ def crop_maker(
     processor: Any, augmented: bool
 ) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[int, int]]:
     """
-    Say how images become crops.
-
-    Args:
-        processor: The model's image processor.
-        augmented: As for `FaceCrops`.
+    Say how images become crops, as for `FaceCrops`.
 
     Returns:
         What makes a crop of an RGB image, both uint8, (height, width, 3); and the crops' height and

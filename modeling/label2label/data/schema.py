@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from label2label.data.vocabulary import Vocabulary, derive_row
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from datasets import Features
 
 SPLITS = ("train", "validation", "test")
@@ -73,19 +72,6 @@ def dataset_features(vocabulary: Vocabulary) -> Features:
             "age": Value("int32"),
         }
     )
-
-
-def dataset_schema(vocabulary: Vocabulary) -> pa.Schema:
-    """Arrow schema of `dataset_features`, with the metadata from which the Hub reads features.
-
-    Args:
-        vocabulary: Names the attribute columns.
-
-    Returns:
-        The schema to write Parquet with; it can be sent to worker processes, which then need not
-        import datasets.
-    """
-    return dataset_features(vocabulary).arrow_schema
 
 
 def sample_to_row(sample: Sample, image: bytes, vocabulary: Vocabulary) -> dict[str, Any]:

@@ -118,14 +118,7 @@ def find_bottleneck(index: int) -> tuple[int | None, int]:
 
 
 def infer_config(state: dict[str, torch.Tensor]) -> MobileFaceNetConfig:
-    """Architecture of a public state dict: widths, stem and activation, from names and shapes.
-
-    Args:
-        state: tensors by their public names.
-
-    Raises:
-        KeyError: a layer that tells a width is missing.
-    """
+    """Read the architecture off a public state dict; KeyError where it lacks a layer."""
     channels = stem_channels = state["conv1.0.weight"].shape[0]
     stages, index = [], 0
     for _, _, repeats, stride in MobileFaceNetConfig.stages:
@@ -220,17 +213,7 @@ def save_backbone(model: MobileFaceNetModel, output: str | Path) -> None:
 
 
 def convert_command(args: argparse.Namespace) -> int:
-    """Run `label2label convert CHECKPOINT OUT`.
-
-    Args:
-        args: `checkpoint` and `output`, paths.
-
-    Returns:
-        The process's exit code, 0.
-
-    Raises:
-        UserError: the checkpoint cannot be read or converted, or the folder not written.
-    """
+    """Run `label2label convert CHECKPOINT OUT`: `args` are `checkpoint` and `output`, paths."""
     model = convert_checkpoint(args.checkpoint)
     save_backbone(model, args.output)
     parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -126,11 +126,8 @@ class TrainingData:
 
     def prepare(self, processor: Any, output: Path) -> None:
         """
-        Decode the images, and ask the teachers.
-
-        Args:
-            processor: The model's image processor.
-            output: The run's folder; the teachers' answers are kept there.
+        Decode the images for the model's image processor, and ask the teachers; their answers are
+        kept in the run's folder, `output`.
 
         Raises:
             UserError: If an image or a teacher cannot be read, or the disk has no room.
@@ -311,15 +308,7 @@ class ImageStream:
         self.state: dict[str, Any] = {"pass": 0, "taken": 0, "dataset": None}
 
     def first_rows(self) -> dict[str, list[Any]]:
-        """
-        Read some rows, whose labels say roughly how often attributes are present.
-
-        Returns:
-            Their values by column, without the images.
-
-        Raises:
-            UserError: If they cannot be read.
-        """
+        """Read some rows without their images; their labels show how often attributes occur."""
         table = self._next(self.source.remove_columns("image").iter(SHUFFLED_AT_ONCE))
         if table is None:
             raise UserError(f"{self.path}: the train split is empty")
@@ -327,14 +316,7 @@ class ImageStream:
 
     def batches(self, attributes: Sequence[str], count: int) -> Iterator[dict[str, Any]]:
         """
-        Read the next batches, from `state` on.
-
-        Args:
-            attributes: Names of those whose labels are read.
-            count: Number of batches.
-
-        Yields:
-            As `TrainingData.batches`.
+        Read the next `count` batches from `state` on, as `TrainingData.batches`.
 
         Raises:
             UserError: If the stream breaks off, or is too short for a batch.
@@ -398,15 +380,7 @@ def shuffle_rows(rows: dict[str, list[Any]], seed: tuple[int, ...]) -> dict[str,
 
 
 def prefetch(batches: Iterator[Any]) -> Iterator[Any]:
-    """
-    Load the next batch while the one before is used.
-
-    Args:
-        batches: What makes them.
-
-    Yields:
-        The same.
-    """
+    """Load the next batch in a thread while the one before is used."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, batches, None)
         while (batch := coming.result()) is not None:
@@ -416,19 +390,12 @@ def prefetch(batches: Iterator[Any]) -> Iterator[Any]:
 
 def choose_attributes(vocabulary: str, rows: datasets.Dataset, title: str) -> tuple[str, ...]:
     """
-    Say which attributes a recipe learns.
-
-    Args:
-        vocabulary: Name of one, or `"columns"` for the dataset's own attribute columns: booleans
-            and nulls, or numbers that are 1 and 0.
-        rows: Of the dataset.
-        title: What to call it.
-
-    Returns:
-        Their names, in order.
+    Name the attributes that a recipe learns: a vocabulary's, or for `"columns"` the dataset's own,
+    whose columns hold booleans and nulls, or numbers that are 1 and 0.
 
     Raises:
-        UserError: If there is no such vocabulary, or the dataset has no column for an attribute.
+        UserError: If there is no such vocabulary, or the dataset called `title` has no column for
+            an attribute.
     """
     if vocabulary == OWN_COLUMNS:
         others = [name for name in rows.column_names if name not in SCHEMA_COLUMNS]
@@ -473,8 +440,7 @@ def open_sources(
         alone: As for `load_split`.
 
     Returns:
-        The rows, with null where a source has no such column, and the index of each row's source,
-        (rows,).
+        The rows, with null where a source has no such column, and the index of each row's source.
 
     Raises:
         UserError: If a source cannot be read, has no row that meets its condition, or its columns
@@ -514,20 +480,7 @@ def _open(source: Source, split: str, seed: int, alone: bool) -> datasets.Datase
 
 
 def column_values(dataset: datasets.Dataset, column: str, path: str) -> list[Any]:
-    """
-    Read one column.
-
-    Args:
-        dataset: Holds it.
-        column: Its name.
-        path: What to call the dataset.
-
-    Returns:
-        One value a row, `None` where it is null.
-
-    Raises:
-        UserError: If there is no such column.
-    """
+    """Read one column of the dataset at `path`, or raise UserError where there is none."""
     if column not in dataset.column_names or column == "image":
         raise UserError(f"{path}: no column {column!r}; it has {', '.join(dataset.column_names)}")
     return list(dataset.select_columns([column])[:][column])
@@ -537,12 +490,7 @@ def group_rows(
     dataset: datasets.Dataset, columns: Sequence[str], path: str
 ) -> tuple[list[str], np.ndarray]:
     """
-    Name the groups of a dataset's rows.
-
-    Args:
-        dataset: The rows.
-        columns: A group is one combination of their values.
-        path: What to call the dataset.
+    Name the groups of a dataset's rows: one for each combination of the columns' values.
 
     Returns:
         Names of the groups, `"Asian, Male"`, and the index of each row's, (rows,): -1 where one of

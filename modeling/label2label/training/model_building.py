@@ -148,13 +148,10 @@ def load_backbone(name: str) -> Any:
 
 def attribute_frequencies(labels: np.ndarray) -> torch.Tensor:
     """
-    Measure how often attributes are present.
-
-    Args:
-        labels: (images, attributes); 1, 0 or -100.
+    Measure how often attributes are present, from labels of (images, attributes): 1, 0 or -100.
 
     Returns:
-        float32 of shape (attributes,), in 0..1; one half where no label is known.
+        float32, (attributes,), in 0..1; one half where no label is known.
     """
     known = (labels >= 0).sum(axis=0)
     present = (labels > 0).sum(axis=0)
@@ -165,12 +162,8 @@ def attribute_frequencies(labels: np.ndarray) -> torch.Tensor:
 @torch.no_grad()
 def set_prior(model: Label2LabelForImageClassification, frequencies: torch.Tensor) -> None:
     """
-    Start every attribute's logits at its log-odds, so that training need not first learn which
-    attributes are rare (arXiv:1708.02002, section 4.1).
-
-    Args:
-        model: Changed in place.
-        frequencies: (attributes,), share of images that have it, 0..1.
+    Start every attribute's logits at the log-odds of its frequency, 0..1, so that training need not
+    first learn which attributes are rare (arXiv:1708.02002, section 4.1).
     """
     log_odds = torch.logit(frequencies, eps=0.01)
     if model.config.head_type == "fc":
@@ -260,11 +253,8 @@ def _carry_over(
 @torch.no_grad()
 def absorb_temperature(model: Label2LabelForImageClassification) -> None:
     """
-    Move a calibrated model's temperature into its last layer: its logits stay, and training goes
-    on from a temperature of 1.
-
-    Args:
-        model: Changed in place.
+    Move a calibrated model's temperature into its last layer: its logits stay, and training goes on
+    from a temperature of 1.
     """
     last = {
         "fc": "classifier",
@@ -292,12 +282,8 @@ class SynchronizedBatchNorm(_BatchNorm):
 
     def forward(self, input: torch.Tensor, given: torch.Tensor | None = None) -> torch.Tensor:
         """
-        Args:
-            input: (batch, channels, ...).
-            given: (batch, channels, ...), true where a value has no part in the statistics.
-
-        Returns:
-            The same shape and dtype.
+        Normalise (batch, channels, ...); what is `given`, (batch, channels), counts in no
+        statistics.
         """
         if not self.training:
             return super().forward(input)
@@ -358,13 +344,7 @@ class StridedDepthwiseConv2d(nn.Conv2d):
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """
-        Args:
-            input: (batch, channels, height, width).
-
-        Returns:
-            (batch, channels, height / stride, width / stride), as `Conv2d` has it.
-        """
+        """Convolve (batch, channels, height, width), as `Conv2d` does."""
         fast = input.device.type == "cpu" and torch.is_grad_enabled()
         if not fast or not torch.is_autocast_enabled("cpu"):
             return super().forward(input)

@@ -48,13 +48,8 @@ def draw_known_words(
     Choose the true words that an image's sentence is given: none for every second image, else a
     share drawn evenly from 0 to the largest.
 
-    Args:
-        labels: (batch, attributes); 1, 0 or -100.
-        largest_share: 0..1.
-        rng: Source of the draws.
-
     Returns:
-        (batch, attributes); labels, -100 where not given.
+        (batch, attributes); `labels`, -100 where not given.
     """
     images, attributes = labels.shape
     share = rng.uniform(0, largest_share, (images, 1)) * (rng.random((images, 1)) < 0.5)
@@ -64,11 +59,7 @@ def draw_known_words(
 
 def mix_batch(inputs: dict[str, torch.Tensor], rng: np.random.Generator) -> dict[str, Any]:
     """
-    Mix a batch up with a permutation of itself (arXiv:1710.09412).
-
-    Args:
-        inputs: `pixel_values` of shape (batch, 3, height, width) and `labels`.
-        rng: Source of the weight and the permutation.
+    Mix a batch of `pixel_values` and `labels` up with a permutation of itself (arXiv:1710.09412).
 
     Returns:
         The model's arguments: mixed images, `labels`, and `mixup`: the other labels and the weight.
@@ -85,14 +76,8 @@ def mix_batch(inputs: dict[str, torch.Tensor], rng: np.random.Generator) -> dict
 
 def image_mean(losses: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
     """
-    Take the mean over the images that have a label.
-
-    Args:
-        losses: (batch,), 0 where an image has no label, as `compute_loss` returns them.
-        counted: (batch,), how much an image counts, 0 where it has no label.
-
-    Returns:
-        A scalar, 0 where none has.
+    Take the mean over the images that have a label, from what `compute_loss` returns for each
+    `"image"`; 0 where none has.
     """
     return losses.sum() / counted.sum().clamp(min=torch.finfo(losses.dtype).tiny)
 

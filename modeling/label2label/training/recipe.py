@@ -255,15 +255,7 @@ class Recipe:
         return read_sources(self.data)
 
     def differences(self, other: "Recipe") -> list[str]:
-        """
-        Name the fields in which another recipe says something else.
-
-        Args:
-            other: What is compared.
-
-        Returns:
-            Names, in their order; none where the recipes do the same.
-        """
+        """Name the fields, in their order, in which another recipe says something else."""
         own, others = (
             dataclasses.asdict(recipe) | {"data": recipe.sources} for recipe in (self, other)
         )

@@ -43,10 +43,8 @@ MAX_GRADIENT_NORM = 1.0
 
 def train_command(args: argparse.Namespace) -> int:
     """
-    Run `label2label train`.
-
-    Args:
-        args: `config`, `set`, `data`, `vocabulary`, `output`, `resume`.
+    Run `label2label train`; `args` are `config`, `set`, `data`, `vocabulary`, `output` and
+    `resume`.
 
     Returns:
         Exit status: 0, or 130 where the run was interrupted and saved.
@@ -101,10 +99,8 @@ def _replace_data(recipe: Recipe, path: str) -> Recipe:
 @contextlib.contextmanager
 def lock_output(output: Path) -> Iterator[None]:
     """
-    Keep a run's folder to one run at a time; of several processes, the first holds it for all.
-
-    Args:
-        output: The folder; it is made.
+    Keep a run's folder, which is made, to one run at a time; of several processes, the first holds
+    it.
 
     Raises:
         UserError: If another run has it, or it cannot be written.
@@ -262,12 +258,7 @@ class Trainer:
         self.accelerator.init_trackers("logs")
 
     def batches(self) -> Iterator[dict[str, Any]]:
-        """
-        Load the rest of the epoch, with a progress bar.
-
-        Yields:
-            Batches as `TrainingData` makes them.
-        """
+        """Load the rest of the epoch as `TrainingData.batches` does, with a progress bar."""
         progress = self.progress
         self.bar = tqdm(
             total=self.data.batches_per_epoch,
@@ -281,13 +272,7 @@ class Trainer:
 
     def step(self, batch: dict[str, Any]) -> float:
         """
-        Take one step.
-
-        Args:
-            batch: One that `batches` gave.
-
-        Returns:
-            This process's loss.
+        Take one step on a batch that `batches` gave; return this process's loss.
 
         Raises:
             UserError: If the loss is not a finite number.
@@ -511,17 +496,11 @@ def score_parts(
 
 def build_average(model: torch.nn.Module, recipe: Recipe) -> AveragedModel | None:
     """
-    Make the exponential moving average of weights and of BatchNorm's statistics.
+    Make the exponential moving average of weights and of BatchNorm's statistics; `None` for `ema`
+    0.
 
-    Its decay rises with the steps n, as (1 + n) / (10 + n), so that the average of a short run is
-    not made of the weights that it started from.
-
-    Args:
-        model: What is averaged.
-        recipe: Gives `ema`, the decay in the end, 0..1; 0 for no average.
-
-    Returns:
-        The average, holding the model's present weights, or `None`.
+    Its decay rises with the steps n, as (1 + n) / (10 + n), up to `ema`, so that the average of a
+    short run is not made of the weights that it started from.
     """
     if not recipe.ema:
         return None
@@ -535,14 +514,8 @@ def build_average(model: torch.nn.Module, recipe: Recipe) -> AveragedModel | Non
 
 def parameter_groups(model: torch.nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """
-    Split parameters by learning rate and by whether they decay.
-
-    Args:
-        model: A `Label2LabelForImageClassification`.
-        recipe: Gives the rates and the decay of matrices and kernels; vectors have none.
-
-    Returns:
-        Groups for an optimizer.
+    Group parameters for an optimizer by learning rate and by whether they decay: matrices and
+    kernels do, vectors do not.
     """
     rates = {
         "backbone": recipe.backbone_learning_rate,
@@ -571,10 +544,8 @@ def freeze_statistics(model: torch.nn.Module, recipe: Recipe) -> None:
     """
     Make BatchNorms use and keep their running means and variances; their weights may still learn.
 
-    Args:
-        model: In training mode, which undoes this each time it is set.
-        recipe: Gives `freeze_statistics`, for all BatchNorms, and `freeze_backbone`, for those of
-            the backbone.
+    `freeze_statistics` is for all of them, `freeze_backbone` for those of the backbone. To be
+    called each time that the model is put into training mode.
     """
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and (
@@ -623,27 +594,14 @@ class Progress:
 
 
 def latest_state(folder: Path) -> Path | None:
-    """
-    Find the newest complete state.
-
-    Args:
-        folder: `OUTPUT/state` of a run.
-
-    Returns:
-        `folder/step-N` of the highest N, or `None`.
-    """
+    """Find `folder/step-N` of the highest N, a complete state; or `None`."""
     return max(folder.glob("step-*"), default=None)
 
 
 def save_state(accelerator: Accelerator, folder: Path, step: int) -> None:
     """
-    Write model, optimizer, schedule, average and progress under a temporary name, then rename it
-    and drop the state before. All processes call it.
-
-    Args:
-        accelerator: With everything to save prepared or registered.
-        folder: `OUTPUT/state` of a run.
-        step: Optimizer steps done.
+    Write model, optimizer, schedule, average and progress under a temporary name, then rename it to
+    `folder/step-N` and drop the state before. All processes call it.
 
     Raises:
         UserError: If the disk is full or cannot be written; the state before stays.
