@@ -81,6 +81,8 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def values(recipe_values, folder, monkeypatch):
     monkeypatch.setattr(data_module, "SHUFFLED_AT_ONCE", 12)
+    # datasets waits for its threads at the end of a pass.
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
     return {**recipe_values, "data": str(folder), "streaming": True}
 
 
