@@ -61,7 +61,7 @@ class Analyser:
         self, photo: bytes, keys: Sequence[str], known: Mapping[str, bool]
     ) -> dict[str, Any]:
         models = [self.find_model(key) for key in keys]
-        pixels, animated = read_photo(photo)
+        pixels, (width, height), animated = read_photo(photo)
         notes: list[dict[str, Any]] = [{"code": "animated", "values": {}}] if animated else []
         detector = self._detectors.get()
         try:
@@ -74,10 +74,10 @@ class Analyser:
         if len(faces) < len(found):
             counts = {"found": len(found), "shown": len(faces)}
             notes.append({"code": "many_faces", "values": counts})
-        height, width = pixels.shape[:2]
+        to_photo = width / pixels.shape[1]  # of a JPEG that was decoded at reduced size
         entries: list[dict[str, Any]] = [
             {
-                "box": [round(x, 1) for x in face.box],
+                "box": [round(x * to_photo, 1) for x in face.box],
                 "score": round(face.score, 4),
                 "predictions": {},
             }
@@ -109,7 +109,9 @@ class Analyser:
 
     def _condition(self, crop: bytes, key: str, known: Mapping[str, bool]) -> dict[str, Any]:
         model = self.find_model(key)
-        pixels = read_photo(crop)[0]
+        if any(not isinstance(value, bool) for value in known.values()):
+            raise PhotoError("failed")  # no page of ours sends anything else
+        pixels = read_photo(crop).pixels
         size = model.preprocessing.crop_size
         if pixels.shape[:2] != (size, size):  # that of a model with another crop
             pixels = model.preprocessing.crop(pixels)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
+from label2label.errors import UserError
+from label2label.files import remove_leftovers, temporary_folder
+from limits import RequestLimits, uploads_parent
+
 HERE = Path(__file__).resolve().parent
-MEMORY = Path("/dev/shm")
 
 
 def main() -> int:
@@ -18,26 +22,41 @@ def main() -> int:
         The exit code, 2 where no model can be loaded.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    if MEMORY.is_dir():
-        # Files that come through the API lie in memory too. Gradio reads this when it is imported.
-        os.environ.setdefault("GRADIO_TEMP_DIR", str(MEMORY / "label2label-space"))
+    # Files that come through the API lie in a folder of this process, which goes when it ends; what
+    # a killed process left goes now.
+    parent = uploads_parent()
+    remove_leftovers(parent)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        with temporary_folder("space", parent) as uploads:
+            os.environ["GRADIO_TEMP_DIR"] = str(uploads)  # read when Gradio is imported
+            serve(uploads)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
+
+def serve(uploads: Path) -> None:
+    """Serve the Space until it is stopped.
+
+    Args:
+        uploads: folder for files that come through the API.
+
+    Raises:
+        UserError: no model, or no face detector, can be loaded.
+    """
     import cv2
     import gradio as gr
     import torch
-    from label2label.errors import UserError
     from layout import build_space
     from photos import MAX_BYTES
+    from starlette.middleware import Middleware
 
     # Many visitors are served best by as many photos at a time as there are cores, a thread each.
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    try:
-        space = build_space()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    space.launch(
+    build_space().launch(
         theme=gr.themes.Base(
             primary_hue="teal",
             neutral_hue="slate",
@@ -48,13 +67,13 @@ def main() -> int:
         head=f"<style>{(HERE / 'page' / 'style.css').read_text(encoding='utf-8')}</style>",
         footer_links=["api", "gradio"],
         max_file_size=MAX_BYTES,
+        app_kwargs={"middleware": [Middleware(RequestLimits, uploads=uploads)]},
         run_history=False,  # it would keep visitors' photos in their browsers
         show_error=True,
         ssr_mode=False,
         # Gradio keeps the last answer of every session for an hour, which nothing here needs.
         state_session_capacity=1,
     )
-    return 0
 
 
 if __name__ == "__main__":

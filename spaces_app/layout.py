@@ -15,8 +15,8 @@ from catalogue import load_catalogue
 from examples import load_examples
 from html_parts import render_about, render_header
 from label2label.data.vocabulary import ATTRIBUTE_GROUPS
-from label2label.prediction.photos import IMAGE_FORMATS
-from photos import MAX_BYTES, MAX_MEGAPIXELS, PhotoError, decode_data_url
+from label2label.prediction.photos import IMAGE_FORMATS, MAX_PIXELS
+from photos import MAX_BYTES, PhotoError, decode_data_url
 from PIL import Image
 from texts import LANGUAGES, TEXTS, say
 
@@ -93,7 +93,7 @@ def build_space() -> gr.Blocks:
         "models": models,
         "groups": {group: list(names) for group, names in ATTRIBUTE_GROUPS.items()},
         "examples": load_examples(),
-        "limits": {"bytes": MAX_BYTES, "megapixels": MAX_MEGAPIXELS, "types": list_photo_types()},
+        "limits": {"bytes": MAX_BYTES, "megapixels": MAX_PIXELS / 1e6, "types": list_photo_types()},
     }
     quick: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "multiple"}
     busy: dict[str, Any] = {"concurrency_limit": WORKERS, "concurrency_id": "cores"}

@@ -9,13 +9,12 @@ import warnings
 from typing import Any
 
 import numpy as np
-from label2label.errors import UserError
-from label2label.prediction.photos import IMAGE_FORMATS, convert_to_rgb
+from label2label.prediction.photos import MAX_PIXELS, ImageError, LoadedImage, load_photo
 from PIL import Image
 
 MAX_BYTES = 20_000_000
-MAX_MEGAPIXELS = 50
-ANIMATED_FORMATS = ("GIF", "PNG", "WEBP", "AVIF")
+# Of the package's reasons, those for which the page has other words.
+CODES = {"empty": "no_photo", "damaged": "not_an_image"}
 
 
 class PhotoError(Exception):
@@ -55,43 +54,28 @@ def decode_data_url(url: str) -> bytes:
         raise PhotoError("not_an_image") from error
 
 
-def read_photo(data: bytes) -> tuple[np.ndarray, bool]:
+def read_photo(data: bytes) -> LoadedImage:
     """Decode a photo, upright.
 
     Args:
         data: an image file's bytes.
 
     Returns:
-        uint8 RGB (height, width, 3), 0 to 255, and whether it is the first frame of several.
+        Its pixels, its size in the file, and whether it is the first frame of several.
 
     Raises:
         PhotoError: there is none, it is no image, damaged, too large or too small.
     """
-    if not data:
-        raise PhotoError("no_photo")
     if len(data) > MAX_BYTES:
         raise PhotoError("too_many_bytes", limit=MAX_BYTES // 1_000_000)
-    Image.init()
-    formats = [name for name in IMAGE_FORMATS if name in Image.OPEN]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged metadata, and of large photos
-            with Image.open(io.BytesIO(data), formats=formats) as image:
-                megapixels = image.width * image.height / 1e6
-                if megapixels > MAX_MEGAPIXELS:
-                    raise PhotoError(
-                        "too_many_pixels", megapixels=round(megapixels), limit=MAX_MEGAPIXELS
-                    )
-                animated = image.format in ANIMATED_FORMATS and getattr(image, "is_animated", False)
-                return convert_to_rgb(image), animated
-    except UserError as error:
-        raise PhotoError("too_small") from error
-    except Image.DecompressionBombError as error:
-        raise PhotoError("too_many_pixels", megapixels="> 170", limit=MAX_MEGAPIXELS) from error
-    except PhotoError:
-        raise
-    except Exception as error:  # Pillow's decoders raise errors of many kinds on damaged files
-        raise PhotoError("not_an_image") from error
+            return load_photo(data)
+    except ImageError as error:
+        code = CODES.get(error.code, error.code)
+        values = {"limit": MAX_PIXELS // 1_000_000} if code == "too_many_pixels" else {}
+        raise PhotoError(code, **values) from error
 
 
 def encode_data_url(crop: np.ndarray) -> str:

@@ -91,18 +91,19 @@ def hold_lock(path: Path, message: str) -> Iterator[None]:
 
 
 @contextmanager
-def temporary_folder(purpose: str) -> Iterator[Path]:
-    """Make a folder in the system's place for temporary files, which is removed at the end.
+def temporary_folder(purpose: str, parent: Path | None = None) -> Iterator[Path]:
+    """Make a folder for temporary files, which is removed at the end.
 
     What a killed process left is removed by the next `remove_leftovers`.
 
     Args:
         purpose: part of its name.
+        parent: where it is made; by default the system's place for temporary files.
 
     Yields:
         The folder.
     """
-    with tempfile.TemporaryDirectory(prefix=f"{TEMPORARY_PREFIX}{purpose}-") as folder:
+    with tempfile.TemporaryDirectory(prefix=f"{TEMPORARY_PREFIX}{purpose}-", dir=parent) as folder:
         path = Path(folder)
         with open(path / f"{TEMPORARY_LOCK}.new", "w") as file:
             _lock(file)
@@ -110,9 +111,13 @@ def temporary_folder(purpose: str) -> Iterator[Path]:
             yield path
 
 
-def remove_leftovers() -> None:
-    """Remove the temporary folders of processes that were killed."""
-    for path in Path(tempfile.gettempdir()).glob(f"{TEMPORARY_PREFIX}*/{TEMPORARY_LOCK}"):
+def remove_leftovers(parent: Path | None = None) -> None:
+    """Remove the temporary folders of processes that were killed.
+
+    Args:
+        parent: where to look; by default the system's place for temporary files.
+    """
+    for path in Path(parent or tempfile.gettempdir()).glob(f"{TEMPORARY_PREFIX}*/{TEMPORARY_LOCK}"):
         try:
             with open(path, "r+") as file:  # of another user: no permission
                 if _lock(file):

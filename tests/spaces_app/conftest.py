@@ -155,8 +155,15 @@ def uploads(tmp_path_factory):
 
 
 @contextlib.contextmanager
-def started_space(scratch, models="", uploads=None, page=None):
-    """Start a copy of the Space, as git keeps it, and yield its address.
+def started_space(*arguments, **options):
+    """Start a copy of the Space as `space_process` does, and yield its address."""
+    with space_process(*arguments, **options) as (url, _):
+        yield url
+
+
+@contextlib.contextmanager
+def space_process(scratch, models="", uploads=None, page=None):
+    """Start a copy of the Space, as git keeps it, and yield its address and its process.
 
     `models` is its LABEL2LABEL_SPACE_MODELS, and `page` the page for its tab On device, with its
     files.
@@ -200,7 +207,7 @@ def started_space(scratch, models="", uploads=None, page=None):
                 if process.poll() is not None or time.monotonic() > deadline:
                     pytest.fail(f"the Space did not start: {log.read_text()[-2000:]}")
                 time.sleep(0.2)
-        yield url
+        yield url, process
     finally:
         process.terminate()
         process.wait(timeout=30)
