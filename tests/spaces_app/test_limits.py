@@ -107,7 +107,7 @@ def test_uploads_go_with_the_process_and_those_of_a_killed_one_with_the_next(tmp
         assert upload_photo(url, b"a photo").status == 200
         assert len(photos(uploads)) == 1
         # Refused with 413, for which a client that is still sending sees the connection close.
-        with pytest.raises(urllib.error.URLError, match="413|pipe|reset"):
+        with pytest.raises(urllib.error.URLError, match=r"413|pipe|reset"):
             upload_photo(url, b"x" * 30_000_000)
         assert len(photos(uploads)) == 1
         process.send_signal(signal.SIGKILL)
