@@ -207,6 +207,7 @@ def test_import_label2label_registers_and_needs_no_training_library():
     assert not added & {"cv2", "datasets", "accelerate", "evaluate", "matplotlib", "torchvision"}
 
 
+@pytest.mark.slow
 def test_auto_classes_know_the_models_whichever_is_imported_first():
     registered = "assert 'label2label' in transformers.CONFIG_MAPPING"
     imports = ["import label2label", "import transformers; transformers.AutoModel"]
