@@ -25,6 +25,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ from utkface import RACES as UTKFACE_RACES
 
 ASKED = ("Male", "Young", "Wearing_Mask")
 YOUNG_BELOW = 40
+OLDEST = 200
 CERTAIN = 0.9  # probability of an answer that should be right
 FAIRFACE_RACES = (
     *("White", "Black", "Latino_Hispanic", "East Asian", "Southeast Asian", "Indian"),
@@ -363,9 +365,9 @@ class Row:
     gap: str | None = None
 
 
-def _of(source: str, least: int = 0, below: int = 999, race: str | None = None) -> Any:
+def _of(source: str, least: int = 0, below: int = OLDEST, race: str | None = None) -> Any:
     def chosen(photo: TestPhoto) -> bool:
-        by_age = (least, below) == (0, 999) or (
+        by_age = (least, below) == (0, OLDEST) or (
             photo.age is not None and least <= photo.age < below
         )
         return photo.source == source and by_age and race in (None, photo.race)
@@ -384,7 +386,7 @@ def _has(source: str, **labels: bool) -> Any:
 
 def table_rows() -> list[Row]:
     """List the rows of the table, in its order."""
-    rows = [
+    sets = [
         Row("lfw", "LFW, test persons", _of("lfw")),
         Row("fairface", "FairFace, all ages", _of("fairface")),
         Row("fairface-from-20", "FairFace, 20 and older", _of("fairface", 20)),
@@ -395,80 +397,82 @@ def table_rows() -> list[Row]:
         Row("scut", "SCUT-FBP5500", _of("scut")),
         Row("celeba", "CelebA, official test", _of("celeba")),
     ]
-    for race in FAIRFACE_RACES:
-        title = f"FairFace, 20 and older: {race.replace('_', ' or ')}"
-        rows.append(
-            Row(f"fairface/{race}", title, _of("fairface", 20, race=race), gap="fairface-from-20")
-        )
-    for race in UTKFACE_RACES:
-        title = f"UTKFace, 15 and older: {race}"
-        rows.append(
-            Row(f"utkface/{race}", title, _of("utkface", 15, race=race), gap="utkface-from-15")
-        )
-    for race in ("Asian", "Caucasian"):
-        rows.append(Row(f"scut/{race}", f"SCUT: {race}", _of("scut", race=race), gap="scut"))
-    for source, title, edges in (
-        ("fairface", "FairFace", (0, 3, 10, 20, 30, 40, 50, 60, 70)),
-        ("utkface", "UTKFace", (0, 5, 10, 20, 30, 45, 60)),
-        ("all-age-faces", "All-Age-Faces", (0, 10, 20, 30, 45, 60)),
-    ):
-        for low, high in zip(edges, (*edges[1:], 999), strict=True):
-            ages = f"{low} to {high - 1}" if high < 999 else f"{low} and older"
-            # A low of 0 would choose those without an age too; none of these sets has any.
-            rows.append(Row(f"{source}/{low}", f"{title}, {ages}", _of(source, low, high)))
-    rows += [
+    groups = [
         Row(
-            "women-without-lipstick",
-            "women without visible lipstick (LFW)",
+            *(f"{source}/{race}", f"{title}: {race.replace('_', ' or ')}"),
+            *(_of(source, least, race=race), "Male", False, gap),
+        )
+        for source, title, least, races, gap in (
+            ("fairface", "FairFace, 20 and older", 20, FAIRFACE_RACES, "fairface-from-20"),
+            ("utkface", "UTKFace, 15 and older", 15, UTKFACE_RACES, "utkface-from-15"),
+            ("scut", "SCUT", 0, ("Asian", "Caucasian"), "scut"),
+        )
+        for race in races
+    ]
+    ages = [
+        Row(
+            f"{source}/{low}",
+            f"{title}, {low} to {high - 1}" if high < OLDEST else f"{title}, {low} and older",
+            _of(source, low, high),
+        )
+        for source, title, edges in (
+            ("fairface", "FairFace", (0, 3, 10, 20, 30, 40, 50, 60, 70)),
+            ("utkface", "UTKFace", (0, 5, 10, 20, 30, 45, 60)),
+            ("all-age-faces", "All-Age-Faces", (0, 10, 20, 30, 45, 60)),
+        )
+        for low, high in pairwise((*edges, OLDEST))
+    ]
+    looks = [
+        Row(
+            *("women-without-lipstick", "women without visible lipstick (LFW)"),
             _has("lfw", Male=False, Wearing_Lipstick=False),
         ),
         Row(
-            "women-from-60",
-            "women of 60 and older (UTKFace, FairFace, All-Age-Faces)",
-            lambda p: p.labels.get("Male") is False and p.age is not None and p.age >= 60,
+            *("women-from-60", "women of 60 and older (UTKFace, FairFace, All-Age-Faces)"),
+            lambda p: p.labels.get("Male") is False and (p.age or 0) >= 60,
         ),
-        Row(
-            "men-with-wavy-hair",
-            "men with wavy hair or bangs (CelebA)",
+        Row(  # no set labels long hair
+            *("men-with-wavy-hair", "men with wavy hair or bangs (CelebA)"),
             lambda p: (
-                _has("celeba", Male=True)(p)
-                and bool(p.labels.get("Wavy_Hair") or p.labels.get("Bangs"))
+                _has("celeba", Male=True, Wavy_Hair=True)(p)
+                or _has("celeba", Male=True, Bangs=True)(p)
             ),
         ),
         Row(
-            "children-10-to-19",
-            "10 to 19 years (FairFace, UTKFace, All-Age-Faces)",
-            lambda p: p.age is not None and 10 <= p.age < 20,
+            *("children-10-to-19", "10 to 19 years (FairFace, UTKFace, All-Age-Faces)"),
+            lambda p: 10 <= (p.age or 0) < 20,
         ),
         Row("hats", "with a hat (LFW)", _has("lfw", Wearing_Hat=True)),
         Row("hats-celeba", "with a hat (CelebA)", _has("celeba", Wearing_Hat=True)),
         Row(
-            "dark-skin",
-            "labelled Black, 20 and older (FairFace, UTKFace)",
-            lambda p: p.race == "Black" and p.age is not None and p.age >= 20,
+            *("dark-skin", "labelled Black, 20 and older (FairFace, UTKFace)"),
+            lambda p: p.race == "Black" and (p.age or 0) >= 20,
         ),
     ]
-    for source, title, races in (
-        ("fairface", "FairFace", FAIRFACE_RACES),
-        ("utkface", "UTKFace", UTKFACE_RACES),
-    ):
-        young = {"attribute": "Young"}
-        rows.append(Row(f"young/{source}", f"Young, {title}", _of(source), **young))
-        rows += [
-            Row(
-                *(f"young/{source}/{race}", f"Young, {title}: {race.replace('_', ' or ')}"),
-                _of(source, race=race),
-                **young,
-                gap=f"young/{source}",
-            )
-            for race in races
-        ]
-    rows += [
-        Row(f"certain/{source}", f"wrong of answers above 0.9, {source}", _of(source), certain=True)
-        for source in ("fairface", "utkface", "lfw", "all-age-faces", "scut", "celeba")
+    young = [
+        Row(
+            f"young/{source}" + (f"/{race}" if race else ""),
+            f"Young, {title}" + (f": {race.replace('_', ' or ')}" if race else ""),
+            *(_of(source, race=race), "Young", False, race and f"young/{source}"),
+        )
+        for source, title, races in (
+            ("fairface", "FairFace", FAIRFACE_RACES),
+            ("utkface", "UTKFace", UTKFACE_RACES),
+        )
+        for race in (None, *races)
     ]
-    rows.append(Row("masks", "Wearing_Mask on real masks", _of("masks"), "Wearing_Mask"))
-    return rows
+    certain = [
+        Row(
+            f"certain/{row.key}",
+            f"wrong of answers above 0.9, {row.title}",
+            row.chosen,
+            "Male",
+            True,
+        )
+        for row in sets
+    ]
+    masks = Row("masks", "Wearing_Mask on real masks", _of("masks"), "Wearing_Mask")
+    return [*sets, *groups, *ages, *looks, *young, *certain, masks]
 
 
 class Table:
