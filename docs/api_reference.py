@@ -15,6 +15,7 @@ SOURCES = DOCS.parent / "modeling"
 # What users import, by module; everything else may change.
 PUBLIC = {
     "label2label.prediction.predictor": ["AttributePredictor"],
+    "label2label.prediction.labelling": ["BatchLabeller"],
     "label2label.models.configuration_label2label": ["Label2LabelConfig"],
     "label2label.models.configuration_mobilefacenet": ["MobileFaceNetConfig"],
     "label2label.models.image_processing_label2label": ["Label2LabelImageProcessor"],

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from label2label.data.vocabulary import CELEBA_ATTRIBUTES
@@ -27,7 +28,6 @@ PREPARATION = [
 # What takes long is run shorter; before the arguments that the page shows, which therefore win.
 SHORTER = {
     "label2label train": "--set epochs=1 --set workers=0",
-    "label2label benchmark": "--quick",
 }
 
 
@@ -82,6 +82,12 @@ def materials(shared, environment, tmp_path_factory):
     shutil.copy(photo, folder / "photo.jpg")
     shutil.copy(photo, folder / "holiday" / "beach.jpg")
     Image.open(photo).crop((150, 100, 380, 330)).save(folder / "crop.png")
+    clip = cv2.VideoWriter(
+        str(folder / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 25, (512, 600)
+    )
+    for _ in range(5):
+        clip.write(cv2.imread(str(photo))[:600, :512])
+    clip.release()
     weights = shared / "weights" / "mobilefacenet_ms1m_relu6.pt"
     shutil.copy(weights, folder / "mobilefacenet_scripted.pt")
     draw_celeba(folder / "CELEBA")
