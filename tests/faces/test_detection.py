@@ -101,6 +101,40 @@ def test_turned_face_is_found_and_its_landmarks_turn_with_it(yunet, portrait, de
     assert np.abs(face.landmarks - expected).max() < 0.06 * upright.size
 
 
+def test_flaws_tell_what_makes_an_answer_less_sure(yunet, portrait):
+    (face,) = yunet(portrait)
+    height, width = portrait.shape[:2]
+    assert face.find_flaws(width, height) == []
+    assert abs(face.yaw) < 20
+    (small,) = yunet(np.asarray(Image.fromarray(portrait).resize((96, 112))))
+    assert small.find_flaws(96, 112) == ["small"]
+    cut = portrait[:, 250:]
+    (face,) = yunet(cut)
+    assert "cut" in face.find_flaws(cut.shape[1], cut.shape[0])
+
+
+def test_yaw_follows_a_head_that_turns():
+    head = np.array([[-30, 0, 20], [30, 0, 20], [0, 35, 56], [-25, 70, 20], [25, 70, 20]])
+    for degrees in (-60, -30, 0, 30, 60):
+        a = np.deg2rad(degrees)
+        turned = np.stack([head[:, 0] * np.cos(a) + head[:, 2] * np.sin(a), head[:, 1]], axis=1)
+        face = Face((0, 0, 100, 100), 1.0, turned)
+        assert abs(face.yaw - degrees) < 1
+
+
+@pytest.mark.parametrize("size", [(2400, 1800), (9000, 700)])
+def test_faces_of_40_pixels_are_found_in_large_photos(yunet, portrait, size):
+    width, height = size
+    photo = np.full((height, width, 3), 120, np.uint8)
+    small = np.asarray(Image.fromarray(portrait).resize((104, 122), Image.Resampling.BOX))
+    places = [(x, (7 * x) % (height - 130)) for x in range(50, width - 110, 400)]
+    for x, y in places:
+        photo[y : y + 122, x : x + 104] = small
+    faces = yunet(photo)
+    assert len(faces) == len(places)
+    assert all(25 < face.size < 50 for face in faces)
+
+
 def test_overlapping_boxes_keep_the_surest():
     weak, strong = Face((0, 0, 10, 10), 0.7), Face((1, 1, 11, 11), 0.9)
     inside, apart = Face((3, 3, 6, 6), 0.8), Face((9, 9, 19, 19), 0.75)

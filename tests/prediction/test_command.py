@@ -48,7 +48,8 @@ def test_json_is_the_documented_structure(predict, photos):
     for entry in entries:
         assert list(entry) == ["image", "faces"]
         for face in entry["faces"]:
-            assert list(face) == ["box", "score", "attributes", "present"]
+            keys = ["box", "score", "size", "roll", "warnings", "attributes", "present"]
+            assert list(face) == keys
             assert len(face["box"]) == 4
             assert len(face["attributes"]) == 5
 

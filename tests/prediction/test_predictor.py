@@ -31,7 +31,8 @@ def crop_predictor(model_folder):
 
 def test_face_has_box_score_and_every_attribute(predictor, portrait):
     (face,) = predictor(portrait)
-    assert list(face) == ["box", "score", "attributes", "present"]
+    keys = ["box", "score", "size", "roll", "warnings", "attributes", "present"]
+    assert list(face) == keys
     x0, y0, x1, y1 = face["box"]
     assert 0 <= x0 < 268 < x1 <= 512
     assert 0 <= y0 < 230 < y1 <= 600

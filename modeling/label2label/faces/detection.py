@@ -34,6 +34,7 @@ SAME_FACE_OVERLAP = 0.5  # of the smaller box's area
 # The whole photo is looked at on canvases of so many pixels, squared, each twice as wide as the
 # one before, until nothing small is left to see.
 FIRST_SIDE, ENOUGH_SIDE, TURNED_SIDE = 160, 1280, 320
+LEAST_PART = 5.5  # how many times smaller than the photo the largest canvas may be
 SMALL_FACE = 24  # pixels on a canvas: where there is one, there may be smaller ones
 SMALL_HINT = 0.3  # least confidence of what may be a small face
 
@@ -108,6 +109,8 @@ class FaceDetector:
     def _look(self, photo: np.ndarray, enough: int) -> list[Face]:
         """Places that look like a face in the whole photo, seen on larger and larger canvases."""
         height, width = photo.shape[:2]
+        # In a photo of 48 megapixels faces of 60 pixels are seen, whatever else is found.
+        least = min(ENOUGH_SIDE, math.sqrt(width * height) / LEAST_PART)
         side, scale, found = FIRST_SIDE, 0.0, []
         while True:
             before, scale = scale, side / math.sqrt(width * height)
@@ -118,7 +121,7 @@ class FaceDetector:
             found += [face for face in faces if face.score >= HINT]
             sure = any(face.score >= FAIR for face in found)
             small = any(face.size * scale < SMALL_FACE for face in faces)
-            if not small and (sure or side >= enough):
+            if not small and (sure or side >= enough) and side >= least:
                 return found
             side *= 2
 

@@ -16,6 +16,12 @@ ARCFACE_TEMPLATE = (
     (70.7299, 92.2041),
 )
 
+# Measured on real faces by `benchmarks/photo.py`: beyond these, attributes are read less well.
+SMALL_FACE = 40.0  # pixels
+TURNED_AWAY = 45.0  # degrees of yaw
+CUT_MARGIN = 0.05  # of the face's size, between a landmark and the photo's edge
+NOSE_DEPTH = 0.6  # of the eyes' distance: how far the nose's tip stands before eyes and mouth
+
 
 @dataclass(frozen=True, eq=False)
 class Face:
@@ -60,3 +66,38 @@ class Face:
         points = self.landmarks - self.landmarks.mean(axis=0)
         sine = (upright[:, 0] * points[:, 1] - upright[:, 1] * points[:, 0]).sum()
         return math.degrees(math.atan2(sine, (upright * points).sum()))
+
+    @property
+    def yaw(self) -> float:
+        """Degrees, -90 to 90, by which the face looks to the viewer's right; 0 without landmarks.
+
+        A rough estimate, by how far the nose's tip lies from the middle of eyes and mouth.
+        """
+        if self.landmarks is None:
+            return 0.0
+        left_eye, right_eye, nose, left_mouth, right_mouth = self.landmarks
+        eyes, mouth = (left_eye + right_eye) / 2, (left_mouth + right_mouth) / 2
+        down = (mouth - eyes) / max(float(np.hypot(*(mouth - eyes))), 1e-6)
+        across = np.array([down[1], -down[0]])
+        breadth = max(float((right_eye - left_eye) @ across), 1e-6)
+        return math.degrees(math.atan(float((nose - eyes) @ across) / (NOSE_DEPTH * breadth)))
+
+    def find_flaws(self, width: float, height: float) -> list[str]:
+        """What makes the answers for this face less sure.
+
+        Args:
+            width: of the photo in pixels.
+            height: of the photo in pixels.
+
+        Returns:
+            Of `"small"`, `"cut"` (by the photo's edge) and `"turned away"` those that hold.
+        """
+        flaws = ["small"] if self.size < SMALL_FACE else []
+        if self.landmarks is not None:
+            margin = CUT_MARGIN * self.size
+            low, high = self.landmarks.min(axis=0), self.landmarks.max(axis=0)
+            if low.min() < margin or (high > np.array([width, height]) - margin).any():
+                flaws.append("cut")
+        if abs(self.yaw) > TURNED_AWAY:
+            flaws.append("turned away")
+        return flaws

@@ -15,6 +15,7 @@ from label2label.prediction.photos import find_photos
 from label2label.prediction.predictor import AttributePredictor
 
 PROGRESS_FROM = 10  # photos
+NOTABLE_ROLL = 30  # degrees, from which the table says it
 
 
 def predict_command(args: argparse.Namespace) -> int:
@@ -102,7 +103,11 @@ def format_entry(entry: dict[str, Any], width: int = 80) -> str:
     lines = [f"{title}: {len(faces)} face{'s' if len(faces) > 1 else ''}"]
     for number, face in enumerate(faces, start=1):
         x0, y0, x1, y1 = (round(x) for x in face["box"])
-        lines.append(f"  face {number} at ({x0}, {y0}) to ({x1}, {y1}), score {face['score']:.2f}")
+        marks = [f"score {face['score']:.2f}"]
+        if abs(face.get("roll", 0)) >= NOTABLE_ROLL:
+            marks.append(f"turned by {face['roll']:.0f} degrees")
+        marks += face.get("warnings", [])
+        lines.append(f"  face {number} at ({x0}, {y0}) to ({x1}, {y1}), {', '.join(marks)}")
         ranked = sorted(face["attributes"].items(), key=lambda item: -item[1])
         for heading, present in (("yes", True), ("no", False)):
             items = [item for item in ranked if (item[0] in face["present"]) == present]

@@ -104,9 +104,11 @@ class AttributePredictor:
 
         Returns:
             One dictionary a face, from left to right: `box` [x0, y0, x1, y1] in pixels of the
-            upright photo, `score` of the detector, 0 to 1, `attributes`, probability by name, and
-            `present`, the names of those that are present, surest first: they reach their
-            thresholds and do not contradict each other (`Preprocessing.decide`).
+            upright photo, `score` of the detector, 0 to 1, `size` of the face in pixels, `roll`,
+            degrees by which it is turned clockwise, `warnings` (as `Face.find_flaws` returns them),
+            `attributes`, probability by name, and `present`, the names of those that are present,
+            surest first: they reach their thresholds and do not contradict each other
+            (`Preprocessing.decide`).
 
         Raises:
             UserError: the photo cannot be read.
@@ -171,20 +173,20 @@ class AttributePredictor:
         try:
             if self.detector is None:
                 loaded = load_photo(photo)
-                (width, height), asked = loaded.size, self.backend.preprocessing
-                faces = [Face((0.0, 0.0, float(width), float(height)), 1.0)]
+                size, asked = loaded.size, self.backend.preprocessing
+                faces = [Face((0.0, 0.0, float(size[0]), float(size[1])), 1.0)]
                 # Copied, or a view would keep the whole photo.
                 crops = [asked.crop(loaded.pixels).copy()]
             else:
-                faces, crops = self._detect(photo)
+                faces, crops, size = self._detect(photo)
         except ImageError as error:
             return {"image": path, "error": str(error)}, []
         except (cv2.error, MemoryError, ValueError) as error:
             return {"image": path, "error": f"no face can be looked for: {join_lines(error)}"}, []
-        return {"image": path, "faces": [describe_face(face) for face in faces]}, crops
+        return {"image": path, "faces": [describe_face(face, *size) for face in faces]}, crops
 
-    def _detect(self, photo: Photo) -> tuple[list[Face], list[np.ndarray]]:
-        """Faces in pixels of the whole photo, and their crops."""
+    def _detect(self, photo: Photo) -> tuple[list[Face], list[np.ndarray], tuple[int, int]]:
+        """Faces in pixels of the whole photo, their crops, and its width and height."""
         assert self.detector is not None
         loaded = load_photo(photo, GLANCE_PIXELS)
         faces = self.detector(loaded.pixels)
@@ -194,7 +196,7 @@ class AttributePredictor:
             faces = self.detector(loaded.pixels)
         crops = self.crop_faces(loaded.pixels, faces)
         scale = np.array(loaded.size) / loaded.pixels.shape[1::-1]  # of a reduced JPEG
-        return [scale_face(face, scale) for face in faces], crops
+        return [scale_face(face, scale) for face in faces], crops, loaded.size
 
     def _predict(self, prepared: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
         """Gather crops to batches and yield the entries, in order and with attributes."""
@@ -219,9 +221,15 @@ class AttributePredictor:
             yield entry
 
 
-def describe_face(face: Face) -> dict[str, Any]:
-    """A face as JSON can hold it, still without attributes."""
-    return {"box": [round(x, 1) for x in face.box], "score": round(face.score, 4)}
+def describe_face(face: Face, width: int, height: int) -> dict[str, Any]:
+    """A face of a photo of this size as JSON can hold it, still without attributes."""
+    return {
+        "box": [round(x, 1) for x in face.box],
+        "score": round(face.score, 4),
+        "size": round(face.size, 1),
+        "roll": round(face.roll, 1),
+        "warnings": face.find_flaws(width, height),
+    }
 
 
 def is_clear(face: Face) -> bool:

@@ -240,7 +240,7 @@ def find_faces(predictor: AttributePredictor, pixels: np.ndarray) -> list[dict[s
     faces = predictor.detector(pixels)
     attributes = predictor.predict_crops(predictor.crop_faces(pixels, faces))
     return [
-        {**describe_face(face), "attributes": values}
+        {**describe_face(face, *pixels.shape[1::-1]), "attributes": values}
         for face, values in zip(faces, attributes, strict=True)
     ]
 
