@@ -175,7 +175,13 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             target=serve, args=(other, args.recipe, written, extra, str(folder / name)), daemon=True
         )
         process.start()
-        answer = pipe.recv() if pipe.poll(args.patience) else {"error": "it took too long to start"}
+        other.close()  # so that the end of the process ends the wait
+        answer = {"error": "it took too long to start"}
+        if pipe.poll(args.patience):
+            try:
+                answer = pipe.recv()
+            except EOFError:
+                answer = {"error": "its process ended without a word"}
         if "error" in answer:
             if name == BASELINE:
                 raise UserError(f"the baseline cannot run: {answer['error']}")
@@ -227,7 +233,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--images", type=int, default=256, help="a row and round")
-    parser.add_argument("--patience", type=float, default=120, help="seconds for a row to start")
+    parser.add_argument("--patience", type=float, default=300, help="seconds for a row to start")
     parser.add_argument("--output", type=Path, default=Path("results/training_speed.json"))
     args = parser.parse_args()
     args.rows = [BASELINE, *(name for name in ROWS if name in args.rows and name != BASELINE)]
