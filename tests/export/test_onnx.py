@@ -16,7 +16,7 @@ from label2label.checkpoints import default_checkpoint, find_checkpoint
 from label2label.cli import main
 from label2label.errors import UserError
 from label2label.export.onnx import export_onnx
-from label2label.prediction.backends import OnnxBackend, load_backend
+from label2label.prediction.backends import OnnxBackend, TorchBackend
 from PIL import Image
 
 
@@ -163,18 +163,18 @@ def test_opset_is_the_one_asked_for(opset, backend, faces, tmp_path):
 
 @pytest.fixture(scope="module")
 def real_faces(shared):
-    """200 aligned photos of celebrities, uint8 (200, 112, 112, 3)."""
-    processor = load_backend(None)
+    """64 aligned photos of celebrities, uint8 (64, 112, 112, 3)."""
+    preprocessing = TorchBackend.from_pretrained(default_checkpoint()).preprocessing
     with zipfile.ZipFile(shared / "data" / "celeba" / "img_align_celeba.zip") as archive:
-        names = [name for name in archive.namelist() if name.endswith(".jpg")][:200]
+        names = [name for name in archive.namelist() if name.endswith(".jpg")][:64]
         photos = [Image.open(io.BytesIO(archive.read(name))).convert("RGB") for name in names]
-    return np.stack([processor.crop(np.asarray(photo)) for photo in photos])
+    return np.stack([preprocessing.crop(np.asarray(photo)) for photo in photos])
 
 
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory):
     """The model that ships, in PyTorch and exported."""
-    backend = load_backend(default_checkpoint())
+    backend = TorchBackend.from_pretrained(default_checkpoint())
     path = tmp_path_factory.mktemp("shipped") / "model.onnx"
     export_onnx(backend.model, backend.preprocessing, path)
     return backend, OnnxBackend(path)
@@ -187,14 +187,14 @@ def greatest_difference(shipped, crops, batch):
     return max(np.abs(onnx_backend.predict(x) - backend.predict(x)).max() for x in batches)
 
 
-@pytest.mark.parametrize("batch", [1, 2, 64])
+@pytest.mark.parametrize("batch", [1, 64])
 def test_shipped_model_agrees_with_torch_on_real_faces(batch, shipped, real_faces):
     assert greatest_difference(shipped, real_faces, batch) < 1e-4
 
 
 @pytest.mark.parametrize("name", ["celeba-mobilefacenet-fair", "celeba-mobilefacenet-tiny"])
 def test_other_models_that_ship_agree_with_torch_on_real_faces(name, real_faces, tmp_path):
-    backend = load_backend(find_checkpoint(name))
+    backend = TorchBackend.from_pretrained(find_checkpoint(name))
     export_onnx(backend.model, backend.preprocessing, tmp_path / "model.onnx")
     shipped = backend, OnnxBackend(tmp_path / "model.onnx")
     assert greatest_difference(shipped, real_faces[:20], 20) < 1e-4
@@ -225,7 +225,7 @@ def test_shipped_model_agrees_of_uint8_pixels_and_known_words_of_real_faces(
     assert np.abs(probabilities - guesses)[:, known[0] == -100].max() > 0.01
 
 
-@pytest.mark.parametrize("batch", [1, 2, 64])
+@pytest.mark.parametrize("batch", [2])
 def test_shipped_model_agrees_with_torch_on_random_input(batch, shipped, faces):
     assert greatest_difference(shipped, faces, batch) < 1e-4
 
