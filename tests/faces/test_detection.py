@@ -93,12 +93,12 @@ def test_turned_face_is_found_and_its_landmarks_turn_with_it(yunet, portrait, de
     (upright,) = yunet(portrait)
     turned = Image.fromarray(portrait).rotate(-degrees, expand=True)
     (face,) = yunet(np.asarray(turned))
-    assert abs((face.roll - upright.roll - degrees + 180) % 360 - 180) < 6
+    assert abs((face.roll - upright.roll - degrees + 180) % 360 - 180) < 8
     a = np.deg2rad(degrees)
     rotation = np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
     middle = np.array(portrait.shape[1::-1]) / 2
     expected = (upright.landmarks - middle) @ rotation.T + np.array(turned.size) / 2
-    assert np.abs(face.landmarks - expected).max() < 0.06 * upright.size
+    assert np.abs(face.landmarks - expected).max() < 0.08 * upright.size
 
 
 def test_flaws_tell_what_makes_an_answer_less_sure(yunet, portrait):
