@@ -9,6 +9,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# A worker for each core, a thread each; a file's tests share what they set up.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 DATA ?= data/celeba
 TINY := celeba-mobilefacenet-tiny
@@ -20,10 +22,10 @@ demo: $(INSTALLED)
 		'import matplotlib; print(matplotlib.get_data_path())')/sample_data/grace_hopper.jpg"
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # Every file that leaves PyTorch: whole models in float, INT8 and ncnn, the backbone, one that takes
 # pixels and known words, and the page's in the browser (which needs npm).
