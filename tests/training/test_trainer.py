@@ -219,7 +219,7 @@ def test_a_model_that_cannot_be_written_keeps_the_one_before(recipe_values, tmp_
         ({"teachers": ["nowhere/at/all"]}, "cannot be loaded as a teacher"),
         ({"model": {"hidden": 3}}, "unknown key hidden"),
         ({"model": {"hidden_size": 18}}, "hidden_size must be a multiple"),
-        ({"model": {"num_attention_heads": 0}}, "num_attention_heads must be positive"),
+        ({"model": {"num_attention_heads": 0}}, "num_attention_heads must be in 1"),
         ({"model": {"hidden_act": "foo"}}, "foo"),
         ({"backbone_config": {"model_type": "bert"}}, "BertConfig"),
         ({"backbone_config": {"model_type": "nothing"}}, "nothing"),
