@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -244,18 +245,19 @@ def _find_factor(image: Image.Image) -> float:
     """What brings the values of a 16-bit, 32-bit or float image to 0..255; 1 for the others."""
     if image.mode.startswith("I;16"):
         return 1 / 257
-    if image.mode == "I":
-        return 1 / 257 if image.getextrema()[1] > 255 else 1.0
-    if image.mode != "F":
+    if image.mode not in ("I", "F"):
         return 1.0
-    low, high = image.getextrema()
+    extrema: Any = image.getextrema()  # a pair, as the image has one channel
+    low, high = extrema
+    if image.mode == "I":
+        return 1 / 257 if high > 255 else 1.0
     if not (low >= 0 and high <= 65535):
         text = f"floats from {low:.3g} to {high:.3g}: only 0..1, 0..255 and 0..65535 are read"
         raise ImageError("damaged", text)
     return 255.0 if high <= 1 else 1.0 if high <= 255 else 1 / 257
 
 
-def _strip_to_rgb(strip: Image.Image, factor: float, info: dict[str, Any]) -> np.ndarray:
+def _strip_to_rgb(strip: Image.Image, factor: float, info: Mapping[Any, Any]) -> np.ndarray:
     if strip.mode.startswith("I"):  # Pillow's own conversion from 16 bits would clip at 255
         values = np.asarray(strip)
         values = values // 257 if factor != 1 else values

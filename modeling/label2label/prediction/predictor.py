@@ -21,7 +21,8 @@ from label2label.prediction.backends import Backend, load_backend
 from label2label.prediction.photos import ImageError, Photo, load_photo
 
 Prepared = tuple[dict[str, Any], list[np.ndarray]]
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 # A JPEG is first decoded at the least size of so many pixels: most photos show a few large faces.
 # Where a face is small there, or not surely found, the photo is decoded as a whole.

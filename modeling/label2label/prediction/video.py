@@ -32,12 +32,12 @@ class Frame(NamedTuple):
     """A frame of a video.
 
     Args:
-        index: from 0.
+        number: from 0.
         time: seconds from the start.
         pixels: uint8 RGB (height, width, 3), 0 to 255.
     """
 
-    index: int
+    number: int
     time: float
     pixels: np.ndarray
 
@@ -143,7 +143,8 @@ def video_command(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         stack.callback(capture.release)
         names = predictor.backend.preprocessing.attributes
-        table = stack.enter_context(open_table(output, names))
+        table = open_table(output, names)
+        stack.callback(table.close)
         bar = stack.enter_context(tqdm(total=max(total, 0) or None, unit="frame", disable=None))
         writer: VideoWriter | None = None
         try:
@@ -152,7 +153,8 @@ def video_command(args: argparse.Namespace) -> int:
                 table.write(track_row(frame, track) for track in tracks)
                 if drawn:
                     if writer is None:
-                        writer = stack.enter_context(VideoWriter(drawn, rate))
+                        writer = VideoWriter(drawn, rate)
+                        stack.callback(writer.close)
                     faces = [
                         {
                             "box": t.box,
@@ -248,7 +250,7 @@ def find_faces(predictor: AttributePredictor, pixels: np.ndarray) -> list[dict[s
 def track_row(frame: Frame, track: Track) -> dict[str, Any]:
     """A row of the table: a face of a frame, with its attributes' averages."""
     x0, y0, x1, y1 = track.box.tolist()
-    place = {"frame": frame.index, "time": frame.time, "track": track.number}
+    place = {"frame": frame.number, "time": frame.time, "track": track.number}
     box = {"x0": x0, "y0": y0, "x1": x1, "y1": y1, "score": track.score}
     return {**place, **box, **{name: round(p, 4) for name, p in track.attributes.items()}}
 
@@ -257,7 +259,7 @@ class CsvTable:
     """A table of CSV, which is on the disk row by row."""
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
-        self._file = open(path, "w", encoding="utf-8", newline="")  # noqa: SIM115 - __exit__
+        self._file = open(path, "w", encoding="utf-8", newline="")  # noqa: SIM115 - close
         self._writer = csv.DictWriter(self._file, columns)
         self._writer.writeheader()
 
@@ -265,10 +267,7 @@ class CsvTable:
         self._writer.writerows(rows)
         self._file.flush()
 
-    def __enter__(self) -> CsvTable:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._file.close()
 
 
@@ -295,10 +294,7 @@ class ParquetTable:
         self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema))
         self._rows = []
 
-    def __enter__(self) -> ParquetTable:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._write_group()
         self._writer.close()
 
@@ -306,7 +302,7 @@ class ParquetTable:
 def open_table(path: Path, attributes: Sequence[str]) -> CsvTable | ParquetTable:
     """Open the table of a video: a row a face and frame, columns as `track_row` has them."""
     columns = ["frame", "time", "track", "x0", "y0", "x1", "y1", "score", *attributes]
-    return (CsvTable if path.suffix == ".csv" else ParquetTable)(path, columns)
+    return CsvTable(path, columns) if path.suffix == ".csv" else ParquetTable(path, columns)
 
 
 class VideoWriter:
@@ -337,9 +333,6 @@ class VideoWriter:
                 )
         self._writer.write(cv2.cvtColor(pixels[:height, :width], cv2.COLOR_RGB2BGR))
 
-    def __enter__(self) -> VideoWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         if self._writer is not None:
             self._writer.release()
