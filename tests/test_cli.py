@@ -136,7 +136,6 @@ def test_command_that_cannot_go_on_ends_in_one_line(error, code, text, monkeypat
     ("module", "extra"),
     [
         ("onnx.helper", "export"),
-        ("torch.nn", "torch"),
         ("pyarrow.parquet", "label"),
         ("onnxscript", "export"),
         ("openvino", "runtimes"),
@@ -158,6 +157,23 @@ def test_missing_module_is_said_with_the_extra_that_installs_it(
         f"error: {command[0]} needs {name}, which is not installed: install label2label with its "
         f"extra [{extra}]\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("command", "extra"),
+    [
+        (["predict", "a.jpg"], "torch"),
+        (["convert", "a.pt", "out"], "train"),
+        (["export", "--output", "out"], "export"),
+    ],
+)
+def test_extra_for_torch_is_that_of_the_command(command, extra, monkeypatch, capsys):
+    def fail(args):
+        raise ModuleNotFoundError("no", name="torch.nn")
+
+    monkeypatch.setattr(f"label2label.{COMMANDS[command[0]].replace(':', '.')}", fail)
+    assert main(command) == 2
+    assert capsys.readouterr().err.endswith(f"with its extra [{extra}]\n")
 
 
 def test_extras_are_those_of_the_package():

@@ -394,6 +394,14 @@ def _escape_what_cannot_be_printed() -> Iterator[None]:
                 stream.reconfigure(errors=errors)
 
 
+def _extra_for(command: str, module: str) -> str:
+    """The extra that installs a module, and what else the command needs."""
+    extra = EXTRAS.get(module, "train")
+    if extra != "torch" or command in ("predict", "label", "video"):
+        return extra
+    return "export" if command == "export" else "train"
+
+
 def _run(args: argparse.Namespace) -> int:
     try:
         module, _, function = COMMANDS[args.command].partition(":")
@@ -407,7 +415,7 @@ def _run(args: argparse.Namespace) -> int:
             raise  # a fault of ours, which no installation mends
         print(
             f"error: {args.command} needs {module}, which is not installed: "
-            f"install label2label with its extra [{EXTRAS.get(module, 'train')}]",
+            f"install label2label with its extra [{_extra_for(args.command, module)}]",
             file=sys.stderr,
         )
         return 2
