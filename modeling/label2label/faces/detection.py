@@ -131,7 +131,7 @@ class FaceDetector:
         columns, rows = max(1, round(width * scale)), max(1, round(height * scale))
         canvas = photo
         if (columns, rows) != (width, height):
-            interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+            interpolation = cv2.INTER_AREA if scale < 0.5 else cv2.INTER_LINEAR
             canvas = cv2.resize(photo, (columns, rows), interpolation=interpolation)
         to_photo = np.array([width / columns, height / rows])
         faces = []
@@ -141,16 +141,23 @@ class FaceDetector:
 
     def _look_closely(self, photo: np.ndarray, hints: list[Face]) -> list[Face]:
         """Of places that may be faces those that are, with their exact landmarks."""
-        faces = [self._look_closely_at(photo, face) for face in keep_distinct_faces(hints)]
-        return [face for face in faces if face and face.score >= self._score_threshold]
+        faces: list[Face] = []
+        for hint in keep_distinct_faces(hints):
+            # Beside a face that is surely upright no doubtful place is turned to see more in it.
+            turn = not any(face.score >= SURE and abs(face.roll) < TURNED_ROLL for face in faces)
+            face = self._look_closely_at(photo, hint, turn)
+            if face and face.score >= self._score_threshold:
+                faces.append(face)
+        return faces
 
-    def _look_closely_at(self, photo: np.ndarray, hint: Face) -> Face | None:
+    def _look_closely_at(self, photo: np.ndarray, hint: Face, turn: bool) -> Face | None:
         """The face at a place, seen the right way up and so large that its landmarks are exact."""
         views, quarter = [self._see(photo, hint, hint.roll)], 90 * round(hint.roll / 90)
-        for turn in (180, 90, -90):
+        doubtful = views[0] is None or views[0].score < self._score_threshold
+        for degrees in (180, 90, -90) if turn or not doubtful else ():
             if any(face and face.score >= SURE for face in views):
                 break
-            views.append(self._see(photo, hint, quarter + turn))
+            views.append(self._see(photo, hint, quarter + degrees))
         faces = sorted(filter(None, views), key=lambda face: -face.score)
         upright = next((face for face in faces if abs(face.roll) < TURNED_ROLL), None)
         if not faces or faces[0] is upright:
@@ -234,23 +241,26 @@ class YuNet:
         below, beside = height - canvas.shape[0], width - canvas.shape[1]
         if below or beside:
             canvas = cv2.copyMakeBorder(canvas, 0, below, 0, beside, cv2.BORDER_CONSTANT)
-        boxes, scores, landmarks = [], [], []
-        outputs = iter(self._run(canvas))
-        for stride in STRIDES:
-            cls, obj, bbox, kps = (next(outputs)[0].astype(np.float64) for _ in range(4))
+        found, outputs = [], self._run(canvas)
+        for i, stride in enumerate(STRIDES):
+            cls, obj, bbox, kps = (output[0] for output in outputs[4 * i : 4 * i + 4])
             score = np.sqrt(cls[:, 0].clip(0, 1) * obj[:, 0].clip(0, 1))
             (cells,) = np.nonzero(score >= threshold)
-            corner = np.stack([cells % (width // stride), cells // (width // stride)], axis=1)
-            centre = (corner + bbox[cells, :2]) * stride
-            half = np.exp(bbox[cells, 2:]) * stride / 2
-            boxes.append(np.stack([centre - half, centre + half], axis=1))
-            scores.append(score[cells])
-            landmarks.append((corner[:, None] + kps[cells].reshape(-1, 5, 2)) * stride)
-        boxes, scores, landmarks = map(np.concatenate, (boxes, scores, landmarks))
+            if len(cells):
+                corner = np.stack([cells % (width // stride), cells // (width // stride)], axis=1)
+                centre = (corner + bbox[cells, :2]) * stride
+                half = np.exp(bbox[cells, 2:]) * (stride / 2)
+                points = (corner[:, None] + kps[cells].reshape(-1, 5, 2)) * stride
+                found.append(
+                    (np.stack([centre - half, centre + half], axis=1), score[cells], points)
+                )
+        if not found:
+            return []
+        boxes, scores, landmarks = map(np.concatenate, zip(*found, strict=True))
         return [(boxes[i], float(scores[i]), landmarks[i]) for i in suppress(boxes, scores)]
 
     def _run(self, canvas: np.ndarray) -> list[np.ndarray]:
-        pixels = cv2.dnn.blobFromImage(canvas, swapRB=True)
+        pixels = np.stack(cv2.split(canvas)[::-1])[None].astype(np.float32)  # BGR, 0 to 255
         return self._session.run(self._outputs, {"input": pixels})
 
 

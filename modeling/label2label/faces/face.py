@@ -15,6 +15,7 @@ ARCFACE_TEMPLATE = (
     (41.5493, 92.3655),
     (70.7299, 92.2041),
 )
+_UPRIGHT = np.array(ARCFACE_TEMPLATE) - np.mean(ARCFACE_TEMPLATE, axis=0)
 
 # Measured on real faces by `benchmarks/photo.py`: beyond these, attributes are read less well.
 SMALL_FACE = 40.0  # pixels
@@ -62,10 +63,9 @@ class Face:
         """
         if self.landmarks is None:
             return 0.0
-        upright = np.array(ARCFACE_TEMPLATE) - np.mean(ARCFACE_TEMPLATE, axis=0)
         points = self.landmarks - self.landmarks.mean(axis=0)
-        sine = (upright[:, 0] * points[:, 1] - upright[:, 1] * points[:, 0]).sum()
-        return math.degrees(math.atan2(sine, (upright * points).sum()))
+        sine = _UPRIGHT[:, 0] @ points[:, 1] - _UPRIGHT[:, 1] @ points[:, 0]
+        return math.degrees(math.atan2(sine, (_UPRIGHT * points).sum()))
 
     @property
     def yaw(self) -> float:
