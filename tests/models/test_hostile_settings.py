@@ -97,7 +97,7 @@ def test_a_mutated_processor_is_refused_at_once_or_gives_pixels_and_answers():
     ("settings", "message"),
     [
         ({"num_query_layers": 10**6}, "num_query_layers must be in 1..100"),
-        ({"hidden_size": 8192, "num_mlm_layers": 99}, "refused as a mistake"),
+        ({"hidden_size": 8192, "num_mlm_layers": 99}, "is too large"),
         ({"num_labels": 10**9}, "num_labels must be in 1..10000"),
         ({"id2label": {0: "a", 2: "b"}}, "id2label must give 0 to 1 a name each"),
         ({"id2label": {0: "a", 1: "a"}}, "all different"),

@@ -160,11 +160,11 @@ def test_an_empty_batch_gives_empty_logits(make_model, images, labels, head_type
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("labels", -1, "got -1.0; of labels -1 and 1, -1 becomes 0"),
-        ("labels", 2, "labels are 1, 0, soft in between, or -100 where unknown, got 2.0"),
+        ("labels", -1, "got -1.0; convert labels -1 and 1 to 0 and 1"),
+        ("labels", 2, "labels must be 1, 0, soft in between, or -100 if unknown, got 2.0"),
         ("labels", 255, "got 255"),
         ("labels", float("nan"), "got nan"),
-        ("known_labels", 7, "known_labels are 1, 0 or -100 where unknown, got 7.0"),
+        ("known_labels", 7, "known_labels must be 1, 0 or -100 if unknown, got 7.0"),
         ("known_labels", 0.5, "got 0.5"),
     ],
 )

@@ -1,8 +1,7 @@
-"""
-What a Hub model repository carries.
+"""The models, whose code travels with their weights to the Hub.
 
-The classes are imported, and registered with transformers' Auto classes, when the first of them is
-used: `exclusive_answers` needs numpy alone.
+The first class that is used imports and registers all of them; `exclusive_answers` needs numpy
+alone.
 """
 
 import importlib

@@ -25,7 +25,7 @@ for _config_class in (MobileFaceNetConfig, Label2LabelConfig):
         _config_class, image_processor_classes={"pil": Label2LabelImageProcessor}
     )
 
-# So that save_pretrained copies the code beside the weights, for trust_remote_code.
+# save_pretrained then copies the code beside the weights, for trust_remote_code.
 MobileFaceNetConfig.register_for_auto_class()
 MobileFaceNetModel.register_for_auto_class("AutoModel")
 MobileFaceNetBackbone.register_for_auto_class("AutoBackbone")

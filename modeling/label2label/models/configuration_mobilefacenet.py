@@ -4,43 +4,42 @@ from huggingface_hub.dataclasses import strict
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PreTrainedConfig
 
-# Ten times what the largest published Label2label has: whoever asks for more made a mistake.
+# Ten times the largest published Label2label: a config that asks for more is a mistake.
 MAX_PARAMETERS = 2 * 10**9
 
 
 @strict
 class MobileFaceNetConfig(BackboneConfigMixin, PreTrainedConfig):
-    r"""
-    Configuration of MobileFaceNet (arXiv:1804.07573, Table 1). The defaults are the paper's
-    network.
+    r"""Configuration of MobileFaceNet (arXiv:1804.07573, Table 1); the paper's network by default.
 
     Args:
         num_channels (`int`, *optional*, defaults to 3):
             Channels of the input image.
         image_size (`int`, *optional*, defaults to 112):
             Height and width, in pixels, that the embedding model takes: its global depthwise
-            convolution covers the whole feature map. The backbone's feature map may have any size.
+            convolution covers the whole feature map. The backbone alone takes any size.
         stem_channels (`int`, *optional*, defaults to 64):
             Channels of the stem's two convolutions.
         stem_pointwise (`bool`, *optional*, defaults to `False`):
-            Whether a pointwise convolution follows the stem's depthwise one, as some public
-            checkpoints have it.
+            Whether a pointwise convolution follows the stem's depthwise one, as in some public
+            checkpoints.
         stages (`list[list[int]]`, *optional*):
-            One `(expansion, channels, repeats, stride)` a stage of bottlenecks.
+            `(expansion, channels, repeats, stride)` of each stage of bottlenecks.
         feature_channels (`int`, *optional*, defaults to 512):
             Channels of the last feature map.
         embedding_size (`int`, *optional*, defaults to 128):
             Size of the face embedding.
         width_multiplier (`float`, *optional*, defaults to 1.0):
-            Scales every channel count but the embedding's, rounded to a multiple of 8.
+            Factor for every channel count but the embedding's; results are rounded to multiples
+            of 8.
         hidden_act (`str`, *optional*, defaults to `"prelu"`):
-            `"prelu"`, with a slope a channel as in the paper, `"relu6"` or `"relu"`.
+            `"prelu"`, with one slope per channel as in the paper, `"relu6"` or `"relu"`.
         stem_hidden_act (`str`, *optional*):
-            Activation of the stem's depthwise and pointwise convolutions where it differs from
+            Activation of the stem's depthwise and pointwise convolutions if it differs from
             `hidden_act`, as in some public checkpoints.
         out_features (`list[str]`, *optional*):
-            Feature maps that the backbone returns, of `"stem"`, `"stage1"`, ..., `"features"`; the
-            last by default.
+            Feature maps that the backbone returns: any of `"stem"`, `"stage1"`, ...,
+            `"features"`; the last by default.
         out_indices (`list[int]`, *optional*):
             The same by index.
     """
@@ -74,7 +73,7 @@ class MobileFaceNetConfig(BackboneConfigMixin, PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):
-        """Raise ValueError where the network cannot be built, or would be absurdly large."""
+        """Raise ValueError if the network cannot be built or would be absurdly large."""
         for activation in (self.hidden_act, self.stem_hidden_act or self.hidden_act):
             if activation not in ("prelu", "relu6", "relu"):
                 raise ValueError(
@@ -102,7 +101,7 @@ class MobileFaceNetConfig(BackboneConfigMixin, PreTrainedConfig):
             blocks += repeats
             weights += repeats * 2 * expansion * channels**2
         if blocks > 1000 or weights * max(1, self.width_multiplier) ** 2 > MAX_PARAMETERS:
-            raise ValueError(f"stages of {blocks} blocks of that width are refused as a mistake")
+            raise ValueError(f"a network of {blocks} blocks of this width is too large")
 
 
 __all__ = ["MobileFaceNetConfig"]

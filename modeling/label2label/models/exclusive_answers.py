@@ -1,14 +1,14 @@
-"""The most probable answers of a sentence that does not contradict itself. Needs numpy alone."""
+"""Decisions that do not contradict each other, such as no beard and a goatee. Needs only numpy."""
 
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-# At most one attribute of each group is present. They are what the words mean (LogicNet,
-# arXiv:2311.11208, counts answers that contradict each other as failed) wherever CelebA's own
-# labels follow it: at most 6 % of the rarer attribute's images break one. So a gray-haired or
-# receding hairline may be bald, and a five o'clock shadow may be no beard: a quarter of CelebA's
-# labels say so. What is only usual, such as lipstick on women, is no rule.
+# At most one attribute of each group is present: a contradiction in the words' meaning (LogicNet,
+# arXiv:2311.11208, counts such answers as failed) that CelebA's own labels avoid too: at most 6 %
+# of the rarer attribute's images break a rule. CelebA's labels do combine gray hair or a receding
+# hairline with bald, and a five o'clock shadow with no beard, in a quarter of the images: no rules
+# here. Nor are things that are merely usual, such as lipstick on women.
 CELEBA_EXCLUSIVE_ANSWERS = [
     ["Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair"],
     ["Straight_Hair", "Wavy_Hair"],
@@ -20,7 +20,7 @@ CELEBA_EXCLUSIVE_ANSWERS = [
     ["No_Beard", "Mustache"],
     ["No_Beard", "Sideburns"],
 ]
-MAX_SETS = 2**14  # consistent sets of answers that one part of the rules may have
+MAX_SETS = 2**14  # consistent sets of attributes per connected component of the rules
 
 
 def decide_answers(
@@ -29,27 +29,25 @@ def decide_answers(
     attributes: Sequence[str],
     exclusive_answers: Iterable[Sequence[str]] | None = None,
 ) -> np.ndarray:
-    """
-    Decide which attributes are present, so that no answer contradicts another.
+    """Decide which attributes are present, so that no two of them exclude each other.
 
-    An attribute is present from its threshold on. Where the attributes that reach their thresholds
-    exclude each other, the decision is the set without a contradiction whose product of odds, each
-    over the odds at its attribute's threshold, is largest, found exactly: with thresholds of 0.5
-    the most probable of all such sets, attributes being independent given the image. So the rules
-    only ever take an attribute away, and with one group the one furthest above its threshold stays.
+    An attribute is present if its probability reaches its threshold. If such attributes exclude
+    each other, an exact search keeps the consistent subset with the largest sum of log-odds above
+    the thresholds. With thresholds of 0.5 this is the most probable consistent answer, if
+    attributes are independent given the image. The rules never add an attribute.
 
     Args:
         probabilities: float array of shape (batch, attributes), in 0..1.
-        thresholds: Probability from which each attribute counts as present, in 0..1.
-        attributes: Their names.
+        thresholds: Least probability, in 0..1, at which each attribute counts as present.
+        attributes: Names of the attributes.
         exclusive_answers: Groups of names of which at most one may be present; `None` for no rules.
-            Names that are not among `attributes` are ignored.
+            Names that are not in `attributes` are ignored.
 
     Returns:
         bool array of shape (batch, attributes).
 
     Raises:
-        ValueError: If the rules join so many attributes that their sets cannot be gone through.
+        ValueError: If the rules connect too many attributes for an exact search.
     """
     probabilities = np.asarray(probabilities, dtype=np.float64)
     least = np.asarray(thresholds, dtype=np.float64)
@@ -70,8 +68,10 @@ def _log_odds(probabilities: np.ndarray) -> np.ndarray:
 
 
 def _consistent_sets(groups: list[set[int]]) -> list[tuple[list[int], np.ndarray]]:
-    """For each connected part of the rules: its attributes, and every set of them without a
-    contradiction as a row of booleans, larger sets first."""
+    """List each connected component's attributes, and its consistent sets as boolean rows.
+
+    Larger sets come first.
+    """
     parts: list[set[int]] = []
     for group in groups:
         touched = [part for part in parts if part & group]

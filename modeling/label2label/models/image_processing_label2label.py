@@ -24,7 +24,7 @@ MAX_SIDE = 4096  # pixels that an image may be resized or cropped to
 
 
 class Label2LabelImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
-    """Add the crop's landmarks and what decides on attributes to what image processors take."""
+    """Arguments of image processors, with the crop's landmarks and the rules of decision."""
 
     alignment_template: list[list[float | int]] | None
     attributes: list[str] | None
@@ -33,30 +33,31 @@ class Label2LabelImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignor
 
 
 class Label2LabelImageProcessor(PilBackend):
-    r"""
-    Turn faces into normalised pixels: any PIL, numpy or torch image to RGB, its shortest edge to
-    112 pixels, the centre 112x112, mean and standard deviation of ImageNet.
+    r"""Turn face images into normalised pixels.
 
-    It is transformers' PIL backend whether or not torchvision is installed, so that the numbers are
-    the same on every machine. EXIF orientation is applied; gray, palette, CMYK and 16-bit images
-    become 8-bit RGB; transparency is laid over white. Arrays are uint8 in 0..255, uint16 in
-    0..65535, or floats and booleans in 0..1.
+    Any PIL, numpy or torch image is converted to RGB, resized to a shortest edge of 112 pixels,
+    cropped to the central 112x112 and normalised by ImageNet's mean and standard deviation.
+
+    It always uses transformers' PIL backend, with or without torchvision, so that results are the
+    same on every machine. EXIF orientation is applied; gray, palette, CMYK and 16-bit images
+    become 8-bit RGB; transparent pixels are blended with white. Arrays are uint8 in 0..255, uint16
+    in 0..65535, or floats and booleans in 0..1.
 
     Args:
         alignment_template (`list[list[float]]`, *optional*):
-            Where a face's five landmarks lie in the crop that the model was trained on, as (x, y)
-            pixels: the viewer's left eye and right eye, nose tip, left and right mouth corner.
+            The five landmarks' places, as (x, y) pixels, in the crops that the model was trained
+            on: left and right eye, nose tip, left and right mouth corner, as the viewer sees them.
         attributes (`list[str]`, *optional*):
             Names of the attributes, in the order of the model's logits.
         thresholds (`list[float]`, *optional*):
-            For each of `attributes`, the probability in 0..1 from which it counts as present;
-            `label2label calibrate` fits them. Without it they are 0.5.
+            For each of `attributes`, the least probability, in 0..1, at which it counts as
+            present; 0.5 by default. `label2label calibrate` fits them.
         exclusive_answers (`list[list[str]]`, *optional*):
-            Groups of attributes of which at most one can be present, as `decide_answers` reads
-            them: by default what contradicts itself among CelebA's names. `[]` for no such rules.
+            Groups of attributes of which at most one can be present (see `decide_answers`): by
+            default those among CelebA's names; `[]` for none.
 
     Raises:
-        ValueError: If a setting has no sense, such as a standard deviation of zero.
+        ValueError: If a setting is invalid, such as a standard deviation of zero.
     """
 
     valid_kwargs = Label2LabelImageProcessorKwargs
@@ -98,15 +99,15 @@ class Label2LabelImageProcessor(PilBackend):
     def get_image_processor_dict(
         cls, pretrained_model_name_or_path: Any, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """
-        Read the settings, with the attributes of the model beside them: one that was fine-tuned to
-        its own attributes may be saved with an older processor.
+        """Read the settings, and take the attributes from the model in the same folder.
+
+        A model fine-tuned to other attributes may have been saved with its former processor.
         """
         found = super().get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
         settings = found[0]
         try:
             config, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **kwargs)
-        except OSError:  # a processor alone
+        except OSError:  # a processor without a model
             return found
         id2label, held = config.get("id2label"), settings.get("attributes")
         if isinstance(id2label, dict) and isinstance(held, list | None):
@@ -145,7 +146,7 @@ class Label2LabelImageProcessor(PilBackend):
             check("thresholds", "a probability in 0..1 for each of attributes", right)
 
     def _prepare_images_structure(self, images: ImageInput, expected_ndims: int = 3) -> ImageInput:
-        # transformers takes gray arrays only with an axis of channels.
+        # transformers takes gray arrays only with a channel axis.
         images = list(images) if isinstance(images, list | tuple) else [images]
         images = [x[..., None] if getattr(x, "ndim", 3) == 2 else x for x in images]
         return super()._prepare_images_structure(images, expected_ndims=expected_ndims)
@@ -157,14 +158,12 @@ class Label2LabelImageProcessor(PilBackend):
         input_data_format: str | ChannelDimension | None = None,
         **kwargs: Any,
     ) -> np.ndarray:
-        """
-        Convert one image to 8-bit RGB.
+        """Convert one image to 8-bit RGB.
 
         Args:
             image (`PIL.Image.Image`, `np.ndarray` or `torch.Tensor`): `(height, width)`, or with 1,
                 3 or 4 channels first or last.
-            do_convert_rgb (`bool`, *optional*): Kept for transformers' interface; the output is
-                always RGB.
+            do_convert_rgb (`bool`, *optional*): Ignored; the output is always RGB.
             input_data_format (`str`, *optional*): `"channels_first"` or `"channels_last"`; inferred
                 by default.
 
@@ -172,8 +171,7 @@ class Label2LabelImageProcessor(PilBackend):
             `np.ndarray` of shape `(3, height, width)`, uint8.
 
         Raises:
-            ValueError: If the image is empty or its values are out of the range that its type
-                allows.
+            ValueError: If the image is empty or its values are out of range for its type.
         """
         if not isinstance(image, Image.Image):
             image = _image_from_array(np.asarray(image), input_data_format)
@@ -185,28 +183,26 @@ class Label2LabelImageProcessor(PilBackend):
         threshold: float | None = None,
         id2label: dict[int, str] | None = None,
     ) -> list[dict[str, dict[str, Any]]]:
-        """
-        Turn a model's output into names, probabilities and decisions.
+        """Turn a model's output into names, probabilities and decisions.
 
-        An attribute is present from its threshold on, unless it contradicts what is surer
-        (`decide_answers`); probabilities are the model's own.
+        An attribute is present if its probability reaches its threshold and no surer attribute
+        excludes it (`decide_answers`). Probabilities stay the model's own.
 
         Args:
             outputs ([`Label2LabelImageClassifierOutput`]): With `logits` of shape `(batch,
                 attributes)`, a tensor or an array.
-            threshold (`float`, *optional*): Probability in 0..1 from which every attribute counts
-                as present, instead of the `thresholds` that this processor holds. Attributes that
-                reach it and exclude each other still cannot both be present.
+            threshold (`float`, *optional*): One threshold in 0..1 for all attributes, instead of
+                this processor's `thresholds`. Exclusive attributes stay exclusive.
             id2label (`dict[int, str]`, *optional*): Names of the attributes,
-                `model.config.id2label`, instead of those that this processor holds. Thresholds that
-                it holds are taken by name.
+                `model.config.id2label`, instead of this processor's. Its thresholds are matched to
+                them by name.
 
         Returns:
-            `list[dict[str, dict]]`: for each image, by attribute, in the model's order, its
+            `list[dict[str, dict]]`: for each image, by attribute name in the model's order, its
             `"probability"` in 0..1 and whether it is `"present"`.
 
         Raises:
-            ValueError: If the attributes' names are unknown, or the logits are not theirs.
+            ValueError: If the attributes' names are unknown, or the logits do not match them.
         """
         if id2label:
             by_number = {int(number): name for number, name in id2label.items()}
@@ -227,7 +223,7 @@ class Label2LabelImageProcessor(PilBackend):
         if logits.ndim != 2 or logits.shape[1] != len(names):
             raise ValueError(
                 f"logits must be of shape (batch, {len(names)}), got {logits.shape}; give "
-                "id2label=model.config.id2label where the model's attributes are its own"
+                "id2label=model.config.id2label if the model has other attributes"
             )
         probabilities = 0.5 * (1.0 + np.tanh(logits / 2))  # a sigmoid that cannot overflow
         present = decide_answers(probabilities, thresholds, names, self.exclusive_answers)

@@ -1,9 +1,8 @@
-"""
-PyTorch Label2label: facial attributes as the words of a sentence (ECCV 2022), over any backbone.
+"""PyTorch Label2label (ECCV 2022): facial attributes as the words of a sentence, on any backbone.
 
-It reads in the paper's order: image tokens, decoder, attribute query network (AQN), pseudo-labels
-and words, image-conditioned masked language model (IC-MLM), group-wise linear layer, BatchNorm over
-attributes, loss. What the paper's model does not have is marked as an extension.
+The file follows the paper's order: image tokens, attribute query network (AQN), pseudo-labels,
+words and masks, image-conditioned masked language model (IC-MLM), loss. Comments mark with
+"Extension" what the paper's model does not have.
 """
 
 import math
@@ -28,24 +27,25 @@ from .modeling_mobilefacenet import MobileFaceNetBackbone, MobileFaceNetConfig
 
 @dataclass
 class Label2LabelModelOutput(ModelOutput):
-    """
+    """Output of [`Label2LabelModel`].
+
     Args:
         last_hidden_state (`torch.FloatTensor`):
-            What the classifier reads: `(batch, attributes, hidden_size)`, or `(batch, channels)`,
-            the pooled features, with the `"fc"` head.
+            Input of the classifier: `(batch, attributes, hidden_size)`; with the `"fc"` head the
+            pooled features, `(batch, channels)`.
         query_logits (`torch.FloatTensor` of shape `(batch, attributes)`, *optional*):
             The attribute query network's prediction; `None` with the `"fc"` head.
         masked_words (`torch.BoolTensor` of shape `(batch, attributes)`, *optional*):
-            Which words were masked; in training, with the `"label2label"` head.
+            True where a word was masked; only in training, with the `"label2label"` head.
         hidden_states (`tuple[torch.FloatTensor]`, *optional*):
-            The queries, then the output of every decoder layer, the query network's first: `(batch,
+            The queries, then the output of each decoder layer, the query network's first: `(batch,
             attributes, hidden_size)`.
         attentions (`tuple[torch.FloatTensor]`, *optional*):
-            Self-attention of every decoder layer, the query network's first: `(batch, heads,
+            Self-attention weights of each decoder layer, the query network's first: `(batch, heads,
             attributes, attributes)`.
         cross_attentions (`tuple[torch.FloatTensor]`, *optional*):
-            Attention of every decoder layer to the image: `(batch, heads, attributes, height *
-            width)`, of the backbone's last feature map in row-major order.
+            Attention weights of each decoder layer over the image: `(batch, heads, attributes,
+            height * width)`, the backbone's last feature map in row-major order.
     """
 
     last_hidden_state: torch.Tensor | None = None
@@ -58,12 +58,13 @@ class Label2LabelModelOutput(ModelOutput):
 
 @dataclass
 class Label2LabelImageClassifierOutput(ModelOutput):
-    """
+    """Output of [`Label2LabelForImageClassification`].
+
     Args:
         loss (`torch.FloatTensor`, *optional*, returned with `labels`):
-            Query loss plus `mlm_loss_weight` times the language model's, a scalar.
+            The query network's loss plus `mlm_loss_weight` times the language model's, a scalar.
         logits (`torch.FloatTensor` of shape `(batch, attributes)`):
-            The prediction; its sigmoid is the probability that the attribute is present.
+            The prediction; the sigmoid is the probability that the attribute is present.
         query_logits, masked_words, hidden_states, attentions, cross_attentions (*optional*):
             See [`Label2LabelModelOutput`].
     """
@@ -81,22 +82,22 @@ class Label2LabelImageClassifierOutput(ModelOutput):
 
 
 def join_feature_maps(feature_maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """
-    Join feature maps of shape `(batch, channels, height, width)`: the last one's channels, then the
-    others', each averaged to the last one's height and width.
+    """Concatenate feature maps along channels, the last one first.
+
+    Each is `(batch, channels, height, width)`; the others are averaged to the last one's size.
     """
     *earlier, last = feature_maps
     if not earlier:
         return last
-    # Extension: the paper's model attends to the last feature map alone.
+    # Extension: the paper's model attends to the last feature map only.
     averaged = [nn.functional.adaptive_avg_pool2d(x, last.shape[-2:]) for x in earlier]
     return torch.cat([last, *averaged], dim=1)
 
 
 def sine_position_embedding(height: int, width: int, hidden_size: int) -> torch.Tensor:
-    """
-    Embed the positions of a feature map, `(height * width, hidden_size)`, as DETR does: half of the
-    channels for the row, half for the column, positions normalised to 0..2 pi.
+    """Embed the positions of a feature map as DETR does, as `(height * width, hidden_size)`.
+
+    Half of the channels encode the row, half the column, with positions normalised to 0..2 pi.
     """
     frequencies = hidden_size // 4
     wavelengths = 10000.0 ** (torch.arange(frequencies, dtype=torch.float32) / frequencies)
@@ -110,7 +111,7 @@ def sine_position_embedding(height: int, width: int, hidden_size: int) -> torch.
     return torch.cat([rows, columns], dim=-1).flatten(0, 1)
 
 
-# The transformer decoder that AQN and IC-MLM are made of
+# Transformer decoder, the architecture of both AQN and IC-MLM
 
 
 def eager_attention_forward(
@@ -160,7 +161,7 @@ class Label2LabelAttention(nn.Module):
             )
         )  # (batch, heads, attributes or tokens, head_dim)
         attention: Callable = eager_attention_forward
-        # Fused kernels return no weights, and transformers' take no empty batch.
+        # Fused kernels do not return weights, and transformers' kernels fail on an empty batch.
         weights_wanted = kwargs.get("output_attentions", self.config.output_attentions)
         if not weights_wanted and hidden_states.shape[0] > 0:
             attention = ALL_ATTENTION_FUNCTIONS.get_interface(
@@ -179,7 +180,7 @@ class Label2LabelAttention(nn.Module):
 
 
 class Label2LabelDecoderLayer(GradientCheckpointingLayer):
-    """Pre-norm decoder layer: self-attention, attention to the image tokens, feed-forward."""
+    """Pre-norm decoder layer: self-attention, cross-attention to the image, feed-forward."""
 
     def __init__(self, config: Label2LabelConfig):
         super().__init__()
@@ -213,7 +214,7 @@ class Label2LabelDecoderLayer(GradientCheckpointingLayer):
 
 
 class Label2LabelDecoder(nn.Module):
-    """Decoder layers and a last layer norm."""
+    """Decoder layers and a final layer norm."""
 
     def __init__(self, config: Label2LabelConfig, num_layers: int):
         super().__init__()
@@ -229,7 +230,7 @@ class Label2LabelDecoder(nn.Module):
 
 
 class Label2LabelGroupWiseLinear(nn.Module):
-    """Its own weight vector and bias per attribute: `(batch, A, hidden)` to `(batch, A)`."""
+    """One weight vector and bias per attribute: `(batch, A, hidden)` to `(batch, A)`."""
 
     def __init__(self, num_attributes: int, hidden_size: int):
         super().__init__()
@@ -237,8 +238,8 @@ class Label2LabelGroupWiseLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(num_attributes))
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        # The axis goes after the sum: OpenVINO joins a bias to the sum before it, and is then wrong
-        # for more than one image (openvinotoolkit/openvino#23616).
+        # keepdim, then squeeze: without, OpenVINO fuses the bias into the sum, and its results are
+        # wrong for more than one image (openvinotoolkit/openvino#23616).
         return (hidden_states * self.weight).sum(dim=-1, keepdim=True).squeeze(-1) + self.bias
 
 
@@ -246,7 +247,7 @@ class Label2LabelGroupWiseLinear(nn.Module):
 
 
 class Label2LabelAttributeQueryNetwork(nn.Module):
-    """Predict every attribute from the image by one learnable query each (AQN)."""
+    """Attribute query network (AQN): one learnable query per attribute attends to the image."""
 
     def __init__(self, config: Label2LabelConfig):
         super().__init__()
@@ -257,14 +258,14 @@ class Label2LabelAttributeQueryNetwork(nn.Module):
     def forward(
         self, image_tokens: torch.Tensor, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        # By the embedding's own forward, which brings weights that were offloaded.
+        # Through the embedding's forward, whose hooks load offloaded weights.
         attributes = torch.arange(self.query_embeddings.num_embeddings, device=image_tokens.device)
         queries = self.query_embeddings(attributes).expand(image_tokens.shape[0], -1, -1)
         hidden_states = self.decoder(queries, image_tokens, **kwargs)
         return self.classifier(hidden_states), hidden_states
 
 
-# 3. Pseudo-labels: query logits > 0. Of images that were mixed up, the words are mixed too
+# 3. Pseudo-labels: query logits > 0. With mixup, words are mixed as well as images
 
 
 def mix_words(
@@ -273,10 +274,10 @@ def mix_words(
     mixup_labels: torch.Tensor,
     mixup_weight: float | torch.Tensor,  # of `labels`, 0..1
 ) -> torch.Tensor:
-    """
-    Mix the words of two images as the released code does: the label of the image that weighs more
-    where the prediction agrees with it, else the other image's; the prediction itself where that
-    label is not known.
+    """Mix the words of two images, as the released code does.
+
+    A word is the label of the image with the larger weight if the prediction agrees with it, else
+    the other image's label; the prediction itself if that label is unknown.
     """
     swap = torch.as_tensor(mixup_weight, device=words.device) < 0.5
     larger = torch.where(swap, mixup_labels, labels)
@@ -285,11 +286,11 @@ def mix_words(
     return torch.where(agrees | (smaller < 0), words, smaller > 0.5)
 
 
-# 3 to 5. Words, masking, image-conditioned masked language model
+# 3 to 5. Words, masks, image-conditioned masked language model
 
 
 class Label2LabelMaskedLanguageModel(nn.Module):
-    """Recover every word from the sentence, in training partly masked, and the image (IC-MLM)."""
+    """Image-conditioned masked language model (IC-MLM): recovers each word; masks in training."""
 
     def __init__(self, config: Label2LabelConfig):
         super().__init__()
@@ -298,9 +299,9 @@ class Label2LabelMaskedLanguageModel(nn.Module):
         # Rows 0..A-1 are the words "absent", rows A..2A-1 the words "present".
         self.word_embeddings = nn.Embedding(2 * config.num_labels, config.hidden_size)
         self.mask_embeddings = nn.Embedding(config.num_labels, config.hidden_size)
-        # Extension: added to words that the caller knows, which are surer than pseudo-labels.
+        # Extension: added to words given by the caller, as they are surer than pseudo-labels.
         self.known_embedding = nn.Parameter(torch.zeros(config.num_labels, config.hidden_size))
-        # Extension (`words_see_queries`): what the query network saw is added to the words.
+        # Extension (`words_see_queries`): query states are added to the words.
         self.query_projection = (
             nn.Linear(config.hidden_size, config.hidden_size, bias=False)
             if config.words_see_queries
@@ -311,8 +312,8 @@ class Label2LabelMaskedLanguageModel(nn.Module):
     def forward(
         self,
         words: torch.Tensor,  # (batch, attributes), true where present
-        known_words: torch.Tensor | None,  # (batch, attributes), true where the caller gave it
-        query_states: torch.Tensor,  # (batch, attributes, hidden), what the query network saw
+        known_words: torch.Tensor | None,  # (batch, attributes), true where given
+        query_states: torch.Tensor,  # (batch, attributes, hidden)
         image_tokens: torch.Tensor,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -321,7 +322,7 @@ class Label2LabelMaskedLanguageModel(nn.Module):
         masked_words = None
         if self.training:
             if known_words is None:
-                # So that its embedding has a gradient in every step, as data parallelism expects.
+                # The embedding then has a gradient in every step, as data parallelism expects.
                 known_words = torch.zeros_like(words)
             masked_words = torch.rand(words.shape, device=words.device) < self.mask_probability
             masked_words &= ~known_words
@@ -335,7 +336,7 @@ class Label2LabelMaskedLanguageModel(nn.Module):
 
 
 class Label2LabelBatchNorm(nn.BatchNorm1d):
-    """BatchNorm over attributes. A batch of one, without variance, takes running statistics."""
+    """BatchNorm over attributes; a batch of one, without variance, uses running statistics."""
 
     running_mean: torch.Tensor
     running_var: torch.Tensor
@@ -346,7 +347,7 @@ class Label2LabelBatchNorm(nn.BatchNorm1d):
         if not self.training or (given is None and not alone):
             return super().forward(logits)
         mean, variance = self.running_mean, self.running_var
-        # Extension: logits of words that the caller gave have no part in the statistics.
+        # Extension: logits of words given by the caller are left out of the statistics.
         if given is not None and not alone:
             guessed = (~given).to(logits.dtype)
             count = guessed.sum(dim=0).clamp(min=1)
@@ -362,9 +363,10 @@ class Label2LabelBatchNorm(nn.BatchNorm1d):
 
 
 class Label2LabelCoupling(nn.Module):
-    """
-    Extension: each known word adds its residual, its label minus the query network's probability,
-    to the other attributes' logits, by one weight per pair.
+    """Extension: add the residuals of known words to the other attributes' logits.
+
+    A residual is the label minus the query network's probability; each pair of attributes has one
+    weight.
     """
 
     def __init__(self, num_attributes: int):
@@ -375,7 +377,7 @@ class Label2LabelCoupling(nn.Module):
         self, query_logits: torch.Tensor, known_labels: torch.Tensor | None
     ) -> torch.Tensor:
         if known_labels is None:
-            # So that the weights have a gradient in every step, as data parallelism expects.
+            # The weights then have a gradient in every step, as data parallelism expects.
             return torch.zeros_like(query_logits) @ self.weight
         residual = known_labels.to(query_logits.dtype) - query_logits.sigmoid()
         return residual.masked_fill(known_labels < 0, 0.0) @ self.weight
@@ -390,9 +392,9 @@ def weighted_binary_cross_entropy(
     weights: torch.Tensor | None = None,  # (batch, attributes), not negative; 1 by default
     reduction: str = "mean",
 ) -> torch.Tensor:
-    """
-    Compute binary cross-entropy over the labels that are known, normalised by their weights' sum:
-    a scalar by `"mean"`, `(batch,)` by `"image"`, 0 where every label is ignored.
+    """Compute binary cross-entropy over known labels, normalised by the sum of their weights.
+
+    The result is a scalar with `"mean"`, `(batch,)` with `"image"`; 0 if all labels are ignored.
     """
     known = (labels >= 0).to(logits.dtype)
     weights = known if weights is None else weights * known
@@ -406,21 +408,21 @@ def weighted_binary_cross_entropy(
 def check_labels(
     name: str, labels: torch.Tensor | None, shape: tuple[int, int], soft: bool = True
 ) -> None:
-    """Raise ValueError where labels are of another shape, or not 1, 0, -100 or (`soft`) between."""
+    """Raise ValueError if labels have another shape, or values but 0, 1, -100 or soft ones."""
     if labels is None:
         return
     if tuple(labels.shape) != shape:
         raise ValueError(f"{name} must be of shape {shape}, got {tuple(labels.shape)}")
     if torch.compiler.is_compiling() or labels.is_meta:  # values are not known
         return
-    # Soft labels that were mixed may be rounded to a little more than 1.
+    # Rounding can take mixed soft labels slightly above 1.
     valid = ((labels >= 0) & (labels <= 1.001)) if soft else ((labels == 0) | (labels == 1))
     valid |= labels == -100
     if not valid.all():
         wrong = labels[~valid].flatten()[0].item()
         raise ValueError(
-            f"{name} are 1, 0{', soft in between,' if soft else ''} or -100 where unknown, got "
-            f"{wrong}" + ("; of labels -1 and 1, -1 becomes 0" if wrong == -1 else "")
+            f"{name} must be 1, 0{', soft in between,' if soft else ''} or -100 if unknown, got "
+            f"{wrong}" + ("; convert labels -1 and 1 to 0 and 1" if wrong == -1 else "")
         )
 
 
@@ -442,12 +444,12 @@ class Label2LabelPreTrainedModel(PreTrainedModel):
             Label2LabelAttention, index=1, layer_name="cross_attention"
         ),
     }
-    # From `**kwargs` transformers' Trainer would conclude that the loss is divided by the number of
-    # items that it hands over, and not divide by the steps of gradient accumulation itself.
+    # Without this, transformers' Trainer would infer from `**kwargs` that the model divides the
+    # loss by `num_items_in_batch`, and would not divide it by the gradient accumulation steps.
     accepts_loss_kwargs = False
 
     def save_pretrained(self, save_directory, **kwargs):
-        """Save weights, config and the code that loads them, reachable by every Auto class."""
+        """Save weights, config and code, loadable through every Auto class."""
         module = "modeling_label2label"
         self.config.auto_map = {
             "AutoConfig": "configuration_label2label.Label2LabelConfig",
@@ -469,7 +471,7 @@ class Label2LabelPreTrainedModel(PreTrainedModel):
 
 
 class Label2LabelModel(Label2LabelPreTrainedModel):
-    """Backbone, query network and masked language model, without the last classifier."""
+    """Backbone, query network and masked language model, without the final classifier."""
 
     def __init__(self, config: Label2LabelConfig):
         super().__init__(config)
@@ -495,18 +497,19 @@ class Label2LabelModel(Label2LabelPreTrainedModel):
         mixup: tuple[torch.Tensor, torch.Tensor, float | torch.Tensor] | None = None,
         **kwargs: Any,
     ) -> Label2LabelModelOutput:
-        """
+        """Compute query logits and the hidden states that the classifier reads.
+
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch, channels, height, width)`):
                 Normalised faces.
             known_labels (`torch.Tensor` of shape `(batch, attributes)`, *optional*):
-                Words given by the caller, 1 or 0, or -100 where unknown; they replace the
+                Words given by the caller: 1 or 0, or -100 if unknown. They replace the
                 pseudo-labels. Only the `"label2label"` head reads them.
             mixup (`tuple`, *optional*):
-                In training: labels of the two images of each mixup, both of shape `(batch,
-                attributes)`, and the first one's weight in 0..1. The words are then mixed too.
+                In training: the labels of both mixed images, each of shape `(batch, attributes)`,
+                and the first image's weight in 0..1. The words are then mixed too.
             output_attentions, output_hidden_states (`bool`, *optional*):
-                Whether to return attentions and the decoders' hidden states.
+                Whether to return the attention weights and hidden states of the decoders.
 
         Returns:
             [`Label2LabelModelOutput`]
@@ -553,9 +556,8 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
             self.coupling = Label2LabelCoupling(config.num_labels)
         self.post_init()
 
-    # transformers' Trainer takes every argument whose name has "label" in it for a target that
-    # each batch must have; so the optional ones are read from `kwargs`. To train with a column of
-    # them, tell it `remove_unused_columns=False`.
+    # transformers' Trainer requires in each batch every argument with "label" in its name, so
+    # optional ones are read from `kwargs`. To train with them, set `remove_unused_columns=False`.
     @can_return_tuple
     def forward(
         self,
@@ -563,27 +565,28 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
         labels: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Label2LabelImageClassifierOutput:
-        """
+        """Predict attributes and, with `labels`, compute the loss.
+
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch, channels, height, width)`):
                 Normalised faces.
             labels (`torch.Tensor` of shape `(batch, attributes)`, *optional*):
-                1, 0, soft in between, or -100 to ignore. With them a loss is returned.
+                1, 0, soft in between, or -100 to ignore.
             known_labels (`torch.Tensor` of shape `(batch, attributes)`, *optional*):
-                Words given by the caller, 1 or 0, or -100 where unknown. They condition the other
+                Words given by the caller: 1 or 0, or -100 if unknown. They condition the other
                 attributes with the `"label2label"` head; the other heads ignore them.
             mixup (`tuple[torch.Tensor, float]`, *optional*):
-                In training, with `labels`: labels of the images that `pixel_values` were mixed up
-                with, of shape `(batch, attributes)`, and the weight of the first images in 0..1.
+                In training, with `labels`: the labels of the second images of the mixup, of shape
+                `(batch, attributes)`, and the first images' weight in 0..1.
             output_attentions, output_hidden_states (`bool`, *optional*):
-                Whether to return attentions and the decoders' hidden states.
+                Whether to return the attention weights and hidden states of the decoders.
 
         Returns:
             [`Label2LabelImageClassifierOutput`]
 
         Raises:
-            ValueError: If labels are not of shape `(batch, attributes)` or have other values than
-                those, or `mixup` comes without them.
+            ValueError: If labels have another shape or other values, or `mixup` is given without
+                `labels`.
         """
         known_labels = kwargs.pop("known_labels", None)
         mixup = kwargs.pop("mixup", None)
@@ -608,10 +611,10 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
         if self.config.head_type == "label2label":
             given = (known_labels >= 0,) if self.training and known_labels is not None else ()
             logits = self.normalization(logits, *given)
-            # Extension: what known words tell of the others.
+            # Extension: residuals of known words change the other attributes' logits.
             if known_labels is not None or self.training:
                 logits = logits + self.coupling(outputs.query_logits, known_labels)
-        # Extension: calibrated after training (arXiv:1706.04599).
+        # Extension: temperature, fitted after training (arXiv:1706.04599).
         logits = logits / self.config.temperature
 
         loss = None
@@ -639,25 +642,24 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
         mixup: tuple[torch.Tensor, float | torch.Tensor] | None = None,
         reduction: str = "mean",
     ) -> Any:
-        """
-        Compute the query loss plus `mlm_loss_weight` times the language model's (step 6).
+        """Compute the query network's loss plus `mlm_loss_weight` times the language model's.
 
         Args:
             logits (`torch.FloatTensor` of shape `(batch, attributes)`): The prediction.
             labels (`torch.Tensor` of shape `(batch, attributes)`): 1, 0, soft in between, or -100
                 to ignore.
             query_logits, masked_words (*optional*): As the model returned them.
-            known_labels (`torch.Tensor` of shape `(batch, attributes)`, *optional*): Words that
-                were given; the language model, which reads them, is not asked for them.
-            mixup (`tuple[torch.Tensor, float]`, *optional*): As `forward` takes it; the losses of
-                both images' labels are mixed by its weight.
-            reduction (`str`): `"mean"` over all known labels of the batch, or `"image"`, over those
-                of each image, so that one with two labels weighs as much as one with forty.
+            known_labels (`torch.Tensor` of shape `(batch, attributes)`, *optional*): Words given
+                to the language model, which are left out of its loss.
+            mixup (`tuple[torch.Tensor, float]`, *optional*): As in `forward`; its weight mixes the
+                losses of both images' labels.
+            reduction (`str`): `"mean"` over all known labels of the batch, or `"image"`: the mean
+                per image, so that an image with two known labels weighs as much as one with forty.
 
         Returns:
-            `torch.FloatTensor`: a float32 scalar. With `"image"`, losses of shape `(batch,)`, 0
-            where no label is known, and how much each image counts, `(batch,)`: 1, or 0 where no
-            label is known; the share that is known where images were mixed up.
+            `torch.FloatTensor`: a float32 scalar. With `"image"`, a tuple of losses and weights,
+            both `(batch,)`: an image without a known label has loss 0 and weight 0, others weight
+            1. With mixup, the losses and weights of both labels are mixed.
         """
         if mixup is not None:
             mixup_labels, weight = mixup

@@ -27,7 +27,7 @@ def scale_channels(channels: int, width_multiplier: float) -> int:
 
 
 class MobileFaceNetConvLayer(nn.Module):
-    """Convolution without bias, BatchNorm, and an activation; linear where it is `None`."""
+    """Convolution without bias, BatchNorm and activation; linear if `activation` is `None`."""
 
     def __init__(
         self,
@@ -60,13 +60,10 @@ class MobileFaceNetConvLayer(nn.Module):
 
 
 class MobileFaceNetBottleneck(GradientCheckpointingLayer):
-    """
-    Inverted residual bottleneck (section 3.3): expand by a pointwise convolution, filter by a
-    depthwise one, project linearly; the input is added where shapes agree.
+    """Inverted residual bottleneck (section 3.3).
 
-    Under gradient checkpointing its BatchNorms see every batch twice, as any checkpointed BatchNorm
-    does: the gradients are the same, and the running statistics follow the batches at about twice
-    their momentum.
+    Under gradient checkpointing its BatchNorms see every batch twice: gradients stay the same, and
+    running statistics change at about twice their momentum.
     """
 
     def __init__(
@@ -87,7 +84,7 @@ class MobileFaceNetBottleneck(GradientCheckpointingLayer):
 
 
 class MobileFaceNetEncoder(nn.Module):
-    """From image to feature maps: stem, stages of bottlenecks, last pointwise layer."""
+    """Stem, stages of bottlenecks and a last pointwise layer."""
 
     def __init__(self, config: MobileFaceNetConfig):
         super().__init__()
@@ -131,8 +128,7 @@ class MobileFaceNetEncoder(nn.Module):
         )
 
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return the feature map after each of `config.stage_names`: in the paper's network at
-        strides 2 to 16."""
+        """Return one feature map per name in `config.stage_names`."""
         if pixel_values.shape[1] != self.num_channels:
             raise ValueError(
                 f"the model takes {self.num_channels} channels, got {pixel_values.shape[1]}"
@@ -153,11 +149,11 @@ class MobileFaceNetPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
-    _supports_sdpa = True  # it has no attention: whatever the model around it is set to suits
+    _supports_sdpa = True  # without attention, any implementation set for the whole model is fine
     _no_split_modules = ("MobileFaceNetBottleneck",)
 
     def save_pretrained(self, save_directory, **kwargs):
-        """Save weights, config and the code that loads them, reachable by every Auto class."""
+        """Save weights, config and code, loadable through every Auto class."""
         self.config.auto_map = {
             "AutoConfig": "configuration_mobilefacenet.MobileFaceNetConfig",
             "AutoModel": "modeling_mobilefacenet.MobileFaceNetModel",
@@ -175,16 +171,16 @@ class MobileFaceNetPreTrainedModel(PreTrainedModel):
 
 
 class MobileFaceNetModel(MobileFaceNetPreTrainedModel):
-    """
-    MobileFaceNet with its face embedding: the global depthwise convolution and the linear
-    projection of section 3.2.
+    """MobileFaceNet with its face embedding.
+
+    The embedding is a global depthwise convolution and a linear projection (section 3.2).
     """
 
     def __init__(self, config: MobileFaceNetConfig):
         super().__init__(config)
         self.encoder = MobileFaceNetEncoder(config)
         channels = self.encoder.num_features[-1]
-        stride = 2 * math.prod(stage[-1] for stage in config.stages)  # the stem's, and the stages'
+        stride = 2 * math.prod(stage[-1] for stage in config.stages)  # 2 is the stem's
         self.global_depthwise = MobileFaceNetConvLayer(
             channels,
             channels,
@@ -202,7 +198,8 @@ class MobileFaceNetModel(MobileFaceNetPreTrainedModel):
         output_hidden_states: bool | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPoolingAndNoAttention:
-        """
+        """Compute feature maps and the face embedding.
+
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch, channels, image_size, image_size)`):
                 Normalised faces.
@@ -215,13 +212,13 @@ class MobileFaceNetModel(MobileFaceNetPreTrainedModel):
             embedding_size)`, not normalised to length 1.
 
         Raises:
-            ValueError: If the image is not of the size that the global convolution covers.
+            ValueError: If the image size is not the config's `image_size`.
         """
         feature_maps = self.encoder(pixel_values)
         kernel_size = self.global_depthwise.convolution.kernel_size
         if tuple(feature_maps[-1].shape[-2:]) != kernel_size:
             raise ValueError(
-                f"the embedding needs images of side {self.config.image_size}, got "
+                f"the embedding needs images of {self.config.image_size} pixels a side, got "
                 f"{pixel_values.shape[-2]}x{pixel_values.shape[-1]}"
             )
         embedding = self.embedding(self.global_depthwise(feature_maps[-1])).flatten(1)
@@ -235,7 +232,7 @@ class MobileFaceNetModel(MobileFaceNetPreTrainedModel):
 
 
 class MobileFaceNetBackbone(BackboneMixin, MobileFaceNetPreTrainedModel):
-    """MobileFaceNet's feature maps, of images of any size, for `AutoBackbone` and Label2label."""
+    """MobileFaceNet's feature maps, for images of any size, for `AutoBackbone` and Label2label."""
 
     has_attentions = False
     _keys_to_ignore_on_load_unexpected = (r"global_depthwise\.", r"embedding\.")
@@ -254,7 +251,8 @@ class MobileFaceNetBackbone(BackboneMixin, MobileFaceNetPreTrainedModel):
         output_hidden_states: bool | None = None,
         **kwargs: Any,
     ) -> BackboneOutput:
-        """
+        """Compute feature maps.
+
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch, channels, height, width)`):
                 Normalised images of any size.
@@ -262,7 +260,7 @@ class MobileFaceNetBackbone(BackboneMixin, MobileFaceNetPreTrainedModel):
                 Whether to return the feature map of every stage.
 
         Returns:
-            `BackboneOutput`: `feature_maps`, one `(batch, channels, height, width)` for each of
+            `BackboneOutput`: `feature_maps`, one `(batch, channels, height, width)` per name in
             `config.out_features`.
         """
         hidden_states = self.encoder(pixel_values)
