@@ -305,12 +305,12 @@ def turn(photo: np.ndarray, degrees: int) -> np.ndarray:
     return np.asarray(turned)
 
 
-def choose_main(faces: list[Any], photo: np.ndarray) -> Any:
-    """The face nearest to the photo's middle, in sizes of its own."""
-    middle = np.array(photo.shape[1::-1]) / 2
-    return min(
-        faces, key=lambda face: float(np.hypot(*(face.centre - middle))) / face.size, default=None
-    )
+def find_main(detect: Callable, photo: np.ndarray) -> Any:
+    """The face nearest to the photo's middle; None where there is none."""
+    from label2label.faces.alignment import choose_face
+
+    faces = detect(photo)
+    return choose_face(faces, photo) if faces else None
 
 
 def answer(predictor: Any, photo: np.ndarray, face: Any) -> np.ndarray:
@@ -330,13 +330,13 @@ def measure_turns(args: argparse.Namespace, predictor: Any) -> dict[str, Any]:
         index = list(predictor.thresholds).index("Male")
         for place, _ in list_images(args.faces, dataset, args.limit // 4):
             photo = load(place)
-            face = choose_main(detect(photo), photo)
+            face = find_main(detect, photo)
             if face is None:
                 continue
             upright = answer(predictor, photo, face)
             for degrees in TURNS[1:]:
                 turned = turn(photo, degrees)
-                face = choose_main(detect(turned), turned)
+                face = find_main(detect, turned)
                 if face is None:
                     missed[degrees] += 1
                     continue
@@ -373,7 +373,7 @@ def measure_quality(args: argparse.Namespace, predictor: Any) -> dict[str, Any]:
         if name not in test or len(right.get("full", [])) >= args.limit // 2:
             continue
         photo = load(place)
-        face = choose_main(detect(photo), photo)
+        face = find_main(detect, photo)
         if face is None or face.size < max(FACE_SIZES):
             continue
         truth = labels[name][order]
@@ -383,7 +383,7 @@ def measure_quality(args: argparse.Namespace, predictor: Any) -> dict[str, Any]:
         for side in FACE_SIZES:
             scale = side / face.size
             small = cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-            found = choose_main(detect(small), small)
+            found = find_main(detect, small)
             if found is not None:
                 decisions = answer(predictor, small, found)[known]
                 right.setdefault(str(side), []).append(float((decisions == truth).mean()))
@@ -392,7 +392,7 @@ def measure_quality(args: argparse.Namespace, predictor: Any) -> dict[str, Any]:
     index = list(predictor.thresholds).index("Male")
     for place, row in list_images(args.faces, "fairface", args.limit * 2):
         photo = load(place)
-        face = choose_main(detect(photo), photo)
+        face = find_main(detect, photo)
         if face is None or row["age"] in ("0-2", "3-9"):
             continue
         hit = bool(answer(predictor, photo, face)[index] == (row["gender"] == "Male"))

@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 from label2label.faces.alignment import (
-    ARCFACE_TEMPLATE,
     HAAR_LANDMARKS,
     align_face,
     estimate_crop_transform,
     estimate_similarity,
 )
-from label2label.faces.detection import Face
+from label2label.faces.face import ARCFACE_TEMPLATE, Face
 from label2label.models import Label2LabelImageProcessor
 
 TEMPLATE = np.array(ARCFACE_TEMPLATE)

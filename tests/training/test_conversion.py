@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from label2label.cli import main
-from label2label.faces.alignment import ARCFACE_TEMPLATE
+from label2label.faces.face import ARCFACE_TEMPLATE
 from PIL import Image
 from torch import nn
 from transformers import AutoBackbone, AutoConfig, AutoImageProcessor, AutoModel

@@ -7,15 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from label2label.faces.face import ARCFACE_TEMPLATE, Face
-
-__all__ = [
-    "ARCFACE_TEMPLATE",
-    "align_face",
-    "estimate_crop_transform",
-    "estimate_similarity",
-    "warp_photo",
-]
+from label2label.faces.face import Face
 
 # Where the landmarks lie in a Haar cascade's box, as fractions of its width and height: YuNet's
 # landmarks in the boxes of OpenCV's frontalface_alt2, mean over 252 photos of LFW.

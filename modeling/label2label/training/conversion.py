@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from label2label.errors import UserError
-from label2label.faces.alignment import ARCFACE_TEMPLATE
+from label2label.faces.face import ARCFACE_TEMPLATE
 from label2label.models import (
     Label2LabelImageProcessor,
     MobileFaceNetConfig,
