@@ -7,7 +7,6 @@ import math
 import os
 import threading
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -34,6 +33,7 @@ SAME_FACE_OVERLAP = 0.5  # of the smaller box's area
 # The whole photo is looked at on canvases of so many pixels, squared, each twice as wide as the
 # one before, until nothing small is left to see.
 FIRST_SIDE, ENOUGH_SIDE, TURNED_SIDE = 160, 1280, 320
+REDUCED_SIDE = 640  # up to here a large photo is seen in a copy, reduced once
 LEAST_PART = 5.5  # how many times smaller than the photo the largest canvas may be
 SMALL_FACE = 24  # pixels on a canvas: where there is one, there may be smaller ones
 SMALL_HINT = 0.3  # least confidence of what may be a small face
@@ -96,28 +96,32 @@ class FaceDetector:
 
     def _find_by_yunet(self, photo: np.ndarray) -> list[Face]:
         """The faces of a photo, some perhaps twice."""
-        found = self._look_closely(photo, self._look(photo, ENOUGH_SIDE))
+        scale = REDUCED_SIDE / math.sqrt(photo.shape[0] * photo.shape[1])
+        reduced = resize_by(photo, scale) if scale < 0.5 else photo
+        found = self._look_closely(photo, self._look(photo, reduced, ENOUGH_SIDE))
         if any(face.score >= FAIR and abs(face.roll) < TURNED_ROLL for face in found):
             return found
         # Nothing that is surely upright: the photo itself may be turned.
-        hints = []
+        hints: list[Face] = []
         for turns in (1, 2, 3):
-            turned = np.ascontiguousarray(np.rot90(photo, turns))
-            hints += [turn_back(face, turns, photo) for face in self._look(turned, TURNED_SIDE)]
+            hints += self._look(photo, reduced, TURNED_SIDE, turns)
         return found + self._look_closely(photo, hints)
 
-    def _look(self, photo: np.ndarray, enough: int) -> list[Face]:
+    def _look(
+        self, photo: np.ndarray, reduced: np.ndarray, enough: int, turns: int = 0
+    ) -> list[Face]:
         """Places that look like a face in the whole photo, seen on larger and larger canvases."""
-        height, width = photo.shape[:2]
+        mean_side = math.sqrt(photo.shape[0] * photo.shape[1])
         # In a photo of 48 megapixels faces of 60 pixels are seen, whatever else is found.
-        least = min(ENOUGH_SIDE, math.sqrt(width * height) / LEAST_PART)
+        least = 0 if turns else min(ENOUGH_SIDE, mean_side / LEAST_PART)
         side, scale, found = FIRST_SIDE, 0.0, []
         while True:
-            before, scale = scale, side / math.sqrt(width * height)
+            before, scale = scale, side / mean_side
             scale = scale if side == FIRST_SIDE else min(1.0, scale)
             if scale <= before:
                 return found
-            faces = self._look_at(photo, scale)
+            source = reduced if side <= REDUCED_SIDE else photo
+            faces = self._look_at(photo, source, scale, turns)
             found += [face for face in faces if face.score >= HINT]
             sure = any(face.score >= FAIR for face in found)
             small = any(face.size * scale < SMALL_FACE for face in faces)
@@ -125,18 +129,23 @@ class FaceDetector:
                 return found
             side *= 2
 
-    def _look_at(self, photo: np.ndarray, scale: float) -> list[Face]:
-        """What YuNet finds in the scaled photo, in the photo's pixels."""
-        height, width = photo.shape[:2]
-        columns, rows = max(1, round(width * scale)), max(1, round(height * scale))
-        canvas = photo
-        if (columns, rows) != (width, height):
-            interpolation = cv2.INTER_AREA if scale < 0.5 else cv2.INTER_LINEAR
-            canvas = cv2.resize(photo, (columns, rows), interpolation=interpolation)
-        to_photo = np.array([width / columns, height / rows])
+    def _look_at(
+        self, photo: np.ndarray, source: np.ndarray, scale: float, turns: int
+    ) -> list[Face]:
+        """What YuNet finds in the photo, scaled and turned by quarters, in the photo's pixels."""
+        canvas = resize_by(source, scale * photo.shape[1] / source.shape[1])
+        rows, columns = canvas.shape[:2]
+        to_photo = np.array([photo.shape[1] / columns, photo.shape[0] / rows])
         faces = []
+        canvas = np.ascontiguousarray(np.rot90(canvas, turns))
         for corners, score, landmarks in self._yunet(canvas, SMALL_HINT):
-            faces += clip_face(corners * to_photo, score, landmarks * to_photo, photo)
+            points = np.vstack([corners, landmarks])
+            for turn in range(turns, 0, -1):
+                # The right edge before a turn is the top edge after it.
+                width = (columns, rows)[(turn - 1) % 2]
+                points = np.column_stack([width - points[:, 1], points[:, 0]])
+            points *= to_photo
+            faces += clip_face(np.sort(points[:2], axis=0), score, points[2:], photo)
         return faces
 
     def _look_closely(self, photo: np.ndarray, hints: list[Face]) -> list[Face]:
@@ -328,16 +337,15 @@ def clip_face(
     return [Face((x0, y0, x1, y1), score, landmarks)] if x1 > x0 and y1 > y0 else []
 
 
-def turn_back(face: Face, turns: int, photo: np.ndarray) -> Face:
-    """A face of `np.rot90(photo, turns)` in the pixels of the photo."""
-    size = np.array(photo.shape[1::-1], dtype=np.float64)
-    x0, y0, x1, y1 = face.box
-    points = np.vstack([[[x0, y0], [x1, y1]], face.landmarks])
-    for turn in range(turns, 0, -1):
-        width = size[(turn - 1) % 2]  # before this turn; its right edge is the top one after it
-        points = np.column_stack([width - points[:, 1], points[:, 0]])
-    corners = np.array([points[:2].min(axis=0), points[:2].max(axis=0)])
-    return replace(face, box=tuple(corners.ravel().tolist()), landmarks=points[2:])
+def resize_by(photo: np.ndarray, scale: float) -> np.ndarray:
+    """A photo scaled, of at least one pixel; much smaller without aliasing."""
+    height, width = photo.shape[:2]
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    if size == (width, height):
+        return photo
+    return cv2.resize(
+        photo, size, interpolation=cv2.INTER_AREA if scale < 0.5 else cv2.INTER_LINEAR
+    )
 
 
 def turn_between(one: float, other: float) -> float:
