@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import base64
 import os
-import queue
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
 from catalogue import OfferedModel, Prediction
 from label2label.faces.alignment import align_face
-from label2label.faces.detection import Face, FaceDetector
+from label2label.faces.detection import FaceDetector
+from label2label.faces.face import Face
+from label2label.prediction.predictor import describe_face, find_faces, scale_face
 from photos import PhotoError, encode_data_url, read_photo
 
 MAX_FACES = 20
@@ -31,10 +33,7 @@ class Analyser:
         # The same few threads do all the work, so that what torch and OpenCV keep by thread does
         # not add up over the many threads that Gradio answers from.
         self._threads = ThreadPoolExecutor(WORKERS)
-        # A detector holds the size of the photo that it looks at, so no two threads share one.
-        self._detectors: queue.SimpleQueue[FaceDetector] = queue.SimpleQueue()
-        for _ in range(WORKERS):
-            self._detectors.put(FaceDetector())
+        self._detector = FaceDetector()
 
     def analyse(
         self, photo: bytes, keys: Sequence[str], known: Mapping[str, bool] | None = None
@@ -49,8 +48,9 @@ class Analyser:
 
         Returns:
             `width` and `height` in pixels, `notes`, each a `code` and `values` for its text, and
-            `faces` from left to right: `box` [x0, y0, x1, y1] in pixels, `score`, `crop` as the
-            first model sees it (a data URL), and `predictions` by model (`encode_prediction`).
+            `faces` from left to right: `box`, `score`, `size`, `roll` and `warnings` (as
+            `AttributePredictor` tells them), `crop` as the first model sees it (a data URL), and
+            `predictions` by model (`encode_prediction`).
 
         Raises:
             PhotoError: the photo cannot be read, shows no face, or a model is not offered.
@@ -61,30 +61,23 @@ class Analyser:
         self, photo: bytes, keys: Sequence[str], known: Mapping[str, bool]
     ) -> dict[str, Any]:
         models = [self.find_model(key) for key in keys]
-        pixels, (width, height), animated = read_photo(photo)
-        notes: list[dict[str, Any]] = [{"code": "animated", "values": {}}] if animated else []
-        detector = self._detectors.get()
-        try:
-            found = detector(pixels)
-        finally:
-            self._detectors.put(detector)
+        loaded, found = find_faces(self._detector, partial(read_photo, photo))
+        width, height = loaded.size
+        notes: list[dict[str, Any]] = (
+            [{"code": "animated", "values": {}}] if loaded.animated else []
+        )
         if not found:
             raise PhotoError("no_face")
         faces = keep_largest(found, MAX_FACES)
         if len(faces) < len(found):
             counts = {"found": len(found), "shown": len(faces)}
             notes.append({"code": "many_faces", "values": counts})
-        to_photo = width / pixels.shape[1]  # of a JPEG that was decoded at reduced size
         entries: list[dict[str, Any]] = [
-            {
-                "box": [round(x * to_photo, 1) for x in face.box],
-                "score": round(face.score, 4),
-                "predictions": {},
-            }
+            {**describe_face(scale_face(face, loaded), width, height), "predictions": {}}
             for face in faces
         ]
         for number, model in enumerate(models):
-            crops = np.stack([cut(pixels, face, model) for face in faces])
+            crops = np.stack([cut(loaded.pixels, face, model) for face in faces])
             for index, encoded in enumerate(encode_prediction(model.predict(crops, known))):
                 entries[index]["predictions"][model.key] = encoded
                 if number == 0:
@@ -146,11 +139,7 @@ def keep_largest(faces: Sequence[Face], limit: int) -> list[Face]:
         At most so many.
     """
 
-    def area(face: Face) -> float:
-        x0, y0, x1, y1 = face.box
-        return (x1 - x0) * (y1 - y0)
-
-    kept = {id(face) for face in sorted(faces, key=area, reverse=True)[:limit]}
+    kept = {id(face) for face in sorted(faces, key=lambda face: -face.size)[:limit]}
     return [face for face in faces if id(face) in kept]
 
 
@@ -167,14 +156,16 @@ def encode_prediction(prediction: Prediction) -> list[dict[str, Any]]:
         prediction: of a batch of faces.
 
     Returns:
-        One dictionary a face: `probabilities`, 0 to 1, in the order of the model's attributes, and
-        `maps`: `rows`, `columns` and `data`, base64 of one byte a cell (255 is the strongest place
-        of its attribute), attribute by attribute and row by row; None where the model has none.
+        One dictionary a face: `probabilities`, 0 to 1, and `present`, the decisions, each in the
+        order of the model's attributes, and `maps`: `rows`, `columns` and `data`, base64 of one
+        byte a cell (255 is the strongest place of its attribute), attribute by attribute and row by
+        row; None where the model has none.
     """
     maps = prediction.maps
     return [
         {
             "probabilities": [round(p, 4) for p in row.tolist()],
+            "present": prediction.present[index].tolist(),
             "maps": None if maps is None else encode_maps(maps[index]),
         }
         for index, row in enumerate(prediction.probabilities)

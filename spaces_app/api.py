@@ -12,6 +12,8 @@ from analysis import Analyser
 from photos import PhotoError
 from texts import say
 
+PLACE = ("box", "score", "size", "roll", "warnings")  # of a face, in an answer
+
 
 def predict_photo(
     analyser: Analyser, photo: bytes | None, model: str, known: Mapping[str, bool], maps: bool
@@ -26,9 +28,9 @@ def predict_photo(
         maps: whether to tell where the model looked.
 
     Returns:
-        `model`, its key; `faces`: `box` [x0, y0, x1, y1] in pixels, `score`, and `attributes` by
-        name: `probability`, 0 to 1, `present`, and where asked for and told `map`, rows of 0..1
-        over the crop; and `notes` in English.
+        `model`, its key; `faces`: `box`, `score`, `size`, `roll` and `warnings` as
+        `AttributePredictor` tells them, and `attributes` by name: `probability`, 0 to 1, `present`,
+        and where asked for and told `map`, rows of 0..1 over the crop; and `notes` in English.
 
     Raises:
         gr.Error: the photo, or an argument, will not do.
@@ -49,11 +51,10 @@ def predict_photo(
     faces = []
     for face in result["faces"]:
         prediction = face["predictions"][offered.key]
-        (decisions,) = asked.decide(np.array([prediction["probabilities"]]))
         attributes: dict[str, dict[str, Any]] = {
-            name: {"probability": probability, "present": bool(present)}
+            name: {"probability": probability, "present": present}
             for name, probability, present in zip(
-                asked.attributes, prediction["probabilities"], decisions, strict=True
+                asked.attributes, prediction["probabilities"], prediction["present"], strict=True
             )
         }
         if maps and prediction["maps"]:
@@ -61,7 +62,7 @@ def predict_photo(
                 attributes.values(), decode_maps(prediction["maps"]), strict=True
             ):
                 entry["map"] = grid
-        faces.append({"box": face["box"], "score": face["score"], "attributes": attributes})
+        faces.append({**{key: face[key] for key in PLACE}, "attributes": attributes})
     notes = [say("en", f"note.{note['code']}", **note["values"]) for note in result["notes"]]
     return {"model": offered.key, "faces": faces, "notes": notes}
 

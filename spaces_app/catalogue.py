@@ -39,11 +39,13 @@ class Prediction:
 
     Args:
         probabilities: float32 (faces, attributes), 0 to 1.
+        present: bool (faces, attributes), the decisions, which do not contradict each other.
         maps: float32 (faces, attributes, rows, columns), where the model looked for each attribute,
             1 at its strongest place; None from a model that does not tell.
     """
 
     probabilities: np.ndarray
+    present: np.ndarray
     maps: np.ndarray | None
 
 
@@ -89,16 +91,18 @@ class OfferedModel:
             known: attributes of all these faces that the caller knows; they keep the value given.
 
         Returns:
-            Probabilities and maps.
+            Probabilities, decisions and maps.
         """
         known = known or {}
         attributes = self.preprocessing.attributes
         row = [int(known[name]) if name in known else UNKNOWN for name in attributes]
-        prediction = run(self.backend, crops, np.tile(np.array(row, np.int64), (len(crops), 1)))
-        for column, value in enumerate(row):
-            if value != UNKNOWN:
-                prediction.probabilities[:, column] = value
-        return prediction
+        labels = np.tile(np.array(row, np.int64), (len(crops), 1))
+        probabilities, maps = run(self.backend, crops, labels)
+        is_known = labels != UNKNOWN
+        probabilities = np.where(is_known, labels, probabilities).astype(np.float32)
+        present = self.preprocessing.decide(probabilities)
+        # What the caller says stays, whatever else the caller says.
+        return Prediction(probabilities, np.where(is_known, labels == 1, present), maps)
 
     def describe(self) -> dict[str, Any]:
         """All of it that the page and the API show, ready for JSON."""
@@ -116,7 +120,9 @@ class OfferedModel:
         }
 
 
-def run(backend: Backend, crops: np.ndarray, known_labels: np.ndarray) -> Prediction:
+def run(
+    backend: Backend, crops: np.ndarray, known_labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Run a model with known labels and, where it is a PyTorch one, with its attention.
 
     Args:
@@ -126,13 +132,13 @@ def run(backend: Backend, crops: np.ndarray, known_labels: np.ndarray) -> Predic
             none goes without.
 
     Returns:
-        Probabilities and maps.
+        Probabilities and maps, as in `Prediction`.
     """
     if isinstance(backend, OnnxBackend):
         inputs = backend.prepare(crops)
         if "known_labels" in inputs:
             inputs["known_labels"] = known_labels
-        return Prediction(backend.session.run(["probabilities"], inputs)[0], None)
+        return backend.session.run(["probabilities"], inputs)[0], None
     import torch
 
     model: Any = backend.model  # type: ignore[attr-defined]
@@ -145,12 +151,12 @@ def run(backend: Backend, crops: np.ndarray, known_labels: np.ndarray) -> Predic
         outputs = model(**inputs)
         probabilities = outputs.logits.float().sigmoid().numpy()
         if not outputs.cross_attentions:
-            return Prediction(probabilities, None)
+            return probabilities, None
         # Both decoders look at the image; what they share is where the model looked.
         attention = torch.stack(outputs.cross_attentions).mean(dim=(0, 2))
     side = round(attention.shape[-1] ** 0.5)  # crops are square, and so are feature maps
     maps = attention / attention.amax(dim=-1, keepdim=True)
-    return Prediction(probabilities, maps.float().numpy().reshape(*maps.shape[:2], side, side))
+    return probabilities, maps.float().numpy().reshape(*maps.shape[:2], side, side)
 
 
 def load_catalogue() -> dict[str, OfferedModel]:
@@ -241,7 +247,7 @@ def offer(path: Path, key: str, kind: str, parameters: int | None) -> OfferedMod
     seconds = []
     for _ in range(WARM_UP_RUNS + TIMED_RUNS):
         start = time.perf_counter()
-        prediction = run(backend, crop, nothing_known)
+        _, maps = run(backend, crop, nothing_known)
         seconds.append(time.perf_counter() - start)
     if isinstance(backend, OnnxBackend):
         takes_known = "known_labels" in backend.prepare(crop)
@@ -258,7 +264,7 @@ def offer(path: Path, key: str, kind: str, parameters: int | None) -> OfferedMod
         file_bytes=file.stat().st_size,
         milliseconds=statistics.median(seconds[WARM_UP_RUNS:]) * 1e3,
         backend=backend,
-        tells_maps=prediction.maps is not None,
+        tells_maps=maps is not None,
         takes_known=takes_known,
     )
 

@@ -54,11 +54,12 @@ def decode_data_url(url: str) -> bytes:
         raise PhotoError("not_an_image") from error
 
 
-def read_photo(data: bytes) -> LoadedImage:
+def read_photo(data: bytes, enough: int | None = None) -> LoadedImage:
     """Decode a photo, upright.
 
     Args:
         data: an image file's bytes.
+        enough: pixels with which a JPEG may be decoded at reduced size.
 
     Returns:
         Its pixels, its size in the file, and whether it is the first frame of several.
@@ -71,7 +72,7 @@ def read_photo(data: bytes) -> LoadedImage:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged metadata, and of large photos
-            return load_photo(data)
+            return load_photo(data, enough)
     except ImageError as error:
         code = CODES.get(error.code, error.code)
         values = {"limit": MAX_PIXELS // 1_000_000} if code == "too_many_pixels" else {}

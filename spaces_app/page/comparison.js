@@ -53,8 +53,8 @@ function render() {
   const { models } = state;
   const read = (model, attribute) => {
     const index = model.attributes.indexOf(attribute);
-    const probability = state.faces[state.face].predictions[model.key].probabilities[index];
-    return { probability, yes: probability >= model.thresholds[index], threshold: model.thresholds[index] };
+    const { probabilities, present } = state.faces[state.face].predictions[model.key];
+    return { probability: probabilities[index], yes: present[index], threshold: model.thresholds[index] };
   };
   const shared = models[0].attributes.filter((name) => models[1].attributes.includes(name));
   const lines = groupsOf(shared).flatMap(([, names]) => names).map((attribute) => {

@@ -155,8 +155,8 @@ function render() {
 // Something to look at first: the surest yes, and of groups that can be pointed at.
 function surest(model) {
   const seen = ["accessories", "expression", "hair", "facial hair"].flatMap((group) => props.groups[group]);
-  const { probabilities } = prediction();
-  const score = (name, index) => probabilities[index] - model.thresholds[index] + (seen.includes(name) && name !== "No_Beard" ? 1 : 0);
+  const { probabilities, present } = prediction();
+  const score = (name, index) => probabilities[index] - model.thresholds[index] + (seen.includes(name) && name !== "No_Beard" ? 1 : 0) - (present[index] ? 0 : 2);
   return model.attributes.reduce((best, name, index, all) =>
     score(name, index) > score(best, all.indexOf(best)) ? name : best);
 }
@@ -164,7 +164,7 @@ function surest(model) {
 function renderRow(model, attribute, index) {
   const row = rows.get(attribute);
   const probability = current().probabilities[index];
-  const yes = probability >= model.thresholds[index];
+  const yes = current().present[index];
   const own = prediction().probabilities[index];
   const known = attribute in knownHere();
   row.button.classList.toggle("yes", yes);
@@ -180,7 +180,7 @@ function renderRow(model, attribute, index) {
 }
 
 function renderSentence(model) {
-  const words = model.attributes.filter((_, i) => current().probabilities[i] >= model.thresholds[i]);
+  const words = model.attributes.filter((_, i) => current().present[i]);
   sentence.replaceChildren(
     make("strong", { text: `${say("attributes.sentence")}: ` }),
     words.map(nameOf).join(", ") || say("attributes.none"),
@@ -194,10 +194,12 @@ function renderDetail(model, index) {
   const threshold = model.thresholds[index];
   const answer = (yes) => say(yes ? "attributes.yes" : "attributes.no");
   detailTitle.textContent = nameOf(attribute);
+  const { probabilities, present } = current();
+  const excluded = probabilities[index] >= threshold && !present[index];
   verdict.textContent = known === undefined
-    ? say("detail.says", {
-        percent: percentOf(current().probabilities[index]),
-        answer: answer(current().probabilities[index] >= threshold),
+    ? say(excluded ? "detail.excluded" : "detail.says", {
+        percent: percentOf(probabilities[index]),
+        answer: answer(present[index]),
         threshold: percentOf(threshold),
       })
     : say("detail.saysKnown", { answer: answer(known), percent: percentOf(own) });

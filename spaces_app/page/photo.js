@@ -1,6 +1,7 @@
 // The photo: chosen, dropped, pasted, taken or an example; its faces boxed and selectable.
 
 const COPY_PIXELS = 16e6; // what every browser's canvas holds
+const NOTABLE_ROLL = 30; // degrees, from which it is said
 
 class Refusal extends Error {
   constructor(code) {
@@ -103,9 +104,7 @@ function createPhotoView({ onPhoto, onFace }) {
         make("img", { src: example.url, alt: "" }),
         make("span", { text: say(`photo.example.${example.key}`) }))));
     examplesTitle.hidden = !props.examples.length;
-    for (const [index, picture] of [...strip.querySelectorAll("img")].entries()) {
-      picture.alt = say("photo.face", { number: index + 1, count: faces.length });
-    }
+    nameFaces();
     if (lastMessage) tell(...lastMessage);
   }
 
@@ -154,9 +153,25 @@ function createPhotoView({ onPhoto, onFace }) {
     strip.replaceChildren(legend, ...faces.map((face, index) =>
       make("label", {},
         make("input", { type: "radio", name: group, checked: index === 0, onchange: () => select(index) }),
-        make("img", { src: face.crop, alt: say("photo.face", { number: index + 1, count: faces.length }) }))));
-    strip.hidden = faces.length < 2;
+        make("img", { src: face.crop }), make("span"))));
+    // One face needs no choice, unless something is to be said of it.
+    strip.hidden = faces.length < 2 && !faces.some(describe);
+    nameFaces();
     mark();
+  }
+
+  function nameFaces() {
+    for (const [index, picture] of [...strip.querySelectorAll("img")].entries()) {
+      picture.alt = say("photo.face", { number: index + 1, count: faces.length });
+      picture.nextSibling.textContent = describe(faces[index]);
+    }
+  }
+
+  // What makes a face's answers less sure, and how far it is turned; nothing for most faces.
+  function describe({ roll, warnings }) {
+    const turned = Math.abs(roll) >= NOTABLE_ROLL
+      ? [say(roll > 0 ? "face.clockwise" : "face.counterclockwise", { degrees: Math.round(Math.abs(roll)) })] : [];
+    return [...turned, ...warnings.map((name) => say(`face.${name}`))].join(", ");
   }
 
   function mark() {

@@ -2,7 +2,9 @@
 
 import base64
 import shutil
+from dataclasses import replace
 
+import catalogue
 import numpy as np
 import pytest
 from analysis import MAX_FACES, Analyser, keep_largest
@@ -43,6 +45,8 @@ def test_the_face_is_boxed_in_the_photos_own_pixels(result, portrait):
     x0, y0, x1, y1 = face["box"]
     assert x0 < 265 < x1  # between her eyes
     assert y0 < 200 < y1
+    assert face["size"] == pytest.approx(((x1 - x0) * (y1 - y0)) ** 0.5, abs=0.2)
+    assert (face["roll"], face["warnings"]) == (0, [])  # the cascade tells no landmarks
 
 
 def test_the_same_face_asked_again_gets_the_same_numbers(analyser, result):
@@ -97,3 +101,23 @@ def test_the_largest_faces_are_kept_in_their_order():
     assert [face.box[0] for face in kept] == sorted(face.box[0] for face in kept)
     left_out = [face for face in faces if face not in kept]
     assert max(f.box[2] - f.box[0] for f in left_out) <= min(f.box[2] - f.box[0] for f in kept)
+
+
+def test_decisions_break_no_rule_and_what_is_known_stays(analyser, monkeypatch):
+    asked = replace(
+        analyser.find_model("").preprocessing,
+        exclusive_answers=[["Smiling", "Male", "Young"], ["Young", "Eyeglasses"]],
+        thresholds=[0.5] * 6,
+    )
+    model = analyser.find_model("")
+    monkeypatch.setattr(model.backend, "preprocessing", asked)
+    told = np.array([[0.7, 0.6, 0.1, 0.9, 0.8, 0.75]], np.float32)
+    monkeypatch.setattr(catalogue, "run", lambda *_: (told, None))
+    crop = np.zeros((1, 112, 112, 3), np.uint8)
+    # Young is likelier than each of the three, but not than Smiling and Eyeglasses together.
+    assert model.predict(crop).present.tolist() == [[True, False, False, True, False, True]]
+    assert model.predict(crop, {"Smiling": False, "Eyeglasses": False}).present.tolist() == [
+        [False, False, False, True, True, False]
+    ]
+    contradictory = {"Smiling": True, "Male": True}
+    assert model.predict(crop, contradictory).present[0, :2].tolist() == [True, True]

@@ -42,6 +42,10 @@ def test_attributes_are_those_that_the_package_predicts(predict, photo_files, mo
     )
     (face,) = answer["faces"]
     assert face["box"] == pytest.approx(expected["box"], abs=1)
+    for name in ("size", "roll", "warnings"):
+        assert face[name] == expected[name]
+    present = {name for name, entry in face["attributes"].items() if entry["present"]}
+    assert present == set(expected["present"])
     told = {name: entry["probability"] for name, entry in face["attributes"].items()}
     assert told == pytest.approx(expected["attributes"], abs=1e-3)
     assert face["attributes"]["Wearing_Hat"]["present"] is True

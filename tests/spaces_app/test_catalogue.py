@@ -33,7 +33,7 @@ def export_int8(tmp_path):
 
     def export(folder, made_from=None):
         weights = made_from or (folder / "model.safetensors").read_bytes()
-        backend = load_backend(folder)
+        backend = load_backend(folder, "torch")
         output = tmp_path / "exported"
         output.mkdir()
         export_onnx(backend.model, backend.preprocessing, tmp_path / "model.onnx")

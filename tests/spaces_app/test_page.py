@@ -412,6 +412,39 @@ def test_a_face_is_chosen_by_a_click_on_its_box_and_by_the_arrow_keys(open_page)
     assert answer(page, "Wearing_Hat") == "yes"
 
 
+def test_a_turned_face_says_so_in_both_languages(open_page, portrait, has_yunet, tmp_path):
+    if not has_yunet:
+        pytest.skip("no YuNet file: OpenCV's cascade finds upright faces only")
+    page = open_page()
+    portrait.rotate(-90, expand=True).save(tmp_path / "turned.png")
+    upload_and_wait(page, tmp_path / "turned.png")
+    said = page.locator("#explorer .strip span")
+    assert re.fullmatch(r"turned (8|9)\d° clockwise", said.inner_text())
+    page.get_by_text("한국어").click()
+    page.locator("#explorer .strip", has_text="시계 방향으로").wait_for()
+    upload(page, tmp_path / "turned.png")
+    status(page, "얼굴 1개")
+    assert answer(page, "Wearing_Hat") == "예"
+
+
+def test_the_page_shows_the_servers_decisions(open_page, photo_files):
+    page = open_page()
+
+    def decide(route):
+        answered = route.fetch()
+        body = re.sub(r'"present": ?\[[^]]*\]', f'"present":{[0] * 40}', answered.text())
+        route.fulfill(response=answered, body=body)
+
+    page.route("**/queue/data*", decide)
+    upload_and_wait(page, photo_files["portrait.jpg"])
+    assert percent(page, "Wearing_Hat") > 90
+    assert answer(page, "Wearing_Hat") == "no"
+    assert page.locator("#explorer .group button.yes").count() == 0
+    assert "none of" in page.inner_text("#explorer .sentence")
+    page.click("[data-attribute=Wearing_Hat]")
+    assert "excludes it" in page.inner_text("#explorer .verdict")
+
+
 def test_everything_can_be_done_by_keyboard(open_page):
     page = open_page()
     page.locator("[data-example=hopper]").focus()

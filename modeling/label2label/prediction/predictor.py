@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import cv2
@@ -18,7 +19,7 @@ from label2label.faces.alignment import align_face
 from label2label.faces.detection import FaceDetector
 from label2label.faces.face import Face
 from label2label.prediction.backends import Backend, load_backend
-from label2label.prediction.photos import ImageError, Photo, load_photo
+from label2label.prediction.photos import ImageError, LoadedImage, Photo, load_photo
 
 Prepared = tuple[dict[str, Any], list[np.ndarray]]
 Item = TypeVar("Item")
@@ -189,15 +190,9 @@ class AttributePredictor:
     def _detect(self, photo: Photo) -> tuple[list[Face], list[np.ndarray], tuple[int, int]]:
         """Faces in pixels of the whole photo, their crops, and its width and height."""
         assert self.detector is not None
-        loaded = load_photo(photo, GLANCE_PIXELS)
-        faces = self.detector(loaded.pixels)
-        reduced = loaded.pixels.shape[1] != loaded.size[0]
-        if reduced and not (faces and all(map(is_clear, faces))):
-            loaded = load_photo(photo)
-            faces = self.detector(loaded.pixels)
+        loaded, faces = find_faces(self.detector, partial(load_photo, photo))
         crops = self.crop_faces(loaded.pixels, faces)
-        scale = np.array(loaded.size) / loaded.pixels.shape[1::-1]  # of a reduced JPEG
-        return [scale_face(face, scale) for face in faces], crops, loaded.size
+        return [scale_face(face, loaded) for face in faces], crops, loaded.size
 
     def _predict(self, prepared: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
         """Gather crops to batches and yield the entries, in order and with attributes."""
@@ -233,14 +228,36 @@ def describe_face(face: Face, width: int, height: int) -> dict[str, Any]:
     }
 
 
+def find_faces(
+    detector: FaceDetector, load: Callable[[int | None], LoadedImage]
+) -> tuple[LoadedImage, list[Face]]:
+    """Find the faces of a photo, which is decoded no larger than they need.
+
+    Args:
+        detector: finds them.
+        load: decodes the photo with at least so many pixels, or all of them where `None`.
+
+    Returns:
+        The photo, and its faces in pixels of what was decoded.
+    """
+    loaded = load(GLANCE_PIXELS)
+    faces = detector(loaded.pixels)
+    reduced = loaded.pixels.shape[1] != loaded.size[0]
+    if reduced and not (faces and all(map(is_clear, faces))):
+        loaded = load(None)
+        faces = detector(loaded.pixels)
+    return loaded, faces
+
+
 def is_clear(face: Face) -> bool:
     """Whether a face is so large and sure that a larger photo would show no more of it."""
     x0, y0, x1, y1 = face.box
     return face.score >= GLANCE_SCORE and min(x1 - x0, y1 - y0) >= GLANCE_FACE
 
 
-def scale_face(face: Face, scale: np.ndarray) -> Face:
-    """A face of a reduced photo in pixels of the whole one, larger by `scale` in x and y."""
+def scale_face(face: Face, photo: LoadedImage) -> Face:
+    """A face of a photo, perhaps a JPEG decoded at reduced size, in pixels of the whole one."""
+    scale = np.array(photo.size) / photo.pixels.shape[1::-1]
     if (scale == 1).all():
         return face
     x0, y0, x1, y1 = (np.array(face.box) * np.tile(scale, 2)).tolist()
