@@ -13,7 +13,7 @@ fitted for all attributes, and cross-validation tells how large it may be before
 import json
 import os
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -352,7 +352,7 @@ def calibration_effect(
     }
 
 
-def store_calibration(folder: Path, names: list[str], calibration: Calibration) -> None:
+def store_calibration(folder: Path, names: Sequence[str], calibration: Calibration) -> None:
     """Write temperature and thresholds into a model's folder; every other setting stays."""
     changes = {
         "config.json": {"temperature": round(calibration.temperature, 6)},

@@ -53,8 +53,13 @@ def attribute_bars(result: Mapping[str, Any]) -> Figure:
         axes.barh(y, accuracy, color=BLUE, height=0.7, label="model (95 % interval)")
         spread = np.abs(interval - accuracy)
         axes.errorbar(accuracy, y, xerr=spread, fmt="none", ecolor="black", elinewidth=0.8)
-        baseline = {"markersize": 9, "markeredgewidth": 2, "label": "majority-class baseline"}
-        axes.plot(majority, y, "|", color=ORANGE, **baseline)
+        axes.plot(
+            *(majority, y, "|"),
+            color=ORANGE,
+            markersize=9,
+            markeredgewidth=2,
+            label="majority-class baseline",
+        )
         axes.set_yticks(y, [row_label(n) for n, _ in rows])
         axes.set_xlim(max(0.0, min([*majority, *interval[0], 1.0]) - 0.05), 1)
         axes.set_ylim(-0.6, len(rows) - 0.4)

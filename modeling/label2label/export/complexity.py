@@ -38,7 +38,7 @@ def measure_complexity(config: Label2LabelConfig, image_size: int | None = None)
     """
     image_size = image_size or getattr(config.backbone_config, "image_size", None)
     if image_size is None:
-        name = config.backbone_config.model_type
+        name = getattr(config.backbone_config, "model_type", "such a")
         raise UserError(f"a {name} backbone takes images of any size: say which one to count for")
     with torch.device("meta"):
         model = Label2LabelForImageClassification._from_config(config, attn_implementation="eager")

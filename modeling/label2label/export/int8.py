@@ -189,7 +189,7 @@ def load_calibration(folder: Path, preprocessing: Preprocessing, limit: int = 40
         if photos == [folder]:
             raise UserError(f"--calibration {folder} is empty: it holds no image to calibrate by")
         chosen = np.linspace(0, len(photos) - 1, min(limit, len(photos)), dtype=int)
-        pixels = map(read_face, (photos[i] for i in chosen))
+        pixels = (read_face(photos[i]) for i in chosen)
     crops = [preprocessing.crop(image) for image in pixels]
     if len(crops) < 2:
         raise UserError(f"--calibration {folder} holds one face: it needs a few hundred")

@@ -6,6 +6,7 @@ import contextlib
 import io
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def export_ncnn(model: Any, preprocessing: Any, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def without_comparisons(model: Any):
+def without_comparisons(model: Any) -> Iterator[None]:
     """Let a model choose its words by arithmetic, as ncnn knows neither `>` nor computed indices.
 
     Args:

@@ -78,9 +78,10 @@ def _consistent_sets(groups: list[set[int]]) -> list[tuple[list[int], np.ndarray
         parts = [part for part in parts if not part & group] + [group.union(*touched)]
     found = []
     for part in parts:
-        members, sets = sorted(part), [frozenset[int]()]
+        members = sorted(part)
+        sets: list[set[int]] = [set()]
         for member in members:
-            excluded = set().union(*(group for group in groups if member in group)) - {member}
+            excluded = set[int]().union(*(group for group in groups if member in group)) - {member}
             sets += [{member} | chosen for chosen in sets if not chosen & excluded]
             if len(sets) > MAX_SETS:
                 raise ValueError(

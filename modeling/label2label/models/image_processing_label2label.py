@@ -214,7 +214,9 @@ class Label2LabelImageProcessor(PilBackend):
                 "this image processor does not know the attributes' names: give "
                 "id2label=model.config.id2label, or let `label2label calibrate` store them"
             )
-        known = dict(zip(self.attributes or (), self.thresholds or (), strict=False))
+        known: dict[str, float] = dict(
+            zip(self.attributes or (), self.thresholds or (), strict=False)
+        )
         thresholds = [known.get(name, 0.5) if threshold is None else threshold for name in names]
         logits = outputs.logits
         if hasattr(logits, "detach"):

@@ -90,7 +90,8 @@ def join_feature_maps(feature_maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
     if not earlier:
         return last
     # Extension: the paper's model attends to the last feature map only.
-    averaged = [nn.functional.adaptive_avg_pool2d(x, last.shape[-2:]) for x in earlier]
+    height, width = last.shape[-2:]
+    averaged = [nn.functional.adaptive_avg_pool2d(x, (height, width)) for x in earlier]
     return torch.cat([last, *averaged], dim=1)
 
 

@@ -133,7 +133,7 @@ class TrainingData:
             UserError: If an image or a teacher cannot be read, or the disk has no room.
         """
         recipe = self.recipe
-        options = {"cache": recipe.cache_pixels, "threads": recipe.workers}
+        options: dict[str, Any] = {"cache": recipe.cache_pixels, "threads": recipe.workers}
         # One process decodes, the others read what it kept.
         with self.accelerator.main_process_first():
             self.validation_crops = FaceCrops(self.validation_rows, processor, **options)
