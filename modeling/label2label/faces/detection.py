@@ -7,6 +7,7 @@ import math
 import os
 import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -77,7 +78,7 @@ class FaceDetector:
                 stacklevel=2,
             )
             self.name = "haar"
-            self._find = Cascade()
+            self._find: Callable[[np.ndarray], list[Face]] = Cascade()
         else:
             self.name = "yunet"
             self._yunet = YuNet(path)
@@ -114,7 +115,8 @@ class FaceDetector:
         mean_side = math.sqrt(photo.shape[0] * photo.shape[1])
         # In a photo of 48 megapixels faces of 60 pixels are seen, whatever else is found.
         least = 0 if turns else min(ENOUGH_SIDE, mean_side / LEAST_PART)
-        side, scale, found = FIRST_SIDE, 0.0, []
+        found: list[Face] = []
+        side, scale = FIRST_SIDE, 0.0
         while True:
             before, scale = scale, side / mean_side
             scale = scale if side == FIRST_SIDE else min(1.0, scale)
@@ -317,7 +319,7 @@ class Cascade:
             columns, rows = max(1, round(width * scale)), max(1, round(height * scale))
             interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
             canvas = cv2.resize(gray, (columns, rows), interpolation=interpolation)
-            canvas = cv2.copyMakeBorder(canvas, *[margin] * 4, cv2.BORDER_CONSTANT)
+            canvas = cv2.copyMakeBorder(canvas, margin, margin, margin, margin, cv2.BORDER_CONSTANT)
             boxes, _, weights = self._local.cascade.detectMultiScale3(
                 canvas, scaleFactor=1.1, minNeighbors=5, minSize=(24, 24), outputRejectLevels=True
             )
