@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import io
 import json
 import os
@@ -207,14 +208,13 @@ def list_images(faces: Path, dataset: str, count: int) -> Iterator[tuple[Any, di
     yield from rows[:count]
 
 
-ARCHIVES: dict[Path, zipfile.ZipFile] = {}
+open_archive = functools.cache(zipfile.ZipFile)
 
 
 def load(place: Any) -> np.ndarray:
     """An image by its path, or by an archive's path and a name in it: uint8 RGB."""
     if isinstance(place, tuple):
-        archive = ARCHIVES.setdefault(place[0], zipfile.ZipFile(place[0]))
-        place = io.BytesIO(archive.read(place[1]))
+        place = io.BytesIO(open_archive(place[0]).read(place[1]))
     return np.asarray(Image.open(place).convert("RGB"))
 
 
