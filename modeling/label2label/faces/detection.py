@@ -99,14 +99,17 @@ class FaceDetector:
         """The faces of a photo, some perhaps twice."""
         scale = REDUCED_SIDE / math.sqrt(photo.shape[0] * photo.shape[1])
         reduced = resize_by(photo, scale) if scale < 0.5 else photo
-        found = self._look_closely(photo, self._look(photo, reduced, ENOUGH_SIDE))
+        upright = self._look(photo, reduced, ENOUGH_SIDE)
+        found = self._look_closely(photo, upright)
         if any(face.score >= FAIR and abs(face.roll) < TURNED_ROLL for face in found):
             return found
         # Nothing that is surely upright: the photo itself may be turned.
         hints: list[Face] = []
         for turns in (1, 2, 3):
             hints += self._look(photo, reduced, TURNED_SIDE, turns)
-        return found + self._look_closely(photo, hints)
+        found += self._look_closely(photo, hints)
+        # Profiles that fill the photo are lost from near.
+        return found or [face for face in upright if face.score >= self._score_threshold]
 
     def _look(
         self, photo: np.ndarray, reduced: np.ndarray, enough: int, turns: int = 0
