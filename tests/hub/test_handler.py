@@ -147,18 +147,21 @@ def test_threshold_and_known_labels(handler, face, expected):
         ({"inputs": None}, "has no `inputs`"),
         ({"inputs": "no base64!"}, "is not base64"),
         ({"inputs": base64.b64encode(b"no image").decode()}, "not an image"),
-        ({"inputs": 7}, "an image is its bytes"),
+        ({"inputs": 7}, "give an image as its bytes"),
         ({"inputs": "file:///etc/passwd"}, "is not base64"),
         ({"inputs": "http://8.8.8.8/face.png"}, "URLs are not fetched"),
-        ({"inputs": "", "parameters": {"top_k": 0}}, "top_k is 1 or more"),
-        ({"inputs": "", "parameters": {"top_k": float("inf")}}, "are numbers"),
-        ({"inputs": "", "parameters": {"threshold": "high"}}, "are numbers"),
-        ({"inputs": "", "parameters": {"function_to_apply": "tanh"}}, "function_to_apply is"),
-        ({"inputs": "", "parameters": 5}, "parameters is an object"),
-        ({"inputs": "", "parameters": {"detect_faces": "yes"}}, "detect_faces is true or false"),
+        ({"inputs": "", "parameters": {"top_k": 0}}, "top_k must be 1 or more"),
+        ({"inputs": "", "parameters": {"top_k": float("inf")}}, "must be numbers"),
+        ({"inputs": "", "parameters": {"threshold": "high"}}, "must be numbers"),
+        ({"inputs": "", "parameters": {"function_to_apply": "tanh"}}, "function_to_apply must be"),
+        ({"inputs": "", "parameters": 5}, "parameters must be an object"),
+        (
+            {"inputs": "", "parameters": {"detect_faces": "yes"}},
+            "detect_faces must be true or false",
+        ),
         ({"inputs": "", "parameters": {"colour": 1}}, "unknown parameter 'colour'"),
         ({"inputs": "", "parameters": {"known_labels": {"Tall": True}}}, "no attribute 'Tall'"),
-        ({"inputs": "", "parameters": {"known_labels": {"Bald": 2}}}, "are true or false"),
+        ({"inputs": "", "parameters": {"known_labels": {"Bald": 2}}}, "must be true or false"),
     ],
 )
 def test_a_bad_request_ends_in_one_line(handler, request_, message):
@@ -188,7 +191,7 @@ def test_what_cannot_be_read_is_an_error_entry_and_the_order_stays(handler, face
     assert len(answers) == len(damaged) + 4
     assert_same(answers[0], expected)
     assert_same(answers[-1], expected)
-    assert answers[1] == {"error": "an image is its bytes or their base64 text"}
+    assert answers[1] == {"error": "give an image as its bytes or their base64 text"}
     errors = [answer["error"] for answer in answers if isinstance(answer, dict)]
     assert len(errors) >= 2
     assert all("\n" not in error for error in errors)

@@ -240,7 +240,7 @@ def test_a_space_without_the_files_of_its_device_tab_is_warned_of_in_one_line(pu
     code, _, err = push(*command)
     assert code == 0
     (warning,) = err.splitlines()
-    assert warning.startswith("warning: the Space goes without its tab On device")
+    assert warning.startswith("warning: the Space will have no tab On device")
     assert f"`label2label export --web --output {space_folder}/on_device/assets`" in warning
     (space_folder / "on_device/assets/page.json").write_text("{}")
     assert push(*command)[2] == ""
@@ -284,7 +284,7 @@ def test_an_int8_file_of_other_weights_is_refused_for_a_space(push, space_folder
         *("--onnx", int8_folder(default_checkpoint()), "--model", "celeba-mobilefacenet-tiny"),
     )
     assert code == 2
-    assert "model_int8.onnx is of other weights than" in err.splitlines()[-1]
+    assert "model_int8.onnx belongs to other weights than" in err.splitlines()[-1]
 
 
 def test_exports_that_a_space_cannot_offer_are_warned_of(
@@ -324,10 +324,10 @@ def test_results_of_another_form_and_a_card_that_is_there_end_in_one_line(
     (tmp_path / "older.json").write_text(json.dumps(told))
     command = ("--model", model_folder, "--repo-id", "someone/faces", "--dry-run", "--results")
     code, _, err = push(*command, tmp_path / "older.json")
-    assert (code, "is not as `label2label evaluate` writes it now" in err) == (2, True)
+    assert (code, "is not in the current format of `label2label evaluate`" in err) == (2, True)
     (model_folder / "README.md").write_text("# Mine")
     code, _, err = push(*command, tmp_path / "older.json")
-    assert (code, "which is its card" in err) == (2, True)
+    assert (code, "which is used as its card" in err) == (2, True)
 
 
 def test_a_repository_that_was_downloaded_can_be_pushed_again(hub, push, model_folder, tmp_path):

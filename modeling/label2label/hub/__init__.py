@@ -1,1 +1,1 @@
-"""The model card, its figures, and uploads to the Hub."""
+"""The model card, uploads to the Hub and the handler of Inference Endpoints."""

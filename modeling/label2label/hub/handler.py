@@ -1,9 +1,9 @@
-"""What Inference Endpoints serve: images in, attributes and their probabilities out.
+"""Handler of Inference Endpoints: images in, probabilities of attributes out.
 
-Their toolkit installs the repository's `requirements.txt`, imports this file and calls
-`EndpointHandler(folder)(request)`. It runs from a checkout of a model repository alone: the package
-label2label need not be installed, since `label2label/` beside this file is the part of it that
-reads photos and finds faces (where the package is installed, Python takes that one).
+The endpoints' toolkit installs the repository's `requirements.txt`, imports this file and calls
+`EndpointHandler(folder)(request)`. The package label2label need not be installed: the repository
+carries the modules that read photos and find faces in `label2label/` beside this file. An installed
+package takes precedence.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ sys.path.append(str(Path(__file__).resolve().parent))
 from label2label.errors import UserError
 from label2label.prediction.photos import read_photo
 
-MAX_ITEMS = 128  # images of one request
-MAX_PIXELS = 200_000_000  # of all images of one request; of one image the reader has its own limit
-MAX_FACES = 32  # of one image
-CHUNK = 32  # crops of one forward pass
-UNKNOWN = -100  # a label that is not known
+MAX_ITEMS = 128  # images per request
+MAX_PIXELS = 200_000_000  # of all images of a request; `read_photo` limits each single image
+MAX_FACES = 32  # per image
+CHUNK = 32  # crops per forward pass
+UNKNOWN = -100  # label of an unknown attribute
 
 
 class EndpointHandler:
     """Predict the attributes of faces, with the interface of Inference Endpoints' toolkit.
 
-    Images are read one after the other and kept only as the model's input, so that the memory of a
-    request is that of its largest image.
+    Images are decoded one at a time and only the model's input is kept, so that the largest image
+    determines the memory that a request takes.
 
     Args:
-        path: folder of the model repository; this file's own by default.
+        path: Folder of the model repository; this file's folder by default.
     """
 
     def __init__(self, path: str = "") -> None:
@@ -52,26 +52,26 @@ class EndpointHandler:
         self._detector: Any = None
 
     def __call__(self, data: dict[str, Any]) -> list[Any]:
-        """Answer one request, in the form of the Hub's image-classification task.
+        """Answer one request, in the format of the Hub's image-classification task.
 
         Args:
-            data: `inputs`, an image or a list of at most `MAX_ITEMS` images: a PIL image (as the
-                toolkit passes a body of type image/*), its bytes, or their base64 text, with or
-                without a data URL's head. `parameters`, all optional: `top_k`, how many attributes
-                to return; `function_to_apply`, `sigmoid` (default), `softmax` or `none`;
-                `threshold`, least score to return, 0 to 1; `detect_faces`, to find the faces of a
-                photo first; `known_labels`, `{attribute: true or false}` that the caller knows and
-                that condition the others (where the model's head is `label2label`).
+            data: `inputs`, an image or a list of at most `MAX_ITEMS` images: a PIL image (the
+                toolkit passes bodies of type image/* so), its bytes, or their base64 text, with or
+                without the prefix of a data URL. `parameters`, all optional: `top_k`, number of
+                attributes to return; `function_to_apply`, `sigmoid` (default), `softmax` or `none`;
+                `threshold`, minimum score to return, 0 to 1; `detect_faces`, whether to find the
+                faces of a photo first; `known_labels`, `{attribute: true or false}`, which
+                condition the other attributes (if the model's head is `label2label`).
 
         Returns:
-            `[{"label": name, "score": probability}]`, highest first. With `detect_faces` one
-            dictionary a face, from left to right: `{"box": {"xmin", "ymin", "xmax", "ymax"},
+            `[{"label": name, "score": probability}]`, highest first. With `detect_faces`, one
+            dictionary per face, from left to right: `{"box": {"xmin", "ymin", "xmax", "ymax"},
             "score": the detector's, "labels": the list above}`. For a list of images, a list of
             these in the same order, with `{"error": reason}` for each image that cannot be read.
 
         Raises:
-            ValueError: the request or its only image is unusable; one line, which the toolkit
-                answers with status 400.
+            ValueError: The request, or its only image, is invalid. The toolkit answers with status
+                400 and the message, which is one line.
         """
         inputs = data.get("inputs") if isinstance(data, dict) else None
         if inputs is None:
@@ -88,7 +88,7 @@ class EndpointHandler:
         return answers[0]
 
     def _answer(self, items: list[Any], options: _Options) -> list[Any]:
-        """Answer each image, in order; crops wait until a chunk is full."""
+        """Answer each image, in order; run the model on full chunks of crops."""
         answers: list[Any] = [None] * len(items)
         waiting: list[tuple[Any, Any, torch.Tensor]] = []  # container, key, (3, height, width)
         left = MAX_PIXELS
@@ -142,14 +142,14 @@ class EndpointHandler:
     def _prepare(self, pixels: np.ndarray, aligned: bool = False) -> torch.Tensor:
         """Turn uint8 RGB (height, width, 3) into the model's input (3, crop, crop)."""
         as_it_is = {"do_resize": False, "do_center_crop": False} if aligned else {}
-        # Of a strip only the centre is seen: resized by its shorter side, all of it could be huge.
+        # Crop long strips to their centre first: resized by the short side, they could be huge.
         side = 8 * min(pixels.shape[:2])
         top, left = (max(0, (length - side) // 2) for length in pixels.shape[:2])
         image = Image.fromarray(pixels[top : top + side, left : left + side])
         return self.processor(image, return_tensors="pt", **as_it_is)["pixel_values"][0]
 
     def _predict(self, waiting: list[tuple[Any, Any, torch.Tensor]], options: _Options) -> None:
-        """Run the model on at most one chunk of crops, and put the answers in their places."""
+        """Run the model on one chunk of crops or less, and store the answers."""
         if not waiting:
             return
         inputs = {"pixel_values": torch.stack([crop for *_, crop in waiting])}
@@ -163,19 +163,19 @@ class EndpointHandler:
 
 
 class _Options:
-    """The parameters of one request, checked.
+    """Parameters of one request, validated.
 
     Args:
-        parameters: as the request gave them; text where they came from the URL's query.
-        labels: the model's attributes.
+        parameters: As the request gave them; those from the URL's query are text.
+        labels: The model's attributes.
 
     Raises:
-        ValueError: one is unknown or out of its range.
+        ValueError: A parameter is unknown or out of range.
     """
 
     def __init__(self, parameters: Any, labels: list[str]) -> None:
         if not isinstance(parameters, dict | None):
-            raise ValueError("parameters is an object, of names and values")
+            raise ValueError("parameters must be an object of names and values")
         parameters = dict(parameters or {})
         self.labels = labels
         try:
@@ -183,15 +183,15 @@ class _Options:
             self.top_k = len(labels) if top_k is None else int(top_k)
             self.threshold = float(parameters.pop("threshold", None) or 0)
         except (TypeError, ValueError, OverflowError) as error:
-            raise ValueError(f"top_k and threshold are numbers: {error}") from error
+            raise ValueError(f"top_k and threshold must be numbers: {error}") from error
         if self.top_k < 1 or not 0 <= self.threshold <= 1:
-            raise ValueError("top_k is 1 or more, and threshold from 0 to 1")
+            raise ValueError("top_k must be 1 or more, and threshold from 0 to 1")
         self.function = parameters.pop("function_to_apply", None) or "sigmoid"
         if self.function not in ("sigmoid", "softmax", "none"):
-            raise ValueError("function_to_apply is sigmoid, softmax or none")
+            raise ValueError("function_to_apply must be sigmoid, softmax or none")
         detect_faces = str(parameters.pop("detect_faces", False)).lower()
         if detect_faces not in ("true", "false", "1", "0"):
-            raise ValueError("detect_faces is true or false")
+            raise ValueError("detect_faces must be true or false")
         self.detect_faces = detect_faces in ("true", "1")
         known = parameters.pop("known_labels", None)
         self.known_labels = None if known is None else self._known_labels(known)
@@ -200,15 +200,15 @@ class _Options:
 
     def _known_labels(self, known: Any) -> list[int]:
         if not isinstance(known, dict):
-            raise ValueError("known_labels is an object of attributes, true or false each")
+            raise ValueError("known_labels must be an object: attributes, each true or false")
         if unknown := sorted(set(known) - set(self.labels)):
             raise ValueError(f"the model has no attribute {unknown[0]!r}")
         if not all(isinstance(value, bool) for value in known.values()):
-            raise ValueError("the values of known_labels are true or false")
+            raise ValueError("the values of known_labels must be true or false")
         return [int(known[label]) if label in known else UNKNOWN for label in self.labels]
 
     def select(self, logits: torch.Tensor) -> list[dict[str, Any]]:
-        """Return labels and scores for one image's logits (attributes,), highest first."""
+        """Return labels and scores of one image's logits (attributes,), highest score first."""
         if self.function == "sigmoid":
             logits = logits.sigmoid()
         elif self.function == "softmax":
@@ -231,16 +231,16 @@ def _read(item: Any) -> np.ndarray:
             return read_photo(item)
     except UserError as error:
         raise ValueError(str(error)) from error
-    raise ValueError("an image is its bytes or their base64 text")
+    raise ValueError("give an image as its bytes or their base64 text")
 
 
 def _decode_base64(text: str) -> bytes:
     head, comma, body = text.partition(",")
     if text[:8].lower().startswith(("http://", "https://")):
-        raise ValueError("an image is its bytes or their base64 text: URLs are not fetched")
+        raise ValueError("URLs are not fetched: give an image as its bytes or their base64 text")
     try:
         if comma and not head.startswith("data:"):
-            raise ValueError("a comma without a data URL's head")
+            raise ValueError("a comma without the prefix of a data URL")
         return base64.b64decode("".join((body if comma else text).split()), validate=True)
     except ValueError as error:
         raise ValueError("the text is not base64") from error

@@ -1,7 +1,7 @@
-"""The model card: fills `model_card_template.md` from a model's folder and its evaluations.
+"""The model card: `model_card_template.md`, filled from a model's folder and its evaluations.
 
-`label2label push` writes it into the repository; `python -m label2label.hub.model_card` to a file.
-Its figures come from the JSON files of `label2label evaluate` that it is given.
+`label2label push` writes it into the repository, `python -m label2label.hub.model_card` to a file.
+Its figures come from JSON files of `label2label evaluate`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TEMPLATE = Path(__file__).with_name("model_card_template.md")
 
 
 class Source(NamedTuple):
-    """A dataset, and whether its terms forbid redistribution and other use than research."""
+    """A dataset and its terms; `restricted` ones forbid redistribution and commercial use."""
 
     title: str
     link: str
@@ -35,7 +35,7 @@ class Source(NamedTuple):
     restricted: bool = True
 
 
-SOURCES = {  # by the value of a prepared dataset's column `source`
+SOURCES = {  # keys: values of the column `source` of prepared datasets
     "celeba": Source(
         "CelebA",
         "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
@@ -54,7 +54,7 @@ SOURCES = {  # by the value of a prepared dataset's column `source`
     "kface": Source(
         "K-FACE",
         "https://www.aihub.or.kr",
-        "given to those who signed its agreement, and to nobody else",
+        "only for those who signed its agreement, no redistribution",
     ),
     "all-age-faces": Source(
         "All-Age-Faces",
@@ -76,7 +76,7 @@ SOURCES = {  # by the value of a prepared dataset's column `source`
     ),
 }
 
-# The training data of the models that ship.
+# Training data of the shipped models.
 SHIPPED_TRAINED_ON = {
     "celeba-mobilefacenet": ("celeba",),
     "celeba-mobilefacenet-fair": ("celeba", "utkface"),
@@ -94,7 +94,7 @@ _SCORES = {
 }
 EVALUATION_KEYS = {"model", "dataset", "accuracy", "intervals", "per_attribute", "groups"}
 _HEADLINE = ("accuracy", "balanced_accuracy", "f1", "expected_calibration_error")
-_LISTED_METRICS = ("accuracy", "f1")  # of those, the identifiers that https://hf.co/metrics knows
+_LISTED_METRICS = ("accuracy", "f1")  # those that https://hf.co/metrics lists
 _OPINIONS = ("Attractive", "Big_Lips", "Big_Nose", "Chubby", "Young")
 
 _MATPLOTLIB = "https://raw.githubusercontent.com/matplotlib/matplotlib/v3.9.0/lib/matplotlib/"
@@ -121,20 +121,19 @@ def model_card(
     """Write a model's card.
 
     Args:
-        folder: of the model or backbone.
-        results: JSON files that `label2label evaluate --output` wrote of these weights; the first
-            is shown by attribute too.
-        repo_id: the model's Hub id, which the examples load; without one they load a model that
-            ships with the package.
-        trained_on: keys of `SOURCES`; those of a model that ships are known.
-        plots: path in the repository by title.
+        folder: Folder of the model or backbone.
+        results: JSON files written by `label2label evaluate --output` for these weights; the first
+            is also shown per attribute.
+        repo_id: Hub id of the model that the examples load; by default they load a shipped model.
+        trained_on: Training data, as keys of `SOURCES`; known for shipped models.
+        plots: Path in the repository by title.
 
     Returns:
         The card; `str(card)` is its text.
 
     Raises:
-        UserError: the config, the weights or a result cannot be read, a result is of other weights,
-            or a dataset's terms are unknown.
+        UserError: The config, the weights or a result cannot be read, a result belongs to other
+            weights, or a dataset's terms are unknown.
     """
     config = read_json(folder / "config.json")
     weights = folder / "model.safetensors"
@@ -143,7 +142,7 @@ def model_card(
     if trained_on is None:
         trained_on = SHIPPED_TRAINED_ON.get(folder.resolve().name, ()) if is_shipped else ()
     if unknown := [source for source in trained_on if source not in SOURCES]:
-        raise UserError(f"the terms of {unknown[0]!r} are unknown: take {', '.join(SOURCES)}")
+        raise UserError(f"the terms of {unknown[0]!r} are unknown: use {', '.join(SOURCES)}")
     evaluations = [read_evaluation(path, weights) for path in results]
     labels = config.get("id2label", {})
     attributes = [labels[index] for index in sorted(labels, key=int)]
@@ -177,7 +176,8 @@ def model_card(
         if not evaluations:
             raise
         raise UserError(
-            f"--results are not as `label2label evaluate` writes them now: {join_lines(error)}"
+            "--results are not in the current format of `label2label evaluate`: "
+            f"{join_lines(error)}"
         ) from error
 
 
@@ -188,7 +188,7 @@ def _metadata(
     restricted: Sequence[str],
     evaluations: Sequence[Mapping[str, Any]],
 ) -> ModelCardData:
-    """Return what the Hub filters by, shows beside the text, and runs."""
+    """Return the metadata by which the Hub filters, cites results and runs the widget."""
     terms: dict[str, Any] = {"license": "other", "license_name": "see-model-card"}
     if restricted:
         terms["license_name"] = f"{restricted[0]}-non-commercial-research"
@@ -216,7 +216,7 @@ def _metadata(
 
 
 def _headline(result: Mapping[str, Any]) -> Iterable[EvalResult]:
-    """Yield the figures of an evaluation that the metadata publishes."""
+    """Yield an evaluation's figures for the metadata."""
     for metric in _HEADLINE:
         value, interval = result[metric], result["intervals"].get(metric)
         if value is not None:
@@ -239,32 +239,32 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: it is not there, or is no JSON object.
+        UserError: The file is missing or is not a JSON object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {join_lines(error)}") from error
     if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object")
+        raise UserError(f"{path} is not a JSON object")
     return value
 
 
 def read_evaluation(path: Path, weights: Path) -> dict[str, Any]:
-    """Read what `label2label evaluate --output` wrote of a model.
+    """Read a model's evaluation, written by `label2label evaluate --output`.
 
     Args:
-        path: the JSON file.
-        weights: the model's `model.safetensors`.
+        path: The JSON file.
+        weights: The model's `model.safetensors`.
 
     Raises:
-        UserError: it cannot be read, is no evaluation, or is of other weights.
+        UserError: The file cannot be read, is not an evaluation, or belongs to other weights.
     """
     result = read_json(path)
     if not set(result) >= EVALUATION_KEYS or not isinstance(result["model"], dict):
-        raise UserError(f"{path} is no evaluation: `label2label evaluate --output` writes it")
+        raise UserError(f"{path} is not an evaluation: `label2label evaluate --output` writes one")
     if result["model"].get("weights_sha256") != sha256(weights):
-        raise UserError(f"{path} is of other weights than {weights}: evaluate the model again")
+        raise UserError(f"{path} belongs to other weights than {weights}: evaluate the model again")
     return result
 
 
@@ -290,7 +290,7 @@ def read_card(path: Path) -> str:
     """Read a card that a user wrote.
 
     Raises:
-        UserError: it is no text, or its metadata are no YAML, which the Hub would refuse.
+        UserError: It is not text, or its metadata is not valid YAML, which the Hub would reject.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -301,11 +301,7 @@ def read_card(path: Path) -> str:
 
 
 def main() -> int:
-    """Write a shipped model's card to a file.
-
-    Returns:
-        The exit status: 0, or 2 where something that the card needs is not there.
-    """
+    """Write a model's card to a file; return the exit status, 2 if it cannot be written."""
     parser = argparse.ArgumentParser(description="Write a model card.")
     parser.add_argument("--model", metavar="NAME|DIR", help=", ".join(checkpoint_names()))
     parser.add_argument("--results", type=Path, nargs="+", default=[], metavar="FILE.json")

@@ -1,8 +1,7 @@
-"""What a model, Space or dataset repository on the Hub consists of; nothing else is uploaded.
+"""The files of model, Space and dataset repositories on the Hub; nothing else is uploaded.
 
-Each kind of repository is a list of names (`MODEL_FILES`, `SPACE_FILES`, `DATASET_FILES`). A folder
-that holds any other file is refused with that file's name, and so is a symbolic link that leads out
-of the folder. What the listed files hold is checked by their kind (`check_content`).
+`MODEL_FILES`, `SPACE_FILES` and `DATASET_FILES` list the names. A folder with any other file, or
+with a symbolic link out of it, is rejected. `check_content` validates what the listed files hold.
 """
 
 from __future__ import annotations
@@ -54,14 +53,14 @@ from label2label.prediction.photos import read_photo
 
 PACKAGE = Path(label2label.__file__).parent
 Content = Path | bytes
-"""A file to upload: where it lies, or its bytes."""
+"""A file to upload: its path or its bytes."""
 
 ONNX_FILES = (FLOAT_FILE, INT8_FILE, BACKBONE_FILE)
 MODEL_FILES = (
     *("config.json", "preprocessor_config.json", "model.safetensors", "README.md", "LICENSE"),
     *("plots/*.svg", *ONNX_FILES, *(f"onnx/{name}" for name in ONNX_FILES)),
 )
-# What an earlier push wrote, in a folder that was downloaded: written anew, not uploaded as it is.
+# Files that each push generates: those in a folder that was downloaded from the Hub are ignored.
 MODEL_FILES_WRITTEN_ANEW = ("*.py", "requirements.txt", "label2label/**")
 SPACE_FILES = (
     *("README.md", "requirements.txt", "packages.txt", "LICENSE", "*.py", "texts/*.json"),
@@ -80,10 +79,10 @@ PACKAGE_FILES = (
     *("checkpoints/*/config.json", "checkpoints/*/preprocessor_config.json"),
     *("checkpoints/*/model.safetensors", "checkpoints/*/*.onnx", "checkpoints/*/onnx/*.onnx"),
 )
-# Not of the folder's content: neither uploaded nor refused.
+# Ignored in every folder: neither uploaded nor rejected.
 LEFT_OUT = (".git", ".gitattributes", ".cache", "__pycache__", ".DS_Store", "Thumbs.db")
 
-# What each Auto class is in a config's `auto_map`.
+# Auto classes in a config's `auto_map`, by model type.
 AUTO_CLASSES: dict[str, dict[str, type]] = {
     "label2label": {
         "AutoConfig": models.Label2LabelConfig,
@@ -97,10 +96,10 @@ AUTO_CLASSES: dict[str, dict[str, type]] = {
     },
 }
 PROCESSOR_CLASS: dict[str, type] = {"AutoImageProcessor": models.Label2LabelImageProcessor}
-# An endpoint's container brings torch, built for its accelerator.
+# Without torch: an endpoint's container has it, built for its accelerator.
 HANDLER_REQUIREMENTS = ("numpy", "opencv-python-headless", "pillow", "safetensors", "transformers")
 
-# The listed names of text files can hold a key that was pasted into them.
+# Access keys and passwords that someone may have pasted into a text file.
 _SECRET = re.compile(
     r"\b(hf_[A-Za-z0-9]{30,}|(AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36,}|sk-[\w\-]{32,}"
     r"|github_pat_\w{50,}|AIza[\w\-]{35}|xox[abprs]-[\w\-]{10,})|PRIVATE KEY-----"
@@ -108,7 +107,7 @@ _SECRET = re.compile(
     r"|(?i:api_?key|secret|token|passw(or)?d)\w*[\"']?\s*[:=]\s*[\"']?"
     r"(?=[A-Za-z+/_\-]*\d)[A-Za-z0-9+/_\-]{20,}"
 )
-_RESTRICTED_SIZES = ((178, 218), (89, 109))  # of CelebA's aligned images, and halves
+_RESTRICTED_SIZES = ((178, 218), (89, 109))  # CelebA's aligned images, full and half size
 
 
 @dataclass(frozen=True)
@@ -116,15 +115,14 @@ class Repository:
     """A repository as it should be after the push.
 
     Args:
-        kind: model, dataset or Space.
+        kind: Kind of repository.
         repo_id: `owner/name`.
-        files: what it holds, by path in the repository.
-        owned: patterns of the paths that a push replaces as a whole: a file there that is not in
-            `files` is of an earlier push, and goes.
-        mark: a path by which an earlier push is known; another repository of this name is not
-            written to.
-        message: of the commit.
-        sdk: of a Space.
+        files: Content by path in the repository.
+        owned: Patterns of paths that are deleted from the repository if they are not in `files`,
+            as they come from an earlier push.
+        mark: A path that every push writes. An existing repository without it is not touched.
+        message: Commit message.
+        sdk: SDK of a Space.
     """
 
     kind: Literal["model", "dataset", "space"]
@@ -136,19 +134,19 @@ class Repository:
     sdk: str | None = None
 
     def size(self, path: str) -> int:
-        """Return the bytes of one file."""
+        """Return the size of one file in bytes."""
         content = self.files[path]
         return len(content) if isinstance(content, bytes) else content.stat().st_size
 
     def stale(self, paths: Iterable[str]) -> list[str]:
-        """Return those of the paths that the repository holds that this push removes."""
+        """Return those of the repository's paths that this push deletes."""
         return sorted(
             path for path in paths if path not in self.files and is_listed(path, self.owned)
         )
 
 
 def is_listed(path: str, patterns: Sequence[str]) -> bool:
-    """Tell whether a path matches a pattern: `*` is a part of one name, `/**` all of a folder."""
+    """Return whether a path matches a pattern: `*` within one name, `/**` for a whole folder."""
     names = path.split("/")
     return any(
         path.startswith(pattern[:-2])
@@ -160,11 +158,11 @@ def is_listed(path: str, patterns: Sequence[str]) -> bool:
 
 
 def check_repo_id(repo_id: str) -> str:
-    """Return a repository's name, or refuse one that is no `owner/name` as the Hub allows it."""
+    """Return a repository's name; raise UserError if it is not a valid `owner/name`."""
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise UserError(f"{repo_id!r} is no name of a repository: {join_lines(error)}") from error
+        raise UserError(f"{repo_id!r} is no repository name: {join_lines(error)}") from error
     if repo_id.count("/") != 1:
         raise UserError(f"{repo_id!r} has no owner: give OWNER/NAME, such as your-name/{repo_id}")
     return repo_id
@@ -173,20 +171,19 @@ def check_repo_id(repo_id: str) -> str:
 def list_files(
     folder: Path, kind: str, patterns: Sequence[str], ignored: Sequence[str] = ()
 ) -> dict[str, Content]:
-    """List a folder whose files must all be on the list of its kind of repository.
+    """List the files of a folder; all must match the patterns of its kind of repository.
 
     Args:
-        folder: to list.
-        kind: of the repository, for the error.
-        patterns: what it may hold, as for `is_listed`.
-        ignored: what else may lie there and is not uploaded.
+        folder: Folder to list.
+        kind: Kind of repository, for the error message.
+        patterns: Files to upload, as in `is_listed`.
+        ignored: Files that may be present but are not uploaded.
 
     Returns:
         Each file by its path below the folder, sorted.
 
     Raises:
-        UserError: a file is not on the list, leads out of the folder, or has other content than
-            its name says.
+        UserError: A file matches no pattern, links out of the folder, or has unexpected content.
     """
     files: dict[str, Content] = {}
     refused: list[str] = []
@@ -207,8 +204,8 @@ def list_files(
     if refused:
         more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
         raise UserError(
-            f"{folder} holds {refused[0]!r}{more}, which no {kind} repository consists of: move it "
-            "elsewhere; nothing is uploaded"
+            f"{folder} holds {refused[0]!r}{more}, which does not belong in a {kind} repository: "
+            "move it elsewhere; nothing is uploaded"
         )
     for title, content in files.items():
         check_content(title, content)
@@ -216,7 +213,7 @@ def list_files(
 
 
 def check_content(title: str, content: Content) -> None:
-    """Refuse a file that holds something else than its name says, or something beside it."""
+    """Raise UserError if a file is not what its name says, or holds metadata or secrets."""
     suffix = PurePosixPath(title).suffix
     problem = None
     if suffix == ".safetensors":
@@ -234,9 +231,9 @@ def _problem_of_weights(content: Content) -> str | None:
         with safe_open(content, framework="numpy") as file:
             metadata = file.metadata() or {}
     except (OSError, SafetensorError, TypeError) as error:
-        return f"is no safetensors file ({join_lines(error)})"
+        return f"is not a safetensors file ({join_lines(error)})"
     if extra := sorted(set(metadata.items()) - {("format", "pt")}):
-        return f"has metadata ({extra[0][0]!r}) beside format=pt: save it without"
+        return f"has metadata ({extra[0][0]!r}) beside format=pt: remove it"
     return None
 
 
@@ -247,12 +244,12 @@ def _problem_of_image(content: Content) -> str | None:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             size, kept = image.size, image.info
     except UserError as error:
-        return f"is no image that can be read ({error})"
+        return f"cannot be read as an image ({error})"
     except (OSError, SyntaxError, ValueError) as error:
-        return f"is no image that can be read ({join_lines(error)})"
+        return f"cannot be read as an image ({join_lines(error)})"
     texts = [key for key, value in kept.items() if isinstance(value, str | bytes)]
     if extra := sorted(set(texts) - {"icc_profile"}):
-        return f"has metadata ({extra[0]!r}): save it without"
+        return f"has metadata ({extra[0]!r}): remove it"
     if size in _RESTRICTED_SIZES:
         return "has the size of an image of CelebA, which may not be redistributed"
     return None
@@ -263,9 +260,9 @@ def _problem_of_text(content: Content) -> str | None:
     try:
         text = data.decode()
     except UnicodeDecodeError:
-        return "is no UTF-8 text"
+        return "is not UTF-8 text"
     if "\0" in text:
-        return "is no text"
+        return "is not text"
     token = get_token()
     if (token and token in text) or _SECRET.search(text):
         return "holds what looks like a key, token or password; remove it, and revoke a real one"
@@ -282,19 +279,19 @@ def model_repository(
     """Describe the repository of a model or a backbone.
 
     Args:
-        folder: what `label2label train` or `convert` wrote, or `save_pretrained`.
+        folder: Written by `label2label train`, `label2label convert` or `save_pretrained`.
         repo_id: `owner/name`.
-        onnx: a folder that `label2label export` wrote from this model.
-        results: evaluations for the model card; a README.md in the folder is the card as it is.
-        trained_on: for the model card, as there.
+        onnx: Folder with this model's ONNX files, written by `label2label export`.
+        results: Evaluations for the model card. A README.md in the folder is used as it is instead.
+        trained_on: Training data for the model card, as in `model_card`.
 
     Returns:
         The repository: weights, configs, the code of `models/`, the model card with plots, ONNX
-        files in `onnx/`, and for a model of attributes `handler.py` with what it needs.
+        files in `onnx/`, and, if the model predicts attributes, `handler.py` with its modules.
 
     Raises:
-        UserError: the folder is no whole model or holds anything else, or the ONNX files are of
-            another model.
+        UserError: The folder is not a complete model or holds other files, or the ONNX files
+            belong to another model.
     """
     repo_id = check_repo_id(repo_id)
     config = read_json(folder / "config.json")
@@ -305,14 +302,14 @@ def model_repository(
     if "model.safetensors" not in held:
         raise UserError(f"{folder} has no model.safetensors: only safetensors are uploaded")
     logging.disable_progress_bar()
-    logging.set_verbosity_error()  # what is wrong with a folder is said in one line
+    logging.set_verbosity_error()  # a UserError reports problems in one line
     exports = _find_exports(folder, held, onnx)
     if kind == "label2label":
         preprocessing = TorchBackend.from_pretrained(folder).preprocessing
         for export in exports:
             check_export(export, folder, preprocessing)
     elif exports:
-        raise UserError("ONNX files go with a model of attributes, not with a backbone")
+        raise UserError("ONNX files belong to a model of attributes, not to a backbone")
     else:
         _check_backbone(folder)
 
@@ -320,8 +317,8 @@ def model_repository(
     if "README.md" in held:
         if results or trained_on:
             raise UserError(
-                f"{folder} has a README.md, which is its card: remove it to have --results and "
-                "--trained-on write one"
+                f"{folder} has a README.md, which is used as its card: remove it, so that "
+                "--results and --trained-on write one"
             )
         files["README.md"] = read_card(folder / "README.md").encode()
     else:
@@ -342,7 +339,7 @@ def model_repository(
         kind="model",
         repo_id=repo_id,
         files=dict(sorted(files.items())),
-        # Weights, exports and code of an earlier push would not fit this one's.
+        # Weights, exports and code of an earlier push would not match this one's.
         owned=(*MODEL_FILES_WRITTEN_ANEW, "*.safetensors", "onnx/**", "*.onnx", "plots/**"),
         mark=f"configuration_{kind}.py",
         message=f"{folder.resolve().name}, by label2label {label2label.__version__}",
@@ -350,10 +347,10 @@ def model_repository(
 
 
 def _check_backbone(folder: Path) -> None:
-    """Refuse a backbone whose weights do not fit its config; transformers would only warn."""
+    """Raise UserError if a backbone's weights do not match its config; transformers only warns."""
     try:
         loaded: Any = models.MobileFaceNetModel.from_pretrained(folder, output_loading_info=True)
-    except Exception as error:  # config and weights each raise errors of their own kinds
+    except Exception as error:  # config and weights raise many kinds of errors
         raise UserError(f"cannot load the model {folder}: {join_lines(error)}") from error
     wrong = sorted({*loaded[1]["missing_keys"], *loaded[1]["unexpected_keys"]})
     if wrong:
@@ -361,7 +358,7 @@ def _check_backbone(folder: Path) -> None:
 
 
 def _config_bytes(config: dict[str, Any], classes: Mapping[str, type]) -> bytes:
-    """Return a config that names its code, and no folder of the machine that it was made on."""
+    """Return a config that names its code, without paths of the machine that wrote it."""
     public = _without_paths(config)
     public["auto_map"] = {
         name: f"{cls.__module__.rpartition('.')[2]}.{cls.__name__}" for name, cls in classes.items()
@@ -376,7 +373,7 @@ def _without_paths(value: Any) -> Any:
 
 
 def _code_files(classes: list[type]) -> dict[str, Content]:
-    """Return the modules of these classes, and those that they import, for the root."""
+    """Return the modules of these classes and those that they import, by file name."""
     paths: set[Path] = set()
     for cls in classes:
         path = PACKAGE / "models" / f"{cls.__module__.rpartition('.')[2]}.py"
@@ -414,7 +411,7 @@ def handler_files() -> dict[str, Content]:
 
 
 def draw_plots(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, bytes]]:
-    """Draw the plots of evaluations: path in the repository and SVG, by title."""
+    """Draw the plots of evaluations; return path in the repository and SVG, by title."""
     if not results:
         return {}
     from label2label.evaluation.plots import figure_svg
@@ -428,7 +425,8 @@ def draw_plots(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, byt
             figures = report_figures(result)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise UserError(
-                f"the evaluation on {dataset} is not as `label2label evaluate` writes it now: "
+                f"the evaluation on {dataset} is not in the current format of "
+                "`label2label evaluate`: "
                 f"{join_lines(error)}"
             ) from error
         for name, figure in figures.items():
@@ -437,7 +435,7 @@ def draw_plots(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, byt
 
 
 def _find_exports(folder: Path, held: Mapping[str, Content], onnx: Path | None) -> list[Path]:
-    """Return the ONNX files of the folder; of the same name, those of `onnx` come first."""
+    """Return the folder's ONNX files; those in `onnx` replace files of the same name."""
     found = {PurePosixPath(path).name: folder / path for path in held if path.endswith(".onnx")}
     if onnx is not None:
         exported = {name: onnx / name for name in ONNX_FILES if (onnx / name).is_file()}
@@ -448,18 +446,18 @@ def _find_exports(folder: Path, held: Mapping[str, Content], onnx: Path | None) 
 
 
 def check_export(file: Path, folder: Path, preprocessing: Preprocessing) -> None:
-    """Refuse an ONNX file that cannot run, is not of a folder's weights, or says more than that."""
+    """Raise UserError if an ONNX file cannot run, has other weights, or unknown metadata."""
     session, exported = open_exported(file)
     metadata = session.get_modelmeta().custom_metadata_map
     if extra := [key for key in metadata if not key.startswith(METADATA_PREFIX)]:
         raise UserError(f"{file} has metadata ({extra[0]!r}) that no export writes")
     digest = json.dumps(sha256(folder / "model.safetensors"))
     if exported != preprocessing or metadata.get(WEIGHTS_KEY) != digest:
-        raise UserError(f"{file} is of other weights than {folder}: run `label2label export` again")
+        raise UserError(f"{file} belongs to other weights than {folder}: export the model again")
 
 
 def default_space() -> Path:
-    """Return the folder of the demo in a checkout of the project: `spaces_app`."""
+    """Return `spaces_app`, the folder of the Space in a checkout of the project."""
     return PACKAGE.parents[1] / "spaces_app"
 
 
@@ -468,27 +466,27 @@ def space_repository(
 ) -> Repository:
     """Describe the repository of the Space.
 
-    A Space whose `requirements.txt` names label2label carries the package instead, so that it runs
-    the code that it was pushed with, wherever that was installed from; and the results that lie
-    beside its folder, which its audit shows. What the Space will do without is warned of.
+    If its `requirements.txt` names label2label, the repository carries this package's code instead,
+    and so runs the version that pushed it. It also carries the results in the folder's sibling
+    `results/`, for the Fairness tab. Warnings name parts that will be missing.
 
     Args:
-        folder: holds `README.md` with the Space's metadata, and the app that it names.
+        folder: Holds `README.md` with the Space's metadata, and the app that it names.
         repo_id: `owner/name`.
-        model: folder of the model that `onnx` was exported from.
-        onnx: a folder that `label2label export` wrote, whose INT8 file goes beside the weights.
+        model: Folder of the model that `onnx` was exported from.
+        onnx: Written by `label2label export`; its INT8 file is placed beside the model's weights.
 
     Returns:
-        The repository: the folder as it stands, the package with the INT8 file, and the results.
+        The repository: the folder as it is, the package with the INT8 file, and the results.
 
     Raises:
-        UserError: the folder is no Space or holds anything else, or the INT8 file is of another
-            model.
+        UserError: The folder is not a Space or holds other files, or the INT8 file belongs to
+            another model.
     """
     repo_id = check_repo_id(repo_id)
     card = folder / "README.md"
     if not card.is_file():
-        raise UserError(f"{folder} holds no Space: it has no README.md; give its folder as --space")
+        raise UserError(f"{folder} is not a Space: it has no README.md; give a Space as --space")
     try:
         data = SpaceCard.load(card).data.to_dict()
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -504,8 +502,8 @@ def space_repository(
         files |= _int8_of_space(model, onnx, files)
     if "on_device/index.html" in files and "on_device/assets/page.json" not in files:
         warnings.warn(
-            "the Space goes without its tab On device, whose files git does not keep: "
-            f"`label2label export --web --output {folder / 'on_device' / 'assets'}` makes them",
+            "the Space will have no tab On device, whose files are not in git: "
+            f"`label2label export --web --output {folder / 'on_device' / 'assets'}` writes them",
             stacklevel=2,
         )
     if not any(path.startswith("results/") for path in files):
@@ -533,7 +531,7 @@ def _is_evaluation(path: Path) -> bool:
 
 
 def _package_files(requirements: Path) -> dict[str, Content]:
-    """Return the package's files and the requirements without it, where they name it."""
+    """Return the package's files and the requirements without it, if they name it."""
     if not requirements.is_file():
         return {}
     lines = requirements.read_text(encoding="utf-8").splitlines()
@@ -549,11 +547,11 @@ def _package_files(requirements: Path) -> dict[str, Content]:
 
 
 def _int8_of_space(model: Path, onnx: Path, files: Mapping[str, Content]) -> dict[str, Content]:
-    """Return the INT8 export of a model that the Space carries, where its catalogue looks."""
+    """Return a model's INT8 export by its path in the Space, if the Space carries that model."""
     export = onnx / INT8_FILE
     if not export.is_file():
         warnings.warn(
-            f"the Space takes nothing from {onnx}, which holds no {INT8_FILE}: "
+            f"the Space uploads nothing from {onnx}, which holds no {INT8_FILE}: "
             "`label2label export --int8` writes it",
             stacklevel=3,
         )
@@ -564,7 +562,7 @@ def _int8_of_space(model: Path, onnx: Path, files: Mapping[str, Content]) -> dic
             check_export(export, model, TorchBackend.from_pretrained(model).preprocessing)
             return {f"{PurePosixPath(path).parent}/onnx/{INT8_FILE}": export}
     warnings.warn(
-        f"the Space does not offer {export}, as it does not carry {model}: name the model's Hub id "
+        f"the Space will not offer {export}, as it does not carry {model}: name the model's Hub id "
         "in the Space's variable LABEL2LABEL_SPACE_MODELS",
         stacklevel=3,
     )
@@ -577,22 +575,22 @@ def dataset_repository(
     """Describe the repository of a dataset.
 
     Args:
-        folder: what a program of datasets_scripts/ wrote. Its `preparation.json` says in
-            `description` whether the source's terms allow giving the images to others.
+        folder: Written by a program of datasets_scripts/. The `description` in its
+            `preparation.json` says whether the source's terms allow redistribution.
         repo_id: `owner/name`.
-        right_to_redistribute: whether the caller says to have the right that the terms withhold.
+        right_to_redistribute: Whether the caller has permission that the terms do not give.
 
     Returns:
-        The repository: shards, dataset card and how they were made.
+        The repository: shards, dataset card and the record of the preparation.
 
     Raises:
-        UserError: the folder holds no prepared dataset or anything else, or its terms or those of
-            a source of its rows forbid redistribution.
+        UserError: The folder is not a prepared dataset or holds other files, or the terms of the
+            dataset or of a source of its rows forbid redistribution.
     """
     repo_id = check_repo_id(repo_id)
     if not (folder / "preparation.json").is_file():
         raise UserError(
-            f"{folder} holds no prepared dataset: make one with a program of datasets_scripts/"
+            f"{folder} is not a prepared dataset: write one with a program of datasets_scripts/"
         )
     record = read_json(folder / "preparation.json")
     description = record.get("description", {})
@@ -616,7 +614,7 @@ def dataset_repository(
         kind="dataset",
         repo_id=repo_id,
         files=files,
-        owned=DATASET_FILES[-3:],  # shards of an earlier push would be read as rows of this one
+        owned=DATASET_FILES[-3:],  # else, rows of an earlier push would be read as rows of this one
         mark="preparation.json",
         message=f"{title}, prepared with label2label {record.get('label2label', '')}",
     )
@@ -632,6 +630,6 @@ def _sources(folder: Path, shards: Iterable[str]) -> set[str]:
         try:
             column = pq.read_table(folder / shard, columns=["source"])["source"]
         except Exception as error:  # pyarrow's errors share no public base
-            raise UserError(f"{folder / shard} is no shard of a prepared dataset") from error
+            raise UserError(f"{folder / shard} is not a shard of a prepared dataset") from error
         sources.update(str(value) for value in pc.unique(column).to_pylist())
     return sources

@@ -1,4 +1,4 @@
-"""`label2label push`: a model, the Space and a dataset to the Hub, each as one commit."""
+"""`label2label push`: upload a model, a dataset and the Space to the Hub, one commit each."""
 
 from __future__ import annotations
 
@@ -30,34 +30,30 @@ from label2label.hub.repositories import (
     space_repository,
 )
 
-_EMPTY = {".gitattributes", "README.md"}  # what the Hub puts into a new repository
+_EMPTY = {".gitattributes", "README.md"}  # files that the Hub puts into a new repository
 _PREFIXES = {"model": "", "dataset": "datasets/", "space": "spaces/"}
 _QUOTA = re.compile(
     r"storage|quota|limit reached|exceed|too large|upgrade your plan", re.IGNORECASE
 )
-_AGAIN = "run the same command again: what arrived is kept, and is not sent twice"
+_AGAIN = "run the same command again: files that arrived are not sent twice"
 
 
 def push_command(args: argparse.Namespace) -> int:
-    """Run `label2label push`.
+    """Run `label2label push` and return the exit code, 0.
 
-    Everything is checked on this machine first, then every repository's name and the right to
-    write to it, and only then is anything uploaded.
+    Nothing is uploaded before all files, names of repositories and write permissions are checked.
 
     Args:
         args: `model`, `onnx`, `dataset`, `space` (folders or None), `repo_id`, `dataset_id`,
             `space_id`, `results` (JSON files), `trained_on` (names or None), `private`,
             `revision`, `create_pr`, `dry_run`, `right_to_redistribute`.
 
-    Returns:
-        The exit code, 0.
-
     Raises:
-        UserError: an argument or a folder will not do, or the Hub refuses.
+        UserError: An argument or a folder is invalid, or the Hub rejects the upload.
     """
     repositories = describe(args)
     if args.create_pr and args.revision:
-        raise UserError("--create-pr opens a pull request to main: give it without --revision")
+        raise UserError("--create-pr opens a pull request to main: leave out --revision")
     if args.dry_run:
         for repository in repositories:
             print("\n".join(list_upload(repository, args.private)))
@@ -67,13 +63,13 @@ def push_command(args: argparse.Namespace) -> int:
 
 
 def describe(args: argparse.Namespace) -> list[Repository]:
-    """Return the model's, the dataset's and the Space's repository, as far as asked for.
+    """Return the repositories to push, of the model, the dataset and the Space.
 
     Args:
-        args: see `push_command`.
+        args: See `push_command`.
 
     Raises:
-        UserError: none is asked for, options do not go together, or a folder will not do.
+        UserError: No repository is named, options exclude each other, or a folder is invalid.
     """
     if not (args.repo_id or args.dataset_id or args.space_id):
         raise UserError("nothing to push: give --repo-id, --dataset-id or --space-id")
@@ -87,7 +83,7 @@ def describe(args: argparse.Namespace) -> list[Repository]:
         raise UserError("--space needs --space-id, the OWNER/NAME to upload to")
     folder = Path(find_checkpoint(args.model))
     if not folder.is_dir():
-        raise UserError(f"--model {folder} is no folder: push uploads a folder on this machine")
+        raise UserError(f"--model {folder} is not a folder: push uploads a folder on this machine")
     onnx = Path(args.onnx) if args.onnx else None
     repositories = []
     if args.repo_id:
@@ -105,7 +101,7 @@ def describe(args: argparse.Namespace) -> list[Repository]:
 
 
 def list_upload(repository: Repository, private: bool) -> list[str]:
-    """Return lines that say what would be uploaded: name, each file with its size, and the sum."""
+    """Return the lines of `--dry-run`: the repository, each file with its size, and the sum."""
     visibility = "private" if private else "public"
     sizes = {path: repository.size(path) for path in repository.files}
     lines = [f"{repository.kind} {repository.repo_id} ({visibility} if it is new)"]
@@ -119,19 +115,18 @@ def upload(
     revision: str | None = None,
     create_pr: bool = False,
 ) -> None:
-    """Upload repositories, each as one commit; what is there already is not sent again.
+    """Upload repositories, one commit each; files that the Hub has are not sent again.
 
-    `HF_ENDPOINT` and `HF_TOKEN` (or the token of `hf auth login`) say where and as whom.
+    The Hub and the account come from `HF_ENDPOINT` and `HF_TOKEN` or `hf auth login`.
 
     Args:
-        repositories: to upload.
-        private: whether new ones are private; those that exist stay as they are.
-        revision: branch to commit to, made where it does not exist, or `refs/pr/N`; main by
-            default.
-        create_pr: commit to a new pull request and not to main.
+        repositories: Repositories to upload.
+        private: Whether new repositories are private; existing ones stay as they are.
+        revision: Branch to commit to, created if missing, or `refs/pr/N`; main by default.
+        create_pr: Whether to commit to a new pull request instead of main.
 
     Raises:
-        UserError: the Hub refuses or cannot be reached; what was not committed leaves no trace but
+        UserError: The Hub rejects the upload or cannot be reached. A failed upload leaves at most
             an empty repository.
     """
     if not get_token():
@@ -140,7 +135,7 @@ def upload(
     with explained(repositories[0].repo_id):
         caller = api.whoami()
     if caller.get("auth", {}).get("accessToken", {}).get("role") == "read":
-        raise UserError("the access token may only read: take one that may write")
+        raise UserError("the access token is read-only: use one with write permission")
     missing = []
     for repository in repositories:
         with explained(repository.repo_id):
@@ -156,7 +151,7 @@ def upload(
             )
     for repository in repositories:
         with explained(repository.repo_id), warnings.catch_warnings():
-            # Of its HTTP library, to whoever writes the client.
+            # Raised in the Hub client's HTTP library; users cannot act on it.
             warnings.simplefilter("ignore", DeprecationWarning)
             if revision and not revision.startswith("refs/"):
                 api.create_branch(
@@ -168,7 +163,7 @@ def upload(
 def _find_repository(
     api: HfApi, repository: Repository, private: bool, revision: str | None, create_pr: bool
 ) -> bool:
-    """Tell whether a repository exists, and check that a push made it and may write to it."""
+    """Return whether a repository exists; check that a push created it, and write permission."""
     kind, repo_id = repository.kind, repository.repo_id
     try:
         info = api.repo_info(repo_id, repo_type=kind)
@@ -177,33 +172,33 @@ def _find_repository(
     held = {sibling.rfilename for sibling in getattr(info, "siblings", None) or []}
     if held - _EMPTY and repository.mark not in held:
         raise UserError(
-            f"the name {repo_id} is taken by another {kind}, which has no {repository.mark}: "
-            "choose another, or empty that one"
+            f"{repo_id} is another {kind}, without {repository.mark}: choose another name, or "
+            "empty that repository"
         )
-    # The Hub asks for the right to write before it says how a file is to be sent. An empty file is
-    # never sent ahead of its commit, so that this changes nothing.
+    # This call checks write permission. It changes nothing: an empty file is not sent before its
+    # commit.
     api.preupload_lfs_files(
         repo_id,
         [CommitOperationAdd("README.md", b"")],
         repo_type=kind,
-        # A branch may not be there yet; the right is the same to all of them.
+        # A branch may not exist yet; permission is the same for all branches.
         revision=revision if revision and revision.startswith("refs/") else None,
         create_pr=create_pr,
     )
     if bool(info.private) != private:
         stays = "private" if info.private else "public"
         warnings.warn(
-            f"{repo_id} exists and stays {stays}: its settings page changes that", stacklevel=3
+            f"{repo_id} exists and stays {stays}; change that on its settings page", stacklevel=3
         )
     return True
 
 
 def _commit(api: HfApi, repository: Repository, revision: str | None, create_pr: bool) -> None:
-    """Upload one repository's files and commit them, or say that nothing changed."""
+    """Upload and commit one repository's files, and print the result."""
     kind, repo_id = repository.kind, repository.repo_id
     before = api.repo_info(repo_id, repo_type=kind, revision=revision)
     held = api.list_repo_files(repo_id, repo_type=kind, revision=before.sha)
-    # One commit, and not `upload_folder`, which may split a large folder into several.
+    # Not `upload_folder`, which may split a large folder into several commits.
     done = api.create_commit(
         repo_id,
         repo_type=kind,
@@ -222,15 +217,7 @@ def _commit(api: HfApi, repository: Repository, revision: str | None, create_pr:
 
 @contextlib.contextmanager
 def explained(repo_id: str) -> Iterator[None]:
-    """Turn the errors of the Hub's client into a `UserError` of one line.
-
-    Args:
-        repo_id: the repository that is being asked for.
-
-    Raises:
-        UserError: for no or a wrong token, no network, no right, a name that is taken, a full
-            quota, a rate limit, refused metadata or a failing server.
-    """
+    """Turn errors of the Hub's client about `repo_id` into a `UserError` of one line."""
     try:
         yield
     except UserError:
@@ -243,22 +230,17 @@ def explained(repo_id: str) -> Iterator[None]:
 
 def _no_token() -> UserError:
     return UserError(
-        "no access token: log in with `hf auth login`, or set HF_TOKEN to a token that may write "
-        f"({constants.ENDPOINT}/settings/tokens)"
+        "no access token: log in with `hf auth login`, or set HF_TOKEN to a token with write "
+        f"permission ({constants.ENDPOINT}/settings/tokens)"
     )
 
 
 def explain(error: BaseException, repo_id: str) -> str:
-    """Say in one line what was wrong and what to do, for an error of the Hub's client.
-
-    Args:
-        error: as the client raised it.
-        repo_id: the repository that was asked for.
-    """
+    """Return one line that names the cause of a Hub client's error, and what to do about it."""
     while isinstance(error, RuntimeError) and error.__cause__ is not None:
-        error = error.__cause__  # the Hub's answer, which the client wrapped
+        error = error.__cause__  # the Hub's response, which the client wrapped
     if isinstance(error, OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE forbids to ask the Hub: unset it to upload"
+        return "HF_HUB_OFFLINE is set: unset it to upload"
     if isinstance(error, RevisionNotFoundError):
         return f"{repo_id} has no such revision: give a branch as --revision, or refs/pr/NUMBER"
     if isinstance(error, HfHubHTTPError):
@@ -266,14 +248,14 @@ def explain(error: BaseException, repo_id: str) -> str:
     text = join_lines(error)
     if isinstance(error, HTTPError | ConnectionError | TimeoutError):
         if "/xet-" in str(error) and "404" in str(error):
-            return f"{constants.ENDPOINT} does not speak Xet: set HF_HUB_DISABLE_XET=1"
+            return f"{constants.ENDPOINT} does not support Xet: set HF_HUB_DISABLE_XET=1"
         return (
             f"the Hub at {constants.ENDPOINT} cannot be reached ({text}): check the network, and "
             f"HF_ENDPOINT if it is set; then {_AGAIN}"
         )
     if isinstance(error, json.JSONDecodeError):
         return (
-            f"what answers at {constants.ENDPOINT} is not the Hub: check HF_ENDPOINT if it is set, "
+            f"the server at {constants.ENDPOINT} is not the Hub: check HF_ENDPOINT if it is set, "
             "and whether a proxy asks for a login"
         )
     if "LFS batch API" in text and _QUOTA.search(text):
@@ -289,7 +271,7 @@ def _explain_status(error: HfHubHTTPError, repo_id: str) -> str:
         return _no_room(repo_id, because)
     if status == 401 and not isinstance(error, RepositoryNotFoundError):
         return (
-            "the access token is not valid any more: log in with `hf auth login --force`, or set "
+            "the access token is no longer valid: log in with `hf auth login --force`, or set "
             "HF_TOKEN to a new one"
         )
     if status >= 500:
@@ -298,19 +280,19 @@ def _explain_status(error: HfHubHTTPError, repo_id: str) -> str:
             f"{_AGAIN}"
         )
     return {
-        400: f"the Hub refuses {repo_id}{because or f' ({join_lines(error)})'}",
-        401: f"{repo_id} does not exist, or the token may not see it",
+        400: f"the Hub rejects {repo_id}{because or f' ({join_lines(error)})'}",
+        401: f"{repo_id} does not exist, or the token has no access to it",
         402: f"the plan of {owner} does not cover {repo_id}{because}",
-        403: f"no right to write to {repo_id}{because}: take a token that may write, or a name "
-        "under your own account or organisation",
-        404: f"{repo_id} does not exist, or the token may not see it",
+        403: f"no permission to write to {repo_id}{because}: use a token with write permission, "
+        "or a name under your own account or organisation",
+        404: f"{repo_id} does not exist, or the token has no access to it",
         409: f"the name {repo_id} is taken{because}: choose another",
-        429: f"the Hub asks to slow down{because}: wait some minutes, then {_AGAIN}",
+        429: f"the Hub's rate limit is reached{because}: wait some minutes, then {_AGAIN}",
     }.get(status, f"{repo_id} was not uploaded: {join_lines(error)}")
 
 
 def _no_room(repo_id: str, because: str) -> str:
     return (
-        f"{repo_id.partition('/')[0]} has no room left on the Hub for {repo_id}{because}; nothing "
-        "of it was committed: free some storage or upload with --public, which has more"
+        f"{repo_id.partition('/')[0]} has no storage left on the Hub for {repo_id}{because}; "
+        "nothing of it was committed: free some storage, or upload with --public, which has more"
     )
