@@ -69,6 +69,6 @@ def test_onnx_runtime_that_keeps_no_ranges_gives_the_same_file(
 
 
 def test_tolerance_that_cannot_be_met_is_an_error_and_leaves_no_file(exported, faces, tmp_path):
-    with pytest.raises(UserError, match="calibrate by more faces"):
+    with pytest.raises(UserError, match="calibrate with more faces"):
         quantize_onnx(exported, tmp_path / "int8.onnx", faces[:8], tolerance=1e-9)
     assert list(tmp_path.iterdir()) == []

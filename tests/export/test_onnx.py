@@ -337,7 +337,7 @@ def test_exported_file_is_no_model_to_export(exported, tmp_path, capsys):
 def test_head_without_known_labels_is_said(make_backend, tmp_path):
     backend = make_backend(head_type="fc")
     path = tmp_path / "model.onnx"
-    with pytest.raises(UserError, match="known labels condition the label2label head"):
+    with pytest.raises(UserError, match="known labels need a label2label head"):
         export_onnx(backend.model, backend.preprocessing, path, known_labels=True)
     assert not path.exists()
 
@@ -356,7 +356,7 @@ def test_folder_with_other_content_is_left_alone(export, tmp_path):
         (["--opset", 99], "opset 99 is not supported"),
         (["--int8"], "--int8 needs --calibration"),
         (["--calibration", "faces"], "--calibration is for --int8"),
-        (["--backbone-only", "--known-labels"], "known labels condition"),
+        (["--backbone-only", "--known-labels"], "known labels need"),
     ],
 )
 def test_options_that_will_not_do_are_one_line_and_write_nothing(
@@ -372,7 +372,7 @@ def test_options_that_will_not_do_are_one_line_and_write_nothing(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({}, "is empty"),
+        ({}, "holds no images"),
         ({"a.png": (8, 8)}, "8x8 pixels"),
         ({"a.png": (112, 112)}, "one face"),
         ({"a.png": None, "b.png": (112, 112)}, "not an image"),

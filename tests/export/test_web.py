@@ -112,7 +112,7 @@ def test_runtime_of_other_content_is_refused(npm, export, tmp_path):
     npm["pack"]({**RUNTIME, web.RUNTIME_WASM: b"something else"})
     code, err = export("--output", tmp_path / "assets")
     assert code == 2
-    assert "is not the one that the page was tested with" in err
+    assert "differs from the files that the page was tested with" in err
     npm["pack"]({"README.md": b""})
     assert "is not the one" in export("--output", tmp_path / "assets")[1]
     assert not (tmp_path / "assets").exists()
@@ -146,7 +146,7 @@ def test_machine_without_the_detector_is_one_line(npm, export, tmp_path, monkeyp
 def test_other_models_than_the_page_runs_are_refused(option, export, tmp_path):
     code, err = export("--output", tmp_path / "assets", option)
     assert code == 2
-    assert "--web lays out one float model" in err
+    assert "--web exports one float model" in err
     assert not Path(tmp_path / "assets").exists()
 
 

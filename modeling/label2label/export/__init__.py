@@ -1,6 +1,5 @@
-"""Leave PyTorch behind, and measure what a model weighs and costs."""
+"""Export of models to ONNX, ncnn and the browser; model size and FLOPs."""
 
-# As `label2label export` names its files.
 FLOAT_FILE = "model.onnx"
 INT8_FILE = "model_int8.onnx"
 BACKBONE_FILE = "backbone.onnx"

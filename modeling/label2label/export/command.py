@@ -1,4 +1,4 @@
-"""`label2label export`: a model folder in, ONNX files out."""
+"""`label2label export`: write a model as ONNX, ncnn and web files."""
 
 from __future__ import annotations
 
@@ -17,29 +17,26 @@ from label2label.prediction.backends import TorchBackend
 
 
 def export_command(args: argparse.Namespace) -> int:
-    """Run `label2label export`. Files appear when all of them are whole.
+    """Run `label2label export` and return the exit code, 0. A failed export writes no file.
 
     Args:
         args: `model` (folder, Hub id or None), `output` (folder), `int8`, `calibration` (folder),
             `uint8_input`, `known_labels`, `backbone_only`, `opset`, `web`, `ncnn`.
 
-    Returns:
-        The exit code, 0.
-
     Raises:
-        UserError: the model, the opset, the calibration faces or the output folder will not do, or
-            what the page needs cannot be had.
+        UserError: The model, the opset, the calibration faces or the output folder is invalid, or
+            the web page's files cannot be downloaded.
     """
     if args.int8 and not args.calibration:
         raise UserError("--int8 needs --calibration, a folder of a few hundred faces")
     if args.calibration and not args.int8:
         raise UserError("--calibration is for --int8: give both")
     if args.int8 and args.backbone_only:
-        raise UserError("--int8 is measured by probabilities, which --backbone-only leaves out")
+        raise UserError("--int8 compares probabilities, which --backbone-only leaves out")
     if args.web and (args.backbone_only or args.known_labels or args.int8):
-        raise UserError("--web lays out one float model that takes a face and nothing else")
+        raise UserError("--web exports one float model whose only input is a face")
     if args.ncnn and (args.backbone_only or args.known_labels):
-        raise UserError("ncnn's files are of the whole model, which takes a face and nothing else")
+        raise UserError("--ncnn exports the whole model, whose only input is a face")
     output = Path(args.output)
     name = BACKBONE_FILE if args.backbone_only else FLOAT_FILE
     written = {name, *([INT8_FILE] if args.int8 else [])}
@@ -56,7 +53,7 @@ def export_command(args: argparse.Namespace) -> int:
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as draft:
         path = Path(draft, name)
-        if args.web:  # first, as what is missing ends it
+        if args.web:  # first, as it fails if a download fails
             fetch_web_files(Path(draft), backend.preprocessing, earlier=output)
         export_onnx(
             backend.model,
@@ -88,15 +85,15 @@ def export_command(args: argparse.Namespace) -> int:
 
 
 def check_output(output: Path, written: set[str]) -> None:
-    """Refuse to write among files that are no earlier export, or that would outlive it there.
+    """Check that the output folder holds only files that this export replaces.
 
     Args:
-        output: the folder to write.
-        written: names of the files that this export writes.
+        output: Folder to write.
+        written: Names of the files that this export writes.
 
     Raises:
-        UserError: it is a file, or a folder with other content, or with files of an earlier export
-            that this one does not replace: they may be of another model.
+        UserError: It is a file, or holds other files, or files of an earlier export that this one
+            does not replace and that may belong to another model.
     """
     if not output.exists():
         return

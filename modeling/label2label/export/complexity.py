@@ -1,7 +1,7 @@
-"""Parameters and FLOPs of a model, by part, beside those of the original Label2label.
+"""Parameters and FLOPs of a model, by part, compared with the original Label2label.
 
-`python -m label2label.export.complexity --output results/model_size.json` measures the model that
-ships.
+`python -m label2label.export.complexity --output results/model_size.json` measures the default
+model.
 """
 
 import argparse
@@ -22,24 +22,24 @@ from label2label.prediction.backends import load_model
 
 
 def measure_complexity(config: Label2LabelConfig, image_size: int | None = None) -> dict[str, Any]:
-    """Count a model's parameters and the FLOPs of one image, without its weights.
+    """Count a model's parameters and FLOPs per image from its config alone.
 
     Args:
-        config: of the model.
-        image_size: height and width of the image in pixels; the backbone's by default, which not
-            every backbone's config names.
+        config: Configuration of the model.
+        image_size: Height and width of the image in pixels; by default the backbone's
+            `image_size`, which not every backbone's config has.
 
     Returns:
         `image_size`, `parameters` and `flops` (2 x multiply-add, of convolutions and matrix
         products), each of `backbone`, `head` and `all`.
 
     Raises:
-        UserError: no size is given, and the backbone names none.
+        UserError: No size is given and the backbone's config has none.
     """
     image_size = image_size or getattr(config.backbone_config, "image_size", None)
     if image_size is None:
         name = getattr(config.backbone_config, "model_type", "such a")
-        raise UserError(f"a {name} backbone takes images of any size: say which one to count for")
+        raise UserError(f"a {name} backbone takes images of any size: give the size to count for")
     with torch.device("meta"):
         model = Label2LabelForImageClassification._from_config(config, attn_implementation="eager")
         image = torch.empty(1, 3, image_size, image_size)
@@ -52,10 +52,9 @@ def measure_complexity(config: Label2LabelConfig, image_size: int | None = None)
 
 
 def original_label2label() -> Label2LabelConfig:
-    """Label2label as its authors released it for 40 attributes (ECCV 2022): ResNet-50, hidden 2048.
+    """Return the config of Label2label as released (ECCV 2022), for 40 attributes.
 
-    Returns:
-        Its configuration in this project's terms; its images are 250x250.
+    It has a ResNet-50 and a hidden size of 2048, and takes images of 250x250 pixels.
     """
     return Label2LabelConfig(
         backbone_config=ResNetConfig(out_features=["stage4"]),
@@ -73,26 +72,22 @@ def _parts(backbone: int, everything: int) -> dict[str, int]:
 
 
 def count_parameters(module: torch.nn.Module) -> int:
-    """Weights and biases of a module, each number counted once."""
+    """Count a module's parameters, shared ones once."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def count_flops(module: torch.nn.Module, image: torch.Tensor) -> int:
-    """FLOPs of one call, 2 a multiply-add of convolutions and matrix products."""
+    """Count the FLOPs of one call: 2 per multiply-add in convolutions and matrix products."""
     with FlopCounterMode(display=False) as counter:
         module(image)
     return counter.get_total_flops()
 
 
 def main() -> int:
-    """Measure a model folder and the original, and write both as JSON.
-
-    Returns:
-        The exit status: 0, or 2 where the folder cannot be read.
-    """
+    """Measure a model and the original, write both as JSON, and return the exit status."""
     parser = argparse.ArgumentParser(description="Parameters, FLOPs and file size of a model.")
     parser.add_argument(
-        "--model", metavar="MODEL", help="folder or name (default: the one that ships)"
+        "--model", metavar="MODEL", help="folder or name (default: the default model)"
     )
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.json")
     args = parser.parse_args()
@@ -102,7 +97,7 @@ def main() -> int:
         sizes = {
             "model": {
                 "name": Path(model).resolve().name,
-                # As large as the processor crops: not every backbone's config names a size.
+                # The processor's crop size, as not every backbone's config has a size.
                 **measure_complexity(loaded.config, processor.crop_size["height"]),
                 "file_bytes": (Path(model) / "model.safetensors").stat().st_size,
             },

@@ -1,4 +1,4 @@
-"""INT8 by ONNX Runtime's static quantisation; layers that hurt most stay in float."""
+"""INT8 by ONNX Runtime's static quantisation; the most sensitive layers stay in float."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from label2label.export.onnx import quiet
 from label2label.prediction.backends import OnnxBackend, Preprocessing
 from label2label.prediction.photos import find_photos, read_photo
 
-# Layers with weights, and what stands between them: tensors then stay in INT8 from one to the next.
+# Layers with weights, and the operators between them, so that tensors stay in INT8.
 LAYERS = ("Conv", "MatMul")
 BETWEEN = ("Add", "Clip", "Relu")
-TOLERANCE = 0.01  # mean change of a probability
-HELD_OUT = 4  # one face in so many measures, the others calibrate
-RANKING = 20  # faces that rank the layers
+TOLERANCE = 0.01  # mean absolute change of a probability
+HELD_OUT = 4  # one in four faces measures the change, the others calibrate
+RANKING = 20  # faces used to rank the layers
 BATCH = 50
 
 
 class FaceReader(CalibrationDataReader):
-    """Feeds faces to ONNX Runtime's calibration, one at a time.
+    """Reader that gives ONNX Runtime's calibration one face at a time.
 
     Args:
-        backend: whose inputs they become.
+        backend: The model to calibrate.
         crops: uint8 RGB (faces, height, width, 3).
     """
 
@@ -42,32 +42,31 @@ class FaceReader(CalibrationDataReader):
         )
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        """The next face's inputs, or None at the end."""
+        """Return the next face's inputs, or None at the end."""
         return next(self._inputs, None)
 
 
 def quantize_onnx(
     path: Path, output: Path, crops: np.ndarray, tolerance: float = TOLERANCE
 ) -> dict[str, Any]:
-    """Quantise weights per channel and activations per tensor, and measure what it changes.
+    """Quantise weights per channel and activations per tensor, and measure the change.
 
-    Where probabilities change by more than the tolerance, each layer is quantised alone, and the
-    layers that change them most stay in float: 1, 2, 4, ... of them, until the change is small
-    enough. A few faces rank the layers. Activations are measured once; before ONNX Runtime 1.27,
-    which cannot keep their ranges, each time, to the same end.
+    If probabilities change by more than the tolerance, layers are ranked by the change that each
+    causes when quantised alone, and the first 1, 2, 4, ... stay in float until the change is within
+    the tolerance.
 
     Args:
-        path: an exported float model.
-        output: file to write.
-        crops: uint8 RGB faces (faces, crop_size, crop_size, 3); a quarter of them measures.
-        tolerance: greatest mean absolute change of a probability, 0 to 1, on the held-out faces.
+        path: An exported float model.
+        output: File to write.
+        crops: uint8 RGB faces (faces, crop_size, crop_size, 3); a quarter measures the change.
+        tolerance: Largest mean absolute change of a probability, 0 to 1, on the held-out faces.
 
     Returns:
-        `change`, that mean; `float_layers`, names of the layers left in float, and `sensitivity`,
-        the change by each layer alone (empty where no search was needed).
+        `change`, the mean absolute change; `float_layers`, names of the layers left in float; and
+        `sensitivity`, the change caused by each layer alone (empty if no ranking was needed).
 
     Raises:
-        UserError: no set of layers is within the tolerance.
+        UserError: The tolerance is exceeded with half of the layers in float.
     """
     backend = OnnxBackend(path)
     held_out = np.arange(len(crops)) % HELD_OUT == 0
@@ -77,13 +76,14 @@ def quantize_onnx(
         quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
         nodes = onnx.load(prepared).graph.node
         layers = [node.name for node in nodes if node.op_type in LAYERS]
-        # The ranges of activations are the same whatever is quantised.
+        # Ranges of activations do not depend on the layers that are quantised. ONNX Runtime before
+        # 1.27 has no such cache and measures them each time.
         cache = {"calibration_cache_path": str(Path(scratch, "ranges.json"))}
         if not cache.keys() <= inspect.signature(quantize_static).parameters.keys():
             cache = {}
 
         def change(float_layers: Iterable[str], faces: int | None = None) -> float:
-            """Quantise all other layers, and measure by so many of the held-out faces."""
+            """Quantise all other layers and measure the change on the first held-out faces."""
             with quiet():
                 quantize_static(
                     str(prepared),
@@ -121,20 +121,20 @@ def quantize_onnx(
             kept *= 2
     output.unlink()
     raise UserError(
-        f"INT8 changes probabilities by {total:.3f} with half of the layers in float: calibrate by "
-        "more faces, or by faces framed as the training ones"
+        f"INT8 changes probabilities by {total:.3f} with half of the layers in float: calibrate "
+        "with more faces, or with faces framed like the training faces"
     )
 
 
 def with_followers(nodes: Iterable[onnx.NodeProto], float_layers: Iterable[str]) -> list[str]:
-    """Float layers and what stands behind them, which would round their outputs all the same.
+    """Add the nodes of `BETWEEN` that follow float layers, as they would quantise their outputs.
 
     Args:
-        nodes: of the graph, in its order.
-        float_layers: names of layers that stay in float.
+        nodes: The graph's nodes in topological order.
+        float_layers: Names of layers that stay in float.
 
     Returns:
-        Their names, and those of the nodes of `BETWEEN` that read from any of them.
+        Sorted names of all nodes to leave in float.
     """
     excluded = set(float_layers)
     outputs: set[str] = set()
@@ -147,14 +147,14 @@ def with_followers(nodes: Iterable[onnx.NodeProto], float_layers: Iterable[str])
 
 
 def predict_in_batches(backend: OnnxBackend, crops: np.ndarray) -> np.ndarray:
-    """Probabilities (faces, attributes) of uint8 RGB crops (faces, height, width, 3)."""
+    """Return probabilities (faces, attributes) of uint8 crops (faces, height, width, 3)."""
     return np.concatenate(
         [backend.predict(crops[start : start + BATCH]) for start in range(0, len(crops), BATCH)]
     )
 
 
 def keep_metadata(source: Path, target: Path) -> None:
-    """Copy the metadata of the float model `source` to `target`, which quantisation leaves bare."""
+    """Copy the metadata of the float model `source` to `target`; quantisation drops it."""
     model = onnx.load(target)
     properties = {p.key: p.value for p in onnx.load(source).metadata_props}
     onnx.helper.set_model_props(model, properties)
@@ -162,19 +162,19 @@ def keep_metadata(source: Path, target: Path) -> None:
 
 
 def load_calibration(folder: Path, preprocessing: Preprocessing, limit: int = 400) -> np.ndarray:
-    """Read faces, spread evenly over all there are.
+    """Read an evenly spaced sample of a folder's faces.
 
     Args:
-        folder: a prepared dataset, whose training split is taken, or a folder of images that each
-            are one face, framed as the model's training faces.
-        preprocessing: the model's crop.
-        limit: most faces to read.
+        folder: A prepared dataset, of which the training split is read, or a folder of images of
+            one face each, framed like the model's training faces.
+        preprocessing: The model's crop.
+        limit: Maximum number of faces.
 
     Returns:
         uint8 RGB crops (faces, crop_size, crop_size, 3), at least 2.
 
     Raises:
-        UserError: the folder is missing or holds fewer than two faces, or an image cannot be read.
+        UserError: The folder is missing or holds fewer than two faces, or an image cannot be read.
     """
     if not folder.is_dir():
         raise UserError(f"--calibration {folder} is not a folder of faces")
@@ -187,7 +187,7 @@ def load_calibration(folder: Path, preprocessing: Preprocessing, limit: int = 40
     else:
         photos = find_photos([folder])
         if photos == [folder]:
-            raise UserError(f"--calibration {folder} is empty: it holds no image to calibrate by")
+            raise UserError(f"--calibration {folder} holds no images")
         chosen = np.linspace(0, len(photos) - 1, min(limit, len(photos)), dtype=int)
         pixels = (read_face(photos[i]) for i in chosen)
     crops = [preprocessing.crop(image) for image in pixels]
@@ -197,7 +197,7 @@ def load_calibration(folder: Path, preprocessing: Preprocessing, limit: int = 40
 
 
 def read_face(path: Path) -> np.ndarray:
-    """An image file as uint8 RGB (height, width, 3); the error names the file."""
+    """Read an image file as uint8 RGB (height, width, 3); errors name the file."""
     try:
         return read_photo(path)
     except UserError as error:

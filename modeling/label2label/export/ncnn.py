@@ -1,4 +1,4 @@
-"""A model as ncnn's two files, for phones and boards: pnnx translates, ncnn runs them."""
+"""Export to ncnn, for phones and single-board computers; pnnx translates the model."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ NCNN_FILES = ("model.ncnn.param", "model.ncnn.bin")
 
 
 def export_ncnn(model: Any, preprocessing: Any, folder: Path) -> None:
-    """Write `model.ncnn.param` and `model.ncnn.bin`, weights as float16.
+    """Write `model.ncnn.param` and `model.ncnn.bin`, with float16 weights.
 
     The input `in0` is a normalised float32 image (3, height, width), the output `out0` its
     probabilities (attributes,).
 
     Args:
-        model: a `Label2LabelForImageClassification`, left as it is.
-        preprocessing: the model's `Preprocessing`.
-        folder: to write to.
+        model: A `Label2LabelForImageClassification`; not modified.
+        preprocessing: The model's `Preprocessing`.
+        folder: Folder to write to.
 
     Raises:
         UserError: pnnx is not installed, or cannot translate the model.
@@ -36,11 +36,11 @@ def export_ncnn(model: Any, preprocessing: Any, folder: Path) -> None:
     from label2label.export.onnx import ExportedModel, quiet
 
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # pnnx greets
+        with contextlib.redirect_stdout(io.StringIO()):  # pnnx prints a greeting
             from pnnx import EXEC_PATH
     except ImportError as error:
         raise UserError(
-            "ncnn's files are made by pnnx: install label2label with its extra [runtimes]"
+            "the export to ncnn needs pnnx: install label2label with its extra [runtimes]"
         ) from error
     wrapper = ExportedModel(model, preprocessing).eval()
     pixels = torch.zeros(1, 3, preprocessing.crop_size, preprocessing.crop_size)
@@ -56,7 +56,7 @@ def export_ncnn(model: Any, preprocessing: Any, folder: Path) -> None:
             check=False,
         )
         files = [Path(scratch, name) for name in NCNN_FILES]
-        # pnnx skips what ncnn does not know, and says so: the file would not load.
+        # pnnx only reports operators that ncnn lacks; the file would not load.
         skipped = [line for line in finished.stderr.splitlines() if line.startswith("ignore ")]
         if skipped or not all(file.is_file() for file in files):
             reason = skipped[0] if skipped else finished.stderr.strip()[-200:]
@@ -67,15 +67,15 @@ def export_ncnn(model: Any, preprocessing: Any, folder: Path) -> None:
 
 @contextlib.contextmanager
 def without_comparisons(model: Any) -> Iterator[None]:
-    """Let a model choose its words by arithmetic, as ncnn knows neither `>` nor computed indices.
+    """Compute a model's words by arithmetic, as ncnn has neither `>` nor computed indices.
 
     Args:
-        model: in evaluation mode; its word embeddings are restored afterwards.
+        model: In evaluation mode; its word embeddings are restored afterwards.
     """
     import torch
 
     class Step(torch.overrides.TorchFunctionMode):
-        """Replace `logits > 0` by 0 or 1 in float; what lies between is below float32's noise."""
+        """Replaces `logits > 0` by 0.0 or 1.0; values between need logits below float32's noise."""
 
         words: torch.Tensor  # (batch, attributes)
 
@@ -86,7 +86,7 @@ def without_comparisons(model: Any) -> Iterator[None]:
             return func(*args, **(kwargs or {}))
 
     class Words(torch.nn.Module):
-        """Interpolate between the embeddings of "absent", rows 0..A-1, and "present", A..2A-1."""
+        """Interpolates between the embeddings "absent", rows 0..A-1, and "present", A..2A-1."""
 
         def __init__(self, weight: torch.Tensor) -> None:
             super().__init__()
@@ -110,14 +110,14 @@ def without_comparisons(model: Any) -> Iterator[None]:
 
 
 class NcnnModel:
-    """Runs the two files.
+    """An exported model, run by ncnn.
 
     Args:
-        folder: that holds them.
-        threads: of one inference.
+        folder: Folder with both files.
+        threads: Threads per inference.
 
     Raises:
-        UserError: a file is missing or damaged.
+        UserError: A file is missing or damaged.
     """
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
@@ -134,7 +134,7 @@ class NcnnModel:
             raise UserError(f"{folder} holds no model that ncnn can run")
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:
-        """Probabilities (attributes,) of one normalised float32 image (3, height, width)."""
+        """Return probabilities (attributes,) of a normalised float32 image (3, height, width)."""
         extractor = self._net.create_extractor()
         extractor.input("in0", self._ncnn.Mat(np.ascontiguousarray(pixels)))
         _, output = extractor.extract("out0")

@@ -1,4 +1,4 @@
-"""A model as an ONNX file that says by itself what it takes and what it returns."""
+"""Export to ONNX files whose metadata holds preprocessing, attribute names and thresholds."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from label2label.models import Label2LabelForImageClassification
 from label2label.models.modeling_label2label import join_feature_maps
 from label2label.prediction.backends import WEIGHTS_KEY, Preprocessing
 
-# torch translates to 18; from 23 on, its translation of attention runs in few runtimes.
+# 18 is torch's lowest; from 23 on, few runtimes support the attention operator that it writes.
 OPSETS = range(18, 23)
 DEFAULT_OPSET = 20
 
 
 class ExportedModel(nn.Module):
-    """The model's own forward pass, from the inputs of the file to its output.
+    """The model's forward pass, from the inputs of the exported file to its output.
 
     Args:
-        model: copied to the CPU, in evaluation mode, with attention written out: a fused kernel is
-            translated to more operators.
-        preprocessing: mean and standard deviation, for uint8 pixels.
-        uint8_input: take uint8 pixels (batch, height, width, 3) in place of normalised float32
+        model: Copied to the CPU, in evaluation mode, with eager attention, which is translated to
+            fewer operators than fused kernels.
+        preprocessing: Mean and standard deviation, for uint8 pixels.
+        uint8_input: Take uint8 pixels (batch, height, width, 3) instead of normalised float32
             (batch, 3, height, width).
-        backbone_only: return the features that the head attends to in place of probabilities.
+        backbone_only: Return the features that the head attends to instead of probabilities.
     """
 
     image_mean: torch.Tensor
@@ -59,10 +59,10 @@ class ExportedModel(nn.Module):
     def forward(
         self, pixel_values: torch.Tensor, known_labels: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Probabilities (batch, attributes), or features (batch, channels, height, width).
+        """Return probabilities (batch, attributes) or features (batch, channels, height, width).
 
         Args:
-            pixel_values: of the kind that the file takes.
+            pixel_values: As the exported file takes them.
             known_labels: (batch, attributes) of 1, 0 or -100.
         """
         if self.uint8_input:
@@ -84,32 +84,32 @@ def export_onnx(
     backbone_only: bool = False,
     weights_sha256: str | None = None,
 ) -> None:
-    """Write a model as an ONNX file with a dynamic batch.
+    """Write a model as an ONNX file with a dynamic batch size.
 
-    Its input `pixel_values` is float32 (batch, 3, height, width), normalised, or uint8 (batch,
-    height, width, 3), 0 to 255; `known_labels`, by option, is int64 (batch, attributes) of 1, 0 or
-    -100. Its output is `probabilities` (batch, attributes), or `features` (batch, channels, height,
-    width). Its metadata is the preprocessing, `Preprocessing.to_metadata`, and the weights' digest.
+    The input `pixel_values` is normalised float32 (batch, 3, height, width), or uint8 (batch,
+    height, width, 3); the optional input `known_labels` is int64 (batch, attributes) of 1, 0 or
+    -100. The output is `probabilities` (batch, attributes), or `features` (batch, channels, height,
+    width). The metadata holds the preprocessing and the digest of the weights.
 
     Args:
-        model: left as it is.
-        preprocessing: written to the metadata.
-        path: of the file.
-        opset: one of `OPSETS`.
-        uint8_input: take pixels as they are, so that a device needs no preprocessing code.
-        known_labels: take words that the caller knows.
-        backbone_only: leave the head out.
-        weights_sha256: digest of the model's `model.safetensors`, where there is one.
+        model: Model to export; not modified.
+        preprocessing: Preprocessing for the metadata.
+        path: File to write.
+        opset: One of `OPSETS`.
+        uint8_input: Take pixels as they are, so that a device needs no preprocessing code.
+        known_labels: Add the input `known_labels`.
+        backbone_only: Leave out the head.
+        weights_sha256: Digest of the model's `model.safetensors`, if it has one.
 
     Raises:
-        UserError: the opset is not supported, the model's head takes no known labels, or the model
+        UserError: The opset is not supported, the model's head takes no known labels, or the model
             cannot be translated.
     """
     config: Any = model.config
     if opset not in OPSETS:
-        raise UserError(f"opset {opset} is not supported: take {OPSETS[0]} to {OPSETS[-1]}")
+        raise UserError(f"opset {opset} is not supported: use {OPSETS[0]} to {OPSETS[-1]}")
     if known_labels and (backbone_only or config.head_type != "label2label"):
-        raise UserError("known labels condition the label2label head: this export has none")
+        raise UserError("known labels need a label2label head, which this export does not have")
     wrapper = ExportedModel(
         model, preprocessing, uint8_input=uint8_input, backbone_only=backbone_only
     )
@@ -132,20 +132,20 @@ def export_onnx(
 def translate(
     module: nn.Module, inputs: dict[str, torch.Tensor], output: str, opset: int = DEFAULT_OPSET
 ) -> onnx.ModelProto:
-    """Translate a module to an ONNX model with a dynamic batch.
+    """Translate a module to an ONNX model with a dynamic batch size.
 
     Args:
-        module: in evaluation mode, of one output.
-        inputs: an example of each input by name, of a batch of 2.
-        output: name of the output.
-        opset: of ONNX.
+        module: In evaluation mode, with one output.
+        inputs: Example inputs by name, with a batch size of 2.
+        output: Name of the output.
+        opset: ONNX opset.
 
     Returns:
-        The model, without the paths and stack traces that torch leaves in every node.
+        The model, without the paths and stack traces that torch writes into each node.
 
     Raises:
         ModuleNotFoundError: onnxscript is not installed.
-        UserError: torch cannot translate the module, or not to the opset.
+        UserError: torch cannot translate the module, or not to this opset.
     """
     batch = torch.export.Dim("batch")
     try:
@@ -161,12 +161,12 @@ def translate(
                 verbose=False,
             )
     except ModuleNotFoundError:
-        raise  # onnxscript is not installed, which is no fault of the model
+        raise  # onnxscript is not installed; the model is fine
     except Exception as error:  # torch.export and onnxscript raise errors of many kinds
         raise UserError(f"this model cannot be translated to ONNX: {join_lines(error)}") from error
     translated = program.model_proto
     if (found := translated.opset_import[0].version) != opset:
-        raise UserError(f"this model cannot be translated to opset {opset}: torch gives {found}")
+        raise UserError(f"this model cannot be translated to opset {opset}: torch writes {found}")
     graph = translated.graph
     for item in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
         item.doc_string = ""
@@ -178,7 +178,7 @@ def translate(
 
 @contextlib.contextmanager
 def quiet():
-    """Keep the exporter's progress off the terminal; its errors are exceptions."""
+    """Silence the exporter's progress and warnings; its errors are exceptions."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""What the page that runs on a user's own device needs beside a model: `spaces_app/on_device/`."""
+"""Files that the browser page `spaces_app/on_device/` needs beside a model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RUNTIME = "onnxruntime-web"
 RUNTIME_VERSION = "1.30.0"
 RUNTIME_MODULE = "ort.wasm.bundle.min.mjs"
 RUNTIME_WASM = "ort-wasm-simd-threaded.wasm"
-# The files' content is pinned: the page runs it.
+# Pinned, as the page runs these files.
 RUNTIME_SHA256 = {
     RUNTIME_MODULE: "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90",
     RUNTIME_WASM: "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
@@ -31,19 +31,19 @@ WEB_FILES = (PAGE_FILE, DETECTOR_FILE, *RUNTIME_SHA256)
 
 
 def fetch_web_files(folder: Path, preprocessing: Preprocessing, earlier: Path) -> None:
-    """Get the face detector and onnxruntime-web.
+    """Download the face detector and onnxruntime-web.
 
     Args:
-        folder: where they go.
-        preprocessing: of the model that the page is to run.
-        earlier: folder of an earlier export, whose runtime is used again; it need not exist.
+        folder: Folder to write to.
+        preprocessing: Preprocessing of the page's model.
+        earlier: Folder of an earlier export, whose runtime is reused; need not exist.
 
     Raises:
-        UserError: the model resizes its crops, or the detector or the runtime cannot be had.
+        UserError: The model resizes its crops, or a download fails.
     """
     if preprocessing.shortest_edge != preprocessing.crop_size:
         raise UserError(
-            f"the page aligns faces to the crop itself, and this model resizes them to "
+            f"the page aligns faces directly to the crop, but this model resizes them to "
             f"{preprocessing.shortest_edge} pixels before it crops {preprocessing.crop_size}"
         )
     detector = detection.find_detector_file()
@@ -61,12 +61,12 @@ def fetch_web_files(folder: Path, preprocessing: Preprocessing, earlier: Path) -
 
 
 def write_page_file(folder: Path, model: str, preprocessing: Preprocessing) -> None:
-    """Write `page.json`, by which the page knows its files and what the model asks of a face.
+    """Write `page.json`, the page's configuration.
 
     Args:
-        folder: holds the files that it names.
-        model: name of the model's file, which takes uint8 pixels.
-        preprocessing: the model's.
+        folder: Folder with the files that it names.
+        model: Name of the model's file, which takes uint8 pixels.
+        preprocessing: The model's preprocessing.
     """
     description = describe_page(folder, model, preprocessing)
     text = json.dumps(description, indent=1, ensure_ascii=False) + "\n"
@@ -74,17 +74,12 @@ def write_page_file(folder: Path, model: str, preprocessing: Preprocessing) -> N
 
 
 def describe_page(folder: Path, model: str, preprocessing: Preprocessing) -> dict[str, Any]:
-    """The content of `page.json`: all that Python has in the model's metadata and in constants.
-
-    Args:
-        folder: holds the files that it names.
-        model: the model's file name.
-        preprocessing: the model's.
+    """Return the content of `page.json`; see `write_page_file` for the arguments.
 
     Returns:
-        `model`, `detector` and `runtime`, each with `file` and `bytes`, the detector with its
-        settings; `attributes` and `thresholds` in the order of the model's outputs; `groups`, names
-        by group; `crop_size` in pixels and `alignment_template`.
+        `model`, `detector` (with its settings) and `runtime`, each with `file` and `bytes`;
+        `attributes` and `thresholds` in the order of the model's outputs; `groups`, names by group;
+        `crop_size` in pixels and `alignment_template`.
     """
 
     def describe(name: str) -> dict[str, Any]:
@@ -101,7 +96,7 @@ def describe_page(folder: Path, model: str, preprocessing: Preprocessing) -> dic
         "model": describe(model),
         "detector": {
             **describe(DETECTOR_FILE),
-            # The page looks at a photo at these two sizes, its close-ups with a margin.
+            # The page detects faces at these two photo sizes, close-ups with a margin.
             "close_up_side": 480,
             "whole_side": 1280,
             "margin": 0.25,
@@ -124,7 +119,7 @@ def describe_page(folder: Path, model: str, preprocessing: Preprocessing) -> dic
 
 
 def has_runtime(folder: Path) -> bool:
-    """Whether a folder holds the pinned files of onnxruntime-web."""
+    """Return whether a folder holds the pinned files of onnxruntime-web."""
     return all(
         (folder / name).is_file() and sha256(folder / name) == digest
         for name, digest in RUNTIME_SHA256.items()
@@ -132,13 +127,10 @@ def has_runtime(folder: Path) -> bool:
 
 
 def download_runtime(folder: Path) -> None:
-    """Get onnxruntime-web's files from the npm registry that the user's npm is set to.
-
-    Args:
-        folder: where they go.
+    """Download onnxruntime-web's files to `folder` from npm's configured registry.
 
     Raises:
-        UserError: there is no npm, the registry cannot be reached, or the content is another.
+        UserError: npm is not installed, the download fails, or the content is not the pinned one.
     """
     package = f"{RUNTIME}@{RUNTIME_VERSION}"
     npm = shutil.which("npm")
@@ -158,4 +150,4 @@ def download_runtime(folder: Path) -> None:
                 if name in RUNTIME_SHA256 and (content := archive.extractfile(member)):
                     (folder / name).write_bytes(content.read())
     if not has_runtime(folder):
-        raise UserError(f"npm's {package} is not the one that the page was tested with")
+        raise UserError(f"npm's {package} differs from the files that the page was tested with")
