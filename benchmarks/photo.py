@@ -269,6 +269,32 @@ def paste_faces(
     return photo, truth
 
 
+def draw_nothing(generator: np.random.Generator, kind: int) -> np.ndarray:
+    """An image without a face: noise, a smooth texture, a grating, or shapes as in a drawing."""
+    import cv2
+
+    height, width = 360, 480
+    if kind == 0:
+        return generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    if kind == 1:
+        rows, columns = generator.integers(4, 50, 2)
+        cells = generator.integers(0, 256, (rows, columns, 3), dtype=np.uint8)
+        return cv2.resize(cells, (width, height), interpolation=cv2.INTER_CUBIC)
+    if kind == 2:
+        y, x = np.mgrid[:height, :width]
+        a, b = generator.uniform(-0.4, 0.4, (2, 3))
+        return (127 + 120 * np.sin(x[..., None] * a + y[..., None] * b)).astype(np.uint8)
+    image = np.full((height, width, 3), generator.integers(120, 256, 3), np.uint8)
+    for _ in range(generator.integers(5, 60)):
+        colour = generator.integers(0, 256, 3).tolist()
+        x, y, w, h = (int(v) for v in generator.integers(5, [width, height, 150, 150]))
+        if generator.random() < 0.5:
+            cv2.ellipse(image, (x, y), (w // 2, h // 2), 0, 0, 360, colour, -1)
+        else:
+            cv2.rectangle(image, (x, y), (x + w, y + h), colour, generator.choice([-1, 3]).item())
+    return image
+
+
 def measure_scenes(args: argparse.Namespace, detect: Callable) -> dict[str, Any]:
     """Share of the faces found in mosaics, panoramas and group photos of 48 megapixels."""
     generator = np.random.default_rng(0)
@@ -295,6 +321,8 @@ def measure_scenes(args: argparse.Namespace, detect: Callable) -> dict[str, Any]
                 for centre, side in truth
             )
         figures[name] = {"faces": count * photos, "found": round(hits / (count * photos), 4)}
+    found = sum(len(detect(draw_nothing(generator, i % 4))) for i in range(args.limit))
+    figures["noise, textures, drawings"] = {"images": args.limit, "false_faces": found}
     return figures
 
 
@@ -316,7 +344,7 @@ def find_main(detect: Callable, photo: np.ndarray) -> Any:
 def answer(predictor: Any, photo: np.ndarray, face: Any) -> np.ndarray:
     """Whether each attribute counts as present."""
     (probabilities,) = predictor.predict_crops(predictor.crop_faces(photo, [face]))
-    return np.array(list(probabilities.values())) >= np.array(list(predictor.thresholds.values()))
+    return np.array(list(probabilities.values())) >= predictor.backend.preprocessing.thresholds
 
 
 def measure_turns(args: argparse.Namespace, predictor: Any) -> dict[str, Any]:
@@ -327,7 +355,7 @@ def measure_turns(args: argparse.Namespace, predictor: Any) -> dict[str, Any]:
         changed: dict[int, list[float]] = {degrees: [] for degrees in TURNS}
         male: dict[int, list[bool]] = {degrees: [] for degrees in TURNS}
         missed = dict.fromkeys(TURNS, 0)
-        index = list(predictor.thresholds).index("Male")
+        index = predictor.backend.preprocessing.attributes.index("Male")
         for place, _ in list_images(args.faces, dataset, args.limit // 4):
             photo = load(place)
             face = find_main(detect, photo)
@@ -365,8 +393,9 @@ def measure_quality(args: argparse.Namespace, predictor: Any) -> dict[str, Any]:
     labels = {row.split()[0]: np.array(row.split()[1:]) == "1" for row in lines[2:]}
     partition = (args.faces / "celeba-wild" / "list_eval_partition.txt").read_text().splitlines()
     test = {row.split()[0] for row in partition if row.split()[1] == "2"}
-    order = [names.index(name) for name in predictor.thresholds if name in names]
-    known = [i for i, name in enumerate(predictor.thresholds) if name in names]
+    predicted = predictor.backend.preprocessing.attributes
+    order = [names.index(name) for name in predicted if name in names]
+    known = [i for i, name in enumerate(predicted) if name in names]
     right: dict[str, list[float]] = {}
     for place, _ in list_images(args.faces, "celeba-wild", 10**6):
         name = Path(place[1]).name
@@ -389,7 +418,7 @@ def measure_quality(args: argparse.Namespace, predictor: Any) -> dict[str, Any]:
                 right.setdefault(str(side), []).append(float((decisions == truth).mean()))
     flaws: dict[str, list[bool]] = {}
     yaws: dict[str, list[bool]] = {}
-    index = list(predictor.thresholds).index("Male")
+    index = predictor.backend.preprocessing.attributes.index("Male")
     for place, row in list_images(args.faces, "fairface", args.limit * 2):
         photo = load(place)
         face = find_main(detect, photo)

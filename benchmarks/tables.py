@@ -382,6 +382,80 @@ def scaling(read: Read) -> Rows:
     yield "labels and order, GB a process", *(f"{images * 48 / 1e9:.2f}" for images, _ in sets)
 
 
+def both_clocks(stages: dict[str, Any], stage: str) -> str:
+    """Wall and processor time of a stage in milliseconds."""
+    if stage not in stages["wall"]:
+        return ""
+    return f"{stages['wall'][stage]:.0f} ({stages['processor'][stage]:.1f})"
+
+
+@table
+def photo_speed(read: Read) -> Rows:
+    """What one photo takes, stage by stage, and photos per second of a folder."""
+    stages = ("decode", "detect", "align", "attributes", "whole")
+    yield "photo", "version", *stages, "folder, photos/s"
+    speed = read("photo")["speed"]
+    for key, name in (("small", "250x250"), ("large", "12 megapixels")):
+        for version, row in speed[key].items():
+            folder = speed["folder"].get(version) if key == "small" else None
+            rate = f"{folder['photos_per_second']:.1f}" if folder else ""
+            yield name, version, *(both_clocks(row, stage) for stage in stages), rate
+
+
+@table
+def photo_recall(read: Read) -> Rows:
+    """Share of the images in which a face is found."""
+    yield "data set", "images", "a face is found"
+    recall = dict(read("photo")["recall"])
+    fairface = dict(recall.pop("fairface"))
+    for name, row in {"fairface": fairface.pop("all"), **recall}.items():
+        if name != "of_each_set":
+            yield name, f"{row['images']:,}", f"{row['found']:.2%}"
+    worst = min(fairface, key=lambda name: fairface[name]["found"])
+    row = fairface[worst]
+    yield f"fairface, its worst group ({worst})", f"{row['images']:,}", f"{row['found']:.2%}"
+
+
+@table
+def photo_scenes(read: Read) -> Rows:
+    """Share of pasted faces that are found."""
+    yield "photo", "faces", "found"
+    for name, row in read("photo")["scenes"].items():
+        if name == "of_each_set":
+            continue
+        if "false_faces" in row:
+            yield f"{row['images']:,} images of {name}", "0", f"{row['false_faces']} false faces"
+        else:
+            yield name, str(row["faces"]), f"{row['found']:.1%}"
+
+
+@table
+def photo_turns(read: Read) -> Rows:
+    """Decisions that change with the photo's orientation."""
+    yield "data set", "turned by", "photos", "not found", "decisions changed", "Male changed"
+    for name, turns in read("photo")["turns"].items():
+        if name != "of_each_set":
+            for degrees, row in turns.items():
+                changed = (f"{row[key]:.1%}" for key in ("decisions_changed", "male_changed"))
+                yield name, f"{degrees}°", str(row["photos"]), str(row["not_found"]), *changed
+
+
+@table
+def photo_quality(read: Read) -> Rows:
+    """Accuracy by size and by warning."""
+    yield "what", "face", "faces", "accuracy"
+    quality = read("photo")["quality"]
+    sizes = quality["celeba_wild_attributes_by_size"]
+    for name in sorted(sizes, key=lambda name: int(name) if name.isdigit() else 10**6):
+        label = f"{name} pixels" if name.isdigit() else "as it is"
+        row = sizes[name]
+        yield "CelebA's attributes", label, str(row["faces"]), f"{row['accuracy']:.1%}"
+    for kind in ("flaw", "yaw"):
+        for name, row in quality[f"fairface_gender_by_{kind}"].items():
+            label = f"warning: {name}" if kind == "flaw" else f"turned by {name} degrees"
+            yield "FairFace's gender", label, str(row["faces"]), f"{row['accuracy']:.1%}"
+
+
 def main() -> None:
     """Fill the tables of the documents named, or of all."""
     parser = argparse.ArgumentParser(

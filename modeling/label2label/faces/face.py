@@ -18,7 +18,7 @@ ARCFACE_TEMPLATE = (
 _UPRIGHT = np.array(ARCFACE_TEMPLATE) - np.mean(ARCFACE_TEMPLATE, axis=0)
 
 # Measured on real faces by `benchmarks/photo.py`: beyond these, attributes are read less well.
-SMALL_FACE = 40.0  # pixels
+SMALL_FACE = 30.0  # pixels
 TURNED_AWAY = 45.0  # degrees of yaw
 CUT_MARGIN = 0.05  # of the face's size, between a landmark and the photo's edge
 NOSE_DEPTH = 0.6  # of the eyes' distance: how far the nose's tip stands before eyes and mouth
