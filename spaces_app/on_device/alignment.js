@@ -2,6 +2,10 @@
 
 import { resize, roundHalfToEven } from "./resampling.js";
 
+// OpenCV's warpAffine adds positions in these parts of a pixel, and samples at those.
+const PARTS = 1024;
+const SAMPLES = 32;
+
 /**
  * A transform of the plane, (x, y) to (a x + b y + tx, c x + d y + ty).
  * @typedef {{a: number, b: number, tx: number, c: number, d: number, ty: number}} Affine
@@ -48,7 +52,6 @@ export function invert({ a, b, tx, c, d, ty }) {
 /**
  * Cut a face out of a photo so that its landmarks lie on the template.
  *
- * A face larger than the crop is averaged down before it is turned, so that it does not alias.
  * Where the crop reaches over the photo's edge, the edge pixels repeat.
  * @param {import("./resampling.js").Pixels} photo
  * @param {number[][]} landmarks five [x, y] in pixels of the photo.
@@ -57,23 +60,39 @@ export function invert({ a, b, tx, c, d, ty }) {
  * @returns {Uint8ClampedArray} RGB (size, size, 3), 0 to 255.
  */
 export function alignFace(photo, landmarks, template, size) {
-  const toCrop = estimateSimilarity(landmarks, template);
+  return warp(photo, estimateSimilarity(landmarks, template), size, true);
+}
+
+/**
+ * Cut a square out of a photo by a similarity transform.
+ *
+ * What is larger in the photo is averaged down before it is turned, so that it does not alias.
+ * @param {import("./resampling.js").Pixels} photo
+ * @param {Affine} toCrop photo pixels to crop pixels.
+ * @param {number} size height and width of the crop in pixels.
+ * @param {boolean} repeats whether the edge pixels repeat beyond the photo's edge; else it is black.
+ * @returns {Uint8ClampedArray} RGB (size, size, 3), 0 to 255.
+ */
+export function warp(photo, toCrop, size, repeats) {
   const toPhoto = invert(toCrop);
-  const scale = Math.hypot(toCrop.a, toCrop.c);
-  const part = partUnderCrop(photo, toPhoto, size, scale);
-  const shrink = Math.min(scale, 1);
+  const shrink = Math.min(Math.hypot(toCrop.a, toCrop.c), 1);
+  const part = partUnderCrop(photo, toPhoto, size, shrink);
   const columns = Math.max(1, roundHalfToEven(part.width * shrink));
   const rows = Math.max(1, roundHalfToEven(part.height * shrink));
-  const pixels = resize(photo, part, columns, rows);
+  const pixels = resize(photo, part, columns, rows, true);
   const [across, down] = [columns / part.width, rows / part.height];
   const crop = new Uint8ClampedArray(size * size * 3);
+  // Points count from the corner of the first pixel, samples from its centre.
+  const tx = ((toPhoto.a + toPhoto.b) / 2 + toPhoto.tx - part.x) * across - 0.5;
+  const ty = ((toPhoto.c + toPhoto.d) / 2 + toPhoto.ty - part.y) * down - 0.5;
+  const step = PARTS / SAMPLES;
+  const sum = (one, other) =>
+    Math.floor((Math.round(one * PARTS) + Math.round(other * PARTS) + step / 2) / step) / SAMPLES;
   for (let y = 0, out = 0; y < size; y++) {
     for (let x = 0; x < size; x++, out += 3) {
-      // Points count from the corner of the first pixel, samples from its centre.
-      const [u, v] = [x + 0.5, y + 0.5];
-      const column = (toPhoto.a * u + toPhoto.b * v + toPhoto.tx - part.x) * across - 0.5;
-      const row = (toPhoto.c * u + toPhoto.d * v + toPhoto.ty - part.y) * down - 0.5;
-      interpolate(pixels, columns, rows, column, row, crop, out);
+      const column = sum(toPhoto.a * across * x, toPhoto.b * across * y + tx);
+      const row = sum(toPhoto.c * down * x, toPhoto.d * down * y + ty);
+      interpolate(pixels, columns, rows, column, row, repeats, crop, out);
     }
   }
   return crop;
@@ -84,14 +103,14 @@ export function alignFace(photo, landmarks, template, size) {
  * @param {import("./resampling.js").Pixels} photo
  * @param {Affine} toPhoto from the crop.
  * @param {number} size of the crop in pixels.
- * @param {number} scale crop pixels to a photo pixel.
+ * @param {number} shrink how much smaller the part is read, at most 1.
  * @returns {{x: number, y: number, width: number, height: number}}
  */
-function partUnderCrop(photo, toPhoto, size, scale) {
+function partUnderCrop(photo, toPhoto, size, shrink) {
   const corners = [[0, 0], [size, 0], [0, size], [size, size]];
   const xs = corners.map(([x, y]) => toPhoto.a * x + toPhoto.b * y + toPhoto.tx);
   const ys = corners.map(([x, y]) => toPhoto.c * x + toPhoto.d * y + toPhoto.ty);
-  const margin = 2 / scale; // interpolation reads one pixel of the crop further
+  const margin = 2 / shrink; // interpolation reads one pixel further
   const [x, width] = clipRange(Math.min(...xs) - margin, Math.max(...xs) + margin, photo.width);
   const [y, height] = clipRange(Math.min(...ys) - margin, Math.max(...ys) + margin, photo.height);
   return { x, y, width, height };
@@ -110,25 +129,31 @@ function clipRange(from, to, length) {
 }
 
 /**
- * Sample an image between its pixels, bilinearly; outside, the edge pixels repeat.
+ * Sample an image between its pixels, bilinearly.
  * @param {Uint8ClampedArray} pixels RGB (rows, columns, 3).
  * @param {number} columns
  * @param {number} rows
  * @param {number} x counted from the first pixel's centre.
  * @param {number} y counted from the first pixel's centre.
+ * @param {boolean} repeats whether the edge pixels repeat outside; else it is black.
  * @param {Uint8ClampedArray} crop where the sample goes.
  * @param {number} out index of its red value.
  */
-function interpolate(pixels, columns, rows, x, y, crop, out) {
+function interpolate(pixels, columns, rows, x, y, repeats, crop, out) {
   const [left, top] = [Math.floor(x), Math.floor(y)];
   const [fx, fy] = [x - left, y - top];
+  const weight = (at, length, share) => (repeats || (at >= 0 && at < length) ? share : 0);
+  const wx0 = weight(left, columns, 1 - fx);
+  const wx1 = weight(left + 1, columns, fx);
+  const wy0 = weight(top, rows, 1 - fy);
+  const wy1 = weight(top + 1, rows, fy);
   const x0 = Math.min(Math.max(left, 0), columns - 1) * 3;
   const x1 = Math.min(Math.max(left + 1, 0), columns - 1) * 3;
   const y0 = Math.min(Math.max(top, 0), rows - 1) * columns * 3;
   const y1 = Math.min(Math.max(top + 1, 0), rows - 1) * columns * 3;
   for (let k = 0; k < 3; k++) {
-    const above = pixels[y0 + x0 + k] * (1 - fx) + pixels[y0 + x1 + k] * fx;
-    const below = pixels[y1 + x0 + k] * (1 - fx) + pixels[y1 + x1 + k] * fx;
-    crop[out + k] = above * (1 - fy) + below * fy;
+    const above = pixels[y0 + x0 + k] * wx0 + pixels[y0 + x1 + k] * wx1;
+    const below = pixels[y1 + x0 + k] * wx0 + pixels[y1 + x1 + k] * wx1;
+    crop[out + k] = Math.floor(above * wy0 + below * wy1 + 0.5);
   }
 }

@@ -2,13 +2,16 @@
 
 import { AttributeView } from "./attributes.js";
 import { Camera } from "./camera.js";
+import { makeDecider } from "./decisions.js";
 import { Engine } from "./engine.js";
+import { findFlaws, rollOf, sizeOf } from "./face.js";
 import { drawBoxes, drawCrops } from "./picture.js";
 import { firstLanguage, LANGUAGES, Words } from "./strings.js";
 import { FaceTracker } from "./tracking.js";
 
 const MIN_SIDE = 16; // pixels; nothing smaller shows a face
 const MOST_PIXELS = 16e6; // what every browser's canvas holds
+const NOTABLE_ROLL = 30; // degrees, from which it is said
 
 const $ = (id) => document.getElementById(id);
 const query = new URLSearchParams(location.search);
@@ -118,12 +121,21 @@ function show() {
   const faces = shown?.faces ?? [];
   chosen = Math.min(chosen, Math.max(faces.length - 1, 0));
   drawBoxes($("boxes"), shown ?? { width: 1, height: 1 }, faces, chosen, choose);
-  const nameOf = (number) => words.say("face", { number });
-  drawCrops($("faces"), faces, page.crop_size, chosen, nameOf, choose);
+  const names = faces.map((_, index) => words.say("face", { number: index + 1 }));
+  drawCrops($("faces"), faces, page.crop_size, chosen, names, faces.map(describeFace), choose);
   view.show(faces[chosen]?.probabilities ?? null, !camera.on);
   $("empty").hidden = faces.length > 0;
   $("save").hidden = faces.length === 0 || camera.on;
   showTimings();
+}
+
+/** What makes a face's answers less sure, and how far it is turned; nothing for most faces. */
+function describeFace(face) {
+  const roll = rollOf(face, page.face.arcface_template);
+  const value = Math.round(Math.abs(roll));
+  const turned = words.say(roll > 0 ? "clockwise" : "counterclockwise", { value });
+  const flaws = findFlaws(face, shown, page.face).map((flaw) => words.strings.flaws[flaw]);
+  return [...(value >= NOTABLE_ROLL ? [turned] : []), ...flaws].join(", ");
 }
 
 function choose(index) {
@@ -172,13 +184,23 @@ function setPicture({ width, height }, mirrored) {
 }
 
 $("save").onclick = () => {
-  const faces = shown.faces.map(({ box, score, probabilities }) => ({
-    box: box.map((value) => Number(value.toFixed(1))),
-    score: Number(score.toFixed(4)),
-    attributes: Object.fromEntries(
-      page.attributes.map((name, i) => [name, Number(probabilities[i].toFixed(4))]),
-    ),
-  }));
+  const decide = makeDecider(page);
+  const faces = shown.faces.map((face) => {
+    const decisions = decide(face.probabilities);
+    const attributes = Object.fromEntries(
+      page.attributes.map((name, i) => [name, Number(face.probabilities[i].toFixed(4))]),
+    );
+    const present = page.attributes.filter((_, i) => decisions[i]);
+    return {
+      box: face.box.map((value) => Number(value.toFixed(1))),
+      score: Number(face.score.toFixed(4)),
+      size: Number(sizeOf(face).toFixed(1)),
+      roll: Number(rollOf(face, page.face.arcface_template).toFixed(1)),
+      warnings: findFlaws(face, shown, page.face),
+      attributes,
+      present: present.sort((one, other) => attributes[other] - attributes[one]),
+    };
+  });
   const text = JSON.stringify([{ image: shown.name, faces }], null, 1);
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
@@ -219,7 +241,8 @@ async function readPhoto(file, name) {
     await loaded;
     show();
     say("working");
-    const result = await engine.predict(bitmap, false);
+    const kind = file.type === "image/jpeg" ? "jpeg" : "photo";
+    const result = await engine.predict(bitmap, kind);
     if (mine !== turn) return;
     shown = { ...inPixelsOf(decoded, result), name };
     chosen = largestOf(result.faces);
@@ -353,7 +376,7 @@ async function watch(mine) {
   while (camera.on && mine === turn) {
     await camera.nextFrame();
     if (!camera.on || mine !== turn) return;
-    const result = await engine.predict(await createImageBitmap($("video")), true);
+    const result = await engine.predict(await createImageBitmap($("video")), "frame");
     if (!camera.on || mine !== turn) return;
     const now = performance.now();
     rate = rate ? 0.9 * rate + 100 / (now - before) : 1000 / (now - before);

@@ -1,5 +1,7 @@
 /** The attributes of one face, by group, and those present at a glance. */
 
+import { makeDecider } from "./decisions.js";
+
 // Impressions that people had of a person are no sight: they stay out of what is seen at a glance.
 const IMPRESSIONS = "person";
 
@@ -11,6 +13,7 @@ export class AttributeView {
    */
   constructor(page, groups, chips) {
     this.page = page;
+    this.decide = makeDecider(page);
     this.chips = chips;
     this.order = Object.values(page.groups).flat();
     this.impressions = new Set(page.groups[IMPRESSIONS]);
@@ -83,12 +86,13 @@ export class AttributeView {
    * @param {boolean} ranked put the surest of those present first; else they keep their places.
    */
   show(probabilities, ranked) {
+    const decisions = probabilities && this.decide(probabilities);
     const present = [];
     for (const name of this.order) {
       const { row, bar, fill, value } = this.rows.get(name);
       const index = this.page.attributes.indexOf(name);
       const probability = probabilities?.[index];
-      const yes = probability >= this.page.thresholds[index];
+      const yes = decisions !== null && decisions[index];
       row.classList.toggle("yes", yes);
       if (probability === undefined) delete row.dataset.probability;
       else row.dataset.probability = probability;

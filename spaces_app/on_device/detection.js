@@ -1,91 +1,253 @@
-/** Find faces as `label2label.faces.detection` does in Python: YuNet, at one or two sizes. */
+/** Find faces as `label2label.faces.detection` does in Python, step by step, by YuNet. */
 
-import { resize, roundHalfToEven } from "./resampling.js";
+import { warp } from "./alignment.js";
+import { centreOf, rollOf, sizeOf } from "./face.js";
+import { resizeBy } from "./resampling.js";
 
 const STRIDES = [8, 16, 32]; // of YuNet's three grids
 const DIVISOR = 32; // its input's sides are multiples of this
+const GLANCE_SIDE = 320; // pixels of a video frame's longer side: there the face is near
 
-/**
- * One face, in pixels of the photo; (0, 0) is the outer corner of the top left pixel.
- * @typedef {object} Face
- * @property {number[]} box [x0, y0, x1, y1], left, top, right, bottom.
- * @property {number} score the detector's confidence, 0 to 1.
- * @property {number[][]} landmarks five [x, y]: viewer's left eye, right eye, nose tip, viewer's
- *     left and right mouth corners.
- */
+/** @typedef {import("./face.js").Face} Face */
+/** @typedef {import("./resampling.js").Pixels} Pixels */
 
 export class FaceDetector {
   /**
    * @param {object} ort onnxruntime-web.
    * @param {object} session of YuNet's file.
-   * @param {object} settings the `detector` part of `page.json`.
+   * @param {object} settings the `detector` part of `page.json`: the constants of Python's file.
+   * @param {number[][]} template the five landmarks of an upright face.
    */
-  constructor(ort, session, settings) {
+  constructor(ort, session, settings, template) {
     this.ort = ort;
     this.session = session;
     this.settings = settings;
+    this.rollOf = (face) => rollOf(face, template);
+    this.isUpright = (face) => Math.abs(this.rollOf(face)) < settings.turned_roll;
   }
 
   /**
-   * Find the faces of one photo.
-   * @param {import("./resampling.js").Pixels} photo
+   * Find the faces of one photo, of any size and turn.
+   * @param {Pixels} photo
    * @returns {Promise<Face[]>} from left to right.
    */
   async detect(photo) {
-    const { close_up_side, whole_side, margin, same_face_overlap } = this.settings;
-    const longer = Math.max(photo.width, photo.height);
-    let faces = await this.detectAt(photo, close_up_side / longer, margin);
-    if (longer > close_up_side) {
-      faces = faces.concat(await this.detectAt(photo, Math.min(1, whole_side / longer), 0));
+    const { reduced_side, enough_side, turned_side, fair } = this.settings;
+    const scale = reduced_side / Math.sqrt(photo.width * photo.height);
+    const reduced = scale < 0.5 ? resizeBy(photo, scale) : photo;
+    let found = await this.lookClosely(photo, await this.look(photo, reduced, enough_side, 0));
+    if (!found.some((face) => face.score >= fair && this.isUpright(face))) {
+      // Nothing that is surely upright: the photo itself may be turned.
+      const hints = [];
+      for (const turns of [1, 2, 3]) {
+        hints.push(...(await this.look(photo, reduced, turned_side, turns)));
+      }
+      found = found.concat(await this.lookClosely(photo, hints));
     }
-    return keepDistinct(faces, overlapOfSmaller, same_face_overlap).sort(
-      (one, other) => one.box[0] - other.box[0],
-    );
+    return this.keepDistinctFaces(found).sort((one, other) => one.box[0] - other.box[0]);
   }
 
   /**
-   * Find the faces of a photo that is scaled and surrounded by a black margin first.
-   * @param {import("./resampling.js").Pixels} photo
-   * @param {number} scale
-   * @param {number} margin of the scaled photo's longer side.
-   * @returns {Promise<Face[]>} surest first.
+   * Find the faces of a video frame by one quick look.
+   * @param {Pixels} frame
+   * @returns {Promise<Face[]>} from left to right.
    */
-  async detectAt(photo, scale, margin) {
-    const columns = Math.max(1, roundHalfToEven(photo.width * scale));
-    const rows = Math.max(1, roundHalfToEven(photo.height * scale));
-    const border = roundHalfToEven(margin * Math.max(columns, rows));
-    const width = Math.ceil((columns + 2 * border) / DIVISOR) * DIVISOR;
-    const height = Math.ceil((rows + 2 * border) / DIVISOR) * DIVISOR;
-    const whole = { x: 0, y: 0, width: photo.width, height: photo.height };
-    const pixels = resize(photo, whole, columns, rows);
+  async glance(frame) {
+    const scale = Math.min(1, GLANCE_SIDE / Math.max(frame.width, frame.height));
+    const faces = await this.lookAt(frame, frame, scale, 0);
+    return faces
+      .filter((face) => face.score >= this.settings.score_threshold)
+      .sort((one, other) => one.box[0] - other.box[0]);
+  }
+
+  /**
+   * Places that look like a face in the whole photo, seen on larger and larger canvases.
+   * @param {Pixels} photo
+   * @param {Pixels} reduced a copy of it for small canvases.
+   * @param {number} enough side of the canvas after which nothing more is looked for.
+   * @param {number} turns quarters by which the photo is turned counterclockwise.
+   * @returns {Promise<Face[]>}
+   */
+  async look(photo, reduced, enough, turns) {
+    const { first_side, enough_side, reduced_side, least_part } = this.settings;
+    const { hint, fair, small_face } = this.settings;
+    const meanSide = Math.sqrt(photo.width * photo.height);
+    const least = turns ? 0 : Math.min(enough_side, meanSide / least_part);
+    const found = [];
+    for (let side = first_side, before = 0; ; side *= 2) {
+      const scale = side === first_side ? side / meanSide : Math.min(1, side / meanSide);
+      if (scale <= before) return found;
+      const source = side <= reduced_side ? reduced : photo;
+      const faces = await this.lookAt(photo, source, scale, turns);
+      found.push(...faces.filter((face) => face.score >= hint));
+      const isSure = found.some((face) => face.score >= fair);
+      const isSmall = faces.some((face) => sizeOf(face) * scale < small_face);
+      if (!isSmall && (isSure || side >= enough) && side >= least) return found;
+      before = scale;
+    }
+  }
+
+  /**
+   * What YuNet finds in the photo, scaled and turned by quarters.
+   * @param {Pixels} photo
+   * @param {Pixels} source the photo or a smaller copy.
+   * @param {number} scale pixels of the canvas to a pixel of the photo.
+   * @param {number} turns quarters, counterclockwise.
+   * @returns {Promise<Face[]>} in pixels of the photo, surest first.
+   */
+  async lookAt(photo, source, scale, turns) {
+    let canvas = resizeBy(source, (scale * photo.width) / source.width);
+    const { width, height } = canvas;
+    for (let turn = 0; turn < turns; turn++) canvas = turnQuarter(canvas);
+    const toPhoto = (point) => {
+      let [x, y] = point;
+      // The right edge before a turn is the top edge after it.
+      for (let turn = turns; turn > 0; turn--) [x, y] = [(turn % 2 ? width : height) - y, x];
+      return [(x * photo.width) / width, (y * photo.height) / height];
+    };
+    const faces = await this.runYunet(canvas);
+    return faces.flatMap(({ box, score, landmarks }) => {
+      const [[x0, y0], [x1, y1]] = [toPhoto(box.slice(0, 2)), toPhoto(box.slice(2))];
+      const corners = [Math.min(x0, x1), Math.min(y0, y1), Math.max(x0, x1), Math.max(y0, y1)];
+      return clipFace({ box: corners, score, landmarks: landmarks.map(toPhoto) }, photo);
+    });
+  }
+
+  /**
+   * Of places that may be faces those that are, with their exact landmarks.
+   * @param {Pixels} photo
+   * @param {Face[]} hints
+   * @returns {Promise<Face[]>}
+   */
+  async lookClosely(photo, hints) {
+    const { sure, score_threshold } = this.settings;
+    const faces = [];
+    for (const hint of this.keepDistinctFaces(hints)) {
+      // Beside a face that is surely upright no doubtful place is turned to see more in it.
+      const turn = !faces.some((face) => face.score >= sure && this.isUpright(face));
+      const face = await this.lookCloselyAt(photo, hint, turn);
+      if (face && face.score >= score_threshold) faces.push(face);
+    }
+    return faces;
+  }
+
+  /**
+   * The face at a place, seen the right way up and so large that its landmarks are exact.
+   * @param {Pixels} photo
+   * @param {Face} hint
+   * @param {boolean} turn whether a doubtful place is seen turned by quarters, too.
+   * @returns {Promise<Face | undefined>}
+   */
+  async lookCloselyAt(photo, hint, turn) {
+    const { sure, score_threshold, turned_sure, turned_lead, faint } = this.settings;
+    const roll = this.rollOf(hint);
+    const first = await this.see(photo, hint, roll);
+    const views = first ? [first] : [];
+    const isDoubtful = !first || first.score < score_threshold;
+    for (const degrees of turn || !isDoubtful ? [180, 90, -90] : []) {
+      if (views.some((face) => face.score >= sure)) break;
+      const view = await this.see(photo, hint, 90 * Math.round(roll / 90) + degrees);
+      if (view) views.push(view);
+    }
+    views.sort((one, other) => other.score - one.score);
+    const [best] = views;
+    const upright = views.find(this.isUpright);
+    if (!best || best === upright) return upright;
+    // Faces in profile are found upside down too, though less surely than one that is.
+    const lead = Math.max(upright?.score ?? 0, faint) + turned_lead;
+    return best.score >= turned_sure || best.score >= lead ? best : upright;
+  }
+
+  /**
+   * The face at a place, seen with the photo turned back by its roll, at first a guess.
+   * @param {Pixels} photo
+   * @param {Face} hint
+   * @param {number} roll in degrees.
+   * @returns {Promise<Face | undefined>}
+   */
+  async see(photo, hint, roll) {
+    let face = await this.seeTurned(photo, hint, roll);
+    let before = roll;
+    for (const steady of this.settings.steady_rolls) {
+      if (!face || Math.abs(turnBetween(this.rollOf(face), before)) <= steady) break;
+      before = this.rollOf(face);
+      face = (await this.seeTurned(photo, face, before)) ?? face;
+    }
+    return face;
+  }
+
+  /**
+   * The face at a place, seen with the photo turned back by a roll.
+   * @param {Pixels} photo
+   * @param {Face} hint
+   * @param {number} roll in degrees.
+   * @returns {Promise<Face | undefined>}
+   */
+  async seeTurned(photo, hint, roll) {
+    const { close_side, close_face } = this.settings;
+    const scale = close_face / sizeOf(hint);
+    const cosine = Math.cos((roll * Math.PI) / 180);
+    const sine = Math.sin((roll * Math.PI) / 180);
+    const [a, b] = [scale * cosine, scale * sine];
+    const [x, y] = centreOf(hint);
+    const middle = close_side / 2;
+    const toCanvas = { a, b, tx: middle - a * x - b * y, c: -b, d: a, ty: middle + b * x - a * y };
+    const data = warp(photo, toCanvas, close_side, false);
+    const faces = await this.runYunet({ width: close_side, height: close_side, data });
+    for (const { box, score, landmarks } of faces) {
+      const offset = [(box[0] + box[2]) / 2 - middle, (box[1] + box[3]) / 2 - middle];
+      const [width, height] = [box[2] - box[0], box[3] - box[1]];
+      const size = (width + height) / 2 / close_face;
+      if (Math.max(...offset.map(Math.abs)) > close_face / 3 || size <= 0.5 || size >= 2) {
+        continue; // another one, beside it
+      }
+      const back = ([u, v]) => [(cosine * u - sine * v) / scale, (sine * u + cosine * v) / scale];
+      const toPhoto = (point) => {
+        const [u, v] = back(point);
+        return [x + u, y + v];
+      };
+      // The box around the ellipse that the turned box frames.
+      const [halfX, halfY] = [
+        Math.hypot(cosine * width, sine * height) / (2 * scale),
+        Math.hypot(sine * width, cosine * height) / (2 * scale),
+      ];
+      const [cx, cy] = toPhoto(offset);
+      const face = {
+        box: [cx - halfX, cy - halfY, cx + halfX, cy + halfY],
+        score,
+        landmarks: landmarks.map(([u, v]) => toPhoto([u - middle, v - middle])),
+      };
+      return clipFace(face, photo)[0];
+    }
+    return undefined;
+  }
+
+  /**
+   * Find upright faces of 10 to 300 pixels.
+   * @param {Pixels} canvas RGB.
+   * @returns {Promise<Face[]>} in its pixels, surest first.
+   */
+  async runYunet({ width: columns, height: rows, data }) {
+    const { small_hint, nms_threshold } = this.settings;
+    const width = Math.ceil(columns / DIVISOR) * DIVISOR;
+    const height = Math.ceil(rows / DIVISOR) * DIVISOR;
+    const step = data.length / (columns * rows);
     const input = new Float32Array(3 * height * width); // BGR planes, 0 to 255
     for (let y = 0, pixel = 0; y < rows; y++) {
-      for (let x = 0, i = (y + border) * width + border; x < columns; x++, i++, pixel += 3) {
-        input[i] = pixels[pixel + 2];
-        input[i + height * width] = pixels[pixel + 1];
-        input[i + 2 * height * width] = pixels[pixel];
+      for (let x = 0, i = y * width; x < columns; x++, i++, pixel += step) {
+        input[i] = data[pixel + 2];
+        input[i + height * width] = data[pixel + 1];
+        input[i + 2 * height * width] = data[pixel];
       }
     }
     const tensor = new this.ort.Tensor("float32", input, [1, 3, height, width]);
     const outputs = await this.session.run({ [this.session.inputNames[0]]: tensor });
-    const found = keepDistinct(
-      decode(outputs, width, this.settings.score_threshold),
-      overlapOfUnion,
-      this.settings.nms_threshold,
-    );
-    const toPhoto = ([x, y]) => [
-      ((x - border) * photo.width) / columns,
-      ((y - border) * photo.height) / rows,
-    ];
-    return found
-      .map(({ box, score, landmarks }) => ({
-        box: [...toPhoto(box.slice(0, 2)), ...toPhoto(box.slice(2))].map((value, i) =>
-          Math.min(Math.max(value, 0), i % 2 ? photo.height : photo.width),
-        ),
-        score,
-        landmarks: landmarks.map(toPhoto),
-      }))
-      .filter(({ box: [x0, y0, x1, y1] }) => x1 > x0 && y1 > y0); // else found in the margin
+    return keepDistinct(decode(outputs, width, small_hint), overlapOfUnion, nms_threshold);
+  }
+
+  /** Of faces that overlap, as one seen at two sizes does, the surest. */
+  keepDistinctFaces(faces) {
+    return keepDistinct(faces, overlapOfSmaller, this.settings.same_face_overlap);
   }
 }
 
@@ -158,4 +320,34 @@ export function overlapOfSmaller(one, other) {
 export function overlapOfUnion(one, other) {
   const shared = sharedArea(one, other);
   return shared / (areaOf(one) + areaOf(other) - shared);
+}
+
+/** The face cut at the photo's edges, in a list; none where it lies beyond them. */
+function clipFace(face, photo) {
+  const box = face.box.map((value, i) =>
+    Math.min(Math.max(value, 0), i % 2 ? photo.height : photo.width),
+  );
+  return box[2] > box[0] && box[3] > box[1] ? [{ ...face, box }] : [];
+}
+
+/** Degrees from one direction to another, -180 to 180. */
+function turnBetween(one, other) {
+  return ((((other - one + 180) % 360) + 360) % 360) - 180;
+}
+
+/**
+ * An image turned by a quarter, counterclockwise.
+ * @param {Pixels} image
+ * @returns {Pixels}
+ */
+function turnQuarter({ width, height, data }) {
+  const step = data.length / (width * height);
+  const turned = new Uint8ClampedArray(data.length);
+  for (let y = 0, out = 0; y < width; y++) {
+    for (let x = 0; x < height; x++) {
+      const pixel = (x * width + width - 1 - y) * step;
+      for (let k = 0; k < step; k++) turned[out++] = data[pixel + k];
+    }
+  }
+  return { width: height, height: width, data: turned };
 }

@@ -27,15 +27,15 @@ export class Engine {
   /**
    * Attributes of every face in an image.
    * @param {ImageBitmap} bitmap it is given away.
-   * @param {boolean} glance look once and quickly, as a video allows.
+   * @param {"photo" | "jpeg" | "frame"} kind a frame is looked at once and quickly.
    * @returns {Promise<{faces: import("./predictor.js").PredictedFace[], width: number,
    *     height: number, milliseconds: {detection: number, attributes: number}}>}
    */
-  predict(bitmap, glance) {
+  predict(bitmap, kind) {
     const id = ++this.lastId;
     return new Promise((resolve, reject) => {
       this.waiting.set(id, { resolve, reject });
-      this.worker.postMessage({ id, bitmap, glance }, [bitmap]);
+      this.worker.postMessage({ id, bitmap, kind }, [bitmap]);
     });
   }
 

@@ -42,18 +42,20 @@ function makeShape(name, attributes) {
  * @param {import("./predictor.js").PredictedFace[]} faces
  * @param {number} size of the crops in pixels.
  * @param {number} chosen
- * @param {(number: number) => string} nameOf a face, counted from 1.
+ * @param {string[]} names of the faces.
+ * @param {string[]} remarks of the faces, which may be empty.
  * @param {(index: number) => void} choose called for the face that is chosen.
  */
-export function drawCrops(fieldset, faces, size, chosen, nameOf, choose) {
+export function drawCrops(fieldset, faces, size, chosen, names, remarks, choose) {
   fieldset.hidden = faces.length === 0;
   const labels = [...fieldset.querySelectorAll("label")];
   labels.slice(faces.length).forEach((label) => label.remove());
   faces.forEach(({ crop }, index) => {
     const label = labels[index] ?? fieldset.appendChild(makeChoice(size));
-    const [input, canvas] = label.children;
+    const [input, canvas, remark] = label.children;
     input.checked = index === chosen;
-    input.setAttribute("aria-label", nameOf(index + 1));
+    input.setAttribute("aria-label", [names[index], remarks[index]].filter(Boolean).join(", "));
+    remark.textContent = remarks[index];
     input.onchange = () => choose(index);
     canvas.getContext("2d").putImageData(toImageData(crop, size), 0, 0);
   });
@@ -64,7 +66,7 @@ function makeChoice(size) {
   const label = document.createElement("label");
   const input = Object.assign(document.createElement("input"), { type: "radio", name: "face" });
   const canvas = Object.assign(document.createElement("canvas"), { width: size, height: size });
-  label.append(input, canvas);
+  label.append(input, canvas, document.createElement("small"));
   return label;
 }
 

@@ -2,14 +2,13 @@
 
 import { alignFace } from "./alignment.js";
 import { FaceDetector } from "./detection.js";
+import { resizeBy } from "./resampling.js";
 
-// In a video the face is near, and the next frame comes soon: a glance at this size is enough.
-const GLANCE_SIDE = 320; // pixels
 const MOST_FACES = 16; // predicted at once
 
 /**
  * A face and its attributes.
- * @typedef {import("./detection.js").Face & {probabilities: number[], crop: Uint8ClampedArray}}
+ * @typedef {import("./face.js").Face & {probabilities: number[], crop: Uint8ClampedArray}}
  *     PredictedFace probabilities 0 to 1 in the order of the model's attributes; the crop is RGB.
  */
 
@@ -23,36 +22,61 @@ export class AttributePredictor {
   constructor(ort, model, detector, page) {
     this.ort = ort;
     this.model = model;
-    this.detector = new FaceDetector(ort, detector, page.detector);
+    this.detector = new FaceDetector(ort, detector, page.detector, page.face.arcface_template);
     this.page = page;
   }
 
   /**
    * Attributes of every face in one photo or video frame.
    * @param {import("./resampling.js").Pixels} photo
-   * @param {boolean} glance look once and quickly, as a video allows.
+   * @param {"photo" | "jpeg" | "frame"} kind a frame is looked at once and quickly.
    * @returns {Promise<{faces: PredictedFace[], milliseconds: {detection: number, attributes: number}}>}
    *     faces from left to right; attributes' milliseconds are all faces' together.
    */
-  async predict(photo, glance) {
+  async predict(photo, kind) {
     const start = performance.now();
-    const longer = Math.max(photo.width, photo.height);
-    const faces = glance
-      ? await this.detector.detectAt(photo, Math.min(1, GLANCE_SIDE / longer), 0)
-      : await this.detector.detect(photo);
-    faces.sort((one, other) => one.box[0] - other.box[0]);
+    const { source, faces } = await this.findFaces(photo, kind);
     const found = performance.now();
     const predicted = [];
     for (let i = 0; i < faces.length; i += MOST_FACES) {
-      predicted.push(...(await this.predictFaces(photo, faces.slice(i, i + MOST_FACES))));
+      predicted.push(...(await this.predictFaces(source, faces.slice(i, i + MOST_FACES))));
+    }
+    const scales = [photo.width / source.width, photo.height / source.height];
+    for (const face of predicted) {
+      face.box = face.box.map((value, i) => value * scales[i % 2]); // x, y, x, y
+      face.landmarks = face.landmarks.map((point) => point.map((value, i) => value * scales[i]));
     }
     const milliseconds = { detection: found - start, attributes: performance.now() - found };
     return { faces: predicted, milliseconds };
   }
 
   /**
+   * Faces of a photo, or of a smaller copy of it where that shows enough, as Python does with a
+   * JPEG, which it decodes at reduced size.
    * @param {import("./resampling.js").Pixels} photo
-   * @param {import("./detection.js").Face[]} faces
+   * @param {"photo" | "jpeg" | "frame"} kind
+   * @returns {Promise<{source: import("./resampling.js").Pixels,
+   *     faces: import("./face.js").Face[]}>} the photo or its copy, and the faces in its pixels.
+   */
+  async findFaces(photo, kind) {
+    if (kind === "frame") return { source: photo, faces: await this.detector.glance(photo) };
+    const { glance_pixels, glance_face, glance_score } = this.page.glance;
+    const enough = (reduction) =>
+      photo.width * photo.height >= glance_pixels * reduction ** 2 && kind === "jpeg";
+    const reduction = [8, 4, 2].find(enough) ?? 1; // as a JPEG can be decoded
+    if (reduction > 1) {
+      const source = resizeBy(photo, 1 / reduction);
+      const faces = await this.detector.detect(source);
+      const isClear = ({ box: [x0, y0, x1, y1], score }) =>
+        score >= glance_score && Math.min(x1 - x0, y1 - y0) >= glance_face;
+      if (faces.length && faces.every(isClear)) return { source, faces };
+    }
+    return { source: photo, faces: await this.detector.detect(photo) };
+  }
+
+  /**
+   * @param {import("./resampling.js").Pixels} photo
+   * @param {import("./face.js").Face[]} faces
    * @returns {Promise<PredictedFace[]>}
    */
   async predictFaces(photo, faces) {

@@ -4,8 +4,8 @@
  */
 
 /**
- * Pixels of an image, as a canvas gives them.
- * @typedef {{width: number, height: number, data: Uint8ClampedArray}} Pixels RGBA, 0 to 255.
+ * Pixels of an image: RGBA, as a canvas gives them, or RGB, 0 to 255.
+ * @typedef {{width: number, height: number, data: Uint8ClampedArray}} Pixels
  */
 
 /**
@@ -49,41 +49,51 @@ function areaTaps(source, target) {
 }
 
 /**
- * Cubic interpolation between four pixels (INTER_CUBIC, a = -0.75), for enlarging.
+ * Linear interpolation between two pixels (INTER_LINEAR), its weights in whole 2048ths.
  * @param {number} source pixels along the axis.
  * @param {number} target pixels along the axis.
  * @returns {Taps}
  */
-function cubicTaps(source, target) {
-  const a = -0.75;
-  const count = 4;
+function linearTaps(source, target) {
+  const count = 2;
   const indices = new Int32Array(target * count);
   const weights = new Float32Array(target * count);
   for (let i = 0; i < target; i++) {
-    const position = ((i + 0.5) * source) / target - 0.5;
-    const first = Math.floor(position) - 1;
+    const position = Math.fround((i + 0.5) * (source / target) - 0.5);
+    const first = Math.floor(position);
     for (let k = 0; k < count; k++) {
-      const x = Math.abs(position - first - k);
       indices[i * count + k] = Math.min(Math.max(first + k, 0), source - 1);
-      weights[i * count + k] =
-        x <= 1
-          ? (a + 2) * x ** 3 - (a + 3) * x ** 2 + 1
-          : a * x ** 3 - 5 * a * x ** 2 + 8 * a * x - 4 * a;
+      weights[i * count + k] = roundHalfToEven(2048 * (1 - Math.abs(position - first - k)));
     }
   }
   return { count, indices, weights };
 }
 
 /**
- * Resize a part of an image: by area averages where it shrinks, else by cubic interpolation.
+ * Scale an image; much smaller by area averages, else by linear interpolation.
+ * @param {Pixels} source
+ * @param {number} scale
+ * @returns {Pixels} the source itself where nothing changes, else RGB, of at least one pixel.
+ */
+export function resizeBy(source, scale) {
+  const width = Math.max(1, roundHalfToEven(source.width * scale));
+  const height = Math.max(1, roundHalfToEven(source.height * scale));
+  if (width === source.width && height === source.height) return source;
+  const whole = { x: 0, y: 0, width: source.width, height: source.height };
+  return { width, height, data: resize(source, whole, width, height, scale < 0.5) };
+}
+
+/**
+ * Resize a part of an image.
  * @param {Pixels} source
  * @param {{x: number, y: number, width: number, height: number}} part of the source, in pixels.
  * @param {number} columns width of the result in pixels.
  * @param {number} rows height of the result in pixels.
+ * @param {boolean} average over areas, for shrinking; else interpolate.
  * @returns {Uint8ClampedArray} RGB (rows, columns, 3), 0 to 255.
  */
-export function resize(source, part, columns, rows) {
-  const tapsOf = columns <= part.width && rows <= part.height ? areaTaps : cubicTaps;
+export function resize(source, part, columns, rows, average) {
+  const tapsOf = average ? areaTaps : linearTaps;
   const across = tapsOf(part.width, columns);
   const down = tapsOf(part.height, rows);
   const result = new Uint8ClampedArray(rows * columns * 3); // it rounds, and halves to the even
@@ -103,8 +113,11 @@ export function resize(source, part, columns, rows) {
         ready[slot] = index;
       }
       const line = lines[slot];
-      for (let i = 0; i < sum.length; i++) sum[i] += weight * line[i];
+      // OpenCV interpolates in whole numbers, of which it drops the last bits.
+      if (average) for (let i = 0; i < sum.length; i++) sum[i] += weight * line[i];
+      else for (let i = 0; i < sum.length; i++) sum[i] += (weight * (line[i] >> 4)) >> 16;
     }
+    if (!average) for (let i = 0; i < sum.length; i++) sum[i] = (sum[i] + 2) >> 2;
     result.set(sum, y * columns * 3);
   }
   return result;
@@ -120,15 +133,16 @@ export function resize(source, part, columns, rows) {
  */
 function resizeLine(source, x, y, taps, line) {
   const { data } = source;
+  const step = data.length / (source.width * source.height);
   const { count, indices, weights } = taps;
-  const start = (y * source.width + x) * 4;
+  const start = (y * source.width + x) * step;
   for (let tap = 0, out = 0; out < line.length; out += 3) {
     let red = 0;
     let green = 0;
     let blue = 0;
     for (let k = 0; k < count; k++, tap++) {
       const weight = weights[tap];
-      const pixel = start + indices[tap] * 4;
+      const pixel = start + indices[tap] * step;
       red += weight * data[pixel];
       green += weight * data[pixel + 1];
       blue += weight * data[pixel + 2];

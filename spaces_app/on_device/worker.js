@@ -1,7 +1,7 @@
 /**
  * Runs the models beside the page, so that it stays responsive.
  *
- * Takes `{bitmap, glance, id}`; answers `{progress}` and `{page}` while and when it has loaded,
+ * Takes `{bitmap, kind, id}`; answers `{progress}` and `{page}` while and when it has loaded,
  * `{id, faces, width, height, milliseconds}` for a bitmap, and `{id, error}`.
  */
 
@@ -65,7 +65,7 @@ async function load() {
  */
 async function warmUp(predictor) {
   const blank = new ImageData(64, 64);
-  await predictor.predict(blank, true);
+  await predictor.predict(blank, "frame");
   const landmarks = predictor.page.alignment_template;
   await predictor.predictFaces(blank, [{ landmarks }]);
 }
@@ -88,12 +88,12 @@ function readPixels(bitmap) {
 const loading = load();
 loading.catch((error) => postMessage({ error: String(error?.message ?? error) }));
 
-onmessage = async ({ data: { bitmap, glance, id } }) => {
+onmessage = async ({ data: { bitmap, kind, id } }) => {
   try {
     const predictor = await loading;
     const photo = readPixels(bitmap);
     const { width, height } = photo;
-    const result = await predictor.predict(photo, glance);
+    const result = await predictor.predict(photo, kind);
     postMessage({ id, width, height, ...result });
   } catch (error) {
     postMessage({ id, error: String(error?.message ?? error) });

@@ -75,6 +75,8 @@ def test_page_gets_all_that_it_needs(npm, export, backend, faces, tmp_path, dete
     assert page["attributes"] == preprocessing.attributes == backend.preprocessing.attributes
     assert page["thresholds"] == preprocessing.thresholds
     assert page["alignment_template"] == preprocessing.alignment_template
+    assert page["exclusive_answers"] == preprocessing.exclusive_answers != []
+    assert page["detector"]["score_threshold"] == detection.SCORE_THRESHOLD
     assert page["crop_size"] == 112
     assert sorted(name for names in page["groups"].values() for name in names) == sorted(
         page["attributes"]

@@ -12,8 +12,9 @@ from typing import Any
 
 from label2label.data.vocabulary import ATTRIBUTE_GROUPS
 from label2label.errors import UserError, join_lines
-from label2label.faces import detection
+from label2label.faces import detection, face
 from label2label.files import sha256
+from label2label.prediction import predictor
 from label2label.prediction.backends import Preprocessing
 
 PAGE_FILE = "page.json"
@@ -27,6 +28,15 @@ RUNTIME_SHA256 = {
     RUNTIME_MODULE: "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90",
     RUNTIME_WASM: "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
 }
+# The page finds faces by the same constants.
+DETECTOR_SETTINGS = (
+    *("SCORE_THRESHOLD", "HINT", "NMS_THRESHOLD", "SAME_FACE_OVERLAP"),
+    *("FIRST_SIDE", "ENOUGH_SIDE", "TURNED_SIDE", "REDUCED_SIDE", "LEAST_PART"),
+    *("SMALL_FACE", "SMALL_HINT", "CLOSE_SIDE", "CLOSE_FACE", "STEADY_ROLLS"),
+    *("SURE", "FAIR", "TURNED_ROLL", "TURNED_SURE", "TURNED_LEAD", "FAINT"),
+)
+GLANCE_SETTINGS = ("GLANCE_PIXELS", "GLANCE_FACE", "GLANCE_SCORE")
+FACE_SETTINGS = ("ARCFACE_TEMPLATE", "SMALL_FACE", "TURNED_AWAY", "CUT_MARGIN", "NOSE_DEPTH")
 WEB_FILES = (PAGE_FILE, DETECTOR_FILE, *RUNTIME_SHA256)
 
 
@@ -77,8 +87,10 @@ def describe_page(folder: Path, model: str, preprocessing: Preprocessing) -> dic
     """Return the content of `page.json`; see `write_page_file` for the arguments.
 
     Returns:
-        `model`, `detector` (with its settings) and `runtime`, each with `file` and `bytes`;
-        `attributes` and `thresholds` in the order of the model's outputs; `groups`, names by group;
+        `model`, `detector` and `runtime`, each with `file` and `bytes`, the detector with its
+        settings; `glance`, when a reduced JPEG shows enough; `face`, by which a face's roll and
+        flaws are told; `attributes` and `thresholds` in the order of the model's outputs;
+        `exclusive_answers`, the rules that no decision breaks; `groups`, names by group;
         `crop_size` in pixels and `alignment_template`.
     """
 
@@ -96,14 +108,10 @@ def describe_page(folder: Path, model: str, preprocessing: Preprocessing) -> dic
         "model": describe(model),
         "detector": {
             **describe(DETECTOR_FILE),
-            # The page detects faces at these two photo sizes, close-ups with a margin.
-            "close_up_side": 480,
-            "whole_side": 1280,
-            "margin": 0.25,
-            "same_face_overlap": detection.SAME_FACE_OVERLAP,
-            "score_threshold": detection.SCORE_THRESHOLD,
-            "nms_threshold": detection.NMS_THRESHOLD,
+            **{name.lower(): getattr(detection, name) for name in DETECTOR_SETTINGS},
         },
+        "glance": {name.lower(): getattr(predictor, name) for name in GLANCE_SETTINGS},
+        "face": {name.lower(): getattr(face, name) for name in FACE_SETTINGS},
         "runtime": {
             **describe(RUNTIME_WASM),
             "module": RUNTIME_MODULE,
@@ -112,6 +120,7 @@ def describe_page(folder: Path, model: str, preprocessing: Preprocessing) -> dic
         },
         "attributes": preprocessing.attributes,
         "thresholds": preprocessing.thresholds,
+        "exclusive_answers": preprocessing.exclusive_answers,
         "groups": {group: names for group, names in groups.items() if names},
         "crop_size": preprocessing.crop_size,
         "alignment_template": preprocessing.alignment_template,

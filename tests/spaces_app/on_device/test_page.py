@@ -152,12 +152,13 @@ def test_both_languages_say_everything(tab):
     english, korean = languages
     assert english.keys() == korean.keys()
     assert english["groups"].keys() == korean["groups"].keys()
+    assert english["flaws"].keys() == korean["flaws"].keys()
     names = {name for vocabulary in VOCABULARIES.values() for name in vocabulary.attributes}
     assert korean["names"].keys() == names
     assert english["names"].keys() <= names
     used = tab.page.locator("[data-text]").evaluate_all("all => all.map(e => e.dataset.text)")
     assert set(used) <= english.keys()
-    for key in english.keys() - {"groups", "names", "found"}:
+    for key in english.keys() - {"groups", "names", "found", "flaws"}:
         places = [set(re.findall(r"{\w+}", text[key])) for text in languages]
         assert places[0] == places[1], key
 

@@ -1,0 +1,80 @@
+/** What is known of one face that was found in a photo, as `label2label.faces.face` in Python. */
+
+/**
+ * One face, in pixels of the photo; (0, 0) is the outer corner of the top left pixel.
+ * @typedef {object} Face
+ * @property {number[]} box [x0, y0, x1, y1], left, top, right, bottom.
+ * @property {number} score the detector's confidence, 0 to 1.
+ * @property {number[][]} landmarks five [x, y]: viewer's left eye, right eye, nose tip, viewer's
+ *     left and right mouth corners, as seen when the face is upright.
+ */
+
+/** @returns {number} side, in pixels, of a square of the box's area. */
+export function sizeOf({ box: [x0, y0, x1, y1] }) {
+  return Math.sqrt((x1 - x0) * (y1 - y0));
+}
+
+/** @returns {number[]} [x, y] of the box's middle. */
+export function centreOf({ box: [x0, y0, x1, y1] }) {
+  return [(x0 + x1) / 2, (y0 + y1) / 2];
+}
+
+/**
+ * @param {Face} face
+ * @param {number[][]} template the five landmarks of an upright face.
+ * @returns {number} degrees, -180 to 180, by which the face is turned clockwise.
+ */
+export function rollOf({ landmarks }, template) {
+  const [ux, uy] = meanOf(template);
+  const [px, py] = meanOf(landmarks);
+  let [sine, cosine] = [0, 0];
+  template.forEach(([x, y], i) => {
+    const [u, v] = [x - ux, y - uy];
+    const [p, q] = [landmarks[i][0] - px, landmarks[i][1] - py];
+    sine += u * q - v * p;
+    cosine += u * p + v * q;
+  });
+  return degrees(Math.atan2(sine, cosine));
+}
+
+/**
+ * Degrees, -90 to 90, by which a face looks to the viewer's right: a rough estimate.
+ * @param {Face} face
+ * @param {number} noseDepth how far the nose's tip stands out, in distances of the eyes.
+ * @returns {number}
+ */
+function yawOf({ landmarks: [leftEye, rightEye, nose, leftMouth, rightMouth] }, noseDepth) {
+  const eyes = meanOf([leftEye, rightEye]);
+  const mouth = meanOf([leftMouth, rightMouth]);
+  const length = Math.max(Math.hypot(mouth[0] - eyes[0], mouth[1] - eyes[1]), 1e-6);
+  const across = [(mouth[1] - eyes[1]) / length, -(mouth[0] - eyes[0]) / length];
+  const along = (from, to) => (to[0] - from[0]) * across[0] + (to[1] - from[1]) * across[1];
+  const breadth = Math.max(along(leftEye, rightEye), 1e-6);
+  return degrees(Math.atan(along(eyes, nose) / (noseDepth * breadth)));
+}
+
+/**
+ * What makes the answers for a face less sure.
+ * @param {Face} face
+ * @param {{width: number, height: number}} photo its size in pixels.
+ * @param {object} limits the `face` part of `page.json`.
+ * @returns {string[]} of "small", "cut" (by the photo's edge) and "turned away" those that hold.
+ */
+export function findFlaws(face, { width, height }, limits) {
+  const margin = limits.cut_margin * sizeOf(face);
+  const isCut = face.landmarks.some(
+    ([x, y]) => Math.min(x, y) < margin || x > width - margin || y > height - margin,
+  );
+  const isAway = Math.abs(yawOf(face, limits.nose_depth)) > limits.turned_away;
+  return [
+    ...(sizeOf(face) < limits.small_face ? ["small"] : []),
+    ...(isCut ? ["cut"] : []),
+    ...(isAway ? ["turned away"] : []),
+  ];
+}
+
+const degrees = (radians) => (radians * 180) / Math.PI;
+
+function meanOf(points) {
+  return [0, 1].map((axis) => points.reduce((sum, point) => sum + point[axis], 0) / points.length);
+}
