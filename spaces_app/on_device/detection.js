@@ -32,10 +32,11 @@ export class FaceDetector {
    * @returns {Promise<Face[]>} from left to right.
    */
   async detect(photo) {
-    const { reduced_side, enough_side, turned_side, fair } = this.settings;
+    const { reduced_side, enough_side, turned_side, fair, score_threshold } = this.settings;
     const scale = reduced_side / Math.sqrt(photo.width * photo.height);
     const reduced = scale < 0.5 ? resizeBy(photo, scale) : photo;
-    let found = await this.lookClosely(photo, await this.look(photo, reduced, enough_side, 0));
+    const upright = await this.look(photo, reduced, enough_side, 0);
+    let found = await this.lookClosely(photo, upright);
     if (!found.some((face) => face.score >= fair && this.isUpright(face))) {
       // Nothing that is surely upright: the photo itself may be turned.
       const hints = [];
@@ -43,6 +44,8 @@ export class FaceDetector {
         hints.push(...(await this.look(photo, reduced, turned_side, turns)));
       }
       found = found.concat(await this.lookClosely(photo, hints));
+      // Profiles that fill the photo are lost from near.
+      if (!found.length) found = upright.filter((face) => face.score >= score_threshold);
     }
     return this.keepDistinctFaces(found).sort((one, other) => one.box[0] - other.box[0]);
   }
