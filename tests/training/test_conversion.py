@@ -253,5 +253,5 @@ def test_output_that_holds_something_else_is_left_alone(public_model, tmp_path, 
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
     assert main(["convert", str(tmp_path / "narrow.pt"), str(tmp_path / "out")]) == 2
-    assert "no model folder" in capsys.readouterr().err
+    assert "is not a model folder" in capsys.readouterr().err
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["notes.txt"]

@@ -173,7 +173,7 @@ def test_a_models_own_crop_is_kept_and_its_calibration_is_not(values, tmp_path):
     [
         ({"groups": []}, "'group-dro' needs groups"),
         ({"objective": "mean", "groups": []}, "'group-balanced' needs groups"),
-        ({"mixup": 0.2}, "cannot tell the group of mixed-up images"),
+        ({"mixup": 0.2}, "needs images of one group each"),
         ({"objective": "best"}, "objective must be one of mean, image-mean, group-dro"),
     ],
 )

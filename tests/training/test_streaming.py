@@ -213,5 +213,5 @@ def test_data_that_cannot_be_streamed_is_refused_in_one_line(values, tmp_path, c
 
 def test_without_a_card_an_epochs_length_is_not_known(values, tmp_path):
     values["data"] = str(write(tmp_path / "data", [24], card=False))
-    with pytest.raises(UserError, match="does not tell the number of training images"):
+    with pytest.raises(UserError, match="does not give the number of training images"):
         Trainer(Recipe(**values), tmp_path / "run")

@@ -19,8 +19,7 @@ def checkpoint_names() -> list[str]:
 
 
 def find_checkpoint(name: str | os.PathLike[str] | None = None) -> str:
-    """
-    Finds a model that ships with the package by its name.
+    """Finds a model that ships with the package by its name.
 
     Args:
         name: Of its folder here; or a folder or Hub id, left as it is; or `None` for the default.

@@ -1,4 +1,4 @@
-"""Random changes to training faces: a batch of uint8 crops at once, as tensors on any device."""
+"""Augmentation of training faces, in batches of uint8 tensors on any device."""
 
 import math
 from dataclasses import dataclass
@@ -18,15 +18,14 @@ NUM_DRAWS = 21
 
 @dataclass(frozen=True)
 class Augmentation:
-    """
-    How much a training face may change. With all zero, the result is the model's centre crop.
+    """Random changes to training faces; with all settings 0, the model's centre crop.
 
     Args:
         flip: Probability, 0..1, of a horizontal mirror image.
         shift: Largest shift each way, as a fraction of the crop's side.
         scale: Largest relative change of scale each way, 0..1.
-        zoom: Probability, 0..1, of a scale drawn log-uniformly from `ZOOM_RANGE` instead, for the
-            framings of images that no detector has framed.
+        zoom: Probability, 0..1, of a scale drawn log-uniformly from `ZOOM_RANGE` instead, for
+            images that were not framed by a detector.
         rotation: Largest rotation each way, in degrees.
         color: Largest relative change, 0..1, of brightness, contrast and saturation each.
         grayscale: Probability, 0..1, of dropping colour.
@@ -46,15 +45,14 @@ class Augmentation:
     erasing: float = 0.0
 
     def __call__(self, images: Tensor, size: int, draws: np.ndarray) -> Tensor:
-        """
-        Crop each image and change it at random.
+        """Crop each image and change it at random.
 
         Args:
-            images: RGB, uint8, (batch, height, width, 3), on any device; the shorter side shows
-                what the model's crop shows.
+            images: RGB, uint8, (batch, height, width, 3), on any device; the short side spans the
+                model's crop.
             size: Side of the result, in pixels.
-            draws: (batch, NUM_DRAWS), uniform in 0..1, as `draw_uniform` gives them. The numbers
-                are drawn on the CPU: they alone decide the result, on every device alike.
+            draws: (batch, NUM_DRAWS), uniform in 0..1, from `draw_uniform`. Drawn on the CPU, so
+                that results are the same on every device.
 
         Returns:
             float32, (batch, 3, size, size), 0..255.
@@ -125,7 +123,7 @@ class Augmentation:
         saturation: np.ndarray,
         grayscale: np.ndarray,
     ) -> Tensor:
-        """All three are affine in a pixel's colour: one matrix does them in one pass."""
+        """Change brightness, contrast and saturation, all affine in colour, by one matrix."""
         brightness, contrast, saturation = (
             1 + self.color * (2 * draw - 1) for draw in (brightness, contrast, saturation)
         )
@@ -140,8 +138,7 @@ class Augmentation:
 
 
 def gaussian_blur(images: Tensor, sigmas: np.ndarray) -> Tensor:
-    """
-    Blur each image by a Gaussian of its own.
+    """Blur each image by its own Gaussian.
 
     Args:
         images: (batch, channels, height, width).
@@ -163,13 +160,12 @@ def gaussian_blur(images: Tensor, sigmas: np.ndarray) -> Tensor:
 
 
 def erase_rectangles(images: Tensor, draws: np.ndarray) -> Tensor:
-    """
-    Cover a rectangle of each image with noise (random erasing, arXiv:1708.04896).
+    """Cover a rectangle of each image with noise (random erasing, arXiv:1708.04896).
 
     Args:
         images: (batch, 3, size, size), 0..255.
-        draws: (batch, 7), uniform in 0..1: area, shape, two of the place, and three of the noise's
-            colour.
+        draws: (batch, 7), uniform in 0..1: area, aspect ratio, position (two), and the noise's
+            colour (three).
 
     Returns:
         Images of the same shape.
@@ -187,8 +183,8 @@ def erase_rectangles(images: Tensor, draws: np.ndarray) -> Tensor:
     place = torch.arange(size, device=images.device)
     inside = (place >= first) & (place < past)  # (batch, 2, size)
     covered = inside[:, 0, :, None] & inside[:, 1, None, :]
-    # One field of noise, of another colour in each image: a generator's own would depend on what
-    # else is in the batch.
+    # One noise pattern for all, coloured per image: noise from a generator would depend on the
+    # other images of the batch.
     field = torch.rand(images.shape[1:], generator=torch.Generator().manual_seed(0)) * 255
     colors = torch.from_numpy(255 * draws[:, 4:7].astype(np.float32)).to(images.device)
     noise = (field.to(images.device) + colors[..., None, None]).remainder(255)
@@ -196,9 +192,7 @@ def erase_rectangles(images: Tensor, draws: np.ndarray) -> Tensor:
 
 
 def draw_uniform(seed: int, epoch: int, rows: np.ndarray, occurrences: np.ndarray) -> np.ndarray:
-    """
-    Draw numbers that depend on each image alone: resuming, or another number of processes, changes
-    none of them.
+    """Draw random numbers that depend only on each image, not on resuming or the processes.
 
     Args:
         seed, epoch: Not negative.
@@ -206,7 +200,7 @@ def draw_uniform(seed: int, epoch: int, rows: np.ndarray, occurrences: np.ndarra
         occurrences: (batch,), how often the epoch drew it before.
 
     Returns:
-        float64, (batch, NUM_DRAWS), uniform in 0..1: a hash (splitmix64) of what is given.
+        float64, (batch, NUM_DRAWS), uniform in 0..1: a hash (splitmix64) of the arguments.
     """
     state = np.zeros((1, 1), np.uint64)
     parts = (

@@ -1,4 +1,4 @@
-"""Read prepared datasets: splits, label arrays, face crops, and which images an epoch draws."""
+"""Read prepared datasets: splits, label arrays, face crops and the sampling of epochs."""
 
 import contextlib
 import hashlib
@@ -24,27 +24,26 @@ from label2label.data.images import read_image
 from label2label.data.vocabulary import IGNORE_INDEX, VOCABULARIES, Vocabulary, derive_labels
 from label2label.errors import UserError, first_line
 
-# A training crop's width and height, as multiples of the model's crop: augmentation moves and
-# turns it, and reduces it a little, within the portrait format of CelebA's aligned images.
+# A training crop's width and height, as multiples of the model's crop: a margin for augmentation
+# within the portrait format of CelebA's aligned images.
 CROP_FORMAT = (1.25, 1.5)
 CACHED_AT_ONCE = 256
-PACKED_QUALITY = 95  # of JPEG
-PART_BYTES = 50_000_000  # of images, so that a part with its labels is below 60 MB
+PACKED_QUALITY = 95  # JPEG quality
+PART_BYTES = 50_000_000  # of images; a part with its labels is then below 60 MB
 
 
 def load_split(path: str | Path, split: str, streaming: bool = False, alone: bool = False) -> Any:
-    """
-    Open one split of a prepared dataset.
+    """Open one split of a prepared dataset.
 
     Args:
         path: Folder that a script of `datasets_scripts/` wrote, or a Hub dataset id.
         split: `"train"`, `"validation"` or `"test"`.
-        streaming: Whether to read it from front to back, without downloading or caching it.
-        alone: Whether the other splits are left where they are; else datasets caches all of them.
+        streaming: Whether to read it sequentially, without downloading or caching it.
+        alone: Whether to read only this split; else datasets downloads and caches all splits.
 
     Returns:
-        The split as a memory-mapped `datasets.Dataset`, or as a `datasets.IterableDataset`, in the
-        one dataset schema.
+        The split as a memory-mapped `datasets.Dataset`, or as a `datasets.IterableDataset`, with
+        the project's dataset schema.
 
     Raises:
         UserError: If the folder or the split is missing, cannot be read, or has no images.
@@ -72,10 +71,10 @@ def load_split(path: str | Path, split: str, streaming: bool = False, alone: boo
         dataset = datasets.load_dataset(name, split=split, streaming=streaming, **options)
     except (OSError, ValueError, RuntimeError, DatasetGenerationError, pa.ArrowException) as error:
         raise UserError(
-            f"{path} is no prepared dataset ({first_line(error)}): "
+            f"{path} is not a prepared dataset ({first_line(error)}): "
             "make one with a script of datasets_scripts/"
         ) from error
-    # A stream whose files do not tell their columns has None.
+    # None for a stream whose files do not list their columns.
     if "image" not in (dataset.column_names or []):
         raise UserError(f"{path}: the {split} split has no column 'image'")
     if not streaming and len(dataset) == 0:
@@ -94,7 +93,7 @@ def load_split(path: str | Path, split: str, streaming: bool = False, alone: boo
 
 
 def check_cache() -> None:
-    """Raise UserError where the folder in which `datasets` keeps what it read cannot be written."""
+    """Raise UserError if the cache folder of `datasets` cannot be written."""
     cache = Path(datasets.config.HF_DATASETS_CACHE)
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -103,27 +102,26 @@ def check_cache() -> None:
         writable = False
     if not writable:
         raise UserError(
-            f"{cache}: the cache of datasets cannot be written; set HF_HOME to a folder that can"
+            f"{cache}: the cache of datasets cannot be written; set HF_HOME to a writable folder"
         )
 
 
 def label_array(
     dataset: datasets.Dataset | Mapping[str, Sequence[Any]], attributes: Sequence[str]
 ) -> np.ndarray:
-    """
-    Read attribute columns as one array.
+    """Read attribute columns as one array.
 
     Args:
-        dataset: A split in the one dataset schema, or some of its rows as lists by column.
-        attributes: Columns to read, in order; each nullable bool, or numbers that are 1 or 0. One
-            that the dataset names by its opposite (`Beard` = not `No_Beard`) is derived.
+        dataset: A split of a prepared dataset, or some of its rows as lists by column.
+        attributes: Columns to read, in order; each nullable bool, or numbers that are 1 or 0. An
+            attribute is derived if the dataset has its negation (`Beard` = not `No_Beard`).
 
     Returns:
-        int8, (images, attributes): 1 present, 0 absent, -100 unknown, as is throughout an attribute
-        that the dataset does not have.
+        int8, (images, attributes): 1 present, 0 absent, -100 unknown. Attributes that the dataset
+        does not have are -100 throughout.
 
     Raises:
-        UserError: If a column holds anything else: -1 and -100, too, are no booleans.
+        UserError: If a column holds other values, such as -1 or -100.
     """
     vocabulary = Vocabulary("asked", tuple(attributes), VOCABULARIES["union"].opposites)
     wanted = set(attributes)
@@ -145,7 +143,7 @@ def label_array(
 
 
 def _booleans(values: pa.Array, name: str) -> pa.Array:
-    """Booleans, false where null."""
+    """Convert a column to booleans, with null as false."""
     kind = values.type
     if pa.types.is_integer(kind) or kind in (pa.float32(), pa.float64()):
         numbers = values.drop_null().to_numpy(zero_copy_only=False)
@@ -160,22 +158,21 @@ def _booleans(values: pa.Array, name: str) -> pa.Array:
 
 
 class FaceCrops:
-    """
-    The faces of a dataset as uint8 crops of one size.
+    """The faces of a dataset as uint8 crops of one size.
 
     Args:
         dataset: With a column `image`.
         processor: The model's image processor.
         augmented: Whether to make crops with a margin, for an `Augmentation`, or the model's own.
-        cache: Whether to decode all images now, and to keep the crops as one memory-mapped file
-            beside datasets' own cache, where later runs find them.
-        threads: That decode images.
+        cache: Whether to decode all images now, and to cache the crops for later runs in one
+            memory-mapped file beside the cache of `datasets`.
+        threads: Number of threads that decode images.
 
     Attributes:
-        pixels: uint8, (images, height, width, 3), where the crops are cached, else `None`.
+        pixels: uint8, (images, height, width, 3), if the crops are cached, else `None`.
 
     Raises:
-        UserError: If an image cannot be read, or the disk has no room for the crops.
+        UserError: If an image cannot be read, or the disk has no space for the crops.
     """
 
     def __init__(
@@ -186,7 +183,7 @@ class FaceCrops:
         cache: bool = False,
         threads: int = 1,
     ):
-        # Undecoded, so that an image which cannot be read is met here, where its row is known.
+        # Undecoded, so that decoding fails here, where the row of a bad image is known.
         self.dataset = dataset.select_columns(["image"]).cast_column(
             "image", datasets.Image(decode=False)
         )
@@ -201,19 +198,17 @@ class FaceCrops:
             file = folder / f"{dataset._fingerprint}-{kind}.npy"
             if not file.exists():
                 self._write_cache(file)
-            # Copy on write: torch warns of memory that it must not write to.
+            # Copy on write: torch warns about read-only memory.
             self.pixels = torch.from_numpy(np.load(file, mmap_mode="c"))
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def batch(self, rows: np.ndarray) -> torch.Tensor:
-        """
-        Crops of the images of these rows, (batch,): uint8, (batch, height, width, 3), on the device
-        of `pixels`.
+        """Return the crops of these rows, uint8, (batch, height, width, 3), on `pixels`' device.
 
         Raises:
-            UserError: If one of them cannot be read.
+            UserError: If an image cannot be read.
         """
         if self.pixels is not None:
             return self.pixels[torch.from_numpy(rows).to(self.pixels.device)]
@@ -222,14 +217,14 @@ class FaceCrops:
         return decode_crops(encoded, names, self.make, self.pool)
 
     def move(self, device: torch.device) -> None:
-        """Keep cached crops on an accelerator where they fit into half of its free memory."""
+        """Move cached crops to an accelerator if they fit into half of its free memory."""
         if self.pixels is not None and device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
             if self.pixels.numel() < free / 2:
                 self.pixels = self.pixels.to(device)
 
     def name(self, row: int) -> str:
-        """What the dataset calls an image: its file name where it has one, and its row."""
+        """Return an image's name for messages: its file name, if it has one, and its row."""
         return _name(self.dataset[row]["image"], row)
 
     def _write_cache(self, file: Path) -> None:
@@ -249,7 +244,7 @@ class FaceCrops:
             os.replace(temporary, file)
         except OSError as error:
             raise UserError(
-                f"{file}: cannot keep the decoded images ({error.strerror or error}); make room, "
+                f"{file}: cannot cache the decoded images ({error.strerror or error}); free space, "
                 "set HF_HOME to another disk, or train with --set cache_pixels=false"
             ) from error
         finally:
@@ -263,14 +258,13 @@ def decode_crops(
     make: Callable[[np.ndarray], np.ndarray],
     pool: ThreadPoolExecutor,
 ) -> torch.Tensor:
-    """
-    Decode images into crops, in the pool's threads.
+    """Decode images to crops in the pool's threads.
 
     Args:
-        encoded: (batch,), `{"bytes", "path"}` each, as `datasets.Image(decode=False)` gives.
-        names: (batch,), what to call them in errors.
-        make: What makes a crop of an image, see `crop_maker`.
-        pool: Of threads.
+        encoded: (batch,), `{"bytes", "path"}` each, as from `datasets.Image(decode=False)`.
+        names: (batch,), the images' names in error messages.
+        make: Function from an image to its crop, see `crop_maker`.
+        pool: Pool of threads.
 
     Returns:
         uint8, (batch, height, width, 3).
@@ -291,7 +285,7 @@ def _name(image: Any, row: int) -> str:
 
 
 def read_encoded(image: Any) -> np.ndarray:
-    """Read an image of a dataset's column as RGB, uint8, (height, width, 3)."""
+    """Read an undecoded image of a dataset as RGB, uint8, (height, width, 3)."""
     source = (image or {}).get("bytes") or (image or {}).get("path")
     if not source:
         raise UserError("it is null")
@@ -299,19 +293,18 @@ def read_encoded(image: Any) -> np.ndarray:
 
 
 def image_name(image: Any) -> str:
-    """The file name that a dataset gives to an image; empty where there is none."""
+    """Return the file name of a dataset's image, or an empty string."""
     return os.path.basename((image or {}).get("path") or "")
 
 
 def crop_maker(
     processor: Any, augmented: bool
 ) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[int, int]]:
-    """
-    Say how images become crops, as for `FaceCrops`.
+    """Build the function that crops images, as for `FaceCrops`.
 
     Returns:
-        What makes a crop of an RGB image, both uint8, (height, width, 3); and the crops' height and
-        width.
+        A function from an RGB image to its crop, both uint8, (height, width, 3); and the crops'
+        height and width.
     """
     size = processor.crop_size["height"]
     if augmented:
@@ -328,13 +321,12 @@ def crop_maker(
 
 
 def crop_with_margin(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """
-    Reduce or enlarge an image to a width, and take its centre; its edges go on where it ends.
+    """Resize an image and crop its centre, with edges repeated beyond the image.
 
     Args:
         image: RGB, uint8, (height, width, 3).
-        width: To which its shorter side is brought, in pixels.
-        height: Of the crop, not less than the width.
+        width: Width of the crop and length of the resized image's short side, in pixels.
+        height: Height of the crop, at least the width.
 
     Returns:
         RGB, uint8, (height, width, 3).
@@ -359,8 +351,7 @@ def crop_with_margin(image: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def normalize_pixels(pixels: torch.Tensor, processor: Any) -> torch.Tensor:
-    """
-    Rescale and normalise a whole batch, as the image processor's last two steps.
+    """Rescale and normalise a batch, like the image processor's last two steps.
 
     Args:
         pixels: uint8, (batch, height, width, 3), or float32, (batch, 3, height, width), 0..255; on
@@ -376,7 +367,7 @@ def normalize_pixels(pixels: torch.Tensor, processor: Any) -> torch.Tensor:
     if processor.do_rescale:
         scale = scale * processor.rescale_factor
     if processor.do_normalize:
-        # A processor may have one number for all channels.
+        # A processor may have a single number for all channels.
         std = torch.tensor(processor.image_std)
         scale, shift = scale / std, (torch.tensor(processor.image_mean) / std).expand(3)
     scale, shift = (value.view(3, 1, 1).to(pixels.device) for value in (scale, shift))
@@ -386,21 +377,20 @@ def normalize_pixels(pixels: torch.Tensor, processor: Any) -> torch.Tensor:
 def draw_epoch(
     num_images: int, seed: int, epoch: int, probabilities: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Draw the images of one epoch, in an order that depends on `seed` and `epoch` alone.
+    """Draw the images of one epoch, in an order that depends only on `seed` and `epoch`.
 
-    Without probabilities every image comes once. With them, an image of probability p comes
+    Without probabilities, each image is drawn once. With them, an image of probability p is drawn
     floor(n p) or ceil(n p) times in an epoch of n images (systematic resampling, Kitagawa 1996), so
-    that no group's share is left to chance.
+    that the groups' shares do not vary at random.
 
     Args:
-        num_images: In the dataset, and in the epoch.
+        num_images: Number of images in the dataset and in the epoch.
         seed, epoch: Not negative.
-        probabilities: (num_images,), of sum 1; `None` for every image once.
+        probabilities: (num_images,), with sum 1; `None` to draw each image once.
 
     Returns:
-        Rows, and how often the epoch drew each of them before, so that each time can be augmented
-        otherwise; both int64, (num_images,).
+        Rows, and how often the epoch drew each of them before, so that augmentation can differ each
+        time; both int64, (num_images,).
     """
     rng = np.random.default_rng((seed, epoch))
     order = rng.permutation(num_images)
@@ -420,21 +410,19 @@ def draw_epoch(
 def draw_probabilities(
     source_of: np.ndarray, shares: list[float | None], group_of: np.ndarray | None = None
 ) -> np.ndarray | None:
-    """
-    Give sources their shares of an epoch, then groups equal shares of what is in a group.
+    """Compute probabilities from the sources' shares, with groups drawn equally often.
 
     Args:
         source_of: (images,), index of each image's source.
-        shares: One a source, 0..1: which share of the drawn images is its own. Sources without one
-            divide what is left by their numbers of images.
-        group_of: (images,), index of each image's group, -1 for none; `None` to leave groups as
-            they are.
+        shares: Each source's share of the drawn images, 0..1. Sources with `None` divide the rest
+            in proportion to their images.
+        group_of: (images,), index of each image's group, -1 for none; `None` not to balance groups.
 
     Returns:
-        (images,) of sum 1, or `None` where every image is as likely as any other.
+        (images,), with sum 1, or `None` if all images have equal probability.
 
     Raises:
-        ValueError: If the shares leave nothing for the others, or do not add up to 1.
+        ValueError: If the shares leave nothing for the other sources, or do not sum to 1.
     """
     if all(share is None for share in shares) and group_of is None:
         return None
@@ -450,30 +438,28 @@ def draw_probabilities(
         grouped = group_of >= 0
         mass = np.bincount(group_of[grouped], probabilities[grouped])
         target = mass.sum() / np.count_nonzero(mass)
-        # A group that lies in sources of share 0 alone stays at 0.
+        # A group that is only in sources of share 0 stays at 0.
         scale = np.divide(target, mass, out=np.zeros_like(mass), where=mass > 0)
         probabilities[grouped] *= scale[group_of[grouped]]
     return probabilities / probabilities.sum()
 
 
 def pack_dataset(path: str | Path, output: str | Path, size: int, threads: int = 1) -> int:
-    """
-    Write a dataset again with its images reduced to training crops, in parts that are easy to move.
+    """Write a copy of a dataset with images reduced to training crops, in parts easy to copy.
 
-    The result is a dataset in the one schema too: training reads it as it reads the original, and
-    sees the same crops but for the JPEG encoding.
+    Training on the copy uses the same crops as on the original, except for JPEG compression.
 
     Args:
         path: Folder or Hub id of a prepared dataset.
-        output: Folder to write; it must not exist, or be empty.
+        output: Folder to write; must be missing or empty.
         size: Side of the model's crop, in pixels.
-        threads: That decode and encode.
+        threads: Number of threads that decode and encode.
 
     Returns:
         The number of images.
 
     Raises:
-        UserError: If the dataset or an image cannot be read, or the folder not be written.
+        UserError: If the dataset or an image cannot be read, or the folder cannot be written.
     """
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):

@@ -1,4 +1,4 @@
-"""The one dataset schema: the columns of every Parquet file that the project writes or reads."""
+"""The dataset schema: columns of every Parquet file that the project writes or reads."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ SPLITS = ("train", "validation", "test")
 """Split names, in the order in which they are written and reported."""
 
 GROUP_COLUMNS = ("race", "gender", "age")
-"""Columns over which fairness is measured; null where a source does not tell."""
+"""Columns of groups for fairness; null if a source does not have them."""
 
 GENDERS = {True: "Male", False: "Female"}
 """Value of the `gender` column for the attribute `Male`."""
 
 YOUNG_BELOW = 40
-"""Age in years below which a dataset that tells ages, and not youth, calls a person `Young`."""
+"""Age in years below which a person is `Young`, in datasets with ages but no such label."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Sample:
         key: Name of the image within its source; it becomes the path of the `image` column.
         split: One of `SPLITS`.
         attributes: Values by attribute name; a name that is missing is unknown (null).
-        identity: The person, where the source tells; splits never share one.
+        identity: The person, if known; no person is in two splits.
         source: Short name of the dataset that the image comes from.
-        race: Group name, where known.
-        gender: A value of `GENDERS`, where known.
-        age: Age in years, where known.
+        race: Group name, if known.
+        gender: A value of `GENDERS`, if known.
+        age: Age in years, if known.
     """
 
     key: str
@@ -50,7 +50,7 @@ class Sample:
 
 
 def dataset_features(vocabulary: Vocabulary) -> Features:
-    """Columns of a dataset whose attributes are those of a vocabulary.
+    """Return the columns of a dataset with a vocabulary's attributes.
 
     Args:
         vocabulary: Names the attribute columns.

@@ -1,4 +1,4 @@
-"""The attribute names that datasets and models use, and how one set of names follows from another.
+"""Attribute names of datasets and models, and conversion between vocabularies.
 
 This module imports neither torch nor datasets, so that every part of the package can read it.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from label2label.errors import UserError
 
 IGNORE_INDEX = -100
-"""The label of an attribute that is not known; every loss and metric ignores it."""
+"""Label of an unknown attribute; every loss and metric ignores it."""
 
 CELEBA_ATTRIBUTES = (
     "5_o_Clock_Shadow",
@@ -119,7 +119,7 @@ ATTRIBUTE_GROUPS: dict[str, tuple[str, ...]] = {
     "person": ("Attractive", "Male", "Pale_Skin", "Young"),
     "image": ("Blurry",),
 }
-"""Attributes that are shown together, by group; every name of every vocabulary is in one group."""
+"""Attributes shown together, by group; every vocabulary's names are in exactly one group."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,8 @@ class Vocabulary:
     Args:
         name: Short name, as used in recipes and on command lines.
         attributes: Attribute names, in the order of the model's outputs.
-        opposites: For an attribute that other vocabularies name by its opposite, that opposite:
-            `{"Beard": "No_Beard"}` reads `Beard = not No_Beard`.
+        opposites: Negations of attributes in other vocabularies: `{"Beard": "No_Beard"}` means
+            `Beard = not No_Beard`.
     """
 
     name: str
@@ -175,13 +175,13 @@ def derive_row(row: Mapping[str, bool | None], vocabulary: Vocabulary) -> dict[s
     """Express one row's attributes in another vocabulary.
 
     Args:
-        row: Attribute values by name: true present, false absent, None unknown. Other columns may
-            be there and are left out.
-        vocabulary: The vocabulary wanted.
+        row: Attribute values by name: true present, false absent, None unknown. Other columns are
+            ignored.
+        vocabulary: The target vocabulary.
 
     Returns:
-        A value for every attribute of `vocabulary`, in its order: the row's own where it has one,
-        else what its opposite says, else None.
+        A value for every attribute of `vocabulary`, in its order: the row's own, or derived from
+        the negation, or None.
     """
     derived: dict[str, bool | None] = {}
     for attribute in vocabulary.attributes:
@@ -202,11 +202,11 @@ def derive_labels(
         labels: (..., attributes) array; 1 present, 0 absent, -100 unknown, or probabilities in
             0..1, for which an opposite is 1 - probability.
         attributes: Names of the last axis of `labels`, in order.
-        vocabulary: The vocabulary wanted.
+        vocabulary: The target vocabulary.
 
     Returns:
-        (..., len(vocabulary)) array of the same dtype (int64 for a boolean or unsigned one), -100
-        where the value cannot be told from `labels`.
+        (..., len(vocabulary)) array of the same dtype (int64 for a boolean or unsigned one); -100
+        for attributes that do not follow from `labels`.
 
     Raises:
         ValueError: If the last axis of `labels` does not have one entry per name.

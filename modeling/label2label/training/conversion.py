@@ -1,6 +1,6 @@
-"""Turn public MobileFaceNet checkpoints into a backbone folder that transformers loads.
+"""Convert public MobileFaceNet checkpoints to a backbone folder that transformers loads.
 
-The layout read is that of foliamu/MobileFaceNet's state dicts: `conv1`, `dw_conv`,
+The expected layout is that of foliamu/MobileFaceNet's state dicts: `conv1`, `dw_conv`,
 `features.N.conv`, `conv2`, `gdconv`, `conv3`, `bn`.
 """
 
@@ -25,7 +25,7 @@ from label2label.models import (
     MobileFaceNetModel,
 )
 
-# Public name of a layer's start -> ours; bottlenecks are named by `rename_bottleneck`.
+# Prefix of the public layer names -> ours; bottlenecks are named by `rename_bottleneck`.
 LAYER_NAMES = {
     "conv1.0": "encoder.stem.0.convolution",
     "conv1.1": "encoder.stem.0.normalization",
@@ -55,17 +55,17 @@ BOTTLENECK_NAMES = {
 
 
 def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
-    """Read a PyTorch state dict without running any Python code that the file may carry.
+    """Read a PyTorch state dict without running Python code that the file may contain.
 
     Args:
         path: file written by `torch.save(model.state_dict(), path)`, from any device, or a
-            TorchScript archive, as the public model's release is.
+            TorchScript archive, like the public model's release.
 
     Returns:
         Tensors by name, on the CPU.
 
     Raises:
-        UserError: the file is missing, truncated, no checkpoint, or holds more than tensors.
+        UserError: the file is missing, truncated, not a checkpoint, or holds more than tensors.
     """
     path = Path(path)
     if not path.is_file():
@@ -89,14 +89,14 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
 def _load(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except RuntimeError:  # what it says of a TorchScript archive
+    except RuntimeError:  # raised for a TorchScript archive
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             return dict(torch.jit.load(path, map_location="cpu").state_dict())
 
 
 def rename_parameter(name: str) -> str | None:
-    """Our name of a parameter of the public layout, or None where the layout has no such name."""
+    """Return our name of a public layout's parameter, or None if the layout does not have it."""
     bottleneck = re.fullmatch(r"features\.(\d+)\.conv\.(\d(?:\.\d)?)\.(\w+)", name)
     if bottleneck:
         index, layer, parameter = bottleneck.groups()
@@ -109,7 +109,7 @@ def rename_parameter(name: str) -> str | None:
 
 
 def find_bottleneck(index: int) -> tuple[int | None, int]:
-    """Stage, and place in it, of the layout's bottleneck number `index`; None past the end."""
+    """Return the stage of bottleneck `index`, None past the end, and the place in it."""
     for stage, (_, _, repeats, _) in enumerate(MobileFaceNetConfig.stages):
         if index < repeats:
             return stage, index
@@ -118,7 +118,7 @@ def find_bottleneck(index: int) -> tuple[int | None, int]:
 
 
 def infer_config(state: dict[str, torch.Tensor]) -> MobileFaceNetConfig:
-    """Read the architecture off a public state dict; KeyError where it lacks a layer."""
+    """Infer the architecture from a public state dict; raise KeyError if a layer is missing."""
     channels = stem_channels = state["conv1.0.weight"].shape[0]
     stages, index = [], 0
     for _, _, repeats, stride in MobileFaceNetConfig.stages:
@@ -130,7 +130,7 @@ def infer_config(state: dict[str, torch.Tensor]) -> MobileFaceNetConfig:
     return MobileFaceNetConfig(
         stem_channels=stem_channels,
         stem_pointwise="dw_conv.pointwise.weight" in state,
-        # The stem's separable convolution does not clip at 6, unlike all the other layers.
+        # The stem's separable convolution uses ReLU, all other layers ReLU6.
         stem_hidden_act="relu",
         stages=stages,
         feature_channels=state["conv2.0.weight"].shape[0],
@@ -140,7 +140,7 @@ def infer_config(state: dict[str, torch.Tensor]) -> MobileFaceNetConfig:
 
 
 def convert_checkpoint(path: str | Path) -> MobileFaceNetModel:
-    """Build our MobileFaceNet from a public checkpoint; its outputs are the checkpoint's own.
+    """Build our MobileFaceNet from a public checkpoint, with identical outputs.
 
     Args:
         path: state dict of foliamu/MobileFaceNet, ReLU6 or PReLU, of any widths.
@@ -149,14 +149,14 @@ def convert_checkpoint(path: str | Path) -> MobileFaceNetModel:
         The face-embedding model, in evaluation mode; `MobileFaceNetBackbone` loads its folder too.
 
     Raises:
-        UserError: the file cannot be read, or is not of this layout.
+        UserError: the file cannot be read, or has another layout.
     """
     state = read_state_dict(path)
     try:
         config = infer_config(state)
     except KeyError as error:
         raise UserError(
-            f"{path} is no MobileFaceNet checkpoint that this command knows: it has no "
+            f"{path} is not a MobileFaceNet checkpoint that this command can read: it has no "
             f"{error.args[0]} (the layout is that of foliamu/MobileFaceNet)"
         ) from error
     except (IndexError, ZeroDivisionError) as error:
@@ -167,7 +167,7 @@ def convert_checkpoint(path: str | Path) -> MobileFaceNetModel:
         if renamed is None:
             raise UserError(f"{path} has a parameter that MobileFaceNet does not: {name}")
         converted[renamed] = tensor
-    # Our embedding convolution has no bias: the BatchNorm after it takes it over, as
+    # Our embedding convolution has no bias: it is folded into the BatchNorm after it, as
     # (W x + b - mean) = (W x - (mean - b)).
     bias = converted.pop("embedding.convolution.bias", None)
     if bias is not None and "embedding.normalization.running_mean" in converted:
@@ -184,11 +184,11 @@ def convert_checkpoint(path: str | Path) -> MobileFaceNetModel:
 
 
 def save_backbone(model: MobileFaceNetModel, output: str | Path) -> None:
-    """Write a face encoder as a folder for AutoModel, AutoBackbone and AutoImageProcessor.
+    """Save a face encoder for AutoModel, AutoBackbone and AutoImageProcessor.
 
     Args:
         model: the encoder.
-        output: folder to make; where it exists, it must be empty or hold an earlier backbone.
+        output: folder to write; if it exists, it must be empty or hold an earlier backbone.
 
     Raises:
         UserError: the folder holds something else, or cannot be written.
@@ -196,7 +196,7 @@ def save_backbone(model: MobileFaceNetModel, output: str | Path) -> None:
     output = Path(output)
     empty = output.is_dir() and not any(output.iterdir())
     if output.exists() and not empty and not (output / "config.json").is_file():
-        raise UserError(f"{output} exists and is no model folder: choose another output")
+        raise UserError(f"{output} exists and is not a model folder: choose another output")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:

@@ -1,4 +1,4 @@
-"""A recipe's data: which rows it trains on, their groups and teachers, and its batches."""
+"""A recipe's data: rows, groups, teachers' labels and batches."""
 
 import functools
 import hashlib
@@ -35,28 +35,29 @@ from label2label.training.recipe import Recipe, Source
 
 OWN_COLUMNS = "columns"
 SCHEMA_COLUMNS = {"image", "identity", "source", "race", "gender", "age"}
-SHUFFLED_AT_ONCE = 4096  # images of a stream, still encoded
+SHUFFLED_AT_ONCE = 4096  # encoded images in a stream's shuffle buffer
 
 
 class TrainingData:
-    """
-    Everything that a recipe reads. What a batch does not carry is looked up by its `rows`.
+    """Training and validation data of a recipe.
+
+    Attributes below are indexed by the `rows` of a batch.
 
     Args:
-        recipe: Names the data.
-        accelerator: Of the process.
+        recipe: The recipe.
+        accelerator: The process's accelerator.
 
     Attributes:
-        attributes: Names of those to learn, in the model's order.
-        labels: int8, (rows, attributes), of the training rows, or of some of a stream.
-        batches_per_epoch: Of this process.
-        group_names, group_of: Groups, and the index of each training row's, -1 for none; no groups
-            where the recipe names no columns.
-        distillation: The teachers' share of each training row's soft labels, (rows, 1).
+        attributes: Names of the attributes to learn, in the model's order.
+        labels: int8, (rows, attributes), of the training rows, or of a stream's first rows.
+        batches_per_epoch: Batches per epoch and process.
+        group_names, group_of: Groups, and each training row's group index, -1 for none; empty if
+            the recipe names no group columns.
+        distillation: The teachers' weight in each training row's soft labels, (rows, 1).
         teacher: The teachers' probabilities, (rows, attributes), or `None`.
         validation_labels: int8, (rows, attributes).
-        validation_parts: Validation rows by what they are reported by, `{"source": {path: bool
-            (rows,)}, "group": {...}}`.
+        validation_parts: Masks of the validation rows that are reported separately, `{"source":
+            {path: bool (rows,)}, "group": {...}}`.
         crops, validation_crops: The faces, after `prepare`.
 
     Raises:
@@ -88,7 +89,7 @@ class TrainingData:
             self.validation_parts["group"] = {name: group_of == i for i, name in enumerate(names)}
         if recipe.streaming:
             self.stream = ImageStream(recipe, accelerator)
-            # Read by one process, so that all start from the same model.
+            # Read by one process, so that all start with the same model.
             first = self.stream.first_rows() if accelerator.is_main_process else None
             rows = broadcast_object_list([first])[0]
             self.labels = label_array(rows, self.attributes)
@@ -125,16 +126,16 @@ class TrainingData:
         return len(self.rows)
 
     def prepare(self, processor: Any, output: Path) -> None:
-        """
-        Decode the images for the model's image processor, and ask the teachers; their answers are
-        kept in the run's folder, `output`.
+        """Decode the images for the model's image processor, and run the teachers.
+
+        The teachers' predictions are cached in the run's folder, `output`.
 
         Raises:
-            UserError: If an image or a teacher cannot be read, or the disk has no room.
+            UserError: If an image or a teacher cannot be read, or the disk is full.
         """
         recipe = self.recipe
         options: dict[str, Any] = {"cache": recipe.cache_pixels, "threads": recipe.workers}
-        # One process decodes, the others read what it kept.
+        # One process decodes, the others read its cache.
         with self.accelerator.main_process_first():
             self.validation_crops = FaceCrops(self.validation_rows, processor, **options)
             if self.stream is None:
@@ -147,17 +148,16 @@ class TrainingData:
             self.teacher = self._teach(processor, output)
 
     def batches(self, epoch: int, start: int) -> Iterator[dict[str, Any]]:
-        """
-        Load the rest of an epoch's batches of this process.
+        """Load this process's remaining batches of an epoch.
 
         Args:
-            epoch: Counts from 0.
-            start: Batches of the epoch that this process took before.
+            epoch: Epoch, from 0.
+            start: Number of the epoch's batches that this process has already used.
 
         Yields:
             `pixels`, uint8, (batch, height, width, 3), and `labels`, int64, (batch, attributes), on
-            the process's device; `rows` and `occurrences`, int64 arrays, (batch,), as `draw_epoch`
-            gives them; of a stream also `names`, and `state` after the batch.
+            the process's device; `rows` and `occurrences`, int64 arrays, (batch,), as in
+            `draw_epoch`; from a stream also `names`, and `state` after the batch.
 
         Raises:
             UserError: If an image cannot be read.
@@ -188,8 +188,7 @@ class TrainingData:
             }
 
     def validation_batches(self) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]]:
-        """
-        Load this process's part of the validation split.
+        """Load this process's part of the validation split.
 
         Yields:
             Rows, (batch,); crops, uint8, (batch, size, size, 3); and labels, int64, (batch,
@@ -203,15 +202,15 @@ class TrainingData:
             yield rows, self.validation_crops.batch(rows).to(device), labels.to(device)
 
     def names(self, batch: dict[str, Any]) -> list[str]:
-        """What the dataset calls the images of a training batch."""
+        """Return the names of a training batch's images in the dataset."""
         if self.stream is not None:
             return batch["names"]
         return [self.crops.name(row) for row in batch["rows"].tolist()]
 
     def _teach(self, processor: Any, output: Path) -> np.ndarray:
-        """
-        The teachers' probabilities of the rows that are shown to them, memory-mapped: asked for
-        once a run, and anew where the file beside them tells of other teachers or other rows.
+        """Return the teachers' probabilities, memory-mapped from the cache.
+
+        They are computed if the cache is missing or its key names other teachers or rows.
         """
         file, told = output / "teacher.npy", output / "teacher.json"
         shown = np.flatnonzero(self.distillation[:, 0] > 0)
@@ -234,7 +233,7 @@ class TrainingData:
                 try:
                     output.mkdir(parents=True, exist_ok=True)
                     np.save(file.with_name(".teacher.npy"), probabilities)
-                    # In this order a run that is cut short never leaves a key to other answers.
+                    # In this order an interrupted run never leaves a key to other predictions.
                     told.unlink(missing_ok=True)
                     os.replace(file.with_name(".teacher.npy"), file)
                     write_whole(told, key)
@@ -243,7 +242,7 @@ class TrainingData:
             return np.load(file, mmap_mode="r")
 
     def _teaching_key(self, processor: Any, shown: np.ndarray) -> str:
-        """What the teachers' answers depend on, as JSON."""
+        """Return everything that the teachers' predictions depend on, as JSON."""
 
         def identify(name: str) -> str | dict[str, str]:
             folder = Path(find_checkpoint(name))
@@ -263,25 +262,23 @@ class TrainingData:
 
 
 class ImageStream:
-    """
-    Endless passes over a training split that is read from front to back.
+    """Endless passes over a training split that is read sequentially.
 
-    Processes share the files' row groups among themselves; the order is drawn anew for every pass.
-    `SHUFFLED_AT_ONCE` images are held and shuffled at a time. An epoch is the batches that the
-    dataset's images fill: a process whose share is smaller begins its next pass, so that none waits
-    for another.
+    The files' row groups are divided among the processes, in a new order for each pass, and
+    `SHUFFLED_AT_ONCE` images are shuffled at a time. An epoch has the same number of batches on
+    each process: one with a smaller share starts its next pass early.
 
     Args:
         recipe: Gives `data`, `batch_size` and `seed`.
-        accelerator: Of the process.
+        accelerator: The process's accelerator.
 
     Attributes:
-        num_images: Of the training split.
-        make_crop: What makes a crop of an image; to be set.
-        state: Where the last batch that was trained on ends.
+        num_images: Number of training images.
+        make_crop: Function from an image to its crop; set before `batches`.
+        state: Position after the last batch that was trained on.
 
     Raises:
-        UserError: If the dataset cannot be read, or does not tell the number of its images.
+        UserError: If the dataset cannot be read, or does not give the number of its images.
     """
 
     def __init__(self, recipe: Recipe, accelerator: Accelerator):
@@ -293,14 +290,14 @@ class ImageStream:
         self.num_images = splits["train"].num_examples if "train" in splits else 0
         if not self.num_images:
             raise UserError(
-                f"{self.path}: its card does not tell the number of training images, which "
+                f"{self.path}: its card does not give the number of training images, which "
                 "streaming needs"
             )
         if accelerator.num_processes > 1:
-            dataset = dataset.reshard()  # files are of unequal size, row groups hardly
+            dataset = dataset.reshard()  # row groups are of more equal size than files
         dataset = dataset.cast_column("image", datasets.Image(decode=False))
         dataset = split_dataset_by_node(dataset, self.process, accelerator.num_processes)
-        # A buffer of 1 shuffles files alone: a state does not hold what is in a buffer.
+        # A buffer of 1 shuffles files only: a state does not save the buffer's content.
         self.source = dataset.shuffle(seed=recipe.seed, buffer_size=1)
         self.seed = recipe.seed
         self.pool = ThreadPoolExecutor(max(recipe.workers, 1))
@@ -308,15 +305,14 @@ class ImageStream:
         self.state: dict[str, Any] = {"pass": 0, "taken": 0, "dataset": None}
 
     def first_rows(self) -> dict[str, list[Any]]:
-        """Read some rows without their images; their labels show how often attributes occur."""
+        """Read some rows without images, to estimate the attributes' frequencies."""
         table = self._next(self.source.remove_columns("image").iter(SHUFFLED_AT_ONCE))
         if table is None:
             raise UserError(f"{self.path}: the train split is empty")
         return table
 
     def batches(self, attributes: Sequence[str], count: int) -> Iterator[dict[str, Any]]:
-        """
-        Read the next `count` batches from `state` on, as `TrainingData.batches`.
+        """Read the next `count` batches from `state` on, as `TrainingData.batches`.
 
         Raises:
             UserError: If the stream breaks off, or is too short for a batch.
@@ -328,14 +324,14 @@ class ImageStream:
             if table is None:
                 if taken == 0:
                     raise UserError(
-                        f"{self.path}: a process's share has not the {self.batch_size} images of "
-                        "a batch"
+                        f"{self.path}: a process's share has fewer images than a batch of "
+                        f"{self.batch_size}"
                     )
                 number, taken = number + 1, 0
                 rows = self._open_pass(number, None)
                 continue
             names = [image_name(image) for image in table["image"]]
-            # Not rows of the dataset, but as good a source of random numbers.
+            # Not rows of the dataset, but equally good as seeds of random draws.
             place = np.arange(taken, taken + len(names)) + ((self.process << 32) + (number << 44))
             taken += len(names)
             state = {"pass": number, "taken": taken, "dataset": self.dataset.state_dict()}
@@ -355,7 +351,7 @@ class ImageStream:
         return {"states": gather_object([self.state])}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take this process's state of what `state_dict` gave."""
+        """Restore this process's state from `state_dict`."""
         self.state = state["states"][self.process]
 
     def _open_pass(self, number: int, state: dict[str, Any] | None) -> Iterator[Any]:
@@ -374,13 +370,13 @@ class ImageStream:
 
 
 def shuffle_rows(rows: dict[str, list[Any]], seed: tuple[int, ...]) -> dict[str, list[Any]]:
-    """Shuffle some rows, given by column."""
+    """Shuffle rows, given as columns."""
     order = np.random.default_rng(seed).permutation(len(rows["image"]))
     return {name: [values[i] for i in order] for name, values in rows.items()}
 
 
 def prefetch(batches: Iterator[Any]) -> Iterator[Any]:
-    """Load the next batch in a thread while the one before is used."""
+    """Load the next batch in a thread while the current one is used."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, batches, None)
         while (batch := coming.result()) is not None:
@@ -389,9 +385,9 @@ def prefetch(batches: Iterator[Any]) -> Iterator[Any]:
 
 
 def choose_attributes(vocabulary: str, rows: datasets.Dataset, title: str) -> tuple[str, ...]:
-    """
-    Name the attributes that a recipe learns: a vocabulary's, or for `"columns"` the dataset's own,
-    whose columns hold booleans and nulls, or numbers that are 1 and 0.
+    """Return the attributes that a recipe learns: a vocabulary's, or the dataset's own.
+
+    The dataset's own, with `"columns"`, are the columns of booleans, or of 1 and 0, and nulls.
 
     Raises:
         UserError: If there is no such vocabulary, or the dataset called `title` has no column for
@@ -423,28 +419,27 @@ def _holds_labels(rows: datasets.Dataset, name: str) -> bool:
         return False
     try:
         return bool((label_array(rows, [name]) >= 0).any())
-    except UserError:  # numbers, but no labels
+    except UserError:  # numbers other than labels
         return False
 
 
 def open_sources(
     sources: Sequence[Source], split: str, seed: int, alone: bool = False
 ) -> tuple[datasets.Dataset, np.ndarray]:
-    """
-    Open one split of all sources, one after another.
+    """Open one split of all sources, one after another.
 
     Args:
-        sources: Where the rows are and which of them are wanted.
+        sources: Datasets, with conditions on their rows.
         split: `"train"`, `"validation"` or `"test"`.
-        seed: Decides which rows a `limit` keeps.
-        alone: As for `load_split`.
+        seed: Seed that selects the rows of a `limit`.
+        alone: As in `load_split`.
 
     Returns:
-        The rows, with null where a source has no such column, and the index of each row's source.
+        The rows, with null for columns that a source lacks, and the index of each row's source.
 
     Raises:
-        UserError: If a source cannot be read, has no row that meets its condition, or its columns
-            are of other types than those of the source before.
+        UserError: If a source cannot be read, no row meets its condition, or column types differ
+            between sources.
     """
     parts = [_open(source, split, seed, alone) for source in sources]
     source_of = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
@@ -454,7 +449,7 @@ def open_sources(
         return datasets.concatenate_datasets(parts), source_of
     except (ValueError, TypeError) as error:
         paths = ", ".join(source.path for source in sources)
-        raise UserError(f"{paths}: their columns do not go together: {error}") from error
+        raise UserError(f"{paths}: their columns have different types: {error}") from error
 
 
 def _open(source: Source, split: str, seed: int, alone: bool) -> datasets.Dataset:
@@ -480,7 +475,7 @@ def _open(source: Source, split: str, seed: int, alone: bool) -> datasets.Datase
 
 
 def column_values(dataset: datasets.Dataset, column: str, path: str) -> list[Any]:
-    """Read one column of the dataset at `path`, or raise UserError where there is none."""
+    """Read one column of the dataset at `path`; raise UserError if it is missing."""
     if column not in dataset.column_names or column == "image":
         raise UserError(f"{path}: no column {column!r}; it has {', '.join(dataset.column_names)}")
     return list(dataset.select_columns([column])[:][column])
@@ -489,15 +484,14 @@ def column_values(dataset: datasets.Dataset, column: str, path: str) -> list[Any
 def group_rows(
     dataset: datasets.Dataset, columns: Sequence[str], path: str
 ) -> tuple[list[str], np.ndarray]:
-    """
-    Name the groups of a dataset's rows: one for each combination of the columns' values.
+    """Name the groups of a dataset's rows: one for each combination of the columns' values.
 
     Returns:
-        Names of the groups, `"Asian, Male"`, and the index of each row's, (rows,): -1 where one of
-        the columns is null.
+        Names of the groups, such as `"Asian, Male"`, and each row's group index, (rows,): -1 if
+        one of the columns is null.
 
     Raises:
-        UserError: If a column is missing or the rows are of fewer than two groups.
+        UserError: If a column is missing, or there are fewer than two groups.
     """
     rows = zip(*(column_values(dataset, column, path) for column in columns), strict=True)
     names = [None if None in row else ", ".join(map(str, row)) for row in rows]

@@ -1,4 +1,4 @@
-"""Soft labels from teachers: models, and linear probes of backbones, each image predicted once."""
+"""Soft labels from teachers: models, and linear probes of backbones."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,8 +19,8 @@ from label2label.training.model_building import load_backbone
 
 FOLDS = 5
 BATCH_SIZE = 64
-PROBED_GRID = 3  # a probe reads features pooled to 3x3
-RIDGE = 3.0  # penalty an image, on standardised features
+PROBED_GRID = 3  # probes read features pooled to 3x3
+RIDGE = 3.0  # penalty per image, on standardised features
 
 
 def teach(
@@ -31,20 +31,18 @@ def teach(
     processor: Any,
     device: torch.device | str = "cpu",
 ) -> np.ndarray:
-    """
-    Average the teachers' probabilities of every image, seen as it is and mirrored.
+    """Average the teachers' probabilities over each image and its mirror image.
 
-    A teacher that is a Label2label model predicts. One that is a backbone alone is probed: a ridge
-    regression from its features to the labels predicts the images that it was not fitted on, so
-    that it repeats no wrong label.
+    A teacher is a Label2label model or a backbone. A backbone is probed: ridge regressions from its
+    features to the labels predict held-out images, so that they do not repeat wrong labels.
 
     Args:
         teachers: Folders or Hub ids of models and backbones.
-        crops: The training images, as the model's own crops.
+        crops: The training images, cropped for the model.
         labels: (images, attributes); 1, 0 or -100.
         attributes: The student's attributes, in order.
         processor: The student's image processor.
-        device: Where the teachers run.
+        device: Device that runs the teachers.
 
     Returns:
         float32 of shape (images, attributes), in 0..1; -100 where no teacher knows the attribute.
@@ -71,14 +69,13 @@ def teach(
 def probe_out_of_fold(
     features: np.ndarray, labels: np.ndarray, folds: int = FOLDS, ridge: float = RIDGE
 ) -> np.ndarray:
-    """
-    Predict labels linearly from features, each image by a ridge regression fitted on the others.
+    """Predict labels from features by ridge regression with cross-fitting.
 
     Args:
         features: (images, features).
-        labels: (images, attributes); 1, 0 or -100 for unknown, which no fit reads.
-        folds: Parts that are held out in turn; image i is in part i modulo `folds`.
-        ridge: Penalty an image of the fit, on standardised features.
+        labels: (images, attributes); 1, 0 or -100, which is ignored.
+        folds: Number of folds; image i is in fold i modulo `folds`.
+        ridge: Penalty per fitted image, on standardised features.
 
     Returns:
         (images, attributes), clipped to 0..1; -100 for an attribute without two known labels.
@@ -89,7 +86,7 @@ def probe_out_of_fold(
     for fold in range(folds):
         held_out = fold_of == fold
         known = (labels >= 0) & ~held_out[:, None]
-        # Attributes that are known on the same images share one factorisation.
+        # Attributes labelled on the same images share one factorisation.
         patterns, pattern_of = np.unique(known, axis=1, return_inverse=True)
         for pattern in range(patterns.shape[1]):
             rows, columns = patterns[:, pattern], np.flatnonzero(pattern_of == pattern)
@@ -111,18 +108,17 @@ def soften_labels(
     share: float | torch.Tensor,
     smoothing: float,
 ) -> torch.Tensor:
-    """
-    Mix labels with a teacher's probabilities (arXiv:1503.02531), then draw them to one half.
+    """Mix labels with a teacher's probabilities (arXiv:1503.02531), then smooth them.
 
     Args:
         labels: (batch, attributes); 1, 0 or -100.
         teacher: (batch, attributes), in 0..1 or -100; `None` for no teacher.
-        share: The teacher's, 0..1, of all images or (batch, 1). What is unknown to the labels is
-            the teacher's alone, and what is unknown to the teacher the labels' alone.
-        smoothing: How far towards one half, 0..1 (arXiv:1512.00567, section 7).
+        share: The teacher's weight, 0..1, for all images or (batch, 1). Attributes unknown to one
+            of labels and teacher come from the other alone.
+        smoothing: Label smoothing towards one half, 0..1 (arXiv:1512.00567, section 7).
 
     Returns:
-        (batch, attributes), in 0..1, -100 where neither knows.
+        (batch, attributes), in 0..1; -100 if unknown to both.
     """
     soft = labels.float()
     if teacher is not None:
@@ -132,7 +128,7 @@ def soften_labels(
 
 
 def _open_teacher(name: str) -> tuple[torch.nn.Module, list[str] | None]:
-    """A module from pixels to probabilities and their names, or to features and None."""
+    """Load a module from pixels to probabilities, with their names, or to features, with None."""
     name = find_checkpoint(name)
     try:
         config, _ = PreTrainedConfig.get_config_dict(name)
@@ -151,7 +147,7 @@ def _open_teacher(name: str) -> tuple[torch.nn.Module, list[str] | None]:
 
 
 class _Output(torch.nn.Module):
-    """A model and what is read from its output."""
+    """A model and a function of its output."""
 
     def __init__(self, model: torch.nn.Module, read: Callable):
         super().__init__()
@@ -169,7 +165,7 @@ def _both_ways(
     device: torch.device | str,
     title: str,
 ) -> np.ndarray:
-    """Means over each image and its mirror image, (images, values)."""
+    """Average a module's outputs over each image and its mirror image: (images, values)."""
     layout = torch.channels_last  # faster on most devices
     module.to(device, memory_format=layout)  # type: ignore[call-overload]
     rows = []

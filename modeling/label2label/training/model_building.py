@@ -1,4 +1,4 @@
-"""The model that a recipe trains: built, or carried over to other attributes; its layers."""
+"""Build the model that a recipe trains, from a config, a backbone or another model."""
 
 import copy
 import dataclasses
@@ -31,8 +31,7 @@ from label2label.training.recipe import Recipe
 def build_model(
     recipe: Recipe, attributes: Sequence[str], labels: np.ndarray | None = None
 ) -> tuple[Label2LabelForImageClassification, Label2LabelImageProcessor]:
-    """
-    Build the model that a recipe trains.
+    """Build the model that a recipe trains.
 
     Args:
         recipe: Gives `backbone`, `backbone_config` and `model`, or `init_from`.
@@ -41,9 +40,8 @@ def build_model(
             their frequencies.
 
     Returns:
-        The model, on the CPU, the backbone's weights loaded where the recipe names some; and its
-        image processor: where the recipe goes on from a model, that one's, with these attributes
-        and without its thresholds.
+        The model, on the CPU, and its image processor. With `init_from`, the processor is that
+        model's, with these attributes and without thresholds.
 
     Raises:
         UserError: If the backbone cannot be loaded or the config is not valid.
@@ -66,7 +64,7 @@ def build_model(
         model = Label2LabelForImageClassification(config)
         if backbone is not None:
             model.label2label.backbone.load_state_dict(backbone.state_dict())
-    # Of what no config checks, the layers say in their own ways that they cannot be built.
+    # Layers raise many kinds of errors for settings that no config validates.
     except (LookupError, RuntimeError, TypeError, ValueError, StrictDataclassError) as error:
         raise UserError(f"model: {join_lines(error)}") from error
     if labels is not None:
@@ -81,13 +79,13 @@ def _continue_model(
     if [model.config.id2label[i] for i in range(model.config.num_labels)] != list(attributes):
         frequencies = None if labels is None else attribute_frequencies(labels)
         model = replace_attributes(model, attributes, frequencies)
-    # What was calibrated for other weights is not for these.
+    # Calibration belongs to the former weights.
     absorb_temperature(model)
     return model, _name_attributes(processor, attributes)
 
 
 def _name_attributes(processor: Any, attributes: Sequence[str]) -> Label2LabelImageProcessor:
-    """The processor for these attributes, without thresholds and rules of others."""
+    """Return the processor for these attributes, without the former thresholds and rules."""
     processor.thresholds = None
     processor.attributes = list(attributes)
     rules = [[name for name in rule if name in attributes] for rule in processor.exclusive_answers]
@@ -115,40 +113,37 @@ def _change_backbone(backbone: Any, wanted: dict[str, Any]) -> Any:
 
 
 def load_backbone(name: str) -> Any:
-    """
-    Load a pretrained backbone, alone or out of a whole model.
+    """Load a pretrained backbone, alone or out of a whole model.
 
     Args:
-        name: Folder or Hub id of a backbone or of a Label2label model, or the name of one that
-            ships with the package.
+        name: Folder or Hub id of a backbone or a Label2label model, or the name of a shipped model.
 
     Returns:
         A transformers backbone, in float32 on the CPU.
 
     Raises:
-        UserError: If there is none that can be loaded.
+        UserError: If it cannot be loaded.
     """
     name = find_checkpoint(name)
     try:
         config = AutoConfig.from_pretrained(name)
         if config.model_type == Label2LabelConfig.model_type:
             return load_model(name)[0].label2label.backbone
-        # AutoBackbone.from_pretrained takes Hub ids only, so the class comes from the config.
+        # AutoBackbone.from_pretrained takes only Hub ids, so the class comes from the config.
         backbone_class = type(AutoBackbone.from_config(config))
         backbone = backbone_class.from_pretrained(name, dtype=torch.float32)
-    except Exception as error:  # the Hub's client raises its transport's errors as they are
+    except Exception as error:  # the Hub's client does not wrap its HTTP library's errors
         raise UserError(
             f"{name}: cannot be loaded as a backbone ({first_line(error)}); "
             "make one with `label2label convert CHECKPOINT OUT`"
         ) from error
     if Path(name).is_dir():
-        backbone.config._name_or_path = ""  # a path of this machine says nothing to others
+        backbone.config._name_or_path = ""  # a path of this machine is of no use elsewhere
     return backbone
 
 
 def attribute_frequencies(labels: np.ndarray) -> torch.Tensor:
-    """
-    Measure how often attributes are present, from labels of (images, attributes): 1, 0 or -100.
+    """Measure how often attributes are present, from labels of (images, attributes): 1, 0 or -100.
 
     Returns:
         float32, (attributes,), in 0..1; one half where no label is known.
@@ -161,9 +156,9 @@ def attribute_frequencies(labels: np.ndarray) -> torch.Tensor:
 
 @torch.no_grad()
 def set_prior(model: Label2LabelForImageClassification, frequencies: torch.Tensor) -> None:
-    """
-    Start every attribute's logits at the log-odds of its frequency, 0..1, so that training need not
-    first learn which attributes are rare (arXiv:1708.02002, section 4.1).
+    """Initialise each attribute's logits at the log-odds of its frequency, 0..1.
+
+    Training then need not first learn which attributes are rare (arXiv:1708.02002, section 4.1).
     """
     log_odds = torch.logit(frequencies, eps=0.01)
     if model.config.head_type == "fc":
@@ -179,23 +174,22 @@ def replace_attributes(
     attributes: Sequence[str],
     frequencies: torch.Tensor | None = None,
 ) -> Label2LabelForImageClassification:
-    """
-    Carry a model over to another list of attributes, to be fine-tuned.
+    """Return a copy of a model for other attributes, to be fine-tuned.
 
-    An attribute that the model has keeps its query, words and classifiers. One whose opposite the
-    model has (`Beard` = not `No_Beard`) takes over the opposite's, with the two words swapped and
-    the signs of its logits changed. The others start from random weights.
+    An attribute that the model has keeps its query, words and classifiers. An attribute whose
+    negation the model has (`Beard` = not `No_Beard`) takes over the negation's, with the two words
+    swapped and the signs of its logits changed. The others start from random weights.
 
     Args:
-        model: The one to start from.
-        attributes: The attributes wanted, in order.
-        frequencies: (attributes,), share of images that have each, 0..1: where the new ones start.
+        model: The model to start from.
+        attributes: The new attributes, in order.
+        frequencies: (attributes,), share of images with each, 0..1; initialises new attributes.
 
     Returns:
-        A new model; the backbone and the decoders are the old one's.
+        A new model with the old backbone and decoders.
     """
     old_names = [model.config.id2label[i] for i in range(model.config.num_labels)]
-    # Where each new attribute comes from, and the sign of its logits: 0 for nowhere.
+    # The old index of each new attribute and the sign of its logits, 0 if it is not in the model.
     sources, signs = [], []
     for name in attributes:
         opposite = VOCABULARIES["union"].opposites.get(name)
@@ -221,7 +215,7 @@ def replace_attributes(
 def _carry_over(
     name: str, old: torch.Tensor, fresh: torch.Tensor, index: torch.Tensor, sign: torch.Tensor
 ) -> torch.Tensor:
-    """The new model's tensor of one name, from the old one's and one with random weights."""
+    """Build one tensor of the new model from the old one and a randomly initialised one."""
     *_, module, parameter = name.split(".")
     if module == "word_embeddings":
         absent, present = (half[index] for half in old.chunk(2))
@@ -229,11 +223,11 @@ def _carry_over(
         words = [torch.where(swapped, present, absent), torch.where(swapped, absent, present)]
         known = (sign != 0)[:, None].repeat(2, 1)
         return torch.where(known, torch.cat(words), fresh)
-    if module == "coupling":  # from a known attribute's residual to another's logit
+    if module == "coupling":  # from a known attribute's residual to another attribute's logit
         pairs = sign[:, None] * sign
         return torch.where(pairs != 0, old[index][:, index] * pairs, fresh)
     by_attribute = ("query_embeddings", "mask_embeddings", "classifier", "normalization")
-    # The backbone has layers of the name `normalization` too.
+    # The backbone has layers named `normalization` too.
     in_backbone = name.startswith("label2label.backbone.")
     if (
         old.ndim == 0
@@ -241,7 +235,7 @@ def _carry_over(
         or not (module in by_attribute or parameter == "known_embedding")
     ):
         return old
-    # The logits change sign where the classifier, then BatchNorm's mean and offset do.
+    # Logits change sign if the classifier and BatchNorm's mean and bias do.
     negated = module == "classifier" or (
         module == "normalization" and parameter in ("bias", "running_mean")
     )
@@ -252,9 +246,9 @@ def _carry_over(
 
 @torch.no_grad()
 def absorb_temperature(model: Label2LabelForImageClassification) -> None:
-    """
-    Move a calibrated model's temperature into its last layer: its logits stay, and training goes on
-    from a temperature of 1.
+    """Fold a calibrated model's temperature into its last layer, to train on with temperature 1.
+
+    The logits stay the same.
     """
     last = {
         "fc": "classifier",
@@ -270,21 +264,17 @@ def absorb_temperature(model: Label2LabelForImageClassification) -> None:
 
 
 class SynchronizedBatchNorm(_BatchNorm):
-    """
-    BatchNorm whose means and variances in training are those of the batches of all processes.
+    """BatchNorm with means and variances over the batches of all processes.
 
-    `torch.nn.SyncBatchNorm` refuses tensors on the CPU, and does not know of words that were given,
-    which have no part in the statistics of the model's own BatchNorm over logits.
+    `torch.nn.SyncBatchNorm` does not work on the CPU, and cannot leave given words out of the
+    statistics, as the model's BatchNorm over logits does.
     """
 
     def _check_input_dim(self, input: torch.Tensor) -> None:
-        pass  # of any shape (batch, channels, ...)
+        pass  # any shape (batch, channels, ...)
 
     def forward(self, input: torch.Tensor, given: torch.Tensor | None = None) -> torch.Tensor:
-        """
-        Normalise (batch, channels, ...); what is `given`, (batch, channels), counts in no
-        statistics.
-        """
+        """Normalise (batch, channels, ...); `given` values are left out of the statistics."""
         if not self.training:
             return super().forward(input)
         axes = [axis for axis in range(input.ndim) if axis != 1]
@@ -296,7 +286,7 @@ class SynchronizedBatchNorm(_BatchNorm):
         count = count.detach().clamp(min=1)
         mean = mean / count
         centred = values - mean.view(shape)
-        # Of the centred values: the difference of two large sums would lose digits.
+        # From centred values: the difference of two large sums would lose precision.
         variance = all_reduce((centred.square() * counted).sum(axes)) / count
         unbiased = variance.detach() * count / (count - 1).clamp(min=1)
         for remembered, new in ((self.running_mean, mean.detach()), (self.running_var, unbiased)):
@@ -307,7 +297,7 @@ class SynchronizedBatchNorm(_BatchNorm):
 
 
 class _StridedDepthwise(torch.autograd.Function):
-    """Backward as that of stride 1, of a gradient with zeros in between."""
+    """Depthwise convolution; the backward pass has stride 1 and a gradient padded with zeros."""
 
     @staticmethod
     def forward(ctx: Any, pixels: Any, weight: Any, stride: Any, padding: Any) -> torch.Tensor:
@@ -337,10 +327,10 @@ class _StridedDepthwise(torch.autograd.Function):
 
 
 class StridedDepthwiseConv2d(nn.Conv2d):
-    """
-    A depthwise `Conv2d` without bias whose backward pass in bfloat16 on a CPU is that of stride 1.
+    """Depthwise `Conv2d` without bias, with a fast backward pass in bfloat16 on a CPU.
 
-    PyTorch's own is slow for other strides: training steps of MobileFaceNet take 1.3 times as long.
+    PyTorch's backward pass is slow for strides above 1: training steps of MobileFaceNet take 1.3
+    times as long.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -354,12 +344,11 @@ class StridedDepthwiseConv2d(nn.Conv2d):
 
 
 def prepare_layers(module: nn.Module, processes: int) -> None:
-    """
-    Make strided depthwise convolutions fast on a CPU, and BatchNorms those of all processes.
+    """Replace strided depthwise convolutions and BatchNorms by the classes above, where needed.
 
     Args:
-        module: Changed in place, before it is given to an optimizer; weights and their names stay.
-        processes: That train together.
+        module: Changed in place, before an optimizer takes its weights; these and their names stay.
+        processes: Number of processes that train together.
     """
     for child in module.modules():
         if (

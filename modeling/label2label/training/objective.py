@@ -1,4 +1,4 @@
-"""What a step learns: soft labels, mixed-up images and given words, and the loss it minimises."""
+"""The training objective: soft labels, mixup, known words and losses."""
 
 from typing import Any
 
@@ -18,15 +18,14 @@ def training_inputs(
     rng: np.random.Generator,
     distillation: torch.Tensor | float = 0.0,
 ) -> dict[str, Any]:
-    """
-    Soften a batch's labels, then mix its images up or give true words away, as the recipe has it.
+    """Soften a batch's labels, then apply mixup or known words, as the recipe says.
 
     Args:
         batch: `pixel_values` of shape (batch, 3, height, width), `labels` of shape (batch,
-            attributes), 1, 0 or -100, and `teacher` where there is one.
+            attributes), 1, 0 or -100, and `teacher`, if the recipe has teachers.
         recipe: Gives `label_smoothing`, `mixup`, `known_words`.
         rng: Source of all draws.
-        distillation: The teacher's share, 0..1, of all images or (batch, 1).
+        distillation: The teacher's weight, 0..1, for all images or (batch, 1).
 
     Returns:
         The model's arguments.
@@ -44,9 +43,9 @@ def training_inputs(
 def draw_known_words(
     labels: torch.Tensor, largest_share: float, rng: np.random.Generator
 ) -> torch.Tensor:
-    """
-    Choose the true words that an image's sentence is given: none for every second image, else a
-    share drawn evenly from 0 to the largest.
+    """Draw the labels that the model is given as known words.
+
+    Every second image gets none, the others a share drawn uniformly from 0 to the largest.
 
     Returns:
         (batch, attributes); `labels`, -100 where not given.
@@ -58,8 +57,7 @@ def draw_known_words(
 
 
 def mix_batch(inputs: dict[str, torch.Tensor], rng: np.random.Generator) -> dict[str, Any]:
-    """
-    Mix a batch of `pixel_values` and `labels` up with a permutation of itself (arXiv:1710.09412).
+    """Apply mixup to a batch of `pixel_values` and `labels` (arXiv:1710.09412).
 
     Returns:
         The model's arguments: mixed images, `labels`, and `mixup`: the other labels and the weight.
@@ -75,22 +73,20 @@ def mix_batch(inputs: dict[str, torch.Tensor], rng: np.random.Generator) -> dict
 
 
 def image_mean(losses: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-    """
-    Take the mean over the images that have a label, from what `compute_loss` returns for each
-    `"image"`; 0 where none has.
-    """
+    """Average the `"image"` losses of `compute_loss` over images with a label; 0 if none has."""
     return losses.sum() / counted.sum().clamp(min=torch.finfo(losses.dtype).tiny)
 
 
 class GroupDRO:
-    """
-    Group distributionally robust optimisation (arXiv:1911.08731, algorithm 1): the mean loss of
-    every group is weighted, and the weights grow exponentially with the loss, so that the worst
-    group comes to count most. Images of no group keep their mean and their share of the batch.
+    """Group distributionally robust optimisation (arXiv:1911.08731, algorithm 1).
+
+    Each group's mean loss is weighted, and its weight grows exponentially with the loss, so that
+    the worst group comes to count most. Images without a group keep their mean loss and their share
+    of the batch.
 
     Args:
         num_groups: Number of groups.
-        step_size: How fast weights move (eta of the paper).
+        step_size: Step size of the weights (eta in the paper).
     """
 
     def __init__(self, num_groups: int, step_size: float):
@@ -104,21 +100,21 @@ class GroupDRO:
         groups: torch.Tensor,
         accelerator: Accelerator,
     ) -> torch.Tensor:
-        """
-        Weight a batch's losses, after moving the weights. All processes call it; their mean is what
-        one process would return for all their images.
+        """Update the weights and return the weighted loss.
+
+        All processes call it; the mean of their results is the loss over all their images.
 
         Args:
             losses: (batch,).
             counted: (batch,), 1 where an image has a label, else 0.
             groups: (batch,), index of each image's group, -1 for none.
-            accelerator: Of the process.
+            accelerator: The process's accelerator.
 
         Returns:
             A scalar.
         """
         grouped = (counted > 0) & (groups >= 0)
-        # One column a group, and a last one for images of none.
+        # One column per group, and a last one for images without a group.
         column = torch.where(grouped, groups, len(self.weights))
         members = torch.nn.functional.one_hot(column, len(self.weights) + 1) * counted[:, None]
         sums = (losses[:, None] * members).sum(dim=0)  # (groups + 1,)
@@ -131,7 +127,7 @@ class GroupDRO:
         self.weights = self.weights / self.weights.sum()
         weights = self.weights * present
         weights = weights / weights.sum().clamp(min=1e-12)
-        # A group that the batch lacks gives its weight to the others: an epoch has few batches.
+        # Groups missing from the batch pass their weight to the others: an epoch has few batches.
         grouped_share = counts[:-1].sum() / counts.sum().clamp(min=1)
         by_group = grouped_share * weights / counts[:-1].clamp(min=1)
         scale = torch.cat([by_group, 1 / counts.sum().clamp(min=1)[None]])
@@ -142,5 +138,5 @@ class GroupDRO:
         return {"weights": self.weights.cpu()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the weights that `state_dict` gave."""
+        """Restore the weights from `state_dict`."""
         self.weights = state["weights"]

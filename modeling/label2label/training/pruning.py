@@ -1,4 +1,4 @@
-"""Channel pruning: a narrower backbone out of a trained one."""
+"""Channel pruning: a narrower backbone from a trained one."""
 
 import copy
 from itertools import chain, takewhile
@@ -15,22 +15,20 @@ from label2label.models.modeling_mobilefacenet import (
 
 @torch.no_grad()
 def prune_channels(backbone: MobileFaceNetBackbone, width: float) -> MobileFaceNetBackbone:
-    """
-    Keep the channels whose BatchNorm scales are largest (network slimming, arXiv:1708.06519).
+    """Keep the channels whose BatchNorm scales are largest (network slimming, arXiv:1708.06519).
 
-    Channels that a residual joins are kept or dropped together, by the sum of their scales. The
-    layers before and after lose the same channels, so that the rest computes what it did, less what
-    the dropped channels gave it: some training has to make up for that.
+    Channels connected by residual connections are kept or dropped together, by the sum of their
+    scales. The pruned model needs training to recover its accuracy.
 
     Args:
         backbone: A MobileFaceNet.
-        width: Its new `width_multiplier`, in 0..1 and less than the one it has.
+        width: The new `width_multiplier`, in 0..1 and less than the current one.
 
     Returns:
         A new backbone, on the CPU.
 
     Raises:
-        ValueError: If the backbone is no wider than that.
+        ValueError: If the backbone is not wider than that.
     """
     if not 0 < width < backbone.config.width_multiplier:
         raise ValueError(
@@ -40,13 +38,13 @@ def prune_channels(backbone: MobileFaceNetBackbone, width: float) -> MobileFaceN
     config = copy.deepcopy(backbone.config)
     config.width_multiplier = width
     narrow = MobileFaceNetBackbone(config)
-    # Modules of modules have no types that are known before they run.
+    # Types of nested modules are only known at run time.
     old: Any = backbone.encoder
     new: Any = narrow.encoder
 
     kept = torch.arange(old.num_channels)
     for place, (layer, narrower) in enumerate(zip(old.stem, new.stem, strict=True)):
-        if place == 1:  # depthwise: its channels are those of the layer before
+        if place == 1:  # depthwise: same channels as the layer before
             _copy_channels(layer, narrower, kept, kept)
             continue
         outputs = _largest([layer], narrower)
@@ -56,7 +54,7 @@ def prune_channels(backbone: MobileFaceNetBackbone, width: float) -> MobileFaceN
     joined = kept
     for place, narrower in enumerate(chain.from_iterable(new.stages)):
         block = blocks[place]
-        if not block.has_residual:  # else it adds to the channels that the block before kept
+        if not block.has_residual:  # else it keeps the same channels as the block before
             adding = takewhile(lambda after: after.has_residual, blocks[place + 1 :])
             joined = _largest([block.project, *(b.project for b in adding)], narrower.project)
         inner = _largest([block.depthwise], narrower.depthwise)
@@ -70,7 +68,7 @@ def prune_channels(backbone: MobileFaceNetBackbone, width: float) -> MobileFaceN
 
 
 def _largest(writers: list[MobileFaceNetConvLayer], narrower: MobileFaceNetConvLayer) -> Tensor:
-    """Indices, in order, of the output channels that `narrower` has room for."""
+    """Return the sorted indices of the output channels to keep, as many as `narrower` has."""
     scales = torch.stack([layer.normalization.weight.abs() for layer in writers]).sum(dim=0)
     return scales.topk(narrower.convolution.out_channels).indices.sort().values
 

@@ -1,4 +1,4 @@
-"""A training recipe: what a run does, in one flat YAML file."""
+"""A training recipe: all settings of a run, in one flat YAML file."""
 
 import dataclasses
 from importlib import resources
@@ -35,18 +35,17 @@ CHOICES = {
 @strict
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """
-    One entry of a recipe's `data`.
+    """One entry of a recipe's `data`.
 
     Args:
         path: Folder that a script of `datasets_scripts/` wrote, or a Hub dataset id.
         where: Value, or list of values, that a column must have, by column: `{race: Asian}`.
-        limit: Number of training rows at most, the same ones for the same seed, and those of a
-            smaller limit among those of a larger; 0 for all. Validation keeps all its rows.
-        share: Share of an epoch's images, 0..1, that are this source's; `None` for its part of what
-            other sources leave, by number of rows.
-        distillation: The teachers' share of its soft labels, 0..1, in place of the recipe's; 0
-            shows it to no teacher.
+        limit: Maximum number of training rows; 0 for all. The selection depends only on the seed,
+            and a larger limit contains the rows of a smaller one. Validation keeps all rows.
+        share: This source's share of an epoch's images, 0..1. Sources with `None` divide the rest
+            in proportion to their rows.
+        distillation: The teachers' weight in its soft labels, 0..1, instead of the recipe's; with 0
+            the teachers do not label it.
     """
 
     path: str
@@ -65,22 +64,21 @@ class Source:
 
     @property
     def condition(self) -> str:
-        """`where` in words."""
+        """Describe `where`, for messages."""
         return " and ".join(f"{column} = {value}" for column, value in self.where.items())
 
 
 def read_sources(data: str | list[Any]) -> list[Source]:
-    """
-    Read a recipe's `data`.
+    """Read a recipe's `data`.
 
     Args:
-        data: A path, or a list of paths and of mappings of `Source`'s fields.
+        data: A path, or a list of paths and mappings with the fields of `Source`.
 
     Returns:
         The sources, in order.
 
     Raises:
-        ValueError: If an entry is neither, has an unknown key, or the list is empty.
+        ValueError: If an entry is neither, or has an unknown key, or the list is empty.
     """
     entries = [data] if isinstance(data, str) else data
     if not entries:
@@ -100,67 +98,65 @@ def read_sources(data: str | list[Any]) -> list[Source]:
 @strict
 @dataclasses.dataclass
 class Recipe:
-    """
-    Everything that decides a training run. Every field may stand in the YAML file, none has to.
+    """All settings of a training run. Every field of the YAML file is optional.
 
     Data:
         data: Folder that a script of `datasets_scripts/` wrote, or a Hub dataset id; or a list of
-            them, some perhaps with the conditions of `Source`.
+            these and of mappings with the fields of `Source`.
         vocabulary: Attributes to learn: a name of `label2label.data.vocabulary`, or `"columns"` for
             the dataset's own attribute columns.
-        streaming: Whether the training split is read from front to back, from disk or the Hub, and
-            never whole. Teachers, groups and more than one plain dataset need all rows at once and
-            are refused.
+        streaming: Whether to read the training split sequentially, from disk or the Hub. It cannot
+            be combined with teachers, groups, or more than one plain dataset, which need all rows
+            at once.
 
     Model:
-        init_from: Folder or Hub id of a whole model to go on from, or the name of one that ships
-            with the package; `backbone`, `backbone_config` and `model` are then left out. Where its
-            attributes are not those to learn, it is fine-tuned to them.
-        backbone: Folder or Hub id of a pretrained backbone, or of a model whose backbone is taken;
-            `None` starts from random weights.
-        backbone_config: The backbone's config where `backbone` is `None`, MobileFaceNet by default;
-            beside a `backbone`, the `out_features` that the head attends to, and the
-            `width_multiplier` to which a MobileFaceNet's channels are pruned.
+        init_from: Folder or Hub id of a model to fine-tune, or the name of a shipped one; excludes
+            `backbone`, `backbone_config` and `model`. The model may have other attributes.
+        backbone: Folder or Hub id of a pretrained backbone, or of a model with one; `None` starts
+            from random weights.
+        backbone_config: Without `backbone`, the backbone's config, MobileFaceNet by default. With
+            `backbone`, the `out_features` that the head attends to, and the `width_multiplier` to
+            which a MobileFaceNet's channels are pruned.
         model: Fields of `Label2LabelConfig`: head, widths, layers, dropout, masking.
 
     Augmentation:
         flip, shift, scale, zoom, rotation, color, grayscale, blur, erasing: See
             `label2label.data.augmentation`.
-        mixup: Probability, 0..1, that a batch is mixed up with itself, words included.
-        label_smoothing: Share, 0..1, by which labels are drawn to one half.
+        mixup: Probability, 0..1, of mixup for a batch, words included.
+        label_smoothing: Label smoothing towards one half, 0..1.
 
     Supervision:
-        teachers: Folders or Hub ids of models, and of backbones to probe; their mean probability of
-            each image is cached once, see `label2label.training.distillation`.
-        distillation: The teachers' share, 0..1, of the soft labels; 1 forgets the labels.
-        objective: `"mean"` over all known labels; `"image-mean"`, in which every image weighs alike
-            however many of its labels are known; or `"group-dro"`, in which the worst groups do.
-        groups: Columns whose values together make an image's group, such as `[race]`; images with
-            a null there are in none.
+        teachers: Folders or Hub ids of models, and of backbones to probe. Their mean probabilities
+            are computed once and cached; see `label2label.training.distillation`.
+        distillation: The teachers' weight, 0..1, in the soft labels; 1 ignores the labels.
+        objective: `"mean"` over all known labels; `"image-mean"`, in which each image has the same
+            weight however many labels it has; or `"group-dro"`, which weights the worst groups up.
+        groups: Columns whose values define an image's group, such as `[race]`; images with a null
+            in one of them belong to no group.
         sampling: `"uniform"`, or `"group-balanced"`: all groups are drawn equally often.
         group_step_size: Step size of group DRO's weights.
-        known_words: Largest share, 0..1, of an image's words that are given as `known_labels` in
-            training; the share is drawn for every second image, the others are given none.
+        known_words: Largest share, 0..1, of an image's labels given as `known_labels` in training;
+            every second image gets a random share up to this, the others none.
 
     Optimisation:
-        freeze_backbone: Whether the backbone stays as it is, statistics included: only the head
-            learns, in less time.
-        freeze_statistics: Whether BatchNorm keeps the means and variances of the model or backbone
-            that training starts from, so that another domain does not move them.
+        freeze_backbone: Whether to freeze the backbone's weights and BatchNorm statistics: only the
+            head is trained, which is faster.
+        freeze_statistics: Whether to keep the initial model's or backbone's BatchNorm statistics,
+            so that another domain does not change them.
         epochs, batch_size: Passes over the data; images per step and process.
-        image_sizes: Sides, in pixels, to which crops are resized over the course of training, each
-            for an equal share of the epochs, such as `[80, 96, 112]`: smaller images are faster.
-            Empty for the model's own size throughout.
-        backbone_learning_rate, head_learning_rate: Peaks of the schedule.
-        weight_decay: Of matrices and kernels; norms, biases and slopes have none.
-        warmup: Share of all steps, 0..1, over which the rates rise; then they follow a cosine to 0.
+        image_sizes: Progressive resizing: sides in pixels of the crops, each for an equal share of
+            the epochs, such as `[80, 96, 112]`, as smaller images are faster. Empty for the model's
+            own size throughout.
+        backbone_learning_rate, head_learning_rate: Peak learning rates.
+        weight_decay: Weight decay of matrices and kernels; norms, biases and slopes have none.
+        warmup: Share of all steps, 0..1, with rising learning rates; a cosine decay to 0 follows.
         ema: Decay of the exponential moving average that is validated and saved; 0 for none.
         mixed_precision: `"no"` or `"bf16"`.
         workers: Threads that decode images.
-        cache_pixels: Whether images are decoded once and kept as uint8 crops on disk (71 kB each),
-            and in the memory of a GPU with room for them. Streamed ones never are.
-        seed: Of everything random.
-        checkpoint_every: Steps between states to resume from, beside one an epoch; 0 for none.
+        cache_pixels: Whether to decode images once and cache uint8 crops on disk (71 kB each), and
+            in GPU memory if they fit. Streamed images are never cached.
+        seed: Seed of all random numbers.
+        checkpoint_every: Steps between saved states, in addition to one per epoch; 0 for none.
     """
 
     data: str | list[Any] = "data/celeba"
@@ -225,7 +221,7 @@ class Recipe:
                     f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
                 )
         if self.init_from and (self.backbone or self.backbone_config or self.model):
-            raise ValueError("init_from brings a whole model: leave backbone and model out")
+            raise ValueError("init_from loads a whole model: leave out backbone and model")
         read_sources(self.data)
         if self.streaming:
             self._check_streaming()
@@ -234,7 +230,7 @@ class Recipe:
                 if getattr(self, name).startswith("group"):
                     raise ValueError(f"{name} {getattr(self, name)!r} needs groups, such as [race]")
         if self.objective == "group-dro" and self.mixup:
-            raise ValueError("group-dro cannot tell the group of mixed-up images: set mixup to 0")
+            raise ValueError("group-dro needs images of one group each: set mixup to 0")
 
     def _check_streaming(self) -> None:
         asked = {
@@ -246,7 +242,7 @@ class Recipe:
         }
         if refused := [name for name, value in asked.items() if value]:
             raise ValueError(
-                f"streaming never sees all rows at once: leave out {', '.join(refused)}"
+                f"streaming does not load all rows at once: leave out {', '.join(refused)}"
             )
 
     @property
@@ -255,7 +251,7 @@ class Recipe:
         return read_sources(self.data)
 
     def differences(self, other: "Recipe") -> list[str]:
-        """Name the fields, in their order, in which another recipe says something else."""
+        """Return the names of the fields that differ in another recipe."""
         own, others = (
             dataclasses.asdict(recipe) | {"data": recipe.sources} for recipe in (self, other)
         )
@@ -263,8 +259,7 @@ class Recipe:
 
 
 def load_recipe(config: str | Path | None, overrides: list[str] | None = None) -> Recipe:
-    """
-    Read a recipe.
+    """Read a recipe.
 
     Args:
         config: A YAML file, the name of a recipe that ships with the package, or `None` for the
@@ -302,14 +297,14 @@ def load_recipe(config: str | Path | None, overrides: list[str] | None = None) -
 
 
 def _override(values: dict[str, Any], keys: list[str], value: Any) -> None:
-    """Set a value inside nested mappings and lists; ValueError where there is no such place."""
+    """Set a value inside nested mappings and lists; raise ValueError if its parent is missing."""
     target: Any = values
     for place, key in enumerate(keys):
         if isinstance(target, list):
             if not key.isdecimal() or int(key) >= len(target):
                 raise ValueError(f"{keys[place - 1]!r} has no entry {key}")
         elif not isinstance(target, dict):
-            raise ValueError(f"{keys[place - 1]!r} is no mapping")
+            raise ValueError(f"{keys[place - 1]!r} is not a mapping")
         at: Any = int(key) if isinstance(target, list) else key
         if place == len(keys) - 1:
             target[at] = value
@@ -329,7 +324,7 @@ def _read(config: str | Path) -> dict[str, Any]:
         except FileNotFoundError as error:
             shipped = sorted(file.stem for file in recipes.glob("*.yaml"))
             raise UserError(
-                f"{config}: no such recipe file, and none that ships: {', '.join(shipped)}"
+                f"{config}: no such recipe file; shipped recipes: {', '.join(shipped)}"
             ) from error
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{config}: cannot read the recipe: {error}") from error
@@ -337,14 +332,14 @@ def _read(config: str | Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise UserError(f"{config}: a recipe is a mapping of keys to values")
+        raise UserError(f"{config}: a recipe must be a mapping of keys to values")
     return values
 
 
 def _parse(text: str, where: str) -> Any:
     try:
         return yaml.safe_load(text)
-    # Beside its own errors, YAML raises Python's: of a date that is none, of a number too long.
+    # YAML also raises Python's errors, for invalid dates and numbers that are too long.
     except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{where}: not valid YAML: {join_lines(error)}") from error
     except RecursionError as error:

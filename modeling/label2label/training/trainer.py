@@ -1,4 +1,4 @@
-"""The training loop: a recipe in, a model folder out, on any number of processes by Accelerate."""
+"""The training loop: from a recipe to a model folder, on any number of processes."""
 
 import argparse
 import contextlib
@@ -34,20 +34,21 @@ from label2label.training.model_building import build_model, prepare_layers
 from label2label.training.objective import GroupDRO, image_mean, training_inputs
 from label2label.training.recipe import Recipe, load_recipe
 
-# Accuracies of smaller groups say little, and are not called the worst while there are larger ones.
+# Smaller groups have noisy accuracies, and count as worst only if no group is larger.
 MINIMUM_IMAGES = 30
-# What a run may go on with otherwise than it began.
+# Fields that may differ when a run is resumed.
 CHANGEABLE = ("epochs", "workers", "cache_pixels", "checkpoint_every")
 MAX_GRADIENT_NORM = 1.0
 
 
 def train_command(args: argparse.Namespace) -> int:
-    """
-    Run `label2label train`; `args` are `config`, `set`, `data`, `vocabulary`, `output` and
-    `resume`.
+    """Run `label2label train`.
+
+    Args:
+        args: `config`, `set`, `data`, `vocabulary`, `output` and `resume`.
 
     Returns:
-        Exit status: 0, or 130 where the run was interrupted and saved.
+        Exit status: 0, or 130 if the run was interrupted and saved.
 
     Raises:
         UserError: If recipe, data or output cannot be used.
@@ -68,7 +69,7 @@ def train_command(args: argparse.Namespace) -> int:
 
         def interrupt(signum: int, frame: Any) -> None:
             trainer.interrupted = True
-            # A second one ends at once.
+            # A second signal ends the process at once.
             signal.signal(signum, signal.default_int_handler)
 
         for signum in (signal.SIGINT, signal.SIGTERM):
@@ -87,7 +88,7 @@ def train_command(args: argparse.Namespace) -> int:
 
 
 def _replace_data(recipe: Recipe, path: str) -> Recipe:
-    """The recipe on another dataset, its conditions and limits kept."""
+    """Return the recipe with another dataset; its conditions and limits stay."""
     sources = recipe.sources
     if len(sources) > 1:
         raise UserError(
@@ -98,12 +99,10 @@ def _replace_data(recipe: Recipe, path: str) -> Recipe:
 
 @contextlib.contextmanager
 def lock_output(output: Path) -> Iterator[None]:
-    """
-    Keep a run's folder, which is made, to one run at a time; of several processes, the first holds
-    it.
+    """Create a run's folder and lock it against other runs; the first process holds the lock.
 
     Raises:
-        UserError: If another run has it, or it cannot be written.
+        UserError: If another run holds the lock, or the folder cannot be written.
     """
     if os.environ.get("RANK", "0") != "0":
         yield
@@ -127,16 +126,15 @@ def lock_output(output: Path) -> Iterator[None]:
 
 
 class Trainer:
-    """
-    Train one recipe.
+    """Train one recipe.
 
-    `output` receives `best/`, the averaged model of the best validation accuracy, and `last/`, that
-    of the last epoch, both as folders that `from_pretrained` loads; `state/`, to resume from;
+    `output` receives `best/`, the averaged model with the best validation accuracy, and `last/`,
+    the one of the last epoch, both loadable by `from_pretrained`; `state/`, to resume from;
     `history.json`, `recipe.yaml` and TensorBoard's `logs/`.
 
     Args:
-        recipe: What to do.
-        output: Folder for all of it.
+        recipe: The recipe to train.
+        output: Folder to write to.
 
     Raises:
         UserError: If the data, the backbone or the output folder cannot be used.
@@ -191,18 +189,16 @@ class Trainer:
 
     @property
     def averaged_model(self) -> Label2LabelForImageClassification:
-        """The model to validate and save: the moving average where the recipe has one."""
+        """The model to validate and save: the moving average, if the recipe has one."""
         if self.average is not None and self.average.n_averaged > 0:
             return cast(Label2LabelForImageClassification, self.average.module)
         return self._plain_model()
 
     def resume(self) -> None:
-        """
-        Go on from the newest state of `output`, perhaps for more epochs.
+        """Load the latest state in `output`; the recipe may have more epochs than before.
 
         Raises:
-            UserError: If there is none, or it was made by another recipe, or by another number of
-                processes.
+            UserError: If there is no state, or it belongs to another recipe or number of processes.
         """
         state = latest_state(self.output / "state")
         if state is None:
@@ -219,14 +215,13 @@ class Trainer:
             raise UserError(f"{state}: does not fit this recipe: {first_line(error)}") from error
 
     def train(self) -> dict[str, Any]:
-        """
-        Run to the recipe's last epoch, or until interrupted.
+        """Train to the recipe's last epoch, or until interrupted.
 
         Returns:
             `{"finished", "step", "best_accuracy", "history"}`.
 
         Raises:
-            UserError: If a checkpoint cannot be written; what was saved before stays.
+            UserError: If a checkpoint cannot be written; earlier ones stay.
         """
         self._start_output()
         progress, recipe = self.progress, self.recipe
@@ -250,7 +245,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             try:
                 text = yaml.safe_dump(dataclasses.asdict(self.recipe), sort_keys=False)
-                # Whole, as another process that resumes may still be reading it.
+                # Atomically, as another resuming process may still be reading it.
                 write_whole(self.output / "recipe.yaml", text)
             except OSError as error:
                 raise UserError(f"{self.output}: cannot be written: {error.strerror}") from error
@@ -258,7 +253,7 @@ class Trainer:
         self.accelerator.init_trackers("logs")
 
     def batches(self) -> Iterator[dict[str, Any]]:
-        """Load the rest of the epoch as `TrainingData.batches` does, with a progress bar."""
+        """Load the rest of the epoch, as `TrainingData.batches`, with a progress bar."""
         progress = self.progress
         self.bar = tqdm(
             total=self.data.batches_per_epoch,
@@ -271,8 +266,7 @@ class Trainer:
             yield from self.data.batches(progress.epoch, progress.step_in_epoch)
 
     def step(self, batch: dict[str, Any]) -> float:
-        """
-        Take one step on a batch that `batches` gave; return this process's loss.
+        """Take one step on a batch of `batches`; return this process's loss.
 
         Raises:
             UserError: If the loss is not a finite number.
@@ -312,7 +306,7 @@ class Trainer:
         return value
 
     def _inputs(self, batch: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        """A batch augmented and normalised on the device, with its soft labels."""
+        """Augment and normalise a batch on the device, and soften its labels."""
         recipe, device, rows = self.recipe, self.accelerator.device, batch["rows"]
         size = self.processor.crop_size["height"]
         draws = draw_uniform(recipe.seed, self.progress.epoch, rows, batch["occurrences"])
@@ -329,7 +323,7 @@ class Trainer:
         return inputs
 
     def _resize(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Images at the size that the recipe has for this epoch (progressive resizing)."""
+        """Resize images to the recipe's size for this epoch (progressive resizing)."""
         sizes, progress = self.recipe.image_sizes, self.progress
         if not sizes:
             return pixels
@@ -358,7 +352,7 @@ class Trainer:
         return image_mean(losses, counted)
 
     def _refuse_nan(self, loss: torch.Tensor, batch: dict[str, Any]) -> None:
-        """Ends all processes where one has no loss, before it reaches the weights."""
+        """Stop all processes if the loss of one is not finite, before weights change."""
         finite = torch.isfinite(loss.detach()).float()
         if self.accelerator.num_processes > 1:
             finite = self.accelerator.reduce(finite, "sum") == self.accelerator.num_processes
@@ -401,16 +395,15 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> dict[str, Any]:
-        """
-        Score the averaged model on the validation split.
+        """Score the averaged model on the validation split.
 
         Returns:
-            `accuracy` of the final logits and `query_accuracy` of the query network's (the same
-            where the head has none), over all known labels; means over the sources where the recipe
-            has several, whose own are in `sources`. With groups, `groups` and
-            `worst_group_accuracy` too: the least of the groups of 30 and more labelled images, or
-            of all where none has as many. `None` stands for what has no known label; it does not
-            count in the means.
+            `accuracy` of the final logits and `query_accuracy` of the query network's (the same for
+            heads without one), over all known labels. With several sources, both are means over
+            `sources`, which has each source's own. With groups, also `groups` and
+            `worst_group_accuracy`: the lowest among groups of at least 30 labelled images, or among
+            all groups if none has as many. Accuracies without a known label are `None` and left out
+            of means.
         """
         model = self.averaged_model.eval()
         counts = np.zeros((len(self.data.validation_labels), 3), int)
@@ -461,11 +454,10 @@ class Trainer:
 def score_parts(
     counts: np.ndarray, parts: dict[str, dict[str, np.ndarray]]
 ) -> dict[str, float | dict[str, float | None] | None]:
-    """
-    Turn counts of every image into accuracies of sources and groups.
+    """Compute accuracies of sources and groups from counts per image.
 
     Args:
-        counts: (images, 3): right answers, right answers of the query network, known labels.
+        counts: (images, 3): correct predictions, the query network's correct ones, known labels.
         parts: As `TrainingData.validation_parts`.
 
     Returns:
@@ -495,12 +487,10 @@ def score_parts(
 
 
 def build_average(model: torch.nn.Module, recipe: Recipe) -> AveragedModel | None:
-    """
-    Make the exponential moving average of weights and of BatchNorm's statistics; `None` for `ema`
-    0.
+    """Build the exponential moving average of weights and BatchNorm statistics, if `ema` is not 0.
 
-    Its decay rises with the steps n, as (1 + n) / (10 + n), up to `ema`, so that the average of a
-    short run is not made of the weights that it started from.
+    The decay after n steps is (1 + n) / (10 + n), at most `ema`, so that the initial weights do not
+    dominate the average of a short run.
     """
     if not recipe.ema:
         return None
@@ -513,14 +503,14 @@ def build_average(model: torch.nn.Module, recipe: Recipe) -> AveragedModel | Non
 
 
 def parameter_groups(model: torch.nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """
-    Group parameters for an optimizer by learning rate and by whether they decay: matrices and
-    kernels do, vectors do not.
+    """Group parameters for an optimizer by learning rate and weight decay.
+
+    Matrices and kernels decay, vectors do not.
     """
     rates = {
         "backbone": recipe.backbone_learning_rate,
         "head": recipe.head_learning_rate,
-        # The last BatchNorm alone sets how large logits are, and starts far below where they end.
+        # The last BatchNorm sets the scale of the logits, which starts far below its final value.
         "normalization": 10 * recipe.head_learning_rate,
     }
     groups: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
@@ -541,11 +531,10 @@ def parameter_groups(model: torch.nn.Module, recipe: Recipe) -> list[dict[str, A
 
 
 def freeze_statistics(model: torch.nn.Module, recipe: Recipe) -> None:
-    """
-    Make BatchNorms use and keep their running means and variances; their weights may still learn.
+    """Freeze the running statistics of BatchNorms; their weights may still learn.
 
-    `freeze_statistics` is for all of them, `freeze_backbone` for those of the backbone. To be
-    called each time that the model is put into training mode.
+    The recipe's `freeze_statistics` freezes all of them, `freeze_backbone` the backbone's. Call
+    this after each `model.train()`.
     """
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and (
@@ -556,7 +545,7 @@ def freeze_statistics(model: torch.nn.Module, recipe: Recipe) -> None:
 
 @dataclasses.dataclass
 class Progress:
-    """Where a run stands: what a resumed run needs beside weights and optimizer."""
+    """Progress of a run: the state to resume from, beside weights and optimizer."""
 
     processes: int = 1  # that share each epoch
     epoch: int = 0
@@ -568,43 +557,42 @@ class Progress:
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     def state_dict(self) -> dict[str, Any]:
-        """
-        Return the fields, for Accelerate, which keeps those of one process: the loss is the mean of
-        all processes'. All processes call it.
+        """Return the fields, for Accelerate. All processes call it.
+
+        Accelerate saves one process's fields, so the loss is the mean over all processes.
         """
         mean = float(np.mean(gather_object([self.loss_sum])))
         return dataclasses.asdict(self) | {"loss_sum": mean}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """
-        Take the fields that `state_dict` gave.
+        """Restore the fields from `state_dict`.
 
         Raises:
-            ValueError: If they are of another number of processes, to which an epoch's position
-                means other images.
+            ValueError: If they were saved by another number of processes, for which a position in
+                the epoch means other images.
         """
         saved = state.get("processes", self.processes)
         if saved != self.processes:
             raise ValueError(
-                f"it was saved by a run of {saved} processes, not {self.processes}: resume with as "
-                "many"
+                f"it was saved by a run of {saved} processes, not {self.processes}: resume with "
+                "the same number"
             )
         for name, value in state.items():
             setattr(self, name, value)
 
 
 def latest_state(folder: Path) -> Path | None:
-    """Find `folder/step-N` of the highest N, a complete state; or `None`."""
+    """Return the complete state `folder/step-N` with the highest N, or `None`."""
     return max(folder.glob("step-*"), default=None)
 
 
 def save_state(accelerator: Accelerator, folder: Path, step: int) -> None:
-    """
-    Write model, optimizer, schedule, average and progress under a temporary name, then rename it to
-    `folder/step-N` and drop the state before. All processes call it.
+    """Save model, optimizer, schedule, average and progress to `folder/step-N`, atomically.
+
+    The previous state is then deleted. All processes call this.
 
     Raises:
-        UserError: If the disk is full or cannot be written; the state before stays.
+        UserError: If the disk is full or cannot be written; the previous state stays.
     """
     path = folder / f"step-{step:08d}"
     temporary = folder / f".{path.name}"
