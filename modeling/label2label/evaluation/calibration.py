@@ -1,13 +1,13 @@
-"""`label2label calibrate`: one temperature for the probabilities, a threshold for each attribute.
+"""`label2label calibrate`: fit one temperature, and one threshold per attribute.
 
-The temperature is that of arXiv:1706.04599, section 4.2: the logits are divided by it, so that the
-negative log-likelihood of held-out labels is least.
+The temperature (arXiv:1706.04599, section 4.2) divides the logits so as to minimise the negative
+log-likelihood of held-out labels.
 
-Thresholds come from decision theory rather than from a search for each attribute, which finds the
-noise of a few hundred images: of calibrated probabilities p, the decision that maximises the
-expected accuracy + w * balanced accuracy says yes from a threshold that follows from w and the
-attribute's frequency alone. w = 0 gives 0.5, a large w gives the frequency. So one number is
-fitted for all attributes, and cross-validation tells how large it may be before accuracy falls.
+Thresholds come from decision theory, as a search per attribute would overfit a few hundred images.
+For calibrated probabilities, the threshold that maximises the expected accuracy + w * balanced
+accuracy depends only on w and the attribute's frequency: w = 0 gives 0.5, a large w the frequency.
+So one number w is fitted for all attributes, by cross-validation: the largest without a loss of
+accuracy.
 """
 
 import json
@@ -58,18 +58,18 @@ FOLDS = 5
 REPEATS = 4
 LOGIT_LIMIT = 30.0
 
-COUPLING_STEPS = 500  # too few for what few images say to become large
+COUPLING_STEPS = 500  # early stopping, so that weights seen in few images stay small
 COUPLING_RIDGE = 1e-5  # on the sum of squared weights, beside the mean cross-entropy
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What is fitted to held-out images.
+    """A calibration, fitted to held-out images.
 
     Args:
-        temperature: what the logits are divided by, above 0.
+        temperature: divisor of the logits, above 0.
         thresholds: (attributes,), probability in 0..1 from which each counts as present.
-        balance_weight: of balanced accuracy beside accuracy, 0 or more.
+        balance_weight: weight w of balanced accuracy, 0 or more.
         cross_validation: for every weight tried, `balance_weight`, `accuracy`,
             `balanced_accuracy` and `f1` on images that neither temperature nor thresholds saw.
     """
@@ -384,16 +384,16 @@ def store_coupling(folder: Path, predictions: Predictions, temperature: float) -
 
 
 def fit_coupling(logits: FloatArray, query_logits: FloatArray, labels: IntArray) -> torch.Tensor:
-    """Fit what known words tell of the others: a logistic regression on the residuals of words.
+    """Fit the coupling of known words: a logistic regression on their residuals.
 
     A word's residual is its label minus the query network's probability; the logit is the model's
-    plus their weighted sum. In every step each image is given another random share of its labels,
-    none to all, and asked for the rest, so that the weights serve however many words are known.
+    plus their weighted sum. In each step each image gets a random share of its labels,
+    none to all; the loss is on the rest, so that the weights work for any number of known words.
 
     Args:
         logits: of the model, without known words, (images, attributes).
         query_logits: of its query network.
-        labels: (images, attributes); unknown ones are neither given nor asked.
+        labels: (images, attributes); unknown ones are ignored.
 
     Returns:
         float32 (attributes, attributes), known by other; the diagonal is 0.
@@ -422,7 +422,7 @@ def fit_coupling(logits: FloatArray, query_logits: FloatArray, labels: IntArray)
 
 
 def summary(result: dict[str, Any]) -> str:
-    """Tell what was fitted and measured in a few lines of Markdown for the terminal."""
+    """Summarise the fit and its effect in a few lines of Markdown for the terminal."""
     values = list(result["thresholds"].values())
     table = result["fitted_on"]["cross_validation"]
     chosen = next(r for r in table if r["balance_weight"] == result["balance_weight"])

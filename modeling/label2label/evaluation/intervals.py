@@ -1,4 +1,4 @@
-"""Bootstrap intervals and tests: people are resampled where they are known, else images."""
+"""Bootstrap intervals and tests, resampling people if they are known, else images."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -94,10 +94,10 @@ def p_values(draws: FloatArray, estimate: FloatArray) -> FloatArray:
 
 
 def expected_gap_under_null(draws: FloatArray) -> float:
-    """Estimate the gap that groups of these sizes show where all are equally accurate.
+    """Estimate the gap expected under the null that all groups are equally accurate.
 
-    Of several estimates the largest lies above and the smallest below what they estimate: a gap
-    between the best and the worst group is never zero, and is wide where groups are small.
+    The gap between the best and the worst group is biased upwards by sampling noise, most for small
+    groups.
 
     Args:
         draws: (resamples, groups), resampled accuracy of the groups that are compared.
@@ -115,8 +115,8 @@ def expected_gap_under_null(draws: FloatArray) -> float:
 def wald_p_value(draws: FloatArray, estimate: FloatArray) -> float:
     """Test whether all groups are equally accurate, by a Wald test with bootstrap covariance.
 
-    Unlike the gap, which the two most extreme groups make, it weighs every group by what its images
-    tell: a small group does not hide a difference between large ones.
+    Unlike the gap between the two extreme groups, the test weights each group by its precision, so
+    that a small group does not hide a difference between large ones.
 
     Args:
         draws: (resamples, groups), resampled accuracy of the groups that are compared.
@@ -131,7 +131,7 @@ def wald_p_value(draws: FloatArray, estimate: FloatArray) -> float:
     if groups < 2 or len(whole) <= groups:
         return float("nan")
     covariance = np.cov(whole[:, 1:] - whole[:, :1], rowvar=False).reshape(groups - 1, -1)
-    # Groups that are right throughout do not vary at all.
+    # Groups without errors have no variance.
     covariance += 1e-12 * np.eye(groups - 1)
     difference = estimate[1:] - estimate[0]
     return float(chi2.sf(difference @ np.linalg.solve(covariance, difference), groups - 1))

@@ -1,4 +1,4 @@
-"""Bring a found face to the model's crop: a similarity transform on five landmarks."""
+"""Align a face to the model's crop by a similarity transform of five landmarks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from label2label.faces.face import Face
 
-# Where the landmarks lie in a Haar cascade's box, as fractions of its width and height: YuNet's
+# Mean landmarks in a Haar cascade's box, as fractions of its width and height: YuNet's
 # landmarks in the boxes of OpenCV's frontalface_alt2, mean over 252 photos of LFW.
 HAAR_LANDMARKS = np.array(
     [[0.312, 0.388], [0.697, 0.386], [0.505, 0.604], [0.348, 0.778], [0.675, 0.774]]
@@ -17,15 +17,15 @@ HAAR_LANDMARKS = np.array(
 
 
 def choose_face(faces: Sequence[Face], photo: np.ndarray) -> Face:
-    """Of several faces, the one that a photo of one person shows.
+    """Choose the main face of a photo that shows one person.
 
     Args:
         faces: At least one.
-        photo: (height, width, 3), in which they were found.
+        photo: The photo with these faces, (height, width, 3).
 
     Returns:
-        The face nearest to the photo's middle, in heights of its own: bystanders are smaller or
-        further out.
+        The face nearest to the photo's centre, relative to the face's height: bystanders are
+        smaller or further from the centre.
     """
     middle = np.array(photo.shape[1::-1]) / 2
 
@@ -37,14 +37,14 @@ def choose_face(faces: Sequence[Face], photo: np.ndarray) -> Face:
 
 
 def estimate_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Least-squares rotation, uniform scale and shift that bring one point set onto another.
+    """Estimate the least-squares similarity transform from one point set to another.
 
     Umeyama, "Least-squares estimation of transformation parameters between two point patterns"
     (1991), equations 40 to 42.
 
     Args:
         source: points (n, 2) of [x, y].
-        target: the points (n, 2) they should reach.
+        target: corresponding points (n, 2).
 
     Returns:
         float64 matrix (2, 3); `matrix[:, :2] @ point + matrix[:, 2]` is the moved point.
@@ -72,11 +72,11 @@ def estimate_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 def estimate_crop_transform(
     face: Face, template: Sequence[Sequence[float]] | np.ndarray
 ) -> np.ndarray:
-    """Transform from the photo to the crop in which the face lies on the template.
+    """Estimate the transform from the photo to the crop that moves the face to the template.
 
     Args:
-        face: a face with landmarks, or with a box only, in which case the landmarks are put where
-            they lie on average in a Haar cascade's box.
+        face: a face with landmarks, or with a box only, for which mean landmarks in a Haar
+            cascade's box are used.
         template: five [x, y] in pixels of the crop, in the order of `Face.landmarks`.
 
     Returns:
@@ -97,8 +97,8 @@ def align_face(
 ) -> np.ndarray:
     """Cut a face out of a photo so that its landmarks lie on the template.
 
-    A face larger than the crop is averaged down before it is turned, so that it does not alias.
-    Where the crop reaches over the photo's edge, the edge pixels repeat.
+    A face larger than the crop is reduced by averaging first, against aliasing. Edge pixels repeat
+    beyond the photo's edge.
 
     Args:
         photo: uint8 RGB image (height, width, 3), 0 to 255.
@@ -119,7 +119,7 @@ def warp_photo(photo: np.ndarray, transform: np.ndarray, size: int, border: int)
         photo: uint8 RGB image (height, width, 3), 0 to 255.
         transform: float64 matrix (2, 3), photo pixels to crop pixels.
         size: height and width of the crop in pixels.
-        border: what lies beyond the photo's edge, one of OpenCV's border types.
+        border: how to fill pixels beyond the photo's edge, one of OpenCV's border types.
 
     Returns:
         uint8 RGB crop (size, size, 3), 0 to 255.
@@ -140,11 +140,11 @@ def warp_photo(photo: np.ndarray, transform: np.ndarray, size: int, border: int)
 def _shrink_around_crop(
     photo: np.ndarray, to_crop: np.ndarray, size: int, scale: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The part of the photo under the crop, scaled down, and the (3, 3) matrix back from it."""
+    """Return the photo's part under the crop, scaled down, and its (3, 3) matrix to the photo."""
     height, width = photo.shape[:2]
     corners = np.array([[0, 0, 1], [size, 0, 1], [0, size, 1], [size, size, 1]], dtype=np.float64)
     corners = (corners @ np.linalg.inv(to_crop).T)[:, :2]
-    margin = 2.0 / scale  # interpolation reads one pixel of the crop further
+    margin = 2.0 / scale  # interpolation reads one crop pixel beyond
     x0, y0 = np.floor(corners.min(axis=0) - margin).astype(int)
     x1, y1 = np.ceil(corners.max(axis=0) + margin).astype(int)
     x0, y0 = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)

@@ -1,4 +1,4 @@
-"""Find faces in a photo: YuNet, or OpenCV's Haar cascade where YuNet's file cannot be had."""
+"""Find faces in a photo by YuNet, or by OpenCV's Haar cascade if YuNet's file is missing."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from label2label.faces.face import Face
 DETECTOR_VARIABLE = "LABEL2LABEL_FACE_DETECTOR"
 DETECTOR_REPOSITORY = "opencv/face_detection_yunet"
 DETECTOR_FILE = "face_detection_yunet_2026may.onnx"
-# The file's content is pinned, so that a branch that moves on cannot change what is found.
+# Pinned, so that results do not change when the Hub's branch does.
 DETECTOR_REVISION = "main"
 DETECTOR_SHA256 = "ebafce4e3c118d6554634be5c27ab333b4c047a9a8c3faf1d7cf93101c22f0f0"
 HUB_TIMEOUT = 3.0  # seconds
 
 SCORE_THRESHOLD = 0.7  # least confidence of a face
-HINT = 0.5  # least confidence of a place that deserves a closer look
+HINT = 0.5  # least confidence of a candidate that is examined again
 NMS_THRESHOLD = 0.3  # of the area that two of YuNet's boxes cover together
 SAME_FACE_OVERLAP = 0.5  # of the smaller box's area
 
@@ -96,7 +96,7 @@ class FaceDetector:
         return sorted(keep_distinct_faces(self._find(photo)), key=lambda face: face.box[0])
 
     def _find_by_yunet(self, photo: np.ndarray) -> list[Face]:
-        """The faces of a photo, some perhaps twice."""
+        """Return the faces of a photo, possibly with duplicates."""
         scale = REDUCED_SIDE / math.sqrt(photo.shape[0] * photo.shape[1])
         reduced = resize_by(photo, scale) if scale < 0.5 else photo
         upright = self._look(photo, reduced, ENOUGH_SIDE)
@@ -114,7 +114,7 @@ class FaceDetector:
     def _look(
         self, photo: np.ndarray, reduced: np.ndarray, enough: int, turns: int = 0
     ) -> list[Face]:
-        """Places that look like a face in the whole photo, seen on larger and larger canvases."""
+        """Return candidate faces in the whole photo, from canvases of increasing size."""
         mean_side = math.sqrt(photo.shape[0] * photo.shape[1])
         # In a photo of 48 megapixels faces of 60 pixels are seen, whatever else is found.
         least = 0 if turns else min(ENOUGH_SIDE, mean_side / LEAST_PART)
@@ -137,7 +137,7 @@ class FaceDetector:
     def _look_at(
         self, photo: np.ndarray, source: np.ndarray, scale: float, turns: int
     ) -> list[Face]:
-        """What YuNet finds in the photo, scaled and turned by quarters, in the photo's pixels."""
+        """Run YuNet on the photo, scaled and rotated by quarter turns; return photo coordinates."""
         canvas = resize_by(source, scale * photo.shape[1] / source.shape[1])
         rows, columns = canvas.shape[:2]
         to_photo = np.array([photo.shape[1] / columns, photo.shape[0] / rows])
@@ -154,7 +154,7 @@ class FaceDetector:
         return faces
 
     def _look_closely(self, photo: np.ndarray, hints: list[Face]) -> list[Face]:
-        """Of places that may be faces those that are, with their exact landmarks."""
+        """Return the candidates that are faces, with exact landmarks."""
         faces: list[Face] = []
         for hint in keep_distinct_faces(hints):
             # Beside a face that is surely upright no doubtful place is turned to see more in it.
@@ -165,7 +165,7 @@ class FaceDetector:
         return faces
 
     def _look_closely_at(self, photo: np.ndarray, hint: Face, turn: bool) -> Face | None:
-        """The face at a place, seen the right way up and so large that its landmarks are exact."""
+        """Return a candidate's face, from an upright close-up large enough for exact landmarks."""
         views, quarter = [self._see(photo, hint, hint.roll)], 90 * round(hint.roll / 90)
         doubtful = views[0] is None or views[0].score < self._score_threshold
         for degrees in (180, 90, -90) if turn or not doubtful else ():
@@ -182,7 +182,7 @@ class FaceDetector:
         return faces[0] if sure or faces[0].score >= max(score, FAINT) + TURNED_LEAD else upright
 
     def _see(self, photo: np.ndarray, hint: Face, roll: float) -> Face | None:
-        """The face at a place, seen with the photo turned back by its roll, at first a guess."""
+        """Return a candidate's face, after rotation by its roll, which is refined."""
         face = self._see_turned(photo, hint, roll)
         for steady in STEADY_ROLLS:
             if face is None or abs(turn_between(face.roll, roll)) <= steady:
@@ -192,7 +192,7 @@ class FaceDetector:
         return face
 
     def _see_turned(self, photo: np.ndarray, hint: Face, roll: float) -> Face | None:
-        """The face at a place, seen with the photo turned back by a roll in degrees."""
+        """Return a candidate's face, after rotation by a roll in degrees."""
         scale = CLOSE_FACE / hint.size
         sine, cosine = math.sin(math.radians(roll)), math.cos(math.radians(roll))
         linear = scale * np.array([[cosine, sine], [-sine, cosine]])
@@ -217,10 +217,10 @@ class YuNet:
     """YuNet (Wu et al., "YuNet: A tiny millisecond-level face detector", 2023) in ONNX Runtime.
 
     Args:
-        path: of its ONNX file.
+        path: ONNX file of YuNet.
 
     Raises:
-        UserError: it is no YuNet model.
+        UserError: the file is not a YuNet model.
     """
 
     def __init__(self, path: str) -> None:
@@ -279,14 +279,14 @@ class YuNet:
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray) -> list[int]:
-    """Non-maximum suppression.
+    """Suppress overlapping boxes (non-maximum suppression).
 
     Args:
         boxes: corners (n, 2, 2).
         scores: (n,).
 
     Returns:
-        Indices of the boxes that no better one covers, best first.
+        Indices of the boxes that no better one overlaps, best first.
     """
     order, kept = np.argsort(-scores, kind="stable"), []
     areas = np.prod(boxes[:, 1] - boxes[:, 0], axis=1)
@@ -306,10 +306,10 @@ class Cascade:
 
     def __init__(self) -> None:
         self._path = str(Path(cv2.__file__).parent / "data" / "haarcascade_frontalface_alt2.xml")
-        self._local = threading.local()  # a cascade keeps the photo that it is at
+        self._local = threading.local()  # a cascade has state: one per thread
 
     def __call__(self, photo: np.ndarray) -> list[Face]:
-        """Faces without landmarks, some perhaps twice."""
+        """Return faces without landmarks, possibly with duplicates."""
         if not hasattr(self._local, "cascade"):
             self._local.cascade = cv2.CascadeClassifier(self._path)
         gray = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
@@ -337,13 +337,13 @@ class Cascade:
 def clip_face(
     corners: np.ndarray, score: float, landmarks: np.ndarray | None, photo: np.ndarray
 ) -> list[Face]:
-    """The face of a box (2, 2), cut at the photo's edges; none where it lies beyond them."""
+    """Return the face of a box (2, 2) clipped to the photo, or None if it lies outside."""
     (x0, y0), (x1, y1) = corners.clip(0, photo.shape[1::-1]).tolist()
     return [Face((x0, y0, x1, y1), score, landmarks)] if x1 > x0 and y1 > y0 else []
 
 
 def resize_by(photo: np.ndarray, scale: float) -> np.ndarray:
-    """A photo scaled, of at least one pixel; much smaller without aliasing."""
+    """Resize a photo by a factor, to at least one pixel, without aliasing."""
     height, width = photo.shape[:2]
     size = max(1, round(width * scale)), max(1, round(height * scale))
     if size == (width, height):
@@ -354,12 +354,12 @@ def resize_by(photo: np.ndarray, scale: float) -> np.ndarray:
 
 
 def turn_between(one: float, other: float) -> float:
-    """Degrees from one direction to another, -180 to 180."""
+    """Return the angle in degrees from one direction to another, -180 to 180."""
     return (other - one + 180) % 360 - 180
 
 
 def keep_distinct_faces(faces: list[Face]) -> list[Face]:
-    """Of faces that overlap, as one seen at two sizes does, keep the one with the highest score.
+    """Keep the face with the highest score among overlapping ones.
 
     Args:
         faces: faces of one photo.
@@ -377,7 +377,7 @@ def keep_distinct_faces(faces: list[Face]) -> list[Face]:
 def overlap_of(
     box: tuple[float, float, float, float], other: tuple[float, float, float, float]
 ) -> float:
-    """Area that two boxes (x0, y0, x1, y1) share, over the smaller one's area; 0 to 1."""
+    """Return the intersection of two boxes (x0, y0, x1, y1) over the smaller area, 0 to 1."""
     width = min(box[2], other[2]) - max(box[0], other[0])
     height = min(box[3], other[3]) - max(box[1], other[1])
     areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (box, other)]
@@ -385,10 +385,10 @@ def overlap_of(
 
 
 def find_detector_file() -> str | None:
-    """Path of YuNet's ONNX file: the environment variable's, else the Hub's (kept after first use).
+    """Return the path of YuNet's ONNX file: the environment variable's, else the Hub cache's.
 
     Returns:
-        The path, or None where the Hub cannot be reached and its cache does not hold the file.
+        The path, or None if the file is not cached and the Hub cannot be reached.
 
     Raises:
         UserError: the environment variable names a file that does not exist.
@@ -404,7 +404,7 @@ def find_detector_file() -> str | None:
     cached = find_cached_detector()
     if cached:
         return cached
-    # Imported here because a detector whose file is given needs no Hub.
+    # Imported here, as a detector with a given file does not need the Hub.
     from huggingface_hub import get_session, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -424,9 +424,9 @@ def find_detector_file() -> str | None:
 
 
 def find_cached_detector() -> str | None:
-    """Path of YuNet's file in the Hub's cache, found without the Hub's client.
+    """Return the path of YuNet's file in the Hub's cache, or None.
 
-    To import the client takes longer than all else that predicts the first photo.
+    The Hub's client is not used: its import takes longer than predicting the first photo.
 
     Returns:
         The path, or None.
@@ -439,5 +439,5 @@ def find_cached_detector() -> str | None:
 
 
 def is_detector_file(path: str) -> bool:
-    """Whether a file is the pinned YuNet, byte for byte."""
+    """Return whether a file is the pinned YuNet, byte for byte."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest() == DETECTOR_SHA256

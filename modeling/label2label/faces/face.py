@@ -1,4 +1,4 @@
-"""What is known of one face that was found in a photo."""
+"""One detected face and its geometry."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ARCFACE_TEMPLATE = (
 )
 _UPRIGHT = np.array(ARCFACE_TEMPLATE) - np.mean(ARCFACE_TEMPLATE, axis=0)
 
-# Measured on real faces by `benchmarks/photo.py`: beyond these, attributes are read less well.
+# Beyond these limits, predictions are less accurate (measured by `benchmarks/photo.py`).
 SMALL_FACE = 30.0  # pixels
 TURNED_AWAY = 45.0  # degrees of yaw
 CUT_MARGIN = 0.05  # of the face's size, between a landmark and the photo's edge
@@ -45,13 +45,13 @@ class Face:
 
     @property
     def size(self) -> float:
-        """Side, in pixels, of a square of the box's area."""
+        """Return the side, in pixels, of a square with the box's area."""
         x0, y0, x1, y1 = self.box
         return math.sqrt((x1 - x0) * (y1 - y0))
 
     @property
     def centre(self) -> np.ndarray:
-        """Middle of the box, (2,) of [x, y]."""
+        """Return the centre of the box, (2,) of [x, y]."""
         x0, y0, x1, y1 = self.box
         return np.array([(x0 + x1) / 2, (y0 + y1) / 2])
 
@@ -83,14 +83,14 @@ class Face:
         return math.degrees(math.atan(float((nose - eyes) @ across) / (NOSE_DEPTH * breadth)))
 
     def find_flaws(self, width: float, height: float) -> list[str]:
-        """What makes the answers for this face less sure.
+        """List the reasons why predictions for this face are less reliable.
 
         Args:
-            width: of the photo in pixels.
-            height: of the photo in pixels.
+            width: the photo's width in pixels.
+            height: the photo's height in pixels.
 
         Returns:
-            Of `"small"`, `"cut"` (by the photo's edge) and `"turned away"` those that hold.
+            Those of `"small"`, `"cut"` (by the photo's edge) and `"turned away"` that apply.
         """
         flaws = ["small"] if self.size < SMALL_FACE else []
         if self.landmarks is not None:
