@@ -112,6 +112,7 @@ def test_photos_are_read_a_bounded_number_ahead_and_no_more_once_the_stream_is_l
             taken.append(i)
             yield portrait
 
+    before = set(threading.enumerate())
     entries = crop_predictor.predict_photos(photos())
     next(entries)
     time.sleep(0.5)
@@ -121,7 +122,8 @@ def test_photos_are_read_a_bounded_number_ahead_and_no_more_once_the_stream_is_l
     left_at = len(taken)
     time.sleep(0.2)
     assert len(taken) == left_at
-    assert not [t for t in threading.enumerate() if t.name.startswith("ThreadPoolExecutor")]
+    started = set(threading.enumerate()) - before
+    assert not [thread for thread in started if thread.name.startswith("ThreadPoolExecutor")]
 
 
 def test_large_jpegs_are_first_decoded_at_reduced_size(predictor, portrait, tmp_path, monkeypatch):
