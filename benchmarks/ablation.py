@@ -250,13 +250,12 @@ def gather_rows(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 def compare_rows(
     args: argparse.Namespace, rows: dict[str, dict[str, Any]], resamples: int = 1000
 ) -> list[dict[str, Any]]:
-    """Differences of accuracy between all pairs of rows: neither other people nor other seeds
-    would undo a real one.
+    """Compute differences of accuracy between all pairs of rows, with intervals and p-values.
 
-    The variance of a difference is that over people, by the paired bootstrap of the means over
-    seeds, and that over seeds, s^2 / n of each row; its interval is Student's, with the degrees of
-    freedom of Welch and Satterthwaite. (To draw from three seeds with replacement would take their
-    variance for two thirds of what it is, and call differences real far too often.)
+    The variance of a difference is the sum of the variance over people, from a paired bootstrap of
+    the means over seeds, and the variance over seeds, s^2 / n of each row; its interval is
+    Student's, with Welch-Satterthwaite degrees of freedom. (A bootstrap over three seeds would
+    underestimate their variance by a third, and call differences real far too often.)
 
     Args:
         args: The command line.
@@ -265,8 +264,8 @@ def compare_rows(
 
     Returns:
         For each pair: `rows`, the `difference` (first minus second), its 95 % `interval`, `p_value`
-        and whether it is `real`: the interval leaves 0 out. With a row of one seed the interval is
-        that of people alone, and `real` is `None`: nobody can say what other seeds would do.
+        and whether it is `real`: the interval excludes 0. With a row of one seed the interval is
+        over people only, and `real` is `None`, as the variance over seeds is unknown.
     """
     dataset = load_split(args.data, TABLES[args.table].split)
     identities = dataset["identity"] if "identity" in dataset.column_names else [None]

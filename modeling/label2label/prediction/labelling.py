@@ -1,8 +1,8 @@
-"""Label image collections: `label2label label` on one machine, and a callable for engines of many.
+"""Label image collections: `label2label label` on one machine, and a callable for clusters.
 
-`label` lists a collection once, labels it shard by shard to Parquet, and goes on where it was when
-it is started again. `BatchLabeller` labels columns of encoded images, for `datasets.map` and Ray
-Data.
+`label` lists a collection once, labels it shard by shard to Parquet, and resumes where it stopped
+when it is started again. `BatchLabeller` labels columns of encoded images, for `datasets.map` and
+Ray Data.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from label2label.prediction.predictor import AttributePredictor
 ROW_GROUP = 1000  # rows of labels in memory at once
 READ_ROWS = 64  # images of a Parquet file in memory at once
 TEMPORARY = ".label2label-tmp"
-STATE = ".label2label"  # a folder that readers of datasets pass over
+STATE = ".label2label"  # a hidden folder, ignored by readers of datasets
 SETTINGS_FILE, LIST_FILE, LOCK_FILE = "run.json", "images.jsonl", "lock"
 
 CARD = """---
@@ -82,7 +82,7 @@ class ImageLocation(NamedTuple):
 
 @dataclass(frozen=True)
 class LabelSettings:
-    """What decides the rows of a run.
+    """Settings that determine the rows of a run.
 
     Args:
         data: the collection, as absolute path or glob.
@@ -127,7 +127,7 @@ class LabelRun:
 
 
 class BatchLabeller:
-    """Label columns of images, for `datasets.map(batched=True)` and Ray Data's `map_batches`.
+    """Labels columns of images in `datasets.map(batched=True)` and Ray Data's `map_batches`.
 
         from label2label.prediction.labelling import BatchLabeller
 
@@ -185,8 +185,7 @@ class BatchLabeller:
 
 
 def label_command(args: argparse.Namespace) -> int:
-    """Run `label2label label`. Every file of labels appears when it is whole; the same command
-    goes on with what is missing.
+    """Run `label2label label`; the same command resumes an interrupted run.
 
     Args:
         args: `model` (folder, Hub id, ONNX file or None), `backend`, `data` (folder or glob),
@@ -196,7 +195,7 @@ def label_command(args: argparse.Namespace) -> int:
         The exit code, 0: images that cannot be read are rows with `error`.
 
     Raises:
-        UserError: the model, the face detector, the collection or the output folder will not do,
+        UserError: the model, the face detector, the collection or the output folder is invalid,
             or another process labels to this folder.
     """
     if not args.data:
@@ -412,7 +411,7 @@ def open_run(folder: Path, settings: LabelSettings) -> LabelRun:
 
 
 def digest_model(name: str | None) -> str:
-    """Tell models apart.
+    """Identify a model.
 
     Args:
         name: folder, ONNX file, Hub id, or None for the model that ships.

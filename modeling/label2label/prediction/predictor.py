@@ -1,4 +1,4 @@
-"""From photos to the attributes of every face in them."""
+"""Predict the attributes of every face in photos."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class AttributePredictor:
 
         Raises:
             UserError: the photo cannot be read.
-            TypeError: it is no photo.
+            TypeError: the argument is not a photo.
         """
         (entry,) = self._predict([self._find_faces(photo)])
         if "error" in entry:
@@ -155,7 +155,7 @@ class AttributePredictor:
         ]
 
     def find_present(self, attributes: Mapping[str, float]) -> list[str]:
-        """Name the attributes that are present, of probability by name; surest first."""
+        """Return the names of present attributes, from probabilities by name; surest first."""
         asked = self.backend.preprocessing
         row = np.array([[attributes[name] for name in asked.attributes]])
         (decisions,) = asked.decide(row, self.threshold)
@@ -170,7 +170,7 @@ class AttributePredictor:
         ]
 
     def _find_faces(self, photo: Photo) -> Prepared:
-        """The entry of one photo, its faces still without attributes, and their crops."""
+        """Return a photo's entry, with faces not yet predicted, and their crops."""
         path = os.fspath(photo) if isinstance(photo, str | os.PathLike) else None
         try:
             if self.detector is None:
@@ -188,14 +188,14 @@ class AttributePredictor:
         return {"image": path, "faces": [describe_face(face, *size) for face in faces]}, crops
 
     def _detect(self, photo: Photo) -> tuple[list[Face], list[np.ndarray], tuple[int, int]]:
-        """Faces in pixels of the whole photo, their crops, and its width and height."""
+        """Return faces in pixels of the whole photo, their crops, and its width and height."""
         assert self.detector is not None
         loaded, faces = find_faces(self.detector, partial(load_photo, photo))
         crops = self.crop_faces(loaded.pixels, faces)
         return [scale_face(face, loaded) for face in faces], crops, loaded.size
 
     def _predict(self, prepared: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
-        """Gather crops to batches and yield the entries, in order and with attributes."""
+        """Batch crops and yield the entries, in order, with attributes."""
         waiting: list[Prepared] = []
         for entry, crops in prepared:
             waiting.append((entry, crops))
@@ -296,7 +296,7 @@ def map_in_threads(
 
 
 def count_cores() -> int:
-    """Processor cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
