@@ -36,7 +36,7 @@ def test_backbone_takes_any_size_and_the_embedding_only_its_own():
     backbone, model = MobileFaceNetBackbone(config).eval(), MobileFaceNetModel(config).eval()
     image = torch.zeros(1, 3, 96, 131)
     assert backbone(image).feature_maps[0].shape == (1, 512, 6, 9)
-    with pytest.raises(ValueError, match="side 112, got 96x131"):
+    with pytest.raises(ValueError, match="112 pixels a side, got 96x131"):
         model(image)
     assert model(torch.zeros(1, 3, 112, 112)).pooler_output.shape == (1, 128)
 
