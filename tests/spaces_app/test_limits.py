@@ -6,6 +6,7 @@ import signal
 import urllib.error
 import urllib.request
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from limits import RequestLimits
@@ -37,7 +38,9 @@ def ask(limits, chunks, path="/queue/join", declared=None):
     async def send(message):
         sent.append(message)
 
-    asyncio.run(limits(scope, receive, send))
+    # In a thread of its own: other tests leave Playwright's event loop in this one.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, limits(scope, receive, send)).result()
     return sent[0]["status"], sent[1]["body"].decode()
 
 
