@@ -1,9 +1,9 @@
-"""Metrics, groups and gaps, bootstrap intervals, calibration and reports of multi-attribute models.
+"""Evaluate multi-attribute models: metrics, groups, bootstrap, calibration and reports.
 
-Throughout, `probabilities` are (images, attributes) in 0..1; `labels` are (images, attributes): 1
-present, 0 absent, -100 unknown, which never counts; `weights` are (..., images): how often each
-image counts, once by default. Scores keep the leading shape of the weights, so that a bootstrap is
-one call with (resamples, images) counts, and are NaN where they are undefined.
+In all modules, `probabilities` are (images, attributes) in 0..1; `labels` are (images, attributes):
+1 present, 0 absent, -100 unknown and ignored; `weights` are (..., images): how often each image
+counts, once by default. Scores keep the leading dimensions of the weights, so that one call with
+(resamples, images) counts computes a bootstrap, and are NaN where undefined.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`label2label audit`: how a model does on a user's own data, group by group, as one HTML page."""
+"""Evaluate a model by group on a user's own data, as one HTML page (`label2label audit`)."""
 
 import base64
 import io
@@ -38,12 +38,11 @@ _NAMES_SHOWN = 5
 
 
 def audit_command(args: Namespace) -> int:
-    """Run `label2label audit` with the options that `cli` names; return 0.
+    """Run `label2label audit`; return 0.
 
     Raises:
-        UserError: for an output that cannot be written, a model or data that cannot be read, a
-            column that is missing, a group column that has fewer than two values, or no image that
-            is left to score.
+        UserError: If the output cannot be written, a model or the data cannot be read, a column is
+            missing, a group column has fewer than two values, or no image is left to score.
     """
     output = Path(args.output)
     prepare_output(output)
@@ -72,7 +71,7 @@ def audit_command(args: Namespace) -> int:
         )
     accelerator.end_training()
     if not result:
-        return 0  # not the main process, which writes the page
+        return 0  # only the main process writes the page
     result["dataset"] = {"name": short_name(args.data), "split": split}
     write_whole(output, html_page(result, notices))
     for notice in notices:
@@ -85,20 +84,20 @@ def audit_command(args: Namespace) -> int:
 def prepare_photos(
     table: LabelTable, preprocessing: Preprocessing, align: bool, file: Path
 ) -> tuple[datasets.Dataset, list[str]]:
-    """Turn a table's photos into crops of faces, with their labels, in the dataset schema.
+    """Crop the faces in a table's photos; return them with their labels in the dataset schema.
 
     Args:
-        table: the rows.
-        preprocessing: of the model, whose template and size the crops have.
-        align: whether to find the face, the one nearest to the middle where there are several, and
-            align it; if not, each image is one face's crop.
-        file: where the crops are written; it must stay for as long as the dataset is used.
+        table: Photos with labels and groups.
+        preprocessing: Preprocessing of the model, with the template and size of the crops.
+        align: Whether to detect and align the face nearest to the middle; if not, each image must
+            be the crop of a face.
+        file: Arrow file for the crops, which must exist as long as the dataset is used.
 
     Returns:
-        The dataset, and what a reader must know: how many photos are left out, and why.
+        The dataset, and notices for the reader, such as how many photos are left out and why.
 
     Raises:
-        UserError: no photo is left.
+        UserError: If no photo is left.
     """
     detector = FaceDetector() if align else None
     texts = dict.fromkeys([*table.groups, "identity"], datasets.Value("string"))
@@ -173,7 +172,7 @@ def _read_photos(
         other = _preprocessing(args.against)
         frame = (asked.alignment_template, asked.shortest_edge, asked.crop_size)
         if frame != (other.alignment_template, other.shortest_edge, other.crop_size):
-            # Each model sees faces as it was trained to.
+            # Each model needs crops like those that it was trained on.
             others, _ = prepare_photos(table, other, args.align, folder / "others.arrow")
     return dataset, notices, others
 
@@ -226,14 +225,14 @@ def _name_image(table: LabelTable, row: int) -> str:
 
 
 def html_page(result: Mapping[str, Any], notices: Sequence[str] = ()) -> str:
-    """Tell an evaluation as a page that holds its styles, figures and numbers.
+    """Render an evaluation as a self-contained page with styles, figures and numbers.
 
     Args:
-        result: of an evaluation, as its JSON file holds it.
-        notices: what a reader must know before any number, one sentence or more each.
+        result: Result of `evaluate_models`, with its `dataset` filled in.
+        notices: Notices to show before the results.
 
     Returns:
-        An HTML document. Names from the data are shown as they are and never run.
+        An HTML document, in which names from the data are escaped.
     """
     writer = markdown.Markdown(
         extensions=["tables", "toc"], extension_configs={"toc": {"toc_depth": "2-2"}}
@@ -276,5 +275,5 @@ def _figure(title: str, figure: Figure) -> str:
 
 
 def _scrolling(inside: str, title: str) -> str:
-    # What is wider than a phone scrolls by itself, by keyboard too, and the page does not.
+    # Wide content scrolls in its own box, by keyboard too, so that the page fits a phone.
     return f'<div class="scroll" role="group" aria-label="{title}" tabindex="0">{inside}</div>'

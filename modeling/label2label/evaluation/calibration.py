@@ -1,13 +1,13 @@
-"""`label2label calibrate`: fit one temperature, and one threshold per attribute.
+"""Fit one temperature and one threshold per attribute (`label2label calibrate`).
 
-The temperature (arXiv:1706.04599, section 4.2) divides the logits so as to minimise the negative
+The temperature (arXiv:1706.04599, section 4.2) divides the logits and minimises the negative
 log-likelihood of held-out labels.
 
-Thresholds come from decision theory, as a search per attribute would overfit a few hundred images.
-For calibrated probabilities, the threshold that maximises the expected accuracy + w * balanced
-accuracy depends only on w and the attribute's frequency: w = 0 gives 0.5, a large w the frequency.
-So one number w is fitted for all attributes, by cross-validation: the largest without a loss of
-accuracy.
+The thresholds follow from decision theory, because a separate search per attribute would overfit a
+few hundred images. For calibrated probabilities, the threshold that maximises the expected
+accuracy + w * balanced accuracy depends only on w and the attribute's frequency: w = 0 gives 0.5, a
+large w gives the frequency. So a single w for all attributes is chosen by cross-validation: the
+largest whose accuracy stays within the permitted loss.
 """
 
 import json
@@ -58,20 +58,20 @@ FOLDS = 5
 REPEATS = 4
 LOGIT_LIMIT = 30.0
 
-COUPLING_STEPS = 500  # early stopping, so that weights seen in few images stay small
-COUPLING_RIDGE = 1e-5  # on the sum of squared weights, beside the mean cross-entropy
+COUPLING_STEPS = 500  # early stopping keeps the weights of rare attributes small
+COUPLING_RIDGE = 1e-5  # factor of the sum of squared weights in the loss
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A calibration, fitted to held-out images.
+    """Temperature and thresholds, fitted to held-out images.
 
     Args:
-        temperature: divisor of the logits, above 0.
-        thresholds: (attributes,), probability in 0..1 from which each counts as present.
-        balance_weight: weight w of balanced accuracy, 0 or more.
-        cross_validation: for every weight tried, `balance_weight`, `accuracy`,
-            `balanced_accuracy` and `f1` on images that neither temperature nor thresholds saw.
+        temperature: Divisor of the logits, above 0.
+        thresholds: Least probability at which each attribute counts as present, (attributes,).
+        balance_weight: Weight w of balanced accuracy, 0 or more.
+        cross_validation: For every weight tried, `balance_weight`, and cross-validated
+            `accuracy`, `balanced_accuracy` and `f1`.
     """
 
     temperature: float
@@ -81,13 +81,13 @@ class Calibration:
 
 
 def calibrate_command(args: Namespace) -> int:
-    """Run `label2label calibrate`: rewrite a folder's settings, and its coupling of known words.
+    """Run `label2label calibrate`: rewrite the calibration, and coupling, in a model's folder.
 
-    What is measured on another split is also drawn beside the JSON file.
+    If another split is measured, also save a reliability plot beside the JSON file.
 
     Raises:
-        UserError: for a model that is no folder, a dataset or split that cannot be read, or too
-            few images to fit to.
+        UserError: If the model is not a folder, a dataset or split cannot be read, or there are too
+            few images for a fit.
     """
     folder = Path(args.model)
     if not folder.is_dir():
@@ -106,7 +106,7 @@ def calibrate_command(args: Namespace) -> int:
     model, processor = load_model(folder)
     if args.couple_on and model.config.head_type != "label2label":
         raise UserError("--couple-on is for the label2label head: others take no known words")
-    # What the logits are divided by now; the fit starts from none.
+    # The fit needs logits at temperature 1, so the current division is undone.
     temperature = float(model.config.temperature)
     fitting, measured, coupled = (
         dataset
@@ -115,7 +115,7 @@ def calibrate_command(args: Namespace) -> int:
         )
         for dataset in datasets
     )
-    # A process that ends while its group lives may be aborted.
+    # Exiting before the process group is destroyed may abort the process.
     accelerator.end_training()
     if fitting is None:
         return 0
@@ -159,7 +159,11 @@ def calibrate_command(args: Namespace) -> int:
 
 
 def calibrate(predictions: Predictions, temperature: float, accuracy_loss: float) -> Calibration:
-    """Fit a calibration to predictions of held-out images, made with a temperature."""
+    """Fit a calibration to predictions of held-out images that were made at `temperature`.
+
+    Raises:
+        UserError: If fewer people (or images, where people are unknown) have labels than folds.
+    """
     labelled = predictions.select(
         np.flatnonzero((predictions.labels != IGNORE_INDEX).any(axis=1)).tolist()
     )
@@ -172,18 +176,18 @@ def calibrate(predictions: Predictions, temperature: float, accuracy_loss: float
 def fit_calibration(
     logits: FloatArray, labels: IntArray, clusters: IntArray, accuracy_loss: float = 0.0005
 ) -> Calibration:
-    """Fit the temperature, and the thresholds of best balanced accuracy that cost no accuracy.
+    """Fit the temperature, and thresholds for balanced accuracy within a limit on lost accuracy.
 
     Args:
-        logits: (images, attributes), of temperature 1.
+        logits: At temperature 1, (images, attributes).
         labels: (images, attributes).
-        clusters: (images,), who is on each image, as `clusters_of` returns them; one person's
-            images share a fold.
-        accuracy_loss: how far below that of thresholds of 0.5 the cross-validated mean accuracy
-            may fall, 0 to 1.
+        clusters: Person on each image, (images,), from `clusters_of`; all images of a person are in
+            the same fold.
+        accuracy_loss: How far the cross-validated mean accuracy may fall below that of thresholds
+            of 0.5, 0 to 1.
 
     Returns:
-        The calibration; its weight is the largest tried whose accuracy is within the loss.
+        The calibration with the largest weight in `BALANCE_WEIGHTS` that keeps within this limit.
     """
     table = _cross_validate(logits, labels, clusters)
     least = table[0]["accuracy"] - accuracy_loss
@@ -224,7 +228,7 @@ def _folds(clusters: IntArray, repeat: int) -> Iterator[tuple[FloatArray, FloatA
 
 
 def fit_temperature(logits: FloatArray, labels: IntArray) -> float:
-    """Find the temperature, 0.05 to 20, of the least negative log-likelihood of known labels."""
+    """Find the temperature in 0.05..20 that minimises the negative log-likelihood."""
     known = labels != IGNORE_INDEX
     values, present = logits[known], labels[known]
 
@@ -239,8 +243,9 @@ def fit_temperature(logits: FloatArray, labels: IntArray) -> float:
 def balanced_thresholds(frequency: FloatArray, balance_weight: float) -> FloatArray:
     """Find the thresholds that maximise expected accuracy + weight * balanced accuracy.
 
-    A yes is right with probability p and then adds 1 + w / (2 f) for an attribute of frequency f;
-    a no adds 1 + w / (2 (1 - f)) with probability 1 - p. Yes pays from where the two are equal.
+    With probability p and frequency f of the attribute, predicting "present" gains
+    p (1 + w / (2 f)) on average, and "absent" gains (1 - p) (1 + w / (2 (1 - f))). The threshold is
+    the p at which the two are equal.
     """
     yes = 1 + balance_weight / (2 * frequency)
     no = 1 + balance_weight / (2 * (1 - frequency))
@@ -248,24 +253,24 @@ def balanced_thresholds(frequency: FloatArray, balance_weight: float) -> FloatAr
 
 
 def frequencies(labels: IntArray) -> FloatArray:
-    """Estimate the share of images that have each attribute, by Laplace's rule of succession."""
+    """Estimate each attribute's frequency by Laplace's rule of succession: (attributes,)."""
     return ((labels == 1).sum(0) + 1) / ((labels != IGNORE_INDEX).sum(0) + 2)
 
 
 def to_logits(probabilities: FloatArray) -> FloatArray:
-    """Turn probabilities into logits, within -30..30."""
+    """Convert probabilities to logits, clipped to -30..30."""
     return np.clip(logit(probabilities), -LOGIT_LIMIT, LOGIT_LIMIT)
 
 
 def to_probabilities(logits: FloatArray, temperature: float) -> FloatArray:
-    """Turn logits of temperature 1 into probabilities at a temperature above 0."""
+    """Convert logits at temperature 1 to probabilities at another temperature, above 0."""
     return expit(logits / temperature)
 
 
 def negative_log_likelihood(
     probabilities: FloatArray, labels: IntArray, weights: FloatArray | None = None
 ) -> FloatArray:
-    """Average -log of the probability given to the label over images and attributes: (...)."""
+    """Average the negative log-likelihood over known labels: (...)."""
     weights = np.ones(len(labels)) if weights is None else weights
     known = labels != IGNORE_INDEX
     tiny = np.finfo(np.float64).tiny
@@ -276,7 +281,7 @@ def negative_log_likelihood(
 def decision_scores(
     decisions: FloatArray, labels: IntArray, weights: FloatArray | None = None
 ) -> dict[str, FloatArray]:
-    """Score decisions, 1 for yes and 0 for no: accuracy, and mean balanced accuracy and F1."""
+    """Compute accuracy, mean balanced accuracy and mean F1 of decisions (1 present, 0 absent)."""
     return {
         "accuracy": mean_accuracy(decisions, labels, weights),
         "balanced_accuracy": mean_of_defined(
@@ -289,23 +294,23 @@ def decision_scores(
 def calibration_effect(
     predictions: Predictions, temperature: float, calibration: Calibration, resamples: int = 1000
 ) -> dict[str, Any]:
-    """Score predictions before and after a calibration, on images that it was not fitted to.
+    """Score predictions before and after calibration, on images that were not used for the fit.
 
     Args:
-        predictions: of the model as it is, made with a `temperature`.
-        temperature: of these.
-        calibration: to measure.
-        resamples: of the bootstrap.
+        predictions: Predictions of the model before calibration.
+        temperature: Temperature at which these predictions were made.
+        calibration: The calibration to measure.
+        resamples: Number of bootstrap resamples.
 
     Returns:
         `num_images`; `before` (temperature 1, thresholds of 0.5), `after` and `difference`, each
-        score to `value` and 95 % `interval`: `accuracy`, `balanced_accuracy`, `f1`,
-        `expected_calibration_error`, `negative_log_likelihood`; `per_attribute` (balanced accuracy
-        and calibration error before and after); `reliability` before and after.
+        with `value` and 95 % `interval` of `accuracy`, `balanced_accuracy`, `f1`,
+        `expected_calibration_error` and `negative_log_likelihood`; `per_attribute` (balanced
+        accuracy and calibration error before and after); `reliability` before and after.
     """
     labels = predictions.labels
     logits = to_logits(predictions.probabilities) * temperature
-    thresholds = calibration.thresholds.round(4)  # as they are stored
+    thresholds = calibration.thresholds.round(4)  # rounded as in the stored file
     before, after = to_probabilities(logits, 1.0), to_probabilities(logits, calibration.temperature)
     decisions = ((before > THRESHOLD).astype(float), (after >= thresholds).astype(float))
 
@@ -353,7 +358,7 @@ def calibration_effect(
 
 
 def store_calibration(folder: Path, names: Sequence[str], calibration: Calibration) -> None:
-    """Write temperature and thresholds into a model's folder; every other setting stays."""
+    """Write temperature and thresholds into a model's folder and keep all other settings."""
     changes = {
         "config.json": {"temperature": round(calibration.temperature, 6)},
         "preprocessor_config.json": {
@@ -365,13 +370,13 @@ def store_calibration(folder: Path, names: Sequence[str], calibration: Calibrati
         settings = json.loads((folder / file).read_text(encoding="utf-8")) | changed
         text = json.dumps(settings, indent=2) + "\n"
         (folder / f".{file}.part").write_text(text, encoding="utf-8")
-    # Both are written before either is renamed: a full disk leaves the model as it was.
+    # Both files are written before either is renamed, so a full disk does not damage the model.
     for file in changes:
         os.replace(folder / f".{file}.part", folder / file)
 
 
 def store_coupling(folder: Path, predictions: Predictions, temperature: float) -> None:
-    """Fit the coupling of known words to training images; write it into the folder's weights."""
+    """Fit the coupling of known words to training images and add it to the folder's weights."""
     assert predictions.query_probabilities is not None
     weight = fit_coupling(
         to_logits(predictions.probabilities) * temperature,
@@ -386,17 +391,18 @@ def store_coupling(folder: Path, predictions: Predictions, temperature: float) -
 def fit_coupling(logits: FloatArray, query_logits: FloatArray, labels: IntArray) -> torch.Tensor:
     """Fit the coupling of known words: a logistic regression on their residuals.
 
-    A word's residual is its label minus the query network's probability; the logit is the model's
-    plus their weighted sum. In each step each image gets a random share of its labels,
-    none to all; the loss is on the rest, so that the weights work for any number of known words.
+    The residual of a known word is its label minus the query network's probability. The weighted
+    sum of the residuals is added to the model's logits. At each step, a random share of each
+    image's labels, from none to all, is known and the loss is computed on the others, so that the
+    weights suit any number of known words.
 
     Args:
-        logits: of the model, without known words, (images, attributes).
-        query_logits: of its query network.
+        logits: The model's logits without known words, (images, attributes).
+        query_logits: The query network's logits, (images, attributes).
         labels: (images, attributes); unknown ones are ignored.
 
     Returns:
-        float32 (attributes, attributes), known by other; the diagonal is 0.
+        float32 weights, (known attributes, predicted attributes); the diagonal is 0.
     """
     start, target = torch.tensor(logits).float(), torch.tensor(labels).float()
     residual = target - torch.tensor(query_logits).float().sigmoid()
@@ -422,7 +428,7 @@ def fit_coupling(logits: FloatArray, query_logits: FloatArray, labels: IntArray)
 
 
 def summary(result: dict[str, Any]) -> str:
-    """Summarise the fit and its effect in a few lines of Markdown for the terminal."""
+    """Summarise the fit and its effect as Markdown for the terminal."""
     values = list(result["thresholds"].values())
     table = result["fitted_on"]["cross_validation"]
     chosen = next(r for r in table if r["balance_weight"] == result["balance_weight"])

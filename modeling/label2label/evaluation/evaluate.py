@@ -1,4 +1,4 @@
-"""`label2label evaluate`: a model and a labelled dataset in, a JSON file and a report out."""
+"""Evaluate a model on a labelled dataset; write JSON and a report (`label2label evaluate`)."""
 
 import json
 import os
@@ -39,11 +39,11 @@ _LIBRARIES = ("label2label", "torch", "transformers", "datasets", "accelerate", 
 
 
 def evaluate_command(args: Namespace) -> int:
-    """Run `label2label evaluate` with the options that `cli` names; return 0.
+    """Run `label2label evaluate`; return 0.
 
     Raises:
-        UserError: for an output that cannot be written, a model or dataset that cannot be read, a
-            split or a column that is missing, a split without images or labels.
+        UserError: If an output cannot be written, a model or dataset cannot be read, a split or
+            column is missing, or the split has no images or labels.
     """
     if args.output:
         prepare_output(Path(args.output))
@@ -62,7 +62,7 @@ def evaluate_command(args: Namespace) -> int:
         minimum_age=getattr(args, "minimum_age", MINIMUM_AGE),
         accelerator=accelerator,
     )
-    # A process that ends while its group lives may be aborted.
+    # Exiting before the process group is destroyed may abort the process.
     accelerator.end_training()
     if not accelerator.is_main_process:
         return 0
@@ -89,29 +89,29 @@ def evaluate_models(
     accelerator: Accelerator | None = None,
     other_dataset: Dataset | None = None,
 ) -> dict[str, Any]:
-    """Score a model on a labelled dataset and, where another is given, the two against each other.
+    """Score a model on a labelled dataset, and optionally compare it with another model.
 
     Args:
-        model_name: folder, Hub id or exported ONNX file.
-        dataset: of the project's schema: `image`, one nullable bool column an attribute, and,
-            where known, `identity`, `age` and group columns.
-        against: folder, Hub id or exported ONNX file of the other model.
-        group_columns: to report by; `age` is reported by age band.
-        batch_size: images a forward pass and process.
-        resamples: of the bootstrap.
-        minimum_age: in years, for the scores that leave younger people out.
-        accelerator: of the process; made if not given.
-        other_dataset: the same images as the other model wants them; by default `dataset`.
+        model_name: Folder, Hub id or exported ONNX file.
+        dataset: In the project's schema: `image`, one nullable bool column per attribute, and
+            optionally `identity`, `age` and group columns.
+        against: Folder, Hub id or exported ONNX file of the other model.
+        group_columns: Columns to group by; `age` is grouped into bands.
+        batch_size: Images per forward pass and process.
+        resamples: Number of bootstrap resamples.
+        minimum_age: In years; people younger than this are left out of the `minimum_age` scores.
+        accelerator: A new one by default.
+        other_dataset: The same images, cropped for the other model; `dataset` by default.
 
     Returns:
-        As `score_predictions`, and `model`, `missing_attributes` (those of the model without a
-        known label here), `unscored_columns` (labels here that the model has no attribute for),
-        `comparison` (as `compare_predictions`, and `model`; or None) and `versions`. Empty on every
-        process but the main one.
+        The scores of `score_predictions`, and `model`, `missing_attributes` (attributes of the
+        model without a known label), `unscored_columns` (label columns that are not attributes of
+        the model), `comparison` (from `compare_predictions`, and the other `model`; or None) and
+        `versions`. Empty on all but the main process.
 
     Raises:
-        UserError: where a model cannot be loaded, or the dataset lacks images, all of the model's
-            attributes, or a group column.
+        UserError: If a model cannot be loaded, a group column is missing, or the dataset has no
+            images or no labels of the model's attributes.
     """
     accelerator = accelerator or Accelerator(cpu=without_accelerator())
     model, processor = load_scored_model(model_name)
@@ -152,21 +152,22 @@ def collect_predictions(
     batch_size: int = 64,
     accelerator: Accelerator | None = None,
 ) -> Predictions | None:
-    """Predict a labelled dataset, and read what its images are scored by.
+    """Predict a labelled dataset and collect its labels, people, groups and ages.
 
     Args:
-        model: a `Label2LabelForImageClassification`.
-        processor: its image processor.
-        dataset: as for `evaluate_models`.
-        group_columns: to read; ages become age bands.
-        batch_size: images a forward pass and process.
-        accelerator: of the process; made if not given.
+        model: A `Label2LabelForImageClassification` or `ExportedModel`.
+        processor: The model's image processor.
+        dataset: As for `evaluate_models`.
+        group_columns: Columns to group by; `age` is grouped into bands.
+        batch_size: Images per forward pass and process.
+        accelerator: A new one by default.
 
     Returns:
-        The predictions; None on every process but the main one.
+        The predictions; None on all but the main process.
 
     Raises:
-        UserError: where the dataset lacks images, all of the model's attributes, or a group column.
+        UserError: If a group column is missing, or the dataset has no images or no labels of the
+            model's attributes.
     """
     accelerator = accelerator or Accelerator(cpu=without_accelerator())
     config: Any = model.config
@@ -207,21 +208,21 @@ def predict_dataset(
     dataset: Dataset,
     batch_size: int = 64,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Predict every image, in the dataset's order, on every process.
+    """Predict every image once, shared between processes, in the dataset's order.
 
     Args:
-        accelerator: of the process; each predicts its share, and every image counts once.
-        model: a `Label2LabelForImageClassification`.
-        processor: its image processor.
-        dataset: with an `image` column.
-        batch_size: images a forward pass and process.
+        accelerator: Accelerator of this process.
+        model: A `Label2LabelForImageClassification` or `ExportedModel`.
+        processor: The model's image processor.
+        dataset: Dataset with an `image` column.
+        batch_size: Images per forward pass and process.
 
     Returns:
-        Sigmoid of `logits` and of `query_logits` (None where the model has none), each
-        (images, attributes), 0 to 1.
+        Sigmoid of `logits` and of `query_logits` (None if the model has none), each
+        (images, attributes), 0 to 1, on every process.
 
     Raises:
-        UserError: for an image that cannot be read.
+        UserError: If an image cannot be read.
     """
 
     def read_row(image: Any, row: int) -> np.ndarray:
@@ -237,7 +238,7 @@ def predict_dataset(
         pixel_values = processor(images, return_tensors="pt").pixel_values
         return {"pixel_values": pixel_values, "row": torch.tensor([row["row"] for row in rows])}
 
-    # Undecoded, so that an image which cannot be read is met in `collate`, where its row is known.
+    # Not decoded here, so that an unreadable image fails in `collate`, where its row is known.
     rows = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))
     rows = rows.add_column("row", list(range(len(dataset))))
     loader = accelerator.prepare(DataLoader(rows, batch_size=batch_size, collate_fn=collate))
@@ -254,7 +255,7 @@ def predict_dataset(
             values["query_logits"] = outputs.query_logits.float()
         for name, value in accelerator.gather(values).items():
             gathered[name].append(value.cpu().numpy())
-    # The last batches are padded so that every process has its share: each row counts once.
+    # Accelerate repeats rows to fill the last batches, so duplicates are dropped.
     rows_seen, order = np.unique(np.concatenate(gathered["row"]), return_index=True)
     if len(rows_seen) != len(dataset):
         raise RuntimeError(f"{len(rows_seen)} predictions for {len(dataset)} images")
@@ -268,7 +269,7 @@ def predict_dataset(
 
 
 def summary(result: dict[str, Any]) -> str:
-    """Lay out the headline figures as a Markdown table for the terminal."""
+    """Format the main scores as a Markdown table for the terminal."""
     figures = [
         (name.replace("_", " "), result[name], interval)
         for name, interval in result["intervals"].items()
@@ -296,7 +297,7 @@ def summary(result: dict[str, Any]) -> str:
 
 
 class ExportedModel(nn.Module):
-    """An ONNX file that `label2label export` wrote, behind the call of the PyTorch model."""
+    """An ONNX file from `label2label export`, with the interface of the PyTorch model."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         from label2label.prediction.backends import OnnxBackend
@@ -309,27 +310,27 @@ class ExportedModel(nn.Module):
         )
 
     def forward(self, pixel_values: torch.Tensor) -> Label2LabelImageClassifierOutput:
-        """Predict logits (batch, attributes) of normalised pixels (batch, 3, height, width)."""
+        """Predict logits (batch, attributes) from normalised pixels (batch, 3, height, width)."""
         preprocessing = self.backend.preprocessing
         mean, std = np.array(preprocessing.image_mean), np.array(preprocessing.image_std)
         pixels = pixel_values.cpu().numpy().transpose(0, 2, 3, 1) * std + mean
-        # Back to the whole numbers they were, so that a file of either input can be scored.
+        # Undo the normalisation: the backend takes uint8 pixels whatever the input of the file.
         probabilities = self.backend.predict((255 * pixels).round().astype(np.uint8))
         logits = torch.from_numpy(probabilities).double().logit(eps=1e-9)
         return Label2LabelImageClassifierOutput(logits=logits)
 
 
 def load_scored_model(name: str | os.PathLike[str]) -> tuple[Any, Label2LabelImageProcessor]:
-    """Load what is to be scored, and its image processor.
+    """Load a model to be scored, and its image processor.
 
     Args:
-        name: a folder, a Hub id, or an ONNX file that `label2label export` wrote.
+        name: Folder, Hub id, or ONNX file from `label2label export`.
 
     Returns:
-        The PyTorch model, or an `ExportedModel`, and the processor.
+        The PyTorch model or an `ExportedModel`, and the processor.
 
     Raises:
-        UserError: it cannot be loaded.
+        UserError: If the model cannot be loaded.
     """
     if Path(name).suffix != ".onnx":
         return load_model(name)
@@ -349,15 +350,15 @@ def load_scored_model(name: str | os.PathLike[str]) -> tuple[Any, Label2LabelIma
 
 
 def identify_model(reference: str | os.PathLike[str], model: Any) -> dict[str, Any]:
-    """Say which model was measured.
+    """Describe the model that was evaluated.
 
     Args:
-        reference: folder, Hub id or ONNX file that it was loaded from.
-        model: a `Label2LabelForImageClassification` or an `ExportedModel`.
+        reference: Folder, Hub id or ONNX file that it was loaded from.
+        model: A `Label2LabelForImageClassification` or `ExportedModel`.
 
     Returns:
-        `name`, `weights_sha256` (None for a Hub id); of a PyTorch model also `backbone` (its model
-        type), `head` (its kind), and `parameters` of `backbone`, `head` and `all`.
+        `name` and `weights_sha256` (None for a Hub id); for a PyTorch model also `backbone` (model
+        type), `head` (head type), and the number of `parameters` of `backbone`, `head` and `all`.
     """
     weights = Path(reference)
     if weights.suffix != ".onnx":
@@ -377,13 +378,13 @@ def identify_model(reference: str | os.PathLike[str], model: Any) -> dict[str, A
 
 
 def short_name(reference: str | os.PathLike[str]) -> str:
-    """Take a folder's or file's own name, or the Hub id; never a path of this machine."""
+    """Return the last part of a local path, or the Hub id, so that no local path is published."""
     path = Path(reference)
     return path.resolve().name if path.exists() else str(reference)
 
 
 def library_versions() -> dict[str, str]:
-    """Tell the versions of what figures depend on, by name."""
+    """Return the versions of the libraries that results depend on, by name."""
     return {library: version(library) for library in _LIBRARIES}
 
 
@@ -405,7 +406,7 @@ def _groups(dataset: Dataset, column: str) -> Column:
         return [names[value] for value in values]
     groups = [None if value is None else str(value) for value in values]
     if len(set(groups) - {None}) == 1:
-        # Shown all the same: one of several columns, or of several datasets, may tell nothing.
+        # Only a warning, because other columns or datasets may still have several groups.
         warnings.warn(
             f"the group column {column!r} has one value: there is no gap to measure", stacklevel=2
         )
@@ -415,7 +416,7 @@ def _groups(dataset: Dataset, column: str) -> Column:
 def _unscored_columns(
     dataset: Dataset, names: Sequence[str], group_columns: Sequence[str]
 ) -> list[str]:
-    """Labels that no attribute of the model is scored by."""
+    """List the label columns that are not attributes of the model."""
     used = {*names, *group_columns, *(VOCABULARIES["union"].opposites.get(n) for n in names)}
     return [
         column

@@ -1,4 +1,4 @@
-"""Accuracy by group: worst group and gap, parity and odds, and groups compared at equal ages."""
+"""Score groups: accuracy, gaps, parity and odds differences, and direct standardisation by age."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -23,19 +23,19 @@ from label2label.evaluation.metrics import (
     ratio,
 )
 
-MINIMUM_IMAGES = 30  # of a group that is compared
-MINIMUM_CELL = 10  # of a compared group in a stratum
+MINIMUM_IMAGES = 30  # per group that is compared
+MINIMUM_CELL = 10  # per compared group and stratum
 AGE_BANDS = (0, 5, 15, 30, 45, 60)
 CHILDREN_BELOW = 15
 
 Column = Sequence[str | None]
 """One value an image; None where unknown."""
 
-_OVERALL = 0  # the place of all attributes together, before the attributes
+_OVERALL = 0  # index of all attributes pooled; the attributes follow
 
 
 def with_intersection(groups: Mapping[str, Column]) -> dict[str, Column]:
-    """Add the intersection "a x b" of group columns a and b, where there are two or more."""
+    """Add the intersection of all group columns, named "a x b", if there are two or more."""
     columns = dict(groups)
     if len(columns) > 1:
         columns[" x ".join(columns)] = intersection(list(columns.values()))
@@ -43,7 +43,7 @@ def with_intersection(groups: Mapping[str, Column]) -> dict[str, Column]:
 
 
 def intersection(columns: Sequence[Column]) -> Column:
-    """Join group columns into one of their combinations, "a, b"; None where any is unknown."""
+    """Combine group columns into one with values such as "a, b"; None where any is unknown."""
     return [
         None if any(v is None for v in row) else ", ".join(map(str, row))
         for row in zip(*columns, strict=True)
@@ -60,25 +60,26 @@ def group_scores(
 ) -> dict[str, Any]:
     """Score every group, overall and per attribute, and the gaps between groups.
 
-    Groups under 30 images are shown and flagged (`small`), and kept out of the worst group and of
-    every gap; so are, per attribute, rates that rest on fewer than 30 images. Images without any
-    known label do not count.
+    Groups with fewer than 30 images are reported as `small` and excluded from the worst and best
+    group and from all gaps; likewise per attribute, by images with a known label. True and false
+    positive rates from fewer than 30 images are NaN. Images without any known label do not count.
 
     Args:
-        probabilities, labels: of the images.
-        groups: one group an image; images without one are left out and counted.
-        names: of the attributes.
-        clusters: (images,), who is on each image, as `clusters_of` returns them.
-        resamples: of the bootstrap.
+        probabilities: (images, attributes), 0 to 1.
+        labels: (images, attributes).
+        groups: One group per image; images without a group are left out and counted.
+        names: Names of the attributes.
+        clusters: Person on each image, (images,), from `clusters_of`.
+        resamples: Number of bootstrap resamples.
 
     Returns:
-        `per_group` (`accuracy`, its 95 % `interval`, `num_images` with a known label, `small`),
-        `worst_group`, `best_group`, `gap` and `gap_interval` between these two,
-        `expected_gap_under_null`, `p_value` of all groups being equal, `num_unknown`, and
-        `per_attribute`, each by group: `accuracy`, its `interval`, `num_images` with a known label,
+        Overall: `per_group` (`accuracy`, its 95 % `interval`, `num_images` with a known label,
+        `small`), the entries of `gap_entries`, and `num_unknown`, the images without a group.
+        `per_attribute`: by group, `accuracy`, its `interval`, `num_images` with a known label,
         `num_present`, `selection_rate` (share predicted present), `true_positive_rate` and
-        `false_positive_rate`; and the same gap entries, `demographic_parity_difference` and
-        `equalized_odds_difference`. What fewer than two groups can tell is None or NaN.
+        `false_positive_rate`; and across groups, the entries of `gap_entries`,
+        `demographic_parity_difference` and `equalized_odds_difference`. Differences are None or NaN
+        if fewer than two groups can be compared.
     """
     known = np.array([g is not None for g in groups], dtype=bool)
     column = np.array(groups, dtype=object)[known]
@@ -126,7 +127,7 @@ def group_scores(
 
 
 def in_order(column: npt.NDArray[np.object_]) -> list[str]:
-    """List the values of a column once each, numbers within them by size (5-14 before 15-29)."""
+    """List the distinct values of a column in natural sort order (5-14 before 15-29)."""
 
     def numbers_by_size(value: str) -> tuple[list[tuple[int, str]], str]:
         parts = re.split(r"([0-9]+)", value)
@@ -136,7 +137,7 @@ def in_order(column: npt.NDArray[np.object_]) -> list[str]:
 
 
 def members(column: npt.NDArray[np.object_], values: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Tell who belongs to which value: (images, values)."""
+    """Return whether each image has each value: (images, values)."""
     return column[:, None] == np.array(values, dtype=object)[None, :]
 
 
@@ -146,14 +147,16 @@ def accuracy_by_cell(
     cells: npt.NDArray[np.bool_],
     weights: FloatArray | None = None,
 ) -> FloatArray:
-    """Score every cell, such as a group: all attributes together, then each of them.
+    """Compute the accuracy of every cell (such as a group), over all attributes and per attribute.
 
     Args:
-        probabilities, labels, weights: of the images.
-        cells: (images, cells), which images belong to each.
+        probabilities: (images, attributes), 0 to 1.
+        labels: (images, attributes).
+        cells: Whether each image belongs to each cell, (images, cells).
+        weights: (..., images).
 
     Returns:
-        (..., cells, 1 + attributes), NaN where a cell has no known label.
+        (..., cells, 1 + attributes), all attributes first; NaN where a cell has no known label.
     """
     weights = np.ones(len(labels)) if weights is None else weights
     correct = _with_total(correct_predictions(probabilities, labels))
@@ -166,7 +169,7 @@ def accuracy_by_cell(
 
 
 def images_by_cell(labels: IntArray, cells: npt.NDArray[np.bool_]) -> IntArray:
-    """Count the images of each cell with any known label, and with one of each attribute."""
+    """Count images with a known label, of any and of each attribute: (cells, 1 + attributes)."""
     return cells.T.astype(int) @ (_with_total(labels != IGNORE_INDEX) > 0)
 
 
@@ -176,11 +179,11 @@ def _with_total(per_attribute: npt.NDArray[np.bool_]) -> FloatArray:
 
 
 def extremes(accuracy: FloatArray, num_images: IntArray) -> tuple[int, int] | None:
-    """Find the worst and the best of the groups that have 30 images; None where fewer than two."""
+    """Find the worst and best group with at least 30 images; None if there are fewer than two."""
     counted = np.flatnonzero((num_images >= MINIMUM_IMAGES) & np.isfinite(accuracy))
     if len(counted) < 2:
         return None
-    # Of equals the first is worst and the last best: two groups, even where the gap is zero.
+    # Ties go to the first for worst and the last for best, so that the two always differ.
     backwards = counted[::-1]
     return int(counted[accuracy[counted].argmin()]), int(backwards[accuracy[backwards].argmax()])
 
@@ -188,17 +191,18 @@ def extremes(accuracy: FloatArray, num_images: IntArray) -> tuple[int, int] | No
 def gap_entries(
     accuracy: FloatArray, num_images: IntArray, values: Sequence[str], draws: FloatArray
 ) -> dict[str, Any]:
-    """Measure the gap between the worst and the best group, and what chance alone would show.
+    """Measure the gap between the worst and the best group, and the expected gap under the null.
 
     Args:
-        accuracy: (groups,).
-        num_images: (groups,), with a known label; those under 30 are not compared.
-        values: names of the groups.
-        draws: (resamples, groups), resampled accuracy.
+        accuracy: (groups,), 0 to 1.
+        num_images: Images with a known label, (groups,); groups with fewer than 30 are not
+            compared.
+        values: Names of the groups.
+        draws: Bootstrapped accuracy, (resamples, groups).
 
     Returns:
-        `worst_group`, `best_group`, `gap`, `gap_interval`, `expected_gap_under_null` and `p_value`
-        of the Wald test; all None where fewer than two groups can be compared.
+        `worst_group`, `best_group`, `gap`, its 95 % `gap_interval`, `expected_gap_under_null` and
+        `p_value` of the Wald test; all None if fewer than two groups can be compared.
     """
     pair = extremes(accuracy, num_images)
     if pair is None:
@@ -220,10 +224,10 @@ def gap_entries(
 def _rates_by_group(
     probabilities: FloatArray, labels: IntArray, cells: npt.NDArray[np.bool_], values: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Compute each attribute's rates by group, and how far they differ between groups."""
+    """Compute rates by group, and the parity and odds differences, per attribute."""
     predicted, groups = probabilities > THRESHOLD, cells.T.astype(int)
     present, absent = labels == 1, labels == 0
-    images = groups @ (present | absent)  # this and all below: (groups, attributes)
+    images = groups @ (present | absent)  # (groups, attributes), as all below
     rates = {"selection_rate": ratio(groups @ (predicted & (present | absent)), images)}
     for name, side in (("true_positive_rate", present), ("false_positive_rate", absent)):
         number = groups @ side
@@ -251,23 +255,23 @@ def _rates_by_group(
 
 
 def age_bands(ages: Sequence[int | None]) -> Column:
-    """Name the band of each age in years: 0-4, 5-14, 15-29, 30-44, 45-59, 60+; else None."""
+    """Assign each age in years to a band: 0-4, 5-14, 15-29, 30-44, 45-59, 60+; else None."""
     return _name_bands(ages, AGE_BANDS)
 
 
 def shared_age_bands(ages: Sequence[int | None], groups: Column) -> Column:
-    """Merge the age bands until every group has images in each.
+    """Merge neighbouring age bands until every compared group has at least 10 images in each.
 
-    Groups under 30 images, which are not compared, do not widen a band.
+    Of all such merges, the one with most bands is chosen, among those with an edge at age 15 if
+    there are any, because the attributes of children differ most. Groups with fewer than 30 images
+    are not compared and do not influence the bands.
 
     Args:
-        ages: in years; None or NaN where unknown.
-        groups: one group an image.
+        ages: In years; None or NaN where unknown.
+        groups: One group per image.
 
     Returns:
-        One band an image, None where the age is unknown or negative. Of all ways to merge
-        neighbouring bands that leave every compared group 10 images in each, the one with most
-        bands, and with an edge at 15 where one has it: the attributes of children differ most.
+        One band per image; None where the age is unknown or negative.
     """
     known = np.array(
         [a is not None and a >= 0 and g is not None for a, g in zip(ages, groups, strict=True)],
@@ -295,7 +299,7 @@ def _name_bands(ages: Sequence[int | None], edges: Sequence[int]) -> Column:
     names = [*(f"{a}-{b - 1}" for a, b in pairwise(edges)), f"{edges[-1]}+"]
 
     def band(age: int | None) -> str | None:
-        if age is None or not age >= edges[0]:  # so written that NaN has no band
+        if age is None or not age >= edges[0]:  # not `age < edges[0]`, which is false for NaN
             return None
         return names[int(np.searchsorted(edges, age, side="right")) - 1]
 
@@ -311,19 +315,21 @@ def standardised_scores(
     clusters: IntArray,
     resamples: int = 1000,
 ) -> dict[str, Any]:
-    """Score every group as if all had the same make-up, such as of ages: direct standardisation.
+    """Score every group by direct standardisation over strata, such as age bands.
 
-    A group's adjusted accuracy is the mean of its accuracies within strata, weighted by the
-    strata's shares among all compared images. Groups under 30 images are not compared, and only
-    strata in which every compared group has 10 images count.
+    A group's adjusted accuracy is the mean of its accuracies per stratum, weighted by each
+    stratum's share of all compared images. Groups with fewer than 30 images are not compared, and
+    strata in which a compared group has fewer than 10 images are left out.
 
     Args:
-        groups, strata: one group and one stratum an image; all others as for `group_scores`.
+        groups: One group per image, or None.
+        strata: One stratum per image, or None. The other arguments are those of `group_scores`.
 
     Returns:
-        `overall` and `per_attribute`, each `per_group` (adjusted `accuracy`, its 95 % `interval`,
-        and `num_images` by stratum), `strata` (share by stratum), `strata_left_out`, and the
-        entries of `gap_entries`; None, or left out, where fewer than two groups share a stratum.
+        `overall` and `per_attribute`, each with `per_group` (adjusted `accuracy`, its 95 %
+        `interval`, and `num_images` by stratum), `strata` (share by stratum), `strata_left_out`,
+        and the entries of `gap_entries`. If fewer than two groups share a stratum, `overall` is
+        None and the attribute is left out.
     """
     known = np.array([g is not None and s is not None for g, s in zip(groups, strata, strict=True)])
     known = known & (labels != IGNORE_INDEX).any(axis=1)

@@ -1,4 +1,4 @@
-"""Bootstrap intervals and tests, resampling people if they are known, else images."""
+"""Compute bootstrap confidence intervals and tests; resample people if known, else images."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -12,12 +12,12 @@ Statistics = Callable[[FloatArray], Mapping[str, FloatArray]]
 """Takes image weights (resamples, images), returns name to values (resamples, ...)."""
 
 LEVEL = 0.95
-# Weights are drawn for so many (resample, image) pairs at a time: memory stays under 100 MB.
+# Number of (resample, image) weights drawn at once, which keeps memory under 100 MB.
 _PAIRS_AT_A_TIME = 2_000_000
 
 
 def clusters_of(identities: Sequence[str | None]) -> IntArray:
-    """Number the people on images from 0; an unknown one (None) counts as a person of its own."""
+    """Number the people from 0; every image of an unknown person (None) is its own cluster."""
     names = [
         f"image {i}" if name is None else f"person {name}" for i, name in enumerate(identities)
     ]
@@ -27,16 +27,16 @@ def clusters_of(identities: Sequence[str | None]) -> IntArray:
 def bootstrap_draws(
     statistics: Statistics, clusters: IntArray, resamples: int = 1000, seed: int = 0
 ) -> dict[str, FloatArray]:
-    """Compute statistics of weighted images in resamples of the clusters.
+    """Compute statistics in bootstrap resamples of the clusters.
 
     Args:
-        statistics: of image weights (resamples, images).
-        clusters: (images,), integers from 0 as `clusters_of` returns them.
-        resamples: how many times to draw the clusters with replacement.
-        seed: of the draws; the same seed draws the same images for any model.
+        statistics: Function of image weights (resamples, images).
+        clusters: Integers from 0, (images,), from `clusters_of`.
+        resamples: Number of bootstrap resamples.
+        seed: Random seed; equal seeds draw the same images for every model.
 
     Returns:
-        Name to (resamples, ...) values, NaN where the statistic is undefined.
+        Values (resamples, ...) by name; NaN where the statistic is undefined.
     """
     draws: dict[str, list[FloatArray]] = {}
     for weights in _resampled_weights(clusters, resamples, seed):
@@ -48,23 +48,23 @@ def bootstrap_draws(
 def bootstrap_intervals(
     statistics: Statistics, clusters: IntArray, resamples: int = 1000, seed: int = 0
 ) -> dict[str, FloatArray]:
-    """Take 95 % intervals, as `interval_of`, of statistics drawn as by `bootstrap_draws`."""
+    """Compute 95 % bootstrap intervals of statistics: (2, ...) by name, as `interval_of`."""
     draws = bootstrap_draws(statistics, clusters, resamples, seed)
     estimates = statistics(np.ones((1, len(clusters))))
     return {name: interval_of(values, estimates[name][0]) for name, values in draws.items()}
 
 
 def interval_of(draws: FloatArray, estimate: FloatArray) -> FloatArray:
-    """Take the 95 % percentile interval of resampled values, centred on the estimate.
+    """Compute the 95 % percentile interval of bootstrap draws, centred on the estimate.
 
-    It may leave the statistic's range: clip those of accuracies.
+    It may exceed the statistic's range: clip intervals of accuracies.
 
     Args:
         draws: (resamples, ...), NaN where the statistic is undefined.
-        estimate: (...), the statistic of the images themselves.
+        estimate: The statistic without resampling, (...).
 
     Returns:
-        (2, ...), lower and upper end, NaN where the statistic is undefined throughout.
+        Lower and upper bound, (2, ...); NaN where all draws are undefined.
     """
     undefined = np.isnan(draws).all(axis=0)
     centred = np.where(undefined, 0.0, _centred(draws, estimate))
@@ -74,18 +74,17 @@ def interval_of(draws: FloatArray, estimate: FloatArray) -> FloatArray:
 
 
 def p_values(draws: FloatArray, estimate: FloatArray) -> FloatArray:
-    """Test by the bootstrap whether a difference is zero, two-sided.
+    """Compute two-sided bootstrap p-values for a difference of zero.
 
-    The draws are centred on the estimate, as for `interval_of`: the two do not contradict each
-    other.
+    The draws are centred on the estimate, as in `interval_of`, so that p-value and interval agree.
 
     Args:
-        draws: (resamples, ...) of the difference, NaN where it is undefined.
-        estimate: (...), the difference on the images themselves.
+        draws: Differences, (resamples, ...); NaN where undefined.
+        estimate: The difference without resampling, (...).
 
     Returns:
-        (...): twice the share of resamples on the lesser side of zero, at least 1 / resamples and
-        at most 1. Undefined resamples do not count; NaN where all are.
+        Twice the share of resamples on the rarer side of zero, from 1 / resamples to 1, (...).
+        Undefined resamples do not count; NaN where all are undefined.
     """
     draws = _centred(draws, estimate)
     lesser_side = np.minimum((draws <= 0).sum(axis=0), (draws >= 0).sum(axis=0))
@@ -94,17 +93,17 @@ def p_values(draws: FloatArray, estimate: FloatArray) -> FloatArray:
 
 
 def expected_gap_under_null(draws: FloatArray) -> float:
-    """Estimate the gap expected under the null that all groups are equally accurate.
+    """Estimate the expected gap under the null hypothesis that all groups are equally accurate.
 
-    The gap between the best and the worst group is biased upwards by sampling noise, most for small
-    groups.
+    Sampling noise biases the gap between the best and the worst group upwards, most of all for
+    small groups.
 
     Args:
-        draws: (resamples, groups), resampled accuracy of the groups that are compared.
+        draws: Bootstrapped accuracy of the compared groups, (resamples, groups).
 
     Returns:
-        Mean over resamples of the range of the groups' deviations from their means, 0 to 1; NaN
-        where there are fewer than two groups, or no resample has all of them.
+        Mean over resamples of the range of the groups' deviations from their means, 0 to 1; NaN if
+        there are fewer than two groups, or no resample contains all of them.
     """
     whole = draws[np.isfinite(draws).all(axis=1)]
     if whole.shape[1] < 2 or not len(whole):
@@ -119,19 +118,19 @@ def wald_p_value(draws: FloatArray, estimate: FloatArray) -> float:
     that a small group does not hide a difference between large ones.
 
     Args:
-        draws: (resamples, groups), resampled accuracy of the groups that are compared.
-        estimate: (groups,), their accuracy.
+        draws: Bootstrapped accuracy of the compared groups, (resamples, groups).
+        estimate: Their accuracy without resampling, (groups,).
 
     Returns:
-        The p-value, 0 to 1; NaN where there are fewer than two groups, or no more resamples that
-        have all of them than groups.
+        The p-value, 0 to 1; NaN if there are fewer than two groups, or if the resamples that
+        contain all groups do not outnumber the groups.
     """
     whole = draws[np.isfinite(draws).all(axis=1)]
     groups = len(estimate)
     if groups < 2 or len(whole) <= groups:
         return float("nan")
     covariance = np.cov(whole[:, 1:] - whole[:, :1], rowvar=False).reshape(groups - 1, -1)
-    # Groups without errors have no variance.
+    # The covariance is singular if groups without errors have no variance.
     covariance += 1e-12 * np.eye(groups - 1)
     difference = estimate[1:] - estimate[0]
     return float(chi2.sf(difference @ np.linalg.solve(covariance, difference), groups - 1))
@@ -140,11 +139,11 @@ def wald_p_value(draws: FloatArray, estimate: FloatArray) -> float:
 def compare_paired(
     first: Statistics, second: Statistics, clusters: IntArray, resamples: int = 1000, seed: int = 0
 ) -> dict[str, dict[str, Any]]:
-    """Compare the statistics of two models on the same images by the paired bootstrap.
+    """Compare two models on the same images by the paired bootstrap.
 
     Args:
-        first, second: statistics of the two.
-        clusters, resamples, seed: as for `bootstrap_draws`.
+        first: Statistics of the first model.
+        second: Statistics of the second model. The other arguments are those of `bootstrap_draws`.
 
     Returns:
         By name: `model` and `other` (the two values), `difference` (first minus second), its 95 %
@@ -180,11 +179,11 @@ def paired_comparison(
     """Compare the mean accuracy of two models on the same labelled images.
 
     Returns:
-        `difference` (first minus second), its 95 % `interval`, and its `p_value`, as
-        `compare_paired`; NaN where no label is known.
+        `difference` (first minus second), its 95 % `interval`, and its `p_value`, as in
+        `compare_paired`; NaN if no label is known.
 
     Raises:
-        ValueError: if the two models were not scored on the same images and attributes.
+        ValueError: If the arrays differ in shape.
     """
     if not probabilities.shape == other_probabilities.shape == labels.shape:
         raise ValueError(
@@ -204,9 +203,10 @@ def paired_comparison(
 
 
 def _centred(draws: FloatArray, estimate: FloatArray) -> FloatArray:
-    """Move draws so that their mean is the estimate: binned calibration error grows by resampling.
+    """Shift draws so that their mean equals the estimate.
 
-    Of accuracies, whose draws are centred already, this changes nothing that is printed.
+    Resampling increases the binned calibration error. Draws of accuracies are centred already and
+    hardly change.
     """
     drawn = np.isfinite(draws)
     mean = ratio(np.where(drawn, draws, 0.0).sum(axis=0), drawn.sum(axis=0))
@@ -219,7 +219,7 @@ def _resampled_weights(clusters: IntArray, resamples: int, seed: int) -> Iterato
     at_a_time = max(1, _PAIRS_AT_A_TIME // len(clusters))
     for start in range(0, resamples, at_a_time):
         size = min(at_a_time, resamples - start)
-        # Counting draws takes a tenth of the time of numpy's multinomial.
+        # Counting draws is ten times as fast as numpy's multinomial.
         drawn = generator.integers(0, count, (size, count)) + count * np.arange(size)[:, None]
         weights = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
         yield weights[:, clusters].astype(np.float64)

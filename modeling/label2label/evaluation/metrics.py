@@ -1,9 +1,9 @@
-"""Scores of multi-attribute predictions, and the `evaluate.Metric` that computes them.
+"""Score multi-attribute predictions, by functions or as an `evaluate.Metric`.
 
     metric = evaluate.load(label2label.evaluation.MULTI_ATTRIBUTE)
     metric = evaluate.load(label2label.evaluation.MULTI_ATTRIBUTE, "balanced_accuracy")
 
-The arrays are those of `label2label.evaluation`.
+`label2label.evaluation` describes the arrays.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -20,16 +20,16 @@ IntArray = npt.NDArray[np.integer]
 
 THRESHOLD = 0.5
 CALIBRATION_BINS = 15
-_RESAMPLES_AT_A_TIME = 64  # of the average precision: arrays that stay in the processor's cache
+_RESAMPLES_AT_A_TIME = 64  # average precision: the arrays fit in the CPU cache
 
 
 def correct_predictions(probabilities: FloatArray, labels: IntArray) -> npt.NDArray[np.bool_]:
-    """Tell where the prediction, probability > 0.5, equals a known label: (images, attributes)."""
+    """Return where the prediction (probability > 0.5) equals the label: (images, attributes)."""
     return ((probabilities > THRESHOLD) == (labels == 1)) & (labels != IGNORE_INDEX)
 
 
 def ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> FloatArray:
-    """Divide arrays that broadcast; NaN where the denominator is zero."""
+    """Divide with broadcasting; NaN where the denominator is zero."""
     numerator = np.asarray(numerator, dtype=np.float64)
     denominator = np.asarray(denominator, dtype=np.float64)
     undefined = np.full(np.broadcast(numerator, denominator).shape, np.nan)
@@ -37,14 +37,14 @@ def ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> FloatArray:
 
 
 def mean_of_defined(values: FloatArray) -> FloatArray:
-    """Average what is not NaN along the last axis; NaN where all of it is."""
+    """Average along the last axis, ignoring NaN; NaN where all values are NaN."""
     return ratio(np.nansum(values, axis=-1), np.isfinite(values).sum(axis=-1))
 
 
 def accuracy_per_attribute(
     probabilities: FloatArray, labels: IntArray, weights: FloatArray | None = None
 ) -> FloatArray:
-    """Score each attribute by the share of images whose prediction equals the label.
+    """Compute the share of correct predictions per attribute.
 
     Returns:
         (..., attributes).
@@ -57,7 +57,7 @@ def accuracy_per_attribute(
 def mean_accuracy(
     probabilities: FloatArray, labels: IntArray, weights: FloatArray | None = None
 ) -> FloatArray:
-    """Average (prediction == label) over images and attributes, as the papers define accuracy.
+    """Average (prediction == label) over images and attributes: the papers' mean accuracy.
 
     Returns:
         (...).
@@ -68,10 +68,10 @@ def mean_accuracy(
 
 
 def majority_accuracy(labels: IntArray) -> float:
-    """Score the majority-class baseline: the mean accuracy of each attribute's more frequent value.
+    """Compute the mean accuracy of the majority-class baseline.
 
     Returns:
-        0 to 1; NaN where no label is known.
+        0 to 1; NaN if no label is known.
     """
     present, absent = (labels == 1).sum(0), (labels == 0).sum(0)
     return float(ratio(np.maximum(present, absent).sum(), (present + absent).sum()))
@@ -80,10 +80,10 @@ def majority_accuracy(labels: IntArray) -> float:
 def balanced_accuracy_per_attribute(
     probabilities: FloatArray, labels: IntArray, weights: FloatArray | None = None
 ) -> FloatArray:
-    """Average the true positive rate and the true negative rate of each attribute.
+    """Average the true positive rate and the true negative rate per attribute.
 
     Returns:
-        (..., attributes), NaN where an attribute is never or always present.
+        (..., attributes), NaN if an attribute is never or always present.
     """
     weights = _image_weights(labels, weights)
     predicted = probabilities > THRESHOLD
@@ -96,10 +96,10 @@ def balanced_accuracy_per_attribute(
 def f1_per_attribute(
     probabilities: FloatArray, labels: IntArray, weights: FloatArray | None = None
 ) -> FloatArray:
-    """Take the harmonic mean of precision and recall of "present".
+    """Compute the harmonic mean of precision and recall of "present" per attribute.
 
     Returns:
-        (..., attributes), NaN where an attribute is neither present nor predicted in any image.
+        (..., attributes), NaN if an attribute is neither present nor predicted in any image.
     """
     weights = _image_weights(labels, weights)
     predicted = (probabilities > THRESHOLD) & (labels != IGNORE_INDEX)
@@ -113,7 +113,7 @@ def average_precision_per_attribute(
     """Integrate the precision-recall curve as a step function, as scikit-learn does.
 
     Returns:
-        (..., attributes), NaN where an attribute is present in no image.
+        (..., attributes), NaN if an attribute is present in no image.
     """
     weights = _image_weights(labels, weights)
     resamples = weights.reshape(-1, len(labels)).T  # (images, resamples): contiguous by image
@@ -134,7 +134,7 @@ def _average_precision(
 ) -> FloatArray:
     order = np.argsort(-probabilities, kind="stable")
     present, counts = present[order], counts[order]
-    # Only a present image adds recall, at the threshold that ends its tie.
+    # Recall grows only at present images; tied probabilities share the threshold at their end.
     ends = np.append(np.flatnonzero(np.diff(probabilities[order])), len(order) - 1)
     ends = ends[np.searchsorted(ends, np.flatnonzero(present))]
     found = counts * present[:, None]
@@ -147,11 +147,11 @@ def _average_precision(
 def calibration_error_per_attribute(
     probabilities: FloatArray, labels: IntArray, weights: FloatArray | None = None
 ) -> FloatArray:
-    """Measure the expected calibration error of "present" over equally wide bins of probability.
+    """Compute the expected calibration error over 15 bins of equal width, per attribute.
 
     Returns:
-        (..., attributes): mean distance between the predicted and the observed share of "present",
-        weighted by the images of each bin.
+        Mean absolute difference between predicted and observed share of "present", weighted by the
+        images in each bin, (..., attributes).
     """
     weights = _image_weights(labels, weights)
     bins = _calibration_bins(probabilities)
@@ -166,10 +166,10 @@ def calibration_error_per_attribute(
 def reliability_curve(
     probabilities: FloatArray, labels: IntArray
 ) -> dict[str, list[float] | list[int]]:
-    """Compare the observed with the predicted share of "present", pooled over attributes.
+    """Compute the predicted and observed share of "present" per bin, pooled over attributes.
 
     Returns:
-        `predicted`, `observed` and `count` of every bin that holds a known label, in order.
+        `predicted`, `observed` and `count` of every bin with a known label, in ascending order.
     """
     known = labels != IGNORE_INDEX
     bins = _calibration_bins(probabilities)[known]
@@ -187,15 +187,15 @@ def reliability_curve(
 def contradictory(
     present: npt.NDArray[np.bool_], names: Sequence[str], exclusive_answers: Iterable[Sequence[str]]
 ) -> npt.NDArray[np.bool_]:
-    """Tell which images' answers contradict each other (LogicNet, arXiv:2311.11208).
+    """Find images whose predictions or labels contradict each other (LogicNet, arXiv:2311.11208).
 
     Args:
-        present: (images, attributes), which answers, or labels, are yes.
-        names: of the attributes.
-        exclusive_answers: groups of names of which at most one can be present.
+        present: Predictions or labels, (images, attributes).
+        names: Names of the attributes.
+        exclusive_answers: Groups of names of which at most one may be present.
 
     Returns:
-        (images,).
+        Whether each image has a contradiction, (images,).
     """
     groups = ([a for a, name in enumerate(names) if name in group] for group in exclusive_answers)
     broken = [present[:, group].sum(axis=1) > 1 for group in groups]
@@ -214,10 +214,10 @@ PER_ATTRIBUTE: dict[str, Callable[..., FloatArray]] = {
 def overall_scores(
     probabilities: FloatArray, labels: IntArray, weights: FloatArray | None = None
 ) -> dict[str, FloatArray]:
-    """Score accuracy over images and attributes, and every other metric's mean over attributes.
+    """Compute mean accuracy, and the mean of every other metric over attributes.
 
     Returns:
-        Name to value of shape (...). Attributes whose value is undefined do not count.
+        Values (...) by name. Attributes for which a metric is undefined do not count.
     """
     scores = {"accuracy": mean_accuracy(probabilities, labels, weights)}
     for name, metric in PER_ATTRIBUTE.items():
@@ -235,7 +235,7 @@ def _calibration_bins(probabilities: FloatArray) -> IntArray:
 
 
 class MultiAttribute(evaluate.Metric):
-    """Scores of multi-attribute predictions, for `evaluate.load`; unknown labels never count."""
+    """Metric of multi-attribute predictions for `evaluate.load`; unknown labels are ignored."""
 
     def _info(self) -> evaluate.MetricInfo:
         if self.config_name not in ("default", *PER_ATTRIBUTE):
@@ -268,7 +268,7 @@ class MultiAttribute(evaluate.Metric):
                 "same images and attributes"
             )
         probabilities, labels = np.asarray(predictions), np.asarray(references)
-        if not ((probabilities >= 0) & (probabilities <= 1)).all():  # NaN is refused too
+        if not ((probabilities >= 0) & (probabilities <= 1)).all():  # also true for NaN
             raise ValueError("predictions must be probabilities in 0..1")
         names = list(PER_ATTRIBUTE) if self.config_name == "default" else [self.config_name]
         overall = overall_scores(probabilities, labels)

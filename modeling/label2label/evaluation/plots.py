@@ -1,7 +1,7 @@
-"""Figures of an evaluation, drawn from its JSON as SVG whose text the browser's fonts render.
+"""Draw the figures of an evaluation as SVG, with text rendered in the browser's fonts.
 
-Names of groups and attributes are a user's own text: no character of them is markup, and scripts
-that matplotlib's own font lacks (Hangul) are drawn by another installed font, or by the browser's.
+Names of groups and attributes come from the user: they are never parsed as markup, and scripts that
+matplotlib's default font lacks (Hangul) use another installed font, or the browser's.
 """
 
 import io
@@ -30,16 +30,16 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "text.parse_math": False,
     "svg.fonttype": "none",
-    # A fixed salt keeps the SVG the same from run to run, so that it can be committed.
+    # A fixed salt gives the same SVG in every run, so that it can be committed.
     "svg.hashsalt": "label2label",
 }
 
 
 def attribute_bars(result: Mapping[str, Any]) -> Figure:
-    """Draw every attribute's accuracy and 95 % interval beside the majority-class baseline.
+    """Draw accuracy, 95 % confidence interval and majority-class baseline per attribute.
 
     Args:
-        result: of `score_predictions`; attributes without known labels are left out.
+        result: From `score_predictions`; attributes without known labels are left out.
     """
     rows = [(n, s) for n, s in result["per_attribute"].items() if s["accuracy"] is not None]
     rows.sort(key=lambda row: row[1]["accuracy"])
@@ -70,11 +70,11 @@ def attribute_bars(result: Mapping[str, Any]) -> Figure:
 
 
 def group_heat_map(scores: Mapping[str, Any], title: str) -> Figure:
-    """Draw the accuracy of every attribute (row) in every group (column); gray under 30 images.
+    """Draw accuracy per attribute (row) and group (column), in gray for fewer than 30 images.
 
     Args:
-        scores: of one group column, as `group_scores` returns them.
-        title: the column's name.
+        scores: Scores of one group column, from `group_scores`.
+        title: Name of the group column.
     """
     groups = list(scores["per_group"])
     of_groups = list(scores["per_group"].values())
@@ -109,12 +109,12 @@ def group_heat_map(scores: Mapping[str, Any], title: str) -> Figure:
 
 
 def reliability_plot(curves: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
-    """Draw how often "present" is true at each predicted probability, over all attributes.
+    """Draw the observed share of "present" against the predicted probability.
 
     Args:
-        curves: name to what `reliability_curve` returns; the last is drawn on top, and how many
-            predictions each of its bins has below.
-        title: of the figure.
+        curves: One or two results of `reliability_curve`, by name. The last one is drawn on top,
+            with the share of its predictions in each bin below.
+        title: Title of the figure.
     """
     styles = [(ORANGE, "s--"), (BLUE, "o-")][-len(curves) :]
     with rc_context(STYLE):
@@ -133,15 +133,17 @@ def reliability_plot(curves: Mapping[str, Mapping[str, Any]], title: str) -> Fig
 
 
 def gap_plot(comparison: Mapping[str, Any], column: str, after: str, before: str) -> Figure:
-    """Draw the accuracy of every group by two models, and the gap of each between its extremes.
+    """Draw the accuracy per group of two models, and each model's gap between groups.
 
     Args:
-        comparison: of one group column, as `compare_predictions` returns it.
-        column: its name, for the title.
-        after, before: names of the model and of the other, which it is compared with.
+        comparison: Comparison of one group column, from `compare_predictions`.
+        column: Name of the group column, for the title.
+        after: Name of the model.
+        before: Name of the other model, with which it is compared.
 
     Returns:
-        A figure with a line a group, lowest before at the bottom; gray under 30 images.
+        A figure with one line per group, sorted by the other model's accuracy; groups with fewer
+        than 30 images are gray.
     """
     rows = [(g, s) for g, s in comparison["per_group"].items() if s["difference"] is not None]
     rows.sort(key=lambda row: row[1]["other"])
@@ -167,7 +169,7 @@ def gap_plot(comparison: Mapping[str, Any], column: str, after: str, before: str
             for color, marker in ((ORANGE, "o"), (BLUE, "D"))
         ]
         titles = [
-            # matplotlib hides a label that begins with an underscore.
+            # "model " first, because matplotlib hides labels that begin with an underscore.
             f"model {printable(name)}" + (f", gap {gap[side]:.3f}" if gap else "")
             for name, side in ((before, "other"), (after, "model"))
         ]
@@ -177,20 +179,20 @@ def gap_plot(comparison: Mapping[str, Any], column: str, after: str, before: str
 
 
 def printable(text: str) -> str:
-    """Put a name on one line, without what no document can show (control characters)."""
+    """Put a name on one line, without control characters and other unprintable ones."""
     shown = (" " if unicodedata.category(c) in ("Cc", "Cs", "Cn") else c for c in text)
     return " ".join("".join(shown).split())
 
 
 def row_label(name: str, more: str = "") -> str:
-    """Shorten a name to a label at the left of a plot; it ends at the axis."""
+    """Shorten a name to a label at the left of a plot."""
     label = textwrap.shorten(printable(name).replace("_", " "), 60, placeholder=" …")
     label = label if len(label) <= 40 else label[:39] + "…"
     return _room(label) + label + more
 
 
 def _lines(name: str, width: int = 11, most: int = 4) -> list[str]:
-    """Break a name into centred lines under a column of a plot."""
+    """Wrap a name into the lines of a column's label."""
     wide = max(1, sum(map(_is_wide, name))) / max(1, len(name))
     lines = textwrap.wrap(printable(name).replace(", ", ",\n"), max(2, round(width / (1 + wide))))
     lines = lines if len(lines) <= most else [*lines[: most - 1], "…"]
@@ -202,15 +204,15 @@ def _is_wide(character: str) -> bool:
 
 
 def _room(text: str) -> str:
-    """Spaces that make up for wide characters: the box drawn for a missing glyph is narrower."""
+    """Return spaces that reserve room for wide characters whose missing-glyph box is narrower."""
     return "" if _WIDE_FONTS else "\u00a0" * round(1.26 * sum(map(_is_wide, text)))
 
 
 def figure_svg(figure: Figure) -> bytes:
-    """Draw a figure as SVG, the same from run to run."""
+    """Render a figure as SVG that is identical in every run."""
     file = io.BytesIO()
     with rc_context(STYLE), warnings.catch_warnings():
-        # A glyph that is missing here is the browser's to draw.
+        # The browser draws glyphs that are missing here.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()

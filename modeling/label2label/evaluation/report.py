@@ -1,4 +1,4 @@
-"""The report of an evaluation in Markdown, by `report_template.md`, and its figures."""
+"""Write the Markdown report of an evaluation and its figures, from `report_template.md`."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -32,7 +32,7 @@ _TITLES = {
 
 
 def write_report(result: Mapping[str, Any], folder: Path) -> Path:
-    """Write an evaluation's README.md and figures into a folder; return the report's path."""
+    """Write README.md and the figures of an evaluation into a folder; return the report's path."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in report_figures(result).items():
         save_figure(figure, folder, name)
@@ -42,7 +42,7 @@ def write_report(result: Mapping[str, Any], folder: Path) -> Path:
 
 
 def report_figures(result: Mapping[str, Any]) -> dict[str, Figure]:
-    """Draw the figures that a report links to, by file name without its ending."""
+    """Draw the figures that a report links to, keyed by file name without suffix."""
     error = readable(result["expected_calibration_error"])
     title = f"expected calibration error {error}\n(mean over attributes)"
     figures = {
@@ -66,7 +66,7 @@ def report_figures(result: Mapping[str, Any]) -> dict[str, Figure]:
 
 
 def _slugs(result: Mapping[str, Any]) -> dict[str, str]:
-    """Name each column's figures: by its place where its own name is no file's, or another's."""
+    """Name each column's figures: by its position if its slug is empty or not unique."""
     own = {c: re.sub(r"[^a-z0-9]+", "-", c.lower()).strip("-") for c in result["groups"]}
     taken = list(own.values())
     return {
@@ -76,9 +76,9 @@ def _slugs(result: Mapping[str, Any]) -> dict[str, str]:
 
 
 def markdown_report(result: Mapping[str, Any]) -> str:
-    """Tell an evaluation in Markdown, with links to the figures that `write_report` saves."""
+    """Render an evaluation as Markdown, with links to the figures that `write_report` saves."""
     environment = jinja2.Environment(
-        autoescape=True,  # so that what macros return is known to be readable already
+        autoescape=True,  # macros then return Markup, which `readable` does not escape again
         finalize=readable,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -104,7 +104,7 @@ def _widest_gap(scores: Mapping[str, Any]) -> str | None:
 
 
 def markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Lay rows out as a Markdown table, all columns but the first aligned to the right."""
+    """Format rows as a Markdown table with all columns but the first right-aligned."""
     header = list(header)
     rule = [":---", *["---:"] * (len(header) - 1)]
     lines = [header, rule, *rows]
@@ -112,7 +112,7 @@ def markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def readable(value: Any) -> Markup:
-    """Write a value of the JSON for people: four digits, an interval, or text without markup."""
+    """Format a JSON value for a reader: four decimals, an interval, or text without markup."""
     if isinstance(value, Markup):
         return value
     if value is None or value == [None, None]:
@@ -135,7 +135,7 @@ def _signed(value: float | list[float] | None) -> str | None:
 
 
 def plain(text: str) -> str:
-    """Write a user's text on one line so that no character of it is Markdown, HTML or math."""
-    # Underscores within a word are none; brackets alone are none, and intervals have them.
+    """Put a user's text on one line and escape all Markdown, HTML and math in it."""
+    # Underscores within a word and lone brackets are no markup; intervals contain brackets.
     special = r"[\\`*{}|<>&$#~^]|(?<![^\W_])_|_(?![^\W_])|(?<=\])[(\[:]"
     return re.sub(special, lambda match: f"&#{ord(match.group())};", printable(text))

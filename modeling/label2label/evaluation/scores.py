@@ -1,4 +1,4 @@
-"""Everything that an evaluation says about predictions, as JSON-ready dictionaries."""
+"""Score and compare predictions; return dictionaries that are ready for JSON."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -52,23 +52,24 @@ _OF_MINIMUM_AGE = (
 
 @dataclass
 class Predictions:
-    """What a model says about labelled images.
+    """Predictions of a model on labelled images.
 
     Args:
-        names: of the attributes, in the order of the arrays' columns.
-        probabilities: (images, attributes), the model's prediction (IC-MLM's `logits`).
+        names: Names of the attributes, in the order of the arrays' columns.
+        probabilities: The model's prediction (IC-MLM's `logits`), (images, attributes), 0 to 1.
         labels: (images, attributes).
-        query_probabilities: (images, attributes), the Attribute Query Network's (`query_logits`),
-            or None for a model without one.
-        identities: one person an image, None where unknown; or None where no image tells.
-        groups: column name to one group an image, None where unknown.
-        ages: in years, one an image, None where unknown; or None where no image tells.
-        thresholds: (attributes,), probability from which the model's answer is yes; 0.5 by default.
-        exclusive_answers: groups of names of which at most one can be present.
+        query_probabilities: The Attribute Query Network's prediction (`query_logits`),
+            (images, attributes), 0 to 1; None for a model without one.
+        identities: One person per image, None where unknown; None if all are unknown.
+        groups: One group per image, None where unknown, by column name.
+        ages: In years, one per image, None where unknown; None if all are unknown.
+        thresholds: Least probability at which an attribute counts as present, (attributes,); 0.5 by
+            default.
+        exclusive_answers: Groups of names of which at most one may be present.
 
     Raises:
-        UserError: if these are not of the same images and attributes, or hold anything but
-            probabilities and labels.
+        UserError: If the arrays differ in images or attributes, a probability is outside 0..1, or a
+            label is not 1, 0 or -100.
     """
 
     names: Sequence[str]
@@ -93,7 +94,7 @@ class Predictions:
                     f"{title} of shape {array.shape} do not belong to {shape[0]} images and "
                     f"{shape[1]} attributes"
                 )
-            # So written that NaN is refused too.
+            # Not `(array < 0) | (array > 1)`, which is false for NaN.
             if array is not None and title != "labels" and not ((array >= 0) & (array <= 1)).all():
                 raise UserError(
                     f"the {title} hold numbers that are no probabilities in 0..1: are the model's "
@@ -108,11 +109,11 @@ class Predictions:
 
     @property
     def clusters(self) -> IntArray:
-        """(images,) who is on each image, as `clusters_of` numbers them."""
+        """Return the person on each image, numbered by `clusters_of`: (images,)."""
         return clusters_of(self.identities or [None] * len(self.labels))
 
     def select(self, images: Sequence[int]) -> "Predictions":
-        """Take some of the images, by their indices."""
+        """Select images by index."""
 
         def pick(column: Sequence[Any] | None) -> list[Any] | None:
             return None if column is None else [column[i] for i in images]
@@ -135,28 +136,28 @@ def score_predictions(
     """Score predictions overall, per attribute and by group, with 95 % bootstrap intervals.
 
     Args:
-        predictions: of one model on one split.
-        resamples: of the bootstrap; people are resampled where known, else images.
-        minimum_age: in years; where ages are known, the scores are also given for these alone.
+        predictions: Predictions of one model on one split.
+        resamples: Number of bootstrap resamples; people are resampled if known, else images.
+        minimum_age: In years; people of at least this age are also scored separately.
 
     Returns:
-        A dictionary for JSON, with None for every figure that is undefined:
+        A dictionary for JSON, with None for undefined values:
         `accuracy` (over images and attributes), `balanced_accuracy`, `f1`, `average_precision`,
-        `expected_calibration_error` (means over attributes), `query_accuracy` (the Attribute Query
-        Network's alone), `over_queries` (what the masked language model adds to its accuracy, on
-        the same images: as `paired_comparison`; None for a model without one), `contradictions`
-        (as `contradiction_scores`), `majority_accuracy`, `intervals`, `bootstrap`, `num_images`,
-        `num_labels`, `per_attribute`, `groups` (by column, and by all columns together where there
-        are two or more), `age_adjusted` (groups as if all had the same ages), `reliability` and
-        `minimum_age` (None where no image is known to be that old): the `years`, and for the images
-        of these and more years the same scores, groups and age-adjusted groups.
+        `expected_calibration_error` (means over attributes), `query_accuracy` (of the Attribute
+        Query Network alone), `over_queries` (accuracy minus `query_accuracy`, from
+        `paired_comparison`; None for a model without a query network), `contradictions` (from
+        `contradiction_scores`), `majority_accuracy`, `intervals`, `bootstrap`, `num_images`,
+        `num_labels`, `per_attribute`, `groups` (by column, and by their intersection if there are
+        two or more), `age_adjusted` (groups by direct standardisation over age bands),
+        `reliability`, and `minimum_age` (`years`, and the scores and groups of people of at least
+        this age; None if there are none).
     """
     result = _scores(predictions, resamples)
     result["minimum_age"] = None
     ages = predictions.ages or ()
     old_enough = [i for i, age in enumerate(ages) if age is not None and age >= minimum_age]
     if old_enough:
-        # Without the curve and the Attribute Query Network: what groups are compared by is enough.
+        # Group comparisons need neither the reliability curve nor the query network.
         older = _scores(predictions.select(old_enough), resamples)
         kept = {name: older[name] for name in _OF_MINIMUM_AGE}
         result["minimum_age"] = {"years": minimum_age, **kept}
@@ -216,17 +217,17 @@ def _scores(predictions: Predictions, resamples: int) -> dict[str, Any]:
 
 
 def contradiction_scores(predictions: Predictions, resamples: int = 1000) -> dict[str, Any] | None:
-    """Measure how many images' answers contradict each other, and what it costs to decide.
+    """Measure the share of contradictory images, and what their resolution costs in accuracy.
 
     Args:
-        predictions: with `exclusive_answers`.
-        resamples: of the bootstrap.
+        predictions: Predictions with `exclusive_answers`.
+        resamples: Number of bootstrap resamples.
 
     Returns:
         `labels`, `query_answers` (None without a query network), `answers` (by thresholds alone)
-        and `decided` (as `decide_answers` decides them): each the `share` of contradictory images
-        and its 95 % `interval`; and `accuracy` of the decided answers against those by thresholds
-        alone, as `paired_comparison`. None where no rule is about the model's attributes.
+        and `decided` (by `decide_answers`), each with the `share` of contradictory images and its
+        95 % `interval`; and `accuracy`, the `paired_comparison` of decided answers with answers by
+        thresholds alone. None if no rule concerns two of the model's attributes.
     """
     p, names, clusters = predictions.probabilities, predictions.names, predictions.clusters
     rules = [g for g in predictions.exclusive_answers if len(set(g) & set(names)) > 1]
@@ -279,7 +280,7 @@ def _per_attribute(predictions: Predictions, intervals: FloatArray) -> dict[str,
 
 
 def jsonable(value: Any) -> Any:
-    """Turn a nesting of numpy values into plain ones for JSON, and what is not finite into None."""
+    """Convert nested numpy values for JSON, rounded to 6 decimals; NaN and infinity become None."""
     if isinstance(value, Mapping):
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, (np.ndarray, np.generic)):
@@ -296,24 +297,23 @@ def compare_predictions(
 ) -> dict[str, Any]:
     """Compare two models (model minus other) with 95 % intervals, by the paired bootstrap.
 
-    Every resample draws the same people for both models. Only attributes that both have are
+    Every resample draws the same people for both models. Only attributes of both models are
     compared.
 
     Args:
-        model: predictions of the first model.
-        other: predictions of the second, on the same images in the same order.
-        resamples: of the bootstrap.
+        model: Predictions of the first model.
+        other: Predictions of the second model, on the same images in the same order.
+        resamples: Number of bootstrap resamples.
 
     Returns:
-        A dictionary for JSON. `overall`: score to its comparison; `per_attribute`: attribute to
-        that of its accuracy; `groups`: column to `per_group`, `per_attribute` (attribute to group)
-        and `gap`; `attributes_left_out`. A comparison holds `model`, `other`, `difference`, its
-        `interval` and `p_value` (as `interval_of` and `p_values` give them), None where undefined,
-        and by group `num_images` with a known label and `small` (under 30).
+        A dictionary for JSON: `overall` (comparison by score), `per_attribute` (comparison of
+        accuracy by attribute), `groups` (by column: `per_group`, `per_attribute` by attribute and
+        group, and `gap`), and `attributes_left_out`. A comparison has `model`, `other`,
+        `difference`, its `interval` (`interval_of`) and `p_value` (`p_values`), None where
+        undefined; for groups also `num_images` with a known label and `small` (under 30).
 
     Raises:
-        UserError: if the predictions are not of the same labelled images, or share no attribute of
-            which a label is known.
+        UserError: If the images or labels differ, or no shared attribute has a known label.
     """
     names = [name for name in model.names if name in other.names]
     if not names:
@@ -379,7 +379,7 @@ def _compare_groups(
     images = images_by_cell(labels, cells)
 
     def scored(probabilities: FloatArray) -> Statistics:
-        # Each model's own worst and best group, as in its own gap.
+        # Per model, because each gap is between that model's own worst and best group.
         pair = extremes(accuracy_by_cell(probabilities, labels, cells)[:, 0], images[:, 0])
 
         def scores(weights: FloatArray) -> dict[str, FloatArray]:
