@@ -2,9 +2,10 @@
 
     python datasets_scripts/all_age_faces.py --source ALL_AGE_FACES --output data/all-age-faces
 
-XX is the age in years; numbers up to 07380 are women, those above are men. ALL_AGE_FACES holds the
-photos in `original images` or `images` (folder or archive) and perhaps `splits.csv` (columns image
-and split), else images are split by a hash of the name. `--labels FILE.csv` adds attributes.
+XX is the age in years. Numbers up to 07380 are women, higher numbers are men. ALL_AGE_FACES holds
+the photos in `original images` or `images` (folder or archive). Images are split by `splits.csv`
+(columns image and split) if it exists, otherwise by a hash of the file name. `--labels FILE.csv`
+adds attributes.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ DESCRIPTION = DatasetDescription(
 
 
 def label(name: str, split: str) -> Sample:
-    """Read the labels out of a file name; any other name is an error."""
+    """Read the labels from a file name; raise an error for names of any other form."""
     found = re.fullmatch(r"(\d{5})A(\d{1,3})\.\w+", name)
     if not found:
         raise UserError(f"{name} is not named like NNNNNAXX.jpg")

@@ -2,12 +2,13 @@
 
     python datasets_scripts/celeba.py --source CELEBA --output data/celeba
 
-CELEBA is any folder or archive that holds, at any depth and also in archives of their own:
-`img_align_celeba` (with `--original`, `img_celeba`), `list_attr_celeba`, `list_eval_partition` and
-`identity_CelebA`, each as .txt or .csv. Kaggle's copy has no identities: the people are then
-unknown, and that no person is in two splits rests on the official partition alone. Of an original
-photo with several faces the one in the box of `list_bbox_celeba` is taken, else the one nearest to
-the middle. The publishers' `img_celeba.7z.001` and following must be unpacked by 7z first.
+CELEBA is a folder or archive that holds the images, `img_align_celeba` (`img_celeba` with
+`--original`), and the annotation files `list_attr_celeba`, `list_eval_partition` and
+`identity_CelebA` (.txt or .csv), at any depth and also inside further archives. Kaggle's copy has
+no identities: people are then unknown, and only the official partition ensures that no person is in
+two splits. If an original photo shows several faces, the one in the box of `list_bbox_celeba` is
+used, or without a box the one nearest to the middle. Unpack the publishers' `img_celeba.7z.001`
+and its further parts with 7z first.
 """
 
 from __future__ import annotations
@@ -65,13 +66,13 @@ DESCRIPTION = DatasetDescription(
 
 
 def read_words(download: Download, stem: str) -> Iterator[tuple[str, list[str]]]:
-    """Read one of CelebA's text files, or Kaggle's CSV file in its place."""
+    """Read the words of each line of a CelebA text file, or of Kaggle's CSV file of that name."""
     for where, line in download.lines(f"{stem}.txt", f"{stem}.csv"):
         yield where, line.split("," if "," in line else None)
 
 
 def read_values(download: Download, stem: str) -> dict[str, tuple[str, str]]:
-    """Read a file of one value an image."""
+    """Read a file with one value per image; return (place in the file, value) by image."""
     values = {}
     for where, words in read_words(download, stem):
         if len(words) != 2:
@@ -82,7 +83,7 @@ def read_values(download: Download, stem: str) -> dict[str, tuple[str, str]]:
 
 
 def read_header(lines: Iterator[tuple[str, list[str]]]) -> tuple[int | None, list[str]]:
-    """Read the first lines of the attribute file."""
+    """Read the number of images (None in Kaggle's copy) and the attribute names."""
     declared = None
     where, words = next(lines, (ATTRIBUTES, []))
     if len(words) == 1 and words[0].isdecimal():
@@ -132,7 +133,7 @@ def read_samples(
 
 
 def read_boxes(download: Download) -> dict[str, Box]:
-    """Read the boxes of the labelled faces in the original photos."""
+    """Read the box (x0, y0, x1, y1; pixels) of the labelled face by original photo, if given."""
     if download.find_text(f"{BOXES}.txt", f"{BOXES}.csv") is None:
         return {}
     boxes = {}

@@ -2,8 +2,8 @@
 
     python datasets_scripts/fairface.py --source FAIRFACE --output data/fairface
 
-`fairface_label_train.csv` becomes the splits train and validation (a tenth, by a hash of the file
-name), `fairface_label_val.csv`, the published benchmark, the split test.
+`fairface_label_train.csv` becomes the splits train (90 %) and validation (10 %, chosen by a hash of
+the file name). `fairface_label_val.csv`, the published benchmark, becomes the split test.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ DESCRIPTION = DatasetDescription(
 
 
 def read_samples(download: Download, images: Images, service_test: bool) -> Iterator[Sample]:
-    """Read and check the label files, the training list first; `service_test` keeps its subset."""
+    """Read and check the label files; with `service_test`, keep only rows marked `service_test`."""
     names = {split: name for split, name in LABELS.items() if download.find_text(name)}
     if not names:
         raise UserError(f"{download.source} holds neither {' nor '.join(LABELS.values())}")
@@ -71,7 +71,7 @@ def read_samples(download: Download, images: Images, service_test: bool) -> Iter
 
 
 def read_line(line: dict[str, str], split: str, where: str) -> Sample:
-    """Read one line of a label file; a value that is not one of FairFace's is an error."""
+    """Read one line of a label file; raise an error for a value that FairFace does not use."""
     accepted = {
         "age": AGES,
         "gender": GENDERS.values(),

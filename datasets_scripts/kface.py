@@ -2,20 +2,20 @@
 
     python datasets_scripts/kface.py --source KFACE --reference data/celeba --output data/kface
 
-Images lie at `{High|Middle|Low}_Resolution/{ID}/{S}/{L}/{E}/{C}.jpg`. They are kept in two steps:
-by the codes in their path (a frontal camera, a bright light), then, with --reference, by the
-measured brightness and left-right balance of the framed face, which must lie where 95 % of the
-reference dataset's do.
+Images lie at `{High|Middle|Low}_Resolution/{ID}/{S}/{L}/{E}/{C}.jpg`. They are filtered in two
+steps: by the codes in their path (a frontal camera, a bright light), then, with --reference, by the
+brightness and left-right balance of the framed face, which must lie within the central 95 % of the
+reference dataset's values.
 
-The meaning of the codes, below, comes from public users of the set and was not checked against the
-set itself. `--codes FILE.yaml` overrides any entry:
+The meaning of the codes, below, comes from public users of the dataset and was not checked against
+the dataset itself. `--codes FILE.yaml` overrides any entry:
 
     cameras: [C6, C7, C8]
     expressions:
       E02: {Smiling: true}
 
-Attributes that the path does not tell are null unless `--labels FILE.csv` tells them: a column `id`
-(a person) or `image` (a path below the resolution's folder), then columns named like attributes.
+Attributes that the path does not encode are null unless `--labels FILE.csv` gives them: a column
+`id` (a person) or `image` (a path below the resolution's folder), then one column per attribute.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ CODES: dict[str, Any] = {
 
 
 def read_codes(path: Path | None) -> dict[str, Any]:
-    """Read the user's changes to `CODES`; what the YAML file does not name stays."""
+    """Return `CODES` with the entries that a YAML file overrides."""
     codes = copy.deepcopy(CODES)
     if path is None:
         return codes
@@ -123,11 +123,11 @@ def measure_lighting(image: np.ndarray) -> np.ndarray:
     """Measure brightness and left-right balance of a face.
 
     Args:
-        image: (height, width, 3) uint8, RGB; only its central square counts.
+        image: (height, width, 3) uint8, RGB; only its central square is measured.
 
     Returns:
-        (2,) float: mean luma (0..255), and the difference of the right and left halves' means over
-        their sum (-1 lit from the left only, 1 from the right only).
+        (2,) float: mean luma (0..255), and (right - left) / (right + left) of the two halves' means
+        (-1: lit from the left only, 1: from the right only).
     """
     height, width = image.shape[:2]
     side = min(height, width)
@@ -138,11 +138,11 @@ def measure_lighting(image: np.ndarray) -> np.ndarray:
 
 
 def measure_reference(dataset: Path) -> np.ndarray:
-    """Measure the lighting of a prepared dataset's first `MAX_REFERENCE_IMAGES` training images.
+    """Measure the lighting of the first `MAX_REFERENCE_IMAGES` training images of a dataset.
 
     Returns:
-        (2, 2) float: lowest and highest of `measure_lighting`, between which the central
-        `CENTRAL_SHARE` of them lie.
+        (2, 2) float: the lowest and the highest values of `measure_lighting` among the central
+        `CENTRAL_SHARE` of the images.
     """
     try:
         rows = (row for row in read_stored_samples(dataset) if row.split == "train")
@@ -159,7 +159,7 @@ def measure_reference(dataset: Path) -> np.ndarray:
 
 
 def read_samples(images: Images, codes: dict[str, Any]) -> Iterator[Sample]:
-    """Read the codes in the images' paths, and find the images whose codes are kept."""
+    """Read the codes in the images' paths; yield the images with a kept camera and light."""
     for key in images:
         person, accessory, light, expression, file = key.split("/")
         for code, table in ((accessory, "accessories"), (expression, "expressions")):
@@ -177,12 +177,12 @@ def read_samples(images: Images, codes: dict[str, Any]) -> Iterator[Sample]:
 
 
 class ReadFace(ReadImage):
-    """Reads an image and frames its face; drops it where its light is not the reference's.
+    """Reader of images with framed faces that drops images whose light differs from a reference's.
 
     Args:
         images: The raw images.
         align: Whether to frame faces.
-        lighting: What `measure_reference` returned, or None to keep all.
+        lighting: Bounds from `measure_reference`, or None to keep all images.
     """
 
     def __init__(self, images: Images, align: bool, lighting: np.ndarray | None):
@@ -190,7 +190,7 @@ class ReadFace(ReadImage):
         self.lighting = lighting
 
     def __call__(self, sample: Sample) -> list[tuple[Sample, bytes]]:
-        """Read one image, as `ReadImage`; nothing where the light differs."""
+        """Read one image like `ReadImage`; return no rows if its light is out of bounds."""
         rows = super().__call__(sample)
         if self.lighting is None:
             return rows
@@ -200,7 +200,7 @@ class ReadFace(ReadImage):
 
 
 def describe(arguments: argparse.Namespace, codes: dict[str, Any]) -> DatasetDescription:
-    """Say in the card how the images were chosen."""
+    """Describe in the card how the images were chosen."""
     lighting = "; their light was not measured"
     if arguments.reference:
         lighting = (

@@ -4,10 +4,10 @@
 
 The folder holds the images (`lfw`, folder or archive) and the annotation: `lfw_att_40.mat`, or a
 text file of the same columns (`lfw_att_40.txt` or `.csv`: a line with the attribute names, then a
-line per image with its name and a value of 1, 0 or -1 per attribute). Where
-`indices_train_test.mat` is there too, its 6,263 training and 6,880 test images are the splits; else
-people are split by hash, half of them to test as there. `--test-people FILE` (one name a line)
-keeps people out of training whom another test shows.
+line per image with its name and a value of 1, 0 or -1 per attribute). If `indices_train_test.mat`
+exists, its 6,263 training and 6,880 test images are the splits; otherwise people are split by hash,
+also half of them into test. `--test-people FILE` (one name per line) moves people to test, for
+example those in another benchmark's test set.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ DESCRIPTION = DatasetDescription(
 
 
 def read_matlab(path: Path, *names: str) -> dict[str, Any]:
-    """Read variables of a MATLAB file, of version 7.3 (as LFWA is published) or older.
+    """Read variables of a MATLAB file of version 7.3 (as LFWA is published) or older.
 
     Returns:
-        By name, arrays as MATLAB shows them, and lists of strings for cells.
+        Values by name: arrays in MATLAB's orientation, or lists of strings for cell arrays.
     """
     try:
         import h5py
@@ -107,7 +107,7 @@ def read_annotation(download: Download) -> tuple[list[str], np.ndarray, list[str
     """Read the 40 attributes of every image.
 
     Returns:
-        Image names with forward slashes, labels (images, attributes) of 0 and 1, and the
+        Image names with forward slashes, (images, attributes) labels of 0 and 1, and the
         attribute names.
     """
     matlab = find_matlab(download, f"{ANNOTATION}.mat")
@@ -125,13 +125,13 @@ def read_annotation(download: Download) -> tuple[list[str], np.ndarray, list[str
 
 
 def find_matlab(download: Download, name: str) -> Path | None:
-    """Find a MATLAB file that lies outside archives."""
+    """Find a MATLAB file outside of archives."""
     found = download.find_text(name)
     return Path(found[0][1]) if found and found[0][0] is None else None
 
 
 def read_text(download: Download) -> tuple[list[str], np.ndarray, list[str]]:
-    """Read the annotation from a text file: names, labels and attributes as `read_annotation`."""
+    """Read the annotation from a text file; return the same values as `read_annotation`."""
     attributes: list[str] = []
     names = []
     labels = []
@@ -150,7 +150,7 @@ def read_text(download: Download) -> tuple[list[str], np.ndarray, list[str]]:
 
 
 def read_official_splits(path: Path, images: int) -> list[str]:
-    """Read the original protocol: the split of every image, empty for an image in neither list."""
+    """Read the official split of every image; it is empty for images in neither list."""
     splits = [""] * images
     variables = read_matlab(path, "indices_img_train", "indices_img_test")
     for split in ("train", "test"):
@@ -164,7 +164,7 @@ def read_official_splits(path: Path, images: int) -> list[str]:
 def read_samples(
     download: Download, images: Images, indices: Path | None, test_people: set[str]
 ) -> Iterator[Sample]:
-    """Read the annotation and the splits; an image that is not there is an error."""
+    """Read the annotation and the splits; raise an error for a missing image."""
     names, labels, attributes = read_annotation(download)
     splits = read_official_splits(indices, len(names)) if indices else []
     for index, name in enumerate(names):

@@ -2,9 +2,9 @@
 
     python datasets_scripts/masks.py --source MASKS --output data/masks
 
-The folder of an image becomes `Wearing_Mask`. Splits are those of `splits.csv` (columns image, as
-`with_mask/NAME`, and split) where it is there, else by a hash of the name. Images whose name begins
-with `augmented_` repeat others, turned or brightened: in validation and test they are left out.
+The folder of an image determines `Wearing_Mask`. Images are split by `splits.csv` (columns image,
+like `with_mask/NAME`, and split) if it exists, otherwise by a hash of the name. Images whose name
+begins with `augmented_` are rotated or brightened copies of others; validation and test omit them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ DESCRIPTION = DatasetDescription(
 
 
 def label(name: str, split: str) -> Sample | None:
-    """Read the label out of `FOLDER/NAME`; augmented copies are in no split but train."""
+    """Read the label from `FOLDER/NAME`; return None for augmented copies outside of train."""
     folder, _, file = name.partition("/")
     if split != "train" and file.startswith(AUGMENTED):
         return None

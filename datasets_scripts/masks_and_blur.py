@@ -3,10 +3,10 @@
     python datasets_scripts/masks_and_blur.py data/celeba --output data/celeba-masks
 
 Few datasets label masks, and few images are blurred. A share of the rows of every split, chosen by
-a hash of their names, is written a second time with a surgical or a cloth mask drawn on the five
-landmarks that the face detector finds (`Wearing_Mask` is true, and what the mask hides is null), or
-blurred by motion or lack of focus (`Blurry` is true). Rows without a label of `Wearing_Mask` that
-are not masked get false, because the sources date from before masks were common.
+a hash of their names, is written a second time: with a surgical or cloth mask drawn on the five
+landmarks that the face detector finds (`Wearing_Mask` is true, attributes that the mask hides are
+null), or with motion or defocus blur (`Blurry` is true). Original rows without a label for
+`Wearing_Mask` get false, because the sources date from before masks were common.
 """
 
 from __future__ import annotations
@@ -32,18 +32,23 @@ SHARE = 0.15
 
 
 class DrawMasksAndBlur:
-    """Reads a row and writes it again with a mask or with blur, if it is among the chosen."""
+    """Reader of rows that adds a copy with a drawn mask or blur to a share of them.
+
+    Args:
+        masks: Share of rows (0..1) to copy with a mask.
+        blur: Share of rows (0..1) to copy with blur.
+    """
 
     def __init__(self, masks: float, blur: float):
         self.masks = masks
         self.blur = blur
-        cv2.setNumThreads(1)  # the threads that draw share the cores already
+        cv2.setNumThreads(1)  # the drawing threads already use all cores
         self.detector = FaceDetector() if masks else None
         if self.detector and self.detector.name != "yunet":
             raise UserError("drawing masks needs YuNet, see the warning; or give --masks 0")
 
     def __call__(self, sample: Sample) -> list[tuple[Sample, bytes]]:
-        """Read one row."""
+        """Read one row; return it and its copy, if it gets one."""
         data = read_stored_image(sample)
         attributes = {**sample.attributes}
         if attributes.get("Wearing_Mask") is None:
@@ -72,7 +77,7 @@ class DrawMasksAndBlur:
         try:
             masked = draw_mask(image, landmarks, kind, generator)
         except ValueError:
-            return []  # a face seen so far from the side that its landmarks fall on a line
+            return []  # a profile view, whose landmarks lie on a line
         labels = {**dict.fromkeys(HIDDEN_BY_MASK), "Wearing_Mask": True}
         return [_copy(sample, f"mask-{kind}", labels, masked)]
 
@@ -86,7 +91,7 @@ def _copy(
 
 
 def describe(record: dict[str, Any], masks: float, blur: float) -> DatasetDescription:
-    """Say in the card what was drawn."""
+    """Describe in the card what was drawn."""
     source = record["description"]
     return DatasetDescription(
         **{

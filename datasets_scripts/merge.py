@@ -4,9 +4,10 @@
         --output data/merged
 
 Attributes that follow from others are derived (Beard = not No_Beard). An image that is in two
-splits, the same or nearly (by a perceptual hash), stays in test before validation before train; one
-that is twice in a split, byte for byte, stays once. `--weight` and `--cap` act on the training
-split alone: they choose rows by a hash of their names, so that the choice is always the same.
+splits, as an exact copy or a near-duplicate (by a perceptual hash), is kept in only one of them:
+test first, then validation, then train. Exact copies within a split are kept once. `--weight` and
+`--cap` change only the training split: they choose rows by a hash of their names, so the choice is
+always the same.
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ from tqdm import tqdm
 
 
 def qualify(source: str, name: str) -> str:
-    """Name that is unique among sources: `source/name`, as it is where it begins so already."""
+    """Return `source/name`, unique among sources; a name that already has the prefix is kept."""
     return name if name.startswith(f"{source}/") else f"{source}/{name}"
 
 
 class Fingerprint(NamedTuple):
-    """What tells a row apart.
+    """Identity of a row, for finding duplicates.
 
     Args:
         name: `source/name` of the image.
@@ -65,7 +66,7 @@ class Fingerprint(NamedTuple):
 
 
 def fingerprint(row: tuple[int, StoredSample]) -> Fingerprint:
-    """Fingerprint a row of an input; an image that cannot be decoded is an error."""
+    """Fingerprint a row (index of the input, sample); raise an error if its image is damaged."""
     number, sample = row
     data = read_stored_image(sample)
     try:
@@ -80,7 +81,7 @@ def fingerprint(row: tuple[int, StoredSample]) -> Fingerprint:
 
 
 def refuse_common_files(rows: Sequence[Fingerprint], inputs: Sequence[Path]) -> None:
-    """Refuse inputs that hold the same file of the same source."""
+    """Raise an error if two inputs hold the same file of the same source."""
     input_of: dict[str, int] = {}
     for row in rows:
         other = input_of.setdefault(row.name, row.input)
@@ -98,8 +99,8 @@ def keep_unique(rows: Sequence[Fingerprint]) -> tuple[np.ndarray, np.ndarray]:
         rows: Fingerprints of all rows.
 
     Returns:
-        (rows,) bool each: the first copies, in the last split, of images that are the same byte
-        for byte; and of these, those without a near-duplicate in a later split.
+        Two masks, (rows,) bool: rows left when one of each set of exact copies is kept (the first
+        in the latest split), and of these the rows without a near-duplicate in a later split.
     """
     splits = np.array([row.split for row in rows])
     contents = np.array([row.content for row in rows], np.uint64)
@@ -121,13 +122,13 @@ def repeat_rows(
     weights: Mapping[str, float],
     caps: Mapping[str, int],
 ) -> np.ndarray:
-    """How often each row is written.
+    """Compute how many times each row is written.
 
     Args:
         rows: Fingerprints of all rows.
         keep: (rows,) bool, the rows that are not duplicates.
-        weights: By source, how often its training rows are written, on average.
-        caps: By source, how many training rows of it are written at most.
+        weights: Mean number of times that a training row is written, by source.
+        caps: Maximum number of training rows written, by source.
 
     Returns:
         (rows,) int64.
@@ -148,7 +149,7 @@ def repeat_rows(
 
 
 def read_samples(inputs: Iterable[Path], repeats: np.ndarray) -> Iterator[StoredSample]:
-    """Read the rows that are to be written, `repeats[row]` times each, without their images."""
+    """Yield each row of the inputs `repeats[row]` times, without its image."""
     remaining = iter(repeats.tolist())
     for dataset in inputs:
         for sample in read_stored_samples(dataset):
@@ -159,14 +160,14 @@ def read_samples(inputs: Iterable[Path], repeats: np.ndarray) -> Iterator[Stored
 
 
 def read_image(sample: Sample) -> list[tuple[Sample, bytes]]:
-    """The sample, a `StoredSample`, with its encoded image."""
+    """Read the encoded image of a `StoredSample`."""
     return [(sample, read_stored_image(sample))]
 
 
 def describe(
     records: list[dict[str, Any]], vocabulary: Vocabulary, report: str
 ) -> DatasetDescription:
-    """Say in the card what was merged and what was left out."""
+    """Describe in the card what was merged and what was left out."""
     parts = [record["description"] for record in records]
     titles = ", ".join(part["title"] for part in parts)
     texts = {
@@ -194,7 +195,7 @@ def describe(
 
 
 def source_option(parse: Callable[[str], float]) -> Callable[[str], tuple[str, Any]]:
-    """Parser of a command-line value like `celeba=0.5`."""
+    """Return a parser of command-line values like `celeba=0.5`."""
 
     def parse_pair(text: str) -> tuple[str, float]:
         source, _, number = text.rpartition("=")

@@ -2,11 +2,10 @@
 
     python datasets_scripts/own_photos.py --source PHOTOS --labels labels.csv --output data/mine
 
-The table's first column, `image`, names each photo by its file name. `split` (train, validation or
-test), `identity`, `race`, `gender` and `age` are read where they are there, and every other column
-is an attribute: 1, 0, or nothing where it is unknown. Without `split`, people (or, without
-`identity`, photos) are split by hash. `label2label train --vocabulary columns` learns the table's
-attributes.
+The table's column `image` holds the file name of each photo. The columns `split` (train, validation
+or test), `identity`, `race`, `gender` and `age` are optional. Every other column is an attribute:
+1, 0, or empty for unknown. Without `split`, people (or photos, if there is no `identity`) are split
+by hash. `label2label train --vocabulary columns` trains on the table's attributes.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ DESCRIPTION = DatasetDescription(
 
 
 def read_samples(table: Path, images: Images) -> Iterator[Sample]:
-    """Read the table; an image that is not there, or a value out of range, is an error."""
+    """Read the table; raise an error for a missing image or a value out of range."""
     for where, row in Download(table).rows(table.name, columns=["image"]):
         values = {
             name: read_value(name, text.strip(), where)
@@ -60,7 +59,7 @@ def read_samples(table: Path, images: Images) -> Iterator[Sample]:
 
 
 def main() -> None:
-    """Prepare photos of one's own as the command line says."""
+    """Prepare your own photos as the command line says."""
     arguments = dataset_parser(__doc__, source="folder or archive of the photos").parse_args()
     if arguments.labels is None:
         raise UserError("give the table of labels as --labels FILE.csv")

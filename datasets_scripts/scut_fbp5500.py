@@ -2,9 +2,9 @@
 
     python datasets_scripts/scut_fbp5500.py --source SCUT_FBP5500 --output data/scut-fbp5500
 
-SCUT_FBP5500 holds the photos in `Images` or `images` (folder or archive) and perhaps `splits.csv`
-(columns image and split), else images are split by a hash of the name. The set's beauty scores are
-not read.
+SCUT_FBP5500 holds the photos in `Images` or `images` (folder or archive). Images are split by
+`splits.csv` (columns image and split) if it exists, otherwise by a hash of the file name. The
+dataset's beauty scores are not used.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ DESCRIPTION = DatasetDescription(
 
 
 def label(name: str, split: str) -> Sample:
-    """Read the labels out of a file name; any other name is an error."""
+    """Read the labels from a file name; raise an error for names of any other form."""
     found = re.fullmatch(r"([AC])([FM])\d+\.\w+", name)
     if not found:
         raise UserError(f"{name} is not named like AF12.jpg: A or C, F or M, and a number")

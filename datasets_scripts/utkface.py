@@ -2,9 +2,10 @@
 
     python datasets_scripts/utkface.py --source UTKFACE --output data/utkface
 
-UTKFACE is a folder with `UTKFace`, `crop_part1` or `utkcropped` (the crops), else `part1` to
-`part3` (photos in the wild), as folders, zips or tar.gz, or one of these itself. Names that lack a
-field or hold a value out of range are counted, listed and left out.
+UTKFACE is a folder that holds `UTKFace`, `crop_part1` or `utkcropped` (the crops), or otherwise
+`part1` to `part3` (the photos in the wild), as folders, zips or tar.gz; it can also be one of these
+itself. Images whose name lacks a field or holds a value out of range are counted, listed and left
+out.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ DESCRIPTION = DatasetDescription(
 
 
 def read_samples(names: Iterable[str], young_below: int, malformed: list[str]) -> Iterator[Sample]:
-    """Read the labels out of file names."""
+    """Read the labels from file names; append names that cannot be parsed to `malformed`."""
     for name in names:
         fields = name.split("_")
         well_formed = len(fields) == 4 and all(text.isdecimal() for text in fields[:3])

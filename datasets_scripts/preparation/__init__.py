@@ -1,4 +1,4 @@
-"""How the programs in `datasets_scripts/` read, frame and write datasets of the one schema."""
+"""Read, frame and write datasets in a common schema, for the programs in `datasets_scripts/`."""
 
 import sys
 

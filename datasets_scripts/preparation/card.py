@@ -1,4 +1,4 @@
-"""The dataset card: what a dataset holds, its source, its terms, and what is wrong with it."""
+"""Dataset cards: contents, source, terms, and known biases of a prepared dataset."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ values are `true`, `false` and `null`; ages are counted by decade."""
 
 @dataclass(frozen=True)
 class DatasetDescription:
-    """What a dataset card says that the rows do not.
+    """Contents of a dataset card that cannot be computed from the rows.
 
     Args:
         title: Name of the dataset.
         summary: One paragraph.
         origin: Where the images and labels come from, with links.
         terms: What the source's terms allow.
-        process: How the rows follow from the source: framing, filters, splits, derived labels.
+        process: How the rows were made from the source: framing, filters, splits, derived labels.
         biases: Known biases and limits.
-        program: The script that made it.
-        license: Identifier that the Hub knows; `other` where the terms are the source's own.
-        license_name: Name of the terms where `license` is `other`.
-        license_link: Where the terms can be read.
+        program: Path of the program that makes the dataset.
+        license: License identifier of the Hub; `other` if the source has its own terms.
+        license_name: Name of the terms if `license` is `other`.
+        license_link: URL of the terms.
         redistributable: Whether the terms allow uploading the images.
         tags: Further tags for the Hub.
     """
@@ -54,7 +54,7 @@ class DatasetDescription:
 def write_dataset_card(
     folder: Path, description: DatasetDescription, counts: Counts, fingerprint: str
 ) -> None:
-    """Write `README.md`, the dataset card that the Hub shows and from which it reads the splits."""
+    """Write the dataset card, `README.md`; the Hub shows it and reads the splits from it."""
     sources = sum_counts(counts, "image", by=(0, 1))
     splits = [split for split in SPLITS if any(split in numbers for numbers in sources.values())]
     rows = sum(sum(numbers.values()) for numbers in sources.values())
@@ -62,7 +62,8 @@ def write_dataset_card(
     values = {name: sum_counts(counts, name, by=(2, 3))[name] for name in columns}
     variants = values.pop("image")
     groups = {column: dict(sorted(values.pop(column, {}).items())) for column in GROUP_COLUMNS}
-    groups["age"] = dict(sorted(groups["age"].items(), key=lambda item: len(item[0])))  # 100 last
+    # By length, so that "100-109" comes last.
+    groups["age"] = dict(sorted(groups["age"].items(), key=lambda item: len(item[0])))
     sizes = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"))
     card_data = DatasetCardData(
         language="en",
@@ -77,8 +78,8 @@ def write_dataset_card(
         configs=[
             {
                 "config_name": "default",
-                # datasets keeps what it loaded under the folder's name and the card's metadata: in
-                # a folder that was prepared anew it would find the rows of before.
+                # `datasets` caches rows by folder name and card metadata: without a fingerprint, a
+                # folder that is prepared again would give the old rows.
                 "description": f"made by {description.program} ({fingerprint[:16]})",
                 "data_files": [
                     {"split": split, "path": f"data/{split}-*.parquet"} for split in splits
@@ -101,7 +102,7 @@ def write_dataset_card(
 
 
 def sum_counts(counts: Counts, column: str, by: tuple[int, int]) -> dict[str, dict[str, int]]:
-    """Sum the rows of one column by two parts, 0 to 3, of the counts' keys."""
+    """Sum the rows of one column by two fields of the counts' keys (indices `by`, 0 to 3)."""
     sums: dict[str, dict[str, int]] = {}
     for key, number in counts.items():
         if key[2] == column:

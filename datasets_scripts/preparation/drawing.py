@@ -1,8 +1,8 @@
 """Draw face masks and blur, for training `Wearing_Mask` and `Blurry` where few images have them.
 
-A mask is drawn from five landmarks. Its outline is given in the face's own frame (origin between
-the eyes; the eyes' direction; the direction from the eyes to the mouth), so that it turns, scales
-and leans with the face. It is shaded by the blurred light of the face that it covers.
+A mask is drawn from five landmarks. Its outline is defined in face coordinates (origin between the
+eyes, one axis along the eyes, one from the eyes to the mouth), so that it rotates, scales and
+shears with the face. It is shaded with the blurred luma of the face that it covers.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ HIDDEN_BY_MASK = (
 )
 """Attributes that cannot be seen under a mask: they are unknown once one is drawn."""
 
-# Right half of the outline, from the bridge of the nose to under the chin: away from the middle in
-# distances between the eyes, and down from the eyes in distances from the eyes to the mouth.
+# Right half of the outline, from the bridge of the nose to below the chin. x: distance from the
+# middle in units of the eye distance; y: distance below the eyes in units of eyes to mouth.
 _OUTLINE = np.array([[0, 0.36], [0.3, 0.46], [0.82, 0.6], [0.86, 1.0], [0.6, 1.5], [0, 1.7]])
 _STRAPS = np.array([[[0.8, 0.62], [1.15, 0.3]], [[0.74, 1.25], [1.12, 0.7]]])
 _PLEATS = (0.85, 1.05, 1.25)
@@ -45,7 +45,14 @@ _SUBPIXEL_BITS = 4
 
 
 class FaceFrame:
-    """The face's own coordinates."""
+    """Coordinate system of a face.
+
+    Args:
+        landmarks: (5, 2) pixels: left eye, right eye, nose tip, left and right mouth corner.
+
+    Raises:
+        ValueError: If the landmarks lie on a line.
+    """
 
     def __init__(self, landmarks: np.ndarray):
         left_eye, right_eye, nose, left_mouth, right_mouth = np.asarray(landmarks, np.float64)
@@ -55,12 +62,12 @@ class FaceFrame:
         self.axes = np.stack([self.across, self.down])
         if abs(np.linalg.det(self.axes)) < 1.0:
             raise ValueError("the landmarks do not span a face")
-        # How far the nose tip has left the middle: the head is turned to that side.
+        # Offset of the nose tip from the middle: the head is turned to that side.
         turn = np.linalg.solve(self.axes.T, nose - self.origin)[0]
         self.turn = float(np.clip(turn, -0.4, 0.4))
 
     def to_pixels(self, points: np.ndarray) -> np.ndarray:
-        """Place points of the frame in the image; the side that is turned away is foreshortened."""
+        """Convert face coordinates to pixels; foreshorten the side that is turned away."""
         x, y = points[..., 0], points[..., 1]
         x = x * np.where(x * self.turn > 0, 1 - abs(self.turn), 1 + abs(self.turn) / 2)
         return self.origin + np.stack([x, y], axis=-1) @ self.axes
@@ -69,7 +76,20 @@ class FaceFrame:
 def draw_mask(
     image: np.ndarray, landmarks: np.ndarray, kind: str, generator: np.random.Generator
 ) -> np.ndarray:
-    """Draw a mask over the lower half of a face."""
+    """Draw a mask over the lower half of a face.
+
+    Args:
+        image: (height, width, 3) uint8, RGB.
+        landmarks: (5, 2) pixels, as for `FaceFrame`.
+        kind: One of `MASK_KINDS`.
+        generator: Source of the mask's shape, color and texture.
+
+    Returns:
+        (height, width, 3) uint8, RGB.
+
+    Raises:
+        ValueError: If the landmarks lie on a line or the kind is unknown.
+    """
     if kind not in MASK_KINDS:
         raise ValueError(f"unknown kind of mask {kind!r}: choose one of {', '.join(MASK_KINDS)}")
     frame = FaceFrame(landmarks)
@@ -102,7 +122,19 @@ def draw_mask(
 
 
 def draw_blur(image: np.ndarray, kind: str, generator: np.random.Generator) -> np.ndarray:
-    """Blur a whole image."""
+    """Blur a whole image.
+
+    Args:
+        image: (height, width, 3) uint8, RGB.
+        kind: One of `BLUR_KINDS`.
+        generator: Source of the blur's extent and direction.
+
+    Returns:
+        (height, width, 3) uint8, RGB.
+
+    Raises:
+        ValueError: If the kind is unknown.
+    """
     if kind not in BLUR_KINDS:
         raise ValueError(f"unknown kind of blur {kind!r}: choose one of {', '.join(BLUR_KINDS)}")
     extent = max(3.0, generator.uniform(MIN_EXTENT, MAX_EXTENT) * min(image.shape[:2]))
@@ -122,7 +154,7 @@ def draw_blur(image: np.ndarray, kind: str, generator: np.random.Generator) -> n
 
 
 def _shading(image: np.ndarray, frame: FaceFrame, cover: np.ndarray) -> np.ndarray:
-    """Light on the mask: the face's, blurred over its features, relative to its mean."""
+    """Compute the light on the mask: the face's blurred luma, relative to its mean."""
     luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float64)
     light = cv2.GaussianBlur(luma, (0, 0), max(1.0, 0.3 * float(np.linalg.norm(frame.down))))
     mean = (light[..., None] * cover).sum() / max(cover.sum(), 1.0)
@@ -143,5 +175,5 @@ def _cover_line(shape: tuple[int, ...], points: np.ndarray, thickness: int) -> n
 
 
 def _subpixels(points: np.ndarray) -> np.ndarray:
-    # OpenCV draws at pixel centres; landmarks count from the outer corner of the first pixel.
+    # OpenCV's origin is the centre of the first pixel, the landmarks' origin its outer corner.
     return np.round((points - 0.5) * 2**_SUBPIXEL_BITS).astype(np.int32)

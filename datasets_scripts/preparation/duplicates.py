@@ -1,9 +1,9 @@
-"""Find images that are in a dataset twice, so that no evaluation image is also trained on.
+"""Find near-duplicate images, so that no evaluation image is also trained on.
 
 Measured on 4,000 images of CelebA and UTKFace (8 million pairs): copies that were re-encoded at
 JPEG quality 40, brightened by 15 % or halved in size differ in at most 12, 22 and 34 of the 256
-bits, while images of different moments start at 45, and, both framed by their landmarks, at 54
-(4,000 of CelebA).
+bits. Images taken at different moments differ in at least 45 bits, and in at least 54 if both are
+framed by their landmarks (4,000 images of CelebA).
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _COLUMNS = 8192
 
 
 def perceptual_hash(image: np.ndarray) -> np.ndarray:
-    """Hash an image so that the hash changes little when it is scaled, re-encoded or brightened.
+    """Hash an image so that scaling, re-encoding or brightening it changes few bits.
 
     Args:
         image: (height, width, 3) uint8, RGB.
 
     Returns:
-        (HASH_BYTES,) uint8: which of the 16x16 lowest frequencies of the 64x64 gray image lie
-        above their median.
+        (HASH_BYTES,) uint8: one bit for each of the 16x16 lowest frequencies of the 64x64 gray
+        image, set if it lies above their median.
     """
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(gray, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32)
@@ -37,8 +37,8 @@ def perceptual_hash(image: np.ndarray) -> np.ndarray:
 def find_near_duplicates(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Find which images have a near-duplicate among others.
 
-    Every pair is compared, block by block: with bits as -1 and 1, a matrix product counts those
-    that agree.
+    All pairs are compared in blocks: with bits as -1 and 1, a matrix product gives the number of
+    bits that agree.
 
     Args:
         hashes: (images, HASH_BYTES) uint8.

@@ -1,4 +1,4 @@
-"""Faces framed as `label2label predict` frames them: same detector, landmarks and transform."""
+"""Frame faces like `label2label predict`: with the same detector, landmarks and transform."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Box = tuple[float, float, float, float]
 
 
 def decode_image(data: bytes) -> np.ndarray:
-    """Decode an image as `label2label predict` does: (height, width, 3) uint8, RGB, upright."""
+    """Decode an image like `label2label predict`: (height, width, 3) uint8, RGB, upright."""
     try:
         return read_image(data)
     except UserError as error:
@@ -52,7 +52,7 @@ def decode_image(data: bytes) -> np.ndarray:
 
 
 def encode_image(image: np.ndarray) -> bytes:
-    """Encode an image that was framed or drawn on, as JPEG of quality 95."""
+    """Encode an image as JPEG of quality 95."""
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, format="JPEG", quality=95)
     return stream.getvalue()
@@ -63,11 +63,11 @@ def align_like_celeba(photo: np.ndarray, face: Face) -> np.ndarray:
 
     Args:
         photo: (height, width, 3) uint8, RGB.
-        face: A face of this photo; without landmarks its box says where they are on average.
+        face: A face in this photo; if it has no landmarks, they are estimated from its box.
 
     Returns:
-        (218, 178, 3) uint8, RGB, framed as CelebA's aligned images are; beyond the photo's edge its
-        edge pixels repeat.
+        (218, 178, 3) uint8, RGB, framed like CelebA's aligned images; edge pixels are repeated
+        beyond the photo's edge.
     """
     width, height = CELEBA_SIZE
     margin = (height - width) // 2
@@ -76,31 +76,31 @@ def align_like_celeba(photo: np.ndarray, face: Face) -> np.ndarray:
 
 
 class ReadImage:
-    """Reads and checks the image of a sample; frames its face, or keeps its bytes as they are.
+    """Reader of raw images that checks them and frames their faces.
 
     Args:
-        images: The raw images, which a sample's key names.
-        align: Whether to frame faces.
-        boxes: (x0, y0, x1, y1) of the labelled face in pixels, by image, where the dataset tells;
-            elsewhere it is the face nearest to the image's middle.
+        images: The raw images by sample key.
+        align: Whether to frame faces; otherwise the files' bytes are kept.
+        boxes: (x0, y0, x1, y1) of the labelled face in pixels, by image. In images without a box,
+            the face nearest to the middle is framed.
     """
 
     def __init__(self, images: Images, align: bool, boxes: dict[str, Box] | None = None):
         self.images = images
         self.boxes = boxes or {}
         self.detector = FaceDetector() if align else None
-        cv2.setNumThreads(1)  # the threads that read images share the cores already
+        cv2.setNumThreads(1)  # the reading threads already use all cores
 
     @property
     def description(self) -> str:
-        """What the dataset card says of it."""
+        """Return the text of the dataset card about the framing."""
         if self.detector is None:
             return STORED_AS_THEY_ARE
         name = {"yunet": "YuNet", "haar": "OpenCV's Haar cascade"}[self.detector.name]
         return ALIGNED.format(detector=name)
 
     def __call__(self, sample: Sample) -> list[tuple[Sample, bytes]]:
-        """Read one image; its key is marked where a face was looked for and not found.
+        """Read one image; mark its key `#unaligned` if no face was found to frame.
 
         Raises:
             BadImageError: If the image cannot be used.

@@ -1,4 +1,4 @@
-"""What the programs in `datasets_scripts/` share: options, splits, added labels, and their end."""
+"""Shared parts of the dataset programs: options, splits, added labels and error handling."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ SPLITS_FILE = "splits.csv"
 
 
 def dataset_parser(docstring: str | None, source: str | None = None) -> argparse.ArgumentParser:
-    """Parser with the options that every dataset program has.
+    """Create a parser with the options that every dataset program has.
 
     Args:
-        docstring: The program's own; its first line says what the program does.
-        source: What `--source` is, for a program that reads raw images.
+        docstring: The program's docstring; `--help` shows its first line.
+        source: Help text of `--source`, for a program that reads raw images.
     """
     parser = argparse.ArgumentParser(description=(docstring or "").partition("\n")[0])
     if source:
@@ -89,22 +89,22 @@ def prepare(
     *,
     total: int | None = None,
 ) -> Counts:
-    """Write a dataset as the command line says, and print in how many images no face was found.
+    """Write a dataset as the command line says, and print the number of images without a face.
 
     Args:
-        arguments: What `dataset_parser` parsed.
-        samples: The rows to be.
-        read: Reads the image of a sample.
-        vocabulary: Names the attribute columns.
-        description: What the dataset card says; `{framing}` in its process becomes what `read`
-            says of itself.
-        total: Number of samples, where known.
+        arguments: Arguments parsed by `dataset_parser`.
+        samples: The samples to write.
+        read: Function that reads the image of a sample.
+        vocabulary: Names of the attribute columns.
+        description: Text of the dataset card; `{framing}` in its process is replaced by the
+            description of `read`.
+        total: Number of samples, if known.
 
     Returns:
-        Rows by source, split, column and value.
+        Number of rows by source, split, column and value.
 
     Raises:
-        UserError: As `write_dataset` and `add_labels`.
+        UserError: For the reasons of `write_dataset` and `add_labels`.
     """
     if isinstance(read, ReadImage):
         process = description.process.replace("{framing}", read.description)
@@ -142,16 +142,15 @@ def prepare_by_name(
     description: DatasetDescription,
     depth: int = 1,
 ) -> None:
-    """Prepare a dataset whose labels are in the images' names, as the command line says.
+    """Prepare a dataset whose labels are in the image names, as the command line says.
 
     Args:
-        docstring: The program's own.
-        roots: Where the images may lie, as for `Download.images`.
-        label: From an image's name and its split (by `splits.csv`, else by hash) to its sample;
-            None leaves it out.
+        docstring: The program's docstring.
+        roots: Possible names of the images' folder, as for `Download.images`.
+        label: Function from an image's name and split to its sample, or to None to leave it out.
         vocabulary: Name of the vocabulary.
-        description: What the dataset card says.
-        depth: Number of the path's last parts that make a name.
+        description: Text of the dataset card.
+        depth: Number of trailing path parts that make up an image's name.
     """
     arguments = dataset_parser(docstring, source="folder or archive of the images").parse_args()
     download = Download(arguments.source)
@@ -163,12 +162,12 @@ def prepare_by_name(
 
 
 def hash_fraction(name: str) -> float:
-    """A number that looks random but is the same for the same name everywhere."""
+    """Hash a name to a pseudorandom number in [0, 1) that is the same on every machine."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
 
 
 def split_by_hash(name: str, shares: tuple[float, float, float] = SPLIT_SHARES) -> str:
-    """Split to which a person's or an image's name falls, for shares of `SPLITS` that add to 1."""
+    """Choose the split of a person or image by its name; the shares of `SPLITS` add up to 1."""
     fraction = hash_fraction(name)
     for split, share in zip(SPLITS, shares, strict=True):
         if fraction < share:
@@ -178,7 +177,7 @@ def split_by_hash(name: str, shares: tuple[float, float, float] = SPLIT_SHARES) 
 
 
 def read_splits(download: Download) -> Callable[[str], str]:
-    """Splits of images by `splits.csv` (columns image, split) where it is there, else by hash."""
+    """Return the function from image name to split: by `splits.csv` if it exists, else by hash."""
     if download.find_text(SPLITS_FILE) is None:
         return split_by_hash
     splits = {}
@@ -196,10 +195,10 @@ def read_splits(download: Download) -> Callable[[str], str]:
 def add_labels(
     samples: Iterable[Sample], path: Path, vocabulary: Vocabulary, only_labelled: bool
 ) -> Iterator[Sample]:
-    """Put the labels of a user's table, see `read_labels`, in place of the samples' own.
+    """Override the samples' labels with those of a user's table (see `read_labels`).
 
     Raises:
-        UserError: If the table is bad, names an image of another split, or none that is there.
+        UserError: If the table is invalid, contradicts a sample's split, or matches no sample.
     """
     table = read_labels(path, vocabulary)
     unused = dict.fromkeys(table)
@@ -213,7 +212,7 @@ def add_labels(
             raise UserError(f"{path}: {names[-1]} is in the split {sample.split}, not in this one")
         if names or not only_labelled:
             fields = {name: told.pop(name) for name in ("gender", "age") if name in told}
-            # An opposite that was known before would contradict what the table says.
+            # A label of the opposite attribute from the source would contradict the table.
             opposites = {vocabulary.opposites.get(name): not told[name] for name in told}
             attributes = {**sample.attributes, **opposites, **told}
             attributes.pop(None, None)
@@ -231,13 +230,13 @@ def add_labels(
 
 
 def read_labels(path: Path, vocabulary: Vocabulary) -> dict[str, dict[str, Any]]:
-    """Read a user's table: known values by person or image.
+    """Read a user's table; return the known values by person or image.
 
     Args:
         path: A CSV file. Its first column, `id` or `image`, names the person or image; the others
-            are attributes (1, 0, or nothing for unknown), `gender`, `age`, and `split`, which is
-            checked.
-        vocabulary: The attributes that there may be, or their opposites.
+            are attributes (1, 0, or empty for unknown), `gender`, `age`, and `split`, which must
+            agree with the dataset's.
+        vocabulary: Attributes that the table may hold, or whose opposites it may hold.
     """
     known = {*vocabulary.attributes, *vocabulary.opposites, "gender", "age", "split"}
     table: dict[str, dict[str, Any]] = {}
@@ -261,7 +260,7 @@ def read_labels(path: Path, vocabulary: Vocabulary) -> dict[str, dict[str, Any]]
 
 
 def read_value(column: str, text: str, where: str) -> Any:
-    """Read one value of a table: `age`, `gender`, `split`, or else an attribute, 1 or 0."""
+    """Parse one value of a table: `age`, `gender`, `split`, or an attribute (1 or 0)."""
     if column == "age" and text.isdecimal():
         return int(text)
     if text in {"gender": GENDERS.values(), "split": SPLITS}.get(column, ()):
@@ -272,7 +271,7 @@ def read_value(column: str, text: str, where: str) -> Any:
 
 
 def whole_number(least: int) -> Callable[[str], int]:
-    """Parser of a command-line value that must be a whole number."""
+    """Return a parser of command-line values that must be whole numbers of at least `least`."""
 
     def parse(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
@@ -283,13 +282,14 @@ def whole_number(least: int) -> Callable[[str], int]:
 
 
 def run_program(main: Callable[[], None]) -> None:
-    """Run a program's main function and end the process as users expect.
+    """Run a program's main function; report errors without a traceback.
 
-    A mistake that the user can mend ends in one line on standard error and exit code 2, Ctrl-C in
-    exit code 130; neither shows a traceback.
+    A mistake that the user can correct prints one line on standard error and exits with code 2.
+    Ctrl-C exits with code 130.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a console may lack a name's letters
+        # The console's encoding may lack characters of a file name.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main()
     except (UserError, OSError, csv.Error) as error:

@@ -1,4 +1,4 @@
-"""Datasets as people have them: images and text files in folders, zips, tars and zips in zips."""
+"""Read images and text files from folders, zips, tars and nested archives."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ Member = tuple[zipfile.ZipFile | None, str]
 
 
 class BadImageError(Exception):
-    """An image that cannot be used; the text says why. It is skipped, counted and listed."""
+    """Image that cannot be used; it is skipped, counted, and listed with the message."""
 
 
 class Images:
     """Images of a dataset by name, read one at a time from any thread.
 
     Args:
-        members: Where each image lies, by name.
-        where: What holds them, for messages.
+        members: Location of each image by name.
+        where: Path of the dataset, for messages.
     """
 
     def __init__(self, members: dict[str, Member], where: Path):
@@ -51,7 +51,7 @@ class Images:
         return len(self.members)
 
     def read(self, name: str) -> bytes:
-        """Read one file; one that cannot be read, or is far too large, is a `BadImageError`."""
+        """Read one file; raise `BadImageError` if it is unreadable or over `MAX_IMAGE_BYTES`."""
         archive, path = self.members[name]
         try:
             size = archive.getinfo(path).file_size if archive else os.stat(path).st_size
@@ -62,18 +62,18 @@ class Images:
             raise
         except OSError as error:
             raise BadImageError(f"cannot be read: {error.strerror or first_line(error)}") from error
-        except Exception as error:  # zipfile and zlib have many for damage and encryption
+        except Exception as error:  # zipfile and zlib raise many types for damage and encryption
             raise BadImageError(f"damaged in the archive: {first_line(error)}") from error
 
 
 class Download:
-    """A dataset as downloaded: a folder with folders and archives, or one of these itself.
+    """A dataset as downloaded: a folder of folders and archives, or a single archive.
 
-    Archives in archives, and tars, which cannot be read in any order, are copied to unnamed
-    temporary files first, which vanish with the process.
+    Tars and nested archives have no random access: they are copied to unnamed temporary files,
+    which are deleted when the process ends.
 
     Args:
-        source: The folder or the archive; symbolic links in a folder are not followed.
+        source: The folder or the archive. Symbolic links to folders are not followed.
     """
 
     def __init__(self, source: Path):
@@ -86,15 +86,15 @@ class Download:
         """Find the images of a dataset.
 
         Args:
-            roots: Names that the folder of the images, or an archive without its suffix, may have,
-                best first; several in one tuple are read together.
-            depth: Number of the path's last parts that make an image's name.
+            roots: Possible names of the images' folder or archive (without suffix), in order of
+                preference; the names in one tuple are read together.
+            depth: Number of trailing path parts that make up an image's name.
 
         Returns:
-            The images of the first of the roots that is there, else of the source itself.
+            The images in the first of the roots that exists, otherwise in the source itself.
 
         Raises:
-            UserError: If there are none, or an archive is damaged.
+            UserError: If there are no images, or an archive is damaged.
         """
         groups = [(root,) if isinstance(root, str) else root for root in roots]
         for open_all in (False, True):
@@ -116,7 +116,7 @@ class Download:
         return Images(members, self.source)
 
     def find_text(self, *names: str) -> tuple[Member, str] | None:
-        """Find a text file, in archives only where it is nowhere else."""
+        """Find a text file; look into archives only if it is nowhere else."""
         for open_all in (False, True):
             found = {
                 parts[-1]: (member, str(Path(self.source, *parts[1:])))
@@ -132,13 +132,13 @@ class Download:
         """Read a text file, one line at a time.
 
         Args:
-            names: Names that it may have, best first.
+            names: Possible names of the file, in order of preference.
 
         Yields:
-            `FILE, line N` for messages, and the line; blank ones are left out.
+            `FILE, line N` for messages, and the line. Blank lines are left out.
 
         Raises:
-            UserError: If there is none or it is not UTF-8 text.
+            UserError: If there is no such file or it is not UTF-8 text.
         """
         found = self.find_text(*names)
         if found is None:
@@ -155,7 +155,7 @@ class Download:
             raise UserError(f"{where}, line {number}: save it as UTF-8 text") from error
 
     def rows(self, *names: str, columns: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
-        """Read a CSV file, as `lines`: by column, values of every line after the header."""
+        """Read a CSV file like `lines`; yield each row as values by column."""
         header: list[str] = []
         for where, line in self.lines(*names):
             values = next(csv.reader([line]))
@@ -172,7 +172,7 @@ class Download:
     def _walk(
         self, names: tuple[str, ...], open_all: bool
     ) -> Iterator[tuple[tuple[str, ...], Member]]:
-        """Path and place of each regular file; in archives, of those so named or of all."""
+        """Yield path and location of each file; open archives with these names, or all."""
         top = self.source.resolve()
         if top.is_file() and _archive_stem(top.name) is None:
             yield (top.name,), (None, str(top))
@@ -186,7 +186,7 @@ class Download:
             for file in sorted(files):
                 path = os.path.join(folder, file)
                 if _is_hidden(file) or not os.path.isfile(path):
-                    continue  # a pipe would wait for its writer
+                    continue  # reading a named pipe would block
                 stem = _archive_stem(file)
                 if stem is None:
                     yield (*parts, file), (None, path)
@@ -240,7 +240,7 @@ def _copy_archive(name: str, file: IO[bytes]) -> zipfile.ZipFile:
 
 
 def _archive_stem(name: str) -> str | None:
-    """Name of an archive without its suffix; None where it is no archive."""
+    """Return the name of an archive without its suffix, or None for other files."""
     for suffix in sorted(ARCHIVE_SUFFIXES, key=len, reverse=True):
         if name.lower().endswith(suffix):
             return name[: -len(suffix)].rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""Read prepared datasets: their record, their rows without images, and the images of rows."""
+"""Read prepared datasets: the record, the rows without images, and single images."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from preparation.writing import PREPARATION_FILE
 
 @dataclass(frozen=True, kw_only=True)
 class StoredSample(Sample):
-    """A sample whose image lies in a prepared dataset.
+    """Sample whose image lies in a prepared dataset.
 
     Args:
-        place: Its shard, the index of its row group there and its row in that.
+        place: Path of its shard, index of its row group, and index of its row in that group.
     """
 
     place: tuple[str, int, int]
 
 
 def read_record(dataset: Path) -> dict[str, Any]:
-    """Read a prepared dataset's `preparation.json`, see `preparation.writing`."""
+    """Read the `preparation.json` of a dataset (see `preparation.writing`)."""
     path = dataset / PREPARATION_FILE
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -62,7 +62,7 @@ def read_stored_samples(dataset: Path) -> Iterator[StoredSample]:
 
 
 def read_stored_image(sample: Sample) -> bytes:
-    """Read the image of a row; rows of one row group are best asked for one after another."""
+    """Read the image of a row; reading in row order is fastest, since row groups are cached."""
     assert isinstance(sample, StoredSample)
     path, group, number = sample.place
     return _read_images(path, group)[number].as_py()

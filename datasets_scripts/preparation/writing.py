@@ -1,14 +1,14 @@
-"""Write a dataset in the one schema: whole or not at all, in bounded memory.
+"""Write a dataset in the common schema, atomically and in bounded memory.
 
-Threads read and frame images; the rows go to Parquet shards in `.OUT.partial` beside the output,
-which takes the output's name as the last step. A run that was killed leaves that folder, which the
-next one clears. `OUT/preparation.json` says how the dataset was made, for programs that read it:
+Threads read and frame images. The rows are written to Parquet shards in `.OUT.partial` beside the
+output; this folder is renamed to the output as the last step. A killed run leaves it behind, and
+the next run clears it. `OUT/preparation.json` is a machine-readable record of the preparation:
 
     label2label  version of the package
-    vocabulary   name of the attributes' vocabulary
+    vocabulary   name of the attribute vocabulary
     description  the fields of `DatasetDescription`, with `title`, `terms` and `redistributable`:
                  whether the terms allow giving the images to others
-    counts       [source, split, column, value, rows] lists, see `Counts`
+    counts       list of [source, split, column, value, rows], see `Counts`
 """
 
 from __future__ import annotations
@@ -61,21 +61,21 @@ def write_dataset(
     """Write a dataset folder: Parquet shards of each split, a dataset card and a record.
 
     Args:
-        samples: The rows to be.
-        read: Reads the image of a sample.
-        vocabulary: Names the attribute columns.
-        description: What the dataset card says.
-        output: Folder to write; it must not exist, or be empty.
-        total: Number of samples, where known, for the progress bar.
+        samples: The samples to write.
+        read: Function that reads the image of a sample.
+        vocabulary: Names of the attribute columns.
+        description: Text of the dataset card.
+        output: Folder to write; it must not exist or must be empty.
+        total: Number of samples for the progress bar, if known.
         workers: Number of threads.
-        max_bad: Number of unusable images above which the dataset is refused.
+        max_bad: Maximum number of unusable images.
 
     Returns:
-        Rows by source, split, column and value.
+        Number of rows by source, split, column and value.
 
     Raises:
-        UserError: As `claim_output`, or if a person is in two splits, more than `max_bad` images
-            are unusable, or no row is left. `output` is then as it was.
+        UserError: For the reasons of `claim_output`, or if a person is in two splits, more than
+            `max_bad` images are unusable, or no row is left. `output` is then unchanged.
     """
     start = time.perf_counter()
     output = Path(os.path.abspath(output))
@@ -123,17 +123,16 @@ def write_dataset(
 
 @contextmanager
 def claim_output(output: Path) -> Iterator[Path]:
-    """Take the right to write an output, which no other program then has.
+    """Lock an output folder, so that no other program writes it.
 
     Args:
-        output: The folder that is to be written.
+        output: The folder to write.
 
     Yields:
-        An empty folder beside it, for the caller to rename; if it does not, it is removed.
+        An empty folder beside it, for the caller to rename; otherwise it is removed at the end.
 
     Raises:
-        UserError: If the output holds something, another program is writing it, or the disk is
-            full.
+        UserError: If the output is not empty, another program is writing it, or the disk is full.
     """
     refuse_used_output(output)
     work = output.with_name(f".{output.name}.partial")
@@ -141,23 +140,23 @@ def claim_output(output: Path) -> Iterator[Path]:
     try:
         work.mkdir(parents=True, exist_ok=True)
         handle = os.open(work, os.O_RDONLY)
-    except FileNotFoundError as error:  # the other one has just ended
+    except FileNotFoundError as error:  # the other program has just finished
         raise taken from error
     try:
-        # On the folder itself: the lock ends with the process and leaves no file behind.
+        # Locked on the folder itself: the lock ends with the process and leaves no lock file.
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(handle)
         raise taken from error
     try:
-        if not _is_open_at(handle, work):  # renamed or removed by the other one
+        if not _is_open_at(handle, work):  # renamed or removed by the other program
             raise taken
         refuse_used_output(output)
-        for left in work.iterdir():  # by a run that was killed
+        for left in work.iterdir():  # from a killed run
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         yield work
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # pyarrow's text is long
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # pyarrow's message is long
             reason = os.strerror(error.errno)
             raise UserError(f"{output} cannot be written: {reason}") from error
         raise
@@ -175,7 +174,7 @@ def _is_open_at(handle: int, folder: Path) -> bool:
 
 
 def refuse_used_output(output: Path) -> None:
-    """Refuse to write over anything."""
+    """Raise an error if the output is a file or a folder that is not empty."""
     if output.exists() and not output.is_dir():
         raise UserError(f"{output} is a file: choose a new folder for --output")
     if output.is_dir() and any(output.iterdir()):
@@ -183,7 +182,7 @@ def refuse_used_output(output: Path) -> None:
 
 
 def check_identities(samples: Iterable[Sample]) -> Iterator[Sample]:
-    """Refuse a person in two splits."""
+    """Yield the samples; raise an error for a person in two splits."""
     split_of: dict[tuple[str, str], str] = {}
     for sample in samples:
         if sample.identity is not None:
@@ -203,7 +202,7 @@ def _read_rows(
     workers: int,
     skipped: list[tuple[str, str]],
 ) -> Iterator[tuple[Sample, bytes]]:
-    """The rows of all samples, in order; the images that could not be used go to `skipped`."""
+    """Yield the rows of all samples in order; append unusable images to `skipped`."""
 
     def read_safely(sample: Sample) -> list[tuple[Sample, bytes]] | tuple[str, str]:
         try:
@@ -220,7 +219,7 @@ def _read_rows(
 
 
 class Shards:
-    """Writes the rows of one split to Parquet files, a row group at a time."""
+    """Writer of the rows of one split to Parquet files, one row group at a time."""
 
     def __init__(self, folder: Path, split: str, vocabulary: Vocabulary):
         self.folder = folder
@@ -232,14 +231,14 @@ class Shards:
         self._group_bytes = self._shard_bytes = 0
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Add a row; it is on disk once its row group is full."""
+        """Add a row; it is buffered until its row group is full."""
         self._rows.append(row)
         self._group_bytes += len(row["image"]["bytes"])
         if self._group_bytes >= MAX_ROW_GROUP_BYTES:
             self._write_row_group()
 
     def finish(self) -> None:
-        """Write what is left, and name the files `SPLIT-INDEX-of-NUMBER.parquet`."""
+        """Write the remaining rows and rename the files to `SPLIT-INDEX-of-NUMBER.parquet`."""
         if self._rows:
             self._write_row_group()
         if self._writer:
@@ -249,11 +248,12 @@ class Shards:
             os.replace(path, path.with_name(name))
 
     def abandon(self) -> None:
-        """Let go of the open file; where it cannot be closed, as on a full disk, in silence."""
+        """Close the open file, ignoring errors (for example, a full disk)."""
         if self._writer and self._writer.is_open:
             with suppress(Exception):
                 self._writer.close()
-            self._writer.is_open = False  # or it would be closed again, loudly, when it is freed
+            # Otherwise its destructor would close it again and print an error.
+            self._writer.is_open = False
 
     def _write_row_group(self) -> None:
         if self._writer is None or self._shard_bytes + self._group_bytes > MAX_SHARD_BYTES:
