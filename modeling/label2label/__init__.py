@@ -1,4 +1,4 @@
-"""label2label: facial attributes as a sentence, in a model light enough for a phone."""
+"""Predict facial attributes as a sentence, by a model light enough for a phone."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ _AUTO_CLASSES = "transformers.models.auto"
 class _RegisterModels(importlib.abc.MetaPathFinder):
     """Register the models with transformers' Auto classes once a program has imported those.
 
-    After `import label2label`, `AutoModel` and its kind know the models, and a program that uses no
-    transformers waits neither for it nor for torch.
+    After `import label2label`, the Auto classes know the models. A program that does not use
+    transformers does not wait for its import or that of torch.
     """
 
-    importing = False  # a module of transformers, whose imports are circular: it must end first
+    importing = False  # during circular imports of transformers: register after the outermost
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None

@@ -1,4 +1,4 @@
-"""The `label2label` command. What it runs is imported when it runs: `--help` is quick."""
+"""Run the `label2label` command; each command's module is imported on use, so `--help` is quick."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from label2label.checkpoints import checkpoint_names, default_checkpoint, find_c
 from label2label.errors import UserError, printable
 from label2label.files import remove_leftovers
 
-# Extras by what they install (pyproject.toml); all else that may be missing is in [train].
+# The extra of pyproject.toml that installs each module; any other missing module is in [train].
 EXTRAS = {
     **dict.fromkeys(("onnx", "onnxscript"), "export"),
     **dict.fromkeys(("ncnn", "openvino", "pnnx"), "runtimes"),
@@ -27,7 +27,7 @@ EXTRAS = {
 }
 
 
-# What carries out each command: module and function, imported when it runs.
+# Module and function of each command, imported when the command runs.
 COMMANDS = {
     "predict": "prediction.command:predict_command",
     "label": "prediction.labelling:label_command",
@@ -63,7 +63,7 @@ def positive_integer(text: str) -> int:
 
 
 def resamples(text: str) -> int:
-    """Parse a number of resamples that an interval of 95 % can be read off."""
+    """Parse a number of bootstrap resamples, enough for a 95 % interval: at least 100."""
     value = int(text)
     if value < 100:
         raise argparse.ArgumentTypeError(f"{text} resamples are too few for an interval: take 100")
@@ -350,7 +350,7 @@ def _no_align(option: Option, text: str) -> None:
 
 
 def pack_command(args: argparse.Namespace) -> int:
-    """Write a dataset again with its images reduced to training crops."""
+    """Copy a dataset with its images reduced to training crops."""
     from label2label.data.loading import pack_dataset
 
     count = pack_dataset(args.data, args.output, args.size, args.workers)
@@ -362,15 +362,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: what follows the program's name; the process's own by default.
+        arguments: Arguments after the program's name; by default those of the process.
 
     Returns:
-        The exit code: 0; 1 where a photo could not be read; 2 for a mistake that the user can
-        mend, said in one line on standard error; 130 when interrupted.
+        The exit code: 0 for success, 1 if a photo could not be read, 2 for an error that the user
+        can fix, with one line on standard error, and 130 if interrupted.
     """
     args = build_parser().parse_args(arguments)
     with warnings.catch_warnings(), _escape_what_cannot_be_printed():
-        # Of damaged metadata in photos that can be read all the same.
+        # Pillow warns about damaged metadata even if the photo itself can be read.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.showwarning = lambda message, *_: print(
             f"warning: {printable(str(message))}", file=sys.stderr
@@ -381,7 +381,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _escape_what_cannot_be_printed() -> Iterator[None]:
-    """Have characters that the terminal's encoding does not have printed as escapes."""
+    """Print characters outside the terminal's encoding as escapes."""
     streams = [s for s in (sys.stdout, sys.stderr) if isinstance(s, io.TextIOWrapper)]
     before = [stream.errors for stream in streams]
     for stream in streams:
@@ -395,7 +395,7 @@ def _escape_what_cannot_be_printed() -> Iterator[None]:
 
 
 def _extra_for(command: str, module: str) -> str:
-    """The extra that installs a module, and what else the command needs."""
+    """Return the extra that installs a module and the command's other dependencies."""
     extra = EXTRAS.get(module, "train")
     if extra != "torch" or command in ("predict", "label", "video"):
         return extra
@@ -412,7 +412,7 @@ def _run(args: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
         if module == "label2label":
-            raise  # a fault of ours, which no installation mends
+            raise  # a bug in this package: installing an extra would not help
         print(
             f"error: {args.command} needs {module}, which is not installed: "
             f"install label2label with its extra [{_extra_for(args.command, module)}]",
@@ -423,11 +423,11 @@ def _run(args: argparse.Namespace) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Who reads the output has read enough; Python must not complain when it flushes the rest.
+        # The reader (such as `head`) closed the pipe: avoid an error when Python flushes the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        # Of a place that cannot be written, or a disk that is full: no fault of ours.
+        # Such as a read-only folder or a full disk: not a bug, so no traceback.
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {printable(f'{where}{error.strerror or error}')}", file=sys.stderr)
         return 2

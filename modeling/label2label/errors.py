@@ -1,19 +1,19 @@
-"""The one exception for mistakes that a user can mend, and others' errors in one line."""
+"""Report errors in one line: those that a user can fix, and those of other libraries."""
 
 
 class UserError(Exception):
-    """A mistake the user can mend: a missing file, a wrong key, a dataset without a column.
+    """A mistake that the user can fix: a missing file, a wrong key, a dataset without a column.
 
-    Its text is one line that says what was wrong and what to do. The command line prints it to
+    Its text is one line: what is wrong and what to do. The command line prints it to
     standard error and exits non-zero; library callers catch it like any exception.
     """
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text; its type where it has none.
+    """Return the first line of an error's text, or its type if the text is empty.
 
     Args:
-        error: what another library raised.
+        error: An exception of another library.
 
     Returns:
         One line, never empty.
@@ -22,22 +22,22 @@ def first_line(error: BaseException) -> str:
 
 
 def join_lines(error: BaseException) -> str:
-    """An error's whole text as one line; its type where it has none.
+    """Join an error's text into one line, or return its type if the text is empty.
 
     Args:
-        error: what another library raised.
+        error: An exception of another library.
 
     Returns:
-        At most 300 characters, never none.
+        1 to 300 characters.
     """
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def printable(text: str) -> str:
-    """Escape what a terminal would act on: control characters, and bytes of names that are no text.
+    """Escape control characters, and bytes of file names that are not valid text.
 
     Args:
-        text: a file's or attribute's name, or a message that repeats one.
+        text: Name of a file or attribute, or a message that contains one.
 
     Returns:
         One line that is safe to print.

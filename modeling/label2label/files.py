@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and what tells one from another."""
+"""Write files atomically, hash them, and manage lock files and temporary folders."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ TEMPORARY_PREFIX, TEMPORARY_LOCK = "label2label-", ".lock"
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, then rename it; its folders are made.
+    """Write a text file atomically (temporary name, then rename), and create its folders.
 
     Args:
-        path: where to write; an existing file is replaced.
-        text: its content, which becomes UTF-8.
+        path: Where to write; an existing file is replaced.
+        text: Content, encoded as UTF-8.
 
     Raises:
-        OSError: it cannot be written; what was there before stays.
+        OSError: The file cannot be written; an earlier file is kept.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.part")
@@ -38,13 +38,13 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def prepare_output(path: Path) -> None:
-    """Make the folders of a file that long work is to end in.
+    """Create the folders of an output file, so that a bad path fails before long work.
 
     Args:
-        path: where it will be written.
+        path: Where the file will be written.
 
     Raises:
-        UserError: it is a folder, or could not be written.
+        UserError: The path is a folder or cannot be written.
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder: --output takes the file to write")
@@ -59,30 +59,24 @@ def prepare_output(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's content.
-
-    Args:
-        path: the file.
-
-    Returns:
-        64 hexadecimal digits.
+    """Return the SHA-256 of a file's content, 64 hexadecimal digits.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: The file cannot be read.
     """
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @contextmanager
 def hold_lock(path: Path, message: str) -> Iterator[None]:
-    """Hold a lock file, so that no other process does the same work; a killed one releases it.
+    """Hold a lock file, which the system releases when the process ends or is killed.
 
     Args:
-        path: of the lock file, which is made where it does not exist, and stays.
-        message: what to say where another process holds it.
+        path: Lock file; created if missing, never removed.
+        message: Text of the error if another process holds the lock.
 
     Raises:
-        UserError: another process holds it.
+        UserError: Another process holds the lock.
     """
     with open(path, "a") as file:
         if not _lock(file):
@@ -92,13 +86,13 @@ def hold_lock(path: Path, message: str) -> Iterator[None]:
 
 @contextmanager
 def temporary_folder(purpose: str, parent: Path | None = None) -> Iterator[Path]:
-    """Make a folder for temporary files, which is removed at the end.
+    """Create a temporary folder and remove it at the end.
 
-    What a killed process left is removed by the next `remove_leftovers`.
+    The folder of a killed process is removed by the next `remove_leftovers`.
 
     Args:
-        purpose: part of its name.
-        parent: where it is made; by default the system's place for temporary files.
+        purpose: Part of the folder's name.
+        parent: Folder to create it in; by default the system's temporary folder.
 
     Yields:
         The folder.
@@ -107,7 +101,7 @@ def temporary_folder(purpose: str, parent: Path | None = None) -> Iterator[Path]
         path = Path(folder)
         with open(path / f"{TEMPORARY_LOCK}.new", "w") as file:
             _lock(file)
-            os.replace(file.name, path / TEMPORARY_LOCK)  # locked before anyone looks for it
+            os.replace(file.name, path / TEMPORARY_LOCK)  # never visible to others unlocked
             yield path
 
 
@@ -115,11 +109,11 @@ def remove_leftovers(parent: Path | None = None) -> None:
     """Remove the temporary folders of processes that were killed.
 
     Args:
-        parent: where to look; by default the system's place for temporary files.
+        parent: Folder to search; by default the system's temporary folder.
     """
     for path in Path(parent or tempfile.gettempdir()).glob(f"{TEMPORARY_PREFIX}*/{TEMPORARY_LOCK}"):
         try:
-            with open(path, "r+") as file:  # of another user: no permission
+            with open(path, "r+") as file:  # no permission if it is another user's
                 if _lock(file):
                     shutil.rmtree(path.parent, ignore_errors=True)
         except OSError:
@@ -127,7 +121,7 @@ def remove_leftovers(parent: Path | None = None) -> None:
 
 
 def _lock(file: IO[str]) -> bool:
-    """Lock an open file until it is closed; False where another process holds it."""
+    """Lock an open file until it is closed; return False if another process holds it."""
     if fcntl is None:  # on Windows
         return True
     try:

@@ -1,7 +1,6 @@
-"""Read images of every common format as upright 8-bit RGB. All rooms read images by this file.
+"""Read images of every common format as upright 8-bit RGB, for all packages of this project.
 
-It stands in `data` so that rooms below `prediction` can import it; `prediction.photos` adds folders
-of photos. It imports no torch and no transformers.
+`prediction.photos` adds folders of photos. This module imports neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from label2label.errors import UserError, join_lines
 IMAGE_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000", "PPM", "AVIF")
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 MAX_PIXELS = 50_000_000  # decoded
-MAX_JPEG_PIXELS = 400_000_000  # in the file: libjpeg decodes to an eighth of each side as well
-# A progressive JPEG's coefficients lie in memory as a whole, up to 6 bytes a pixel.
+MAX_JPEG_PIXELS = 400_000_000  # in the file: libjpeg can decode at 1/8 of each side
+# All coefficients of a progressive JPEG are in memory at once, up to 6 bytes per pixel.
 MAX_PROGRESSIVE_PIXELS = MAX_PIXELS
 MIN_SIDE = 16  # pixels; nothing smaller shows a face
 STRIP = 2_000_000  # pixels converted at once
@@ -35,8 +34,8 @@ class ImageError(UserError):
 
     Args:
         code: `"missing"`, `"empty"`, `"not_an_image"`, `"damaged"`, `"too_many_pixels"` or
-            `"too_small"`, for callers with texts of their own.
-        text: one line that does not repeat the path.
+            `"too_small"`, for callers with their own messages.
+        text: One line, without the path.
     """
 
     def __init__(self, code: str, text: str) -> None:
@@ -45,13 +44,13 @@ class ImageError(UserError):
 
 
 class LoadedImage(NamedTuple):
-    """An image and what its file says of it.
+    """An image with its original size.
 
     Args:
-        pixels: uint8 RGB (height, width, 3), 0 to 255, upright; fewer than in the file where a JPEG
+        pixels: Upright RGB image (height, width, 3), uint8, 0 to 255; smaller than `size` if a JPEG
             was decoded at reduced size.
-        size: width and height of the upright image in the file.
-        animated: whether it is the first frame of several.
+        size: Width and height of the upright image in the file.
+        animated: Whether the file has several frames, of which this is the first.
     """
 
     pixels: np.ndarray
@@ -60,38 +59,35 @@ class LoadedImage(NamedTuple):
 
 
 def read_image(source: str | os.PathLike[str] | bytes) -> np.ndarray:
-    """Read an image as 8-bit RGB, turned upright as its EXIF orientation says.
+    """Read an image as 8-bit RGB, rotated upright by its EXIF orientation.
 
     Args:
-        source: path of an image file, or what such a file holds.
+        source: Path of an image file, or its content.
 
     Returns:
-        uint8 array (height, width, 3), 0 to 255.
+        RGB array (height, width, 3), uint8, 0 to 255.
 
     Raises:
-        ImageError: as `load_image`.
+        ImageError: As in `load_image`.
     """
     return load_image(source).pixels
 
 
 def load_image(source: str | os.PathLike[str] | bytes, enough: int | None = None) -> LoadedImage:
-    """Read an image and what its file says of it; of an animation the first frame.
+    """Read an image with its original size; of an animation, read the first frame.
 
-    A JPEG of more than 50 megapixels is decoded at a half, quarter or eighth of its size. Pillow
-    may warn of damaged metadata.
+    A JPEG of more than 50 megapixels is decoded at a half, quarter or eighth of its sides. Pillow
+    may warn about damaged metadata.
 
     Args:
-        source: path of an image file, or what such a file holds.
-        enough: number of pixels that is enough; a larger JPEG is decoded at a half, quarter or
-            eighth of its size that has so many, which takes less time.
-
-    Returns:
-        The image.
+        source: Path of an image file, or its content.
+        enough: Number of pixels that suffices. A larger JPEG is decoded at a half, quarter or
+            eighth of its sides that still has this many, which is faster.
 
     Raises:
-        ImageError: the file is missing, a folder, no regular file, empty, no image, damaged, has
-            more pixels than the limit, or too few to show a face; or it is HEIC and pillow-heif is
-            not installed.
+        ImageError: The file is missing, a folder, not a regular file, empty, not an image or
+            damaged; it has too many pixels, or too few to show a face; or it is HEIC and
+            pillow-heif is not installed.
     """
     try:
         if isinstance(source, bytes):
@@ -113,30 +109,30 @@ def load_image(source: str | os.PathLike[str] | bytes, enough: int | None = None
     except MemoryError as error:
         text = "not enough memory to decode this image"
         raise ImageError("too_many_pixels", text) from error
-    except Exception as error:  # Pillow's decoders raise errors of many kinds on damaged files
+    except Exception as error:  # Pillow's decoders raise many types on damaged files
         text = f"damaged or truncated image ({join_lines(error)})"
         raise ImageError("damaged", text) from error
 
 
 def convert_to_rgb(image: Image.Image) -> np.ndarray:
-    """Convert any Pillow image to upright 8-bit RGB, with transparency laid over white.
+    """Convert any Pillow image to upright 8-bit RGB, with transparency on white.
 
-    It does what `Label2LabelImageProcessor` does, without transformers and strip by strip, so that
-    the largest image takes little more memory than its pixels.
+    The result equals that of `Label2LabelImageProcessor`. Conversion in strips keeps peak memory
+    little above that of the pixels.
 
     Args:
-        image: of any mode: 16-bit gray, CMYK, palettes and floats in 0..1, 0..255 or 0..65535
-            included; its pixels are read where they have not been.
+        image: Image of any mode, including 16-bit gray, CMYK, palettes and floats in 0..1, 0..255
+            or 0..65535.
 
     Returns:
-        uint8 array (height, width, 3), 0 to 255.
+        RGB array (height, width, 3), uint8, 0 to 255.
 
     Raises:
-        ImageError: it has too few pixels to show a face, too many, or floats of another range.
+        ImageError: It has too few pixels to show a face, too many, or floats of another range.
     """
     _check_size(image.size, MAX_PIXELS)
     image.load()
-    width, height = image.size  # a TIFF's are known upright only now
+    width, height = image.size  # Pillow rotates a TIFF on load
     factor = _find_factor(image)
     pixels = np.empty((height, width, 3), np.uint8)
     rows = max(1, STRIP // width)
@@ -164,7 +160,7 @@ def _load(file: BinaryIO, enough: int | None) -> LoadedImage:
 
 
 def _open(file: BinaryIO) -> Image.Image:
-    """Open an image of one of `IMAGE_FORMATS`; those that need more of Pillow are tried last."""
+    """Open an image of one of `IMAGE_FORMATS`, trying formats with slow imports last."""
     head = file.read(12)
     file.seek(0)
     if head.startswith(b"\xff\xd8\xff"):
@@ -173,7 +169,7 @@ def _open(file: BinaryIO) -> Image.Image:
             return JpegImagePlugin.JpegImageFile(file)
         except SyntaxError as error:
             raise UnidentifiedImageError(str(error)) from error
-    Image.preinit()  # JPEG, PNG, BMP, GIF and PPM: a tenth of the time that all formats take
+    Image.preinit()  # JPEG, PNG, BMP, GIF and PPM: a tenth of the time of all formats
     try:
         return Image.open(file, formats=[name for name in IMAGE_FORMATS if name in Image.OPEN])
     except UnidentifiedImageError:
@@ -193,14 +189,14 @@ def _open_heif(file: BinaryIO) -> Image.Image:
         text = "HEIC photos need pillow-heif: install label2label with its extra [heic]"
         raise ImageError("not_an_image", text) from error
     file.seek(0)
-    return HeifImageFile(file)  # not registered with Pillow, whose settings are the caller's
+    return HeifImageFile(file)  # not registered with Pillow: its settings are the caller's
 
 
 def check_file(path: Path) -> None:
-    """Refuse what is no regular file, without opening it: a pipe would wait for a writer."""
+    """Raise for anything but a regular file, without opening it: a pipe would block."""
     try:
         found = path.stat()
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # of a null byte
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: null byte
         raise ImageError("missing", "no such file") from error
     except OSError as error:
         raise ImageError("missing", f"cannot be read: {error.strerror}") from error
@@ -230,7 +226,7 @@ def _too_many_pixels(which: str = "") -> ImageError:
 
 
 def _reduce_jpeg(image: JpegImagePlugin.JpegImageFile, enough: int | None) -> None:
-    """Have libjpeg decode at a half, quarter or eighth where that is needed or asked for."""
+    """Set libjpeg to decode at a half, quarter or eighth of the sides if the size permits."""
     width, height = image.size
     reduction = 1
     while width * height > MAX_PIXELS * reduction**2:
@@ -242,12 +238,12 @@ def _reduce_jpeg(image: JpegImagePlugin.JpegImageFile, enough: int | None) -> No
 
 
 def _find_factor(image: Image.Image) -> float:
-    """What brings the values of a 16-bit, 32-bit or float image to 0..255; 1 for the others."""
+    """Return the factor that scales a 16-bit, 32-bit or float image to 0..255; else 1."""
     if image.mode.startswith("I;16"):
         return 1 / 257
     if image.mode not in ("I", "F"):
         return 1.0
-    extrema: Any = image.getextrema()  # a pair, as the image has one channel
+    extrema: Any = image.getextrema()  # a pair: the image has one channel
     low, high = extrema
     if image.mode == "I":
         return 1 / 257 if high > 255 else 1.0
@@ -274,7 +270,7 @@ def _strip_to_rgb(strip: Image.Image, factor: float, info: Mapping[Any, Any]) ->
 def _turn_upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
     try:
         orientation = image.getexif().get(ORIENTATION, 1)
-    except Exception:  # damaged EXIF of a photo that can be read
+    except Exception:  # damaged EXIF does not make the photo unreadable
         orientation = 1
     if orientation in (5, 6, 7, 8):
         pixels = pixels.transpose(1, 0, 2)

@@ -1,4 +1,4 @@
-"""Images, labels and groups in a user's own table: a CSV or Parquet file."""
+"""Read images, labels and groups from a user's table, a CSV or Parquet file."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _UNKNOWN = {"", "-100", "-100.0", "nan", "na", "n/a", "null", "none"}
 
 @dataclass
 class LabelTable:
-    """The rows of a table, ready to be scored.
+    """The columns of a table, each with one value per row.
 
     Args:
-        images: path of an image file, or its bytes, one a row.
-        labels: attribute to one label a row, None where unknown; those of the model first, then
-            those that it lacks, which are there to be named.
-        groups: column to one group a row, None where unknown.
-        identities: one person a row, None where unknown.
-        ages: in years, one a row, None where unknown.
+        images: Path or content of an image file.
+        labels: Labels by attribute, None if unknown: first the model's attributes, then those that
+            the model does not predict, so that a report can name them.
+        groups: Groups by column, None if unknown.
+        identities: Persons, None if unknown; empty without the column.
+        ages: Years, None if unknown; empty without the column.
     """
 
     images: list[Path | bytes]
@@ -51,21 +51,18 @@ def read_label_table(
     """Read a table of images, labels and groups.
 
     Args:
-        path: CSV (of commas, semicolons or tabs, in UTF-8 or UTF-16) or Parquet. Its column `image`
-            holds paths, relative to the table's folder, or in Parquet encoded images as datasets
-            writes them. A column named as an attribute holds its labels: 1, true or yes, 0, -1,
-            false or no, and nothing where unknown.
-            `identity` and `age`, where there are any, are the person and the years. Another column
-            is a label that the model lacks where it has an attribute's name or holds labels alone.
-        attributes: those of the model; a column named as the opposite of one counts too.
-        group_columns: to read as groups.
-
-    Returns:
-        The table.
+        path: CSV (commas, semicolons or tabs; UTF-8 or UTF-16) or Parquet. The column `image` has
+            paths relative to the table's folder, or in Parquet images as `datasets` encodes them.
+            A column with an attribute's name has its labels: 1, true or yes; 0, -1, false or no;
+            empty if unknown. The optional `identity` and `age` are a person and years. Any other
+            column counts as an attribute that the model does not predict if it has a known
+            attribute's name or only label values.
+        attributes: The model's attributes; columns named after their opposites are read too.
+        group_columns: Columns to read as groups.
 
     Raises:
-        UserError: the file cannot be read, has no rows, lacks a column, or holds something that is
-            no label, no age or no existing image; it names the column and the row.
+        UserError: The file cannot be read, has no rows or lacks a column, or a value is not a
+            label, an age or an existing image (the message names column and row).
     """
     columns = _read_columns(path)
     for name in ("image", *group_columns):
@@ -126,7 +123,7 @@ def _decode(path: Path) -> str:
 
 def _read_csv(path: Path, text: str) -> dict[str, list[Any]]:
     first = text.partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)  # commas where there is none
+    delimiter = max(",;\t", key=first.count)  # a single column counts as commas
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     header = [name.strip() for name in next(reader, [])]
     if len(set(header)) < len(header):
@@ -134,7 +131,7 @@ def _read_csv(path: Path, text: str) -> dict[str, list[Any]]:
     rows = []
     for row in reader:
         if not any(value.strip() for value in row):
-            continue  # a spreadsheet's empty row
+            continue  # spreadsheets write empty rows
         if len(row) != len(header):
             raise UserError(
                 f"{path}, line {reader.line_num}: {len(row)} values for {len(header)} columns"
@@ -161,7 +158,7 @@ def _images(values: Iterable[Any], folder: Path) -> list[Path | bytes]:
         image = folder / value
         if "\\" in value and not os.path.isfile(image):
             image = folder / value.replace("\\", "/")
-        if not os.path.isfile(image):  # false of a path that no system can have, too
+        if not os.path.isfile(image):  # false for invalid paths too, never raises
             missing.append(f"{image} (row {row})")
         images.append(image)
     if missing:

@@ -43,14 +43,14 @@ def estimate_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     (1991), equations 40 to 42.
 
     Args:
-        source: points (n, 2) of [x, y].
-        target: corresponding points (n, 2).
+        source: Points (n, 2) of [x, y].
+        target: Corresponding points (n, 2).
 
     Returns:
-        float64 matrix (2, 3); `matrix[:, :2] @ point + matrix[:, 2]` is the moved point.
+        Matrix (2, 3), float64: `matrix[:, :2] @ point + matrix[:, 2]` is the transformed point.
 
     Raises:
-        ValueError: all source points are one point, so no scale is defined.
+        ValueError: All source points coincide, so no scale is defined.
     """
     source = np.asarray(source, dtype=np.float64)
     target = np.asarray(target, dtype=np.float64)
@@ -72,15 +72,15 @@ def estimate_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 def estimate_crop_transform(
     face: Face, template: Sequence[Sequence[float]] | np.ndarray
 ) -> np.ndarray:
-    """Estimate the transform from the photo to the crop that moves the face to the template.
+    """Estimate the transform from photo to crop that maps the face's landmarks to the template.
 
     Args:
-        face: a face with landmarks, or with a box only, for which mean landmarks in a Haar
-            cascade's box are used.
-        template: five [x, y] in pixels of the crop, in the order of `Face.landmarks`.
+        face: Face with landmarks; without them, the mean landmarks in a Haar cascade's box are
+            used.
+        template: Five [x, y] in pixels of the crop, in the order of `Face.landmarks`.
 
     Returns:
-        float64 matrix (2, 3), photo pixels to crop pixels.
+        Matrix (2, 3), float64, photo pixels to crop pixels.
     """
     landmarks = face.landmarks
     if landmarks is None:
@@ -97,17 +97,17 @@ def align_face(
 ) -> np.ndarray:
     """Cut a face out of a photo so that its landmarks lie on the template.
 
-    A face larger than the crop is reduced by averaging first, against aliasing. Edge pixels repeat
-    beyond the photo's edge.
+    A face larger than the crop is first reduced by averaging, to avoid aliasing. Beyond the photo,
+    edge pixels repeat.
 
     Args:
-        photo: uint8 RGB image (height, width, 3), 0 to 255.
-        face: a face of this photo.
-        template: five [x, y] in pixels of the crop, in the order of `Face.landmarks`.
-        size: height and width of the crop in pixels.
+        photo: RGB image (height, width, 3), uint8, 0 to 255.
+        face: A face of this photo.
+        template: Five [x, y] in pixels of the crop, in the order of `Face.landmarks`.
+        size: Height and width of the crop in pixels.
 
     Returns:
-        uint8 RGB crop (size, size, 3), 0 to 255.
+        RGB crop (size, size, 3), uint8, 0 to 255.
     """
     return warp_photo(photo, estimate_crop_transform(face, template), size, cv2.BORDER_REPLICATE)
 
@@ -116,20 +116,20 @@ def warp_photo(photo: np.ndarray, transform: np.ndarray, size: int, border: int)
     """Cut a square out of a photo by a similarity transform, without aliasing.
 
     Args:
-        photo: uint8 RGB image (height, width, 3), 0 to 255.
-        transform: float64 matrix (2, 3), photo pixels to crop pixels.
-        size: height and width of the crop in pixels.
-        border: how to fill pixels beyond the photo's edge, one of OpenCV's border types.
+        photo: RGB image (height, width, 3), uint8, 0 to 255.
+        transform: Matrix (2, 3), float64, photo pixels to crop pixels.
+        size: Height and width of the crop in pixels.
+        border: OpenCV's border type for pixels outside the photo.
 
     Returns:
-        uint8 RGB crop (size, size, 3), 0 to 255.
+        RGB crop (size, size, 3), uint8, 0 to 255.
     """
     to_crop = np.vstack([transform, [0.0, 0.0, 1.0]])
     scale = float(np.sqrt(np.linalg.det(to_crop[:2, :2])))
     if scale < 1.0:
         photo, to_photo = _shrink_around_crop(photo, to_crop, size, scale)
         to_crop = to_crop @ to_photo
-    # warpAffine counts from pixel centres, faces and templates from pixel corners.
+    # warpAffine's origin is a pixel's centre, that of faces and templates a pixel's corner.
     centre_to_corner = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
     matrix = np.linalg.inv(centre_to_corner) @ to_crop @ centre_to_corner
     return cv2.warpAffine(
@@ -140,11 +140,11 @@ def warp_photo(photo: np.ndarray, transform: np.ndarray, size: int, border: int)
 def _shrink_around_crop(
     photo: np.ndarray, to_crop: np.ndarray, size: int, scale: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the photo's part under the crop, scaled down, and its (3, 3) matrix to the photo."""
+    """Return the photo's region under the crop, downscaled, and its (3, 3) matrix to the photo."""
     height, width = photo.shape[:2]
     corners = np.array([[0, 0, 1], [size, 0, 1], [0, size, 1], [size, size, 1]], dtype=np.float64)
     corners = (corners @ np.linalg.inv(to_crop).T)[:, :2]
-    margin = 2.0 / scale  # interpolation reads one crop pixel beyond
+    margin = 2.0 / scale  # interpolation reads up to one crop pixel outside
     x0, y0 = np.floor(corners.min(axis=0) - margin).astype(int)
     x1, y1 = np.ceil(corners.max(axis=0) + margin).astype(int)
     x0, y0 = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)

@@ -26,45 +26,45 @@ DETECTOR_REVISION = "main"
 DETECTOR_SHA256 = "ebafce4e3c118d6554634be5c27ab333b4c047a9a8c3faf1d7cf93101c22f0f0"
 HUB_TIMEOUT = 3.0  # seconds
 
-SCORE_THRESHOLD = 0.7  # least confidence of a face
-HINT = 0.5  # least confidence of a candidate that is examined again
-NMS_THRESHOLD = 0.3  # of the area that two of YuNet's boxes cover together
-SAME_FACE_OVERLAP = 0.5  # of the smaller box's area
+SCORE_THRESHOLD = 0.7  # minimum confidence of a face
+HINT = 0.5  # minimum confidence of a candidate for a second, closer look
+NMS_THRESHOLD = 0.3  # intersection over union of two boxes
+SAME_FACE_OVERLAP = 0.5  # intersection over the smaller box's area
 
-# The whole photo is looked at on canvases of so many pixels, squared, each twice as wide as the
-# one before, until nothing small is left to see.
+# The whole photo is searched on canvases whose mean side (square root of the area, in pixels)
+# doubles from FIRST_SIDE on, until no small face is found.
 FIRST_SIDE, ENOUGH_SIDE, TURNED_SIDE = 160, 1280, 320
-REDUCED_SIDE = 640  # up to here a large photo is seen in a copy, reduced once
-LEAST_PART = 5.5  # how many times smaller than the photo the largest canvas may be
-SMALL_FACE = 24  # pixels on a canvas: where there is one, there may be smaller ones
-SMALL_HINT = 0.3  # least confidence of what may be a small face
+REDUCED_SIDE = 640  # canvases up to this side are resized from one reduced copy
+LEAST_PART = 5.5  # a photo is searched at least at this reduction of its sides
+SMALL_FACE = 24  # pixels on a canvas; with a smaller face, a larger canvas is searched too
+SMALL_HINT = 0.3  # minimum confidence of a possible small face
 
-# YuNet's landmarks follow a face's roll only where it is large: of 15 degrees they tell 5 at 80
-# pixels and 13 at 180. So every face is looked at once more, at that size and turned upright.
+# YuNet's landmarks underestimate the roll of small faces: for 15 degrees they give 5 at 80 pixels
+# and 13 at 180. So every face is detected again, enlarged and rotated upright.
 CLOSE_SIDE, CLOSE_FACE = 288, 200
-STEADY_ROLLS = (12.0, 6.0)  # degrees; found further from upright, it is looked at again, twice
+STEADY_ROLLS = (12.0, 6.0)  # degrees; a larger residual roll is refined, at most twice
 
-# Upside down 1 face in 250 scores more than SURE; the right way up all but 1 in 200 of LFW's do and
-# 3 in 4 of FairFace's tight crops. A face that is FAIR is worth no look at the whole photo turned.
+# Upside down, 1 face in 250 scores above SURE; upright, 199 in 200 of LFW's do, and 3 in 4 of
+# FairFace's tight crops. With a FAIR upright face, the rotated photo is not searched.
 SURE, FAIR = 0.92, 0.88
-TURNED_ROLL = 60.0  # degrees; a face turned further must be surer than it is upright
+TURNED_ROLL = 60.0  # degrees; a larger roll must score higher than the upright view
 TURNED_SURE, TURNED_LEAD, FAINT = 0.9, 0.08, 0.75
 
 STRIDES = (8, 16, 32)  # pixels between the cells of YuNet's three grids
 
 
 class FaceDetector:
-    """Finds faces of any size and turn, from one that fills a thumbnail to one in a crowd.
+    """Face detector for any size and roll, from a thumbnail filled by one face to a crowd.
 
-    Uses YuNet (`find_detector_file` says from where), and without its file the Haar cascade that
-    OpenCV ships, after one warning: it finds upright frontal faces only, and no landmarks. Several
-    threads may share one; `name` is `"yunet"` or `"haar"`.
+    It uses YuNet (see `find_detector_file`). If YuNet's file is unavailable, it warns once and uses
+    OpenCV's Haar cascade, which finds only upright frontal faces and no landmarks. Threads can
+    share a detector. Its `name` is `"yunet"` or `"haar"`.
 
     Args:
-        score_threshold: least confidence of a face that YuNet reports, 0 to 1.
+        score_threshold: Minimum confidence of YuNet's faces, 0 to 1.
 
     Raises:
-        UserError: the file that the environment variable names is missing or no YuNet model.
+        UserError: The file in the environment variable is missing or not a YuNet model.
     """
 
     def __init__(self, score_threshold: float = SCORE_THRESHOLD) -> None:
@@ -88,10 +88,10 @@ class FaceDetector:
         """Find the faces of one photo.
 
         Args:
-            photo: uint8 RGB image (height, width, 3), 0 to 255.
+            photo: RGB image (height, width, 3), uint8, 0 to 255.
 
         Returns:
-            The faces from left to right; none is an empty list.
+            The faces from left to right, possibly none.
         """
         return sorted(keep_distinct_faces(self._find(photo)), key=lambda face: face.box[0])
 
@@ -103,12 +103,12 @@ class FaceDetector:
         found = self._look_closely(photo, upright)
         if any(face.score >= FAIR and abs(face.roll) < TURNED_ROLL for face in found):
             return found
-        # Nothing that is surely upright: the photo itself may be turned.
+        # No confident upright face: the photo itself may be rotated.
         hints: list[Face] = []
         for turns in (1, 2, 3):
             hints += self._look(photo, reduced, TURNED_SIDE, turns)
         found += self._look_closely(photo, hints)
-        # Profiles that fill the photo are lost from near.
+        # The close-ups miss profiles that fill the photo.
         return found or [face for face in upright if face.score >= self._score_threshold]
 
     def _look(
@@ -116,7 +116,7 @@ class FaceDetector:
     ) -> list[Face]:
         """Return candidate faces in the whole photo, from canvases of increasing size."""
         mean_side = math.sqrt(photo.shape[0] * photo.shape[1])
-        # In a photo of 48 megapixels faces of 60 pixels are seen, whatever else is found.
+        # So faces of 60 pixels in a photo of 48 megapixels are found beside larger ones too.
         least = 0 if turns else min(ENOUGH_SIDE, mean_side / LEAST_PART)
         found: list[Face] = []
         side, scale = FIRST_SIDE, 0.0
@@ -157,7 +157,7 @@ class FaceDetector:
         """Return the candidates that are faces, with exact landmarks."""
         faces: list[Face] = []
         for hint in keep_distinct_faces(hints):
-            # Beside a face that is surely upright no doubtful place is turned to see more in it.
+            # With a confident upright face in the photo, doubtful candidates are not rotated.
             turn = not any(face.score >= SURE and abs(face.roll) < TURNED_ROLL for face in faces)
             face = self._look_closely_at(photo, hint, turn)
             if face and face.score >= self._score_threshold:
@@ -176,13 +176,13 @@ class FaceDetector:
         upright = next((face for face in faces if abs(face.roll) < TURNED_ROLL), None)
         if not faces or faces[0] is upright:
             return upright
-        # Faces in profile are found upside down too, though less surely than one that is.
+        # YuNet finds profiles upside down too, but with lower scores than inverted faces.
         score = upright.score if upright else 0.0
         sure = faces[0].score >= TURNED_SURE
         return faces[0] if sure or faces[0].score >= max(score, FAINT) + TURNED_LEAD else upright
 
     def _see(self, photo: np.ndarray, hint: Face, roll: float) -> Face | None:
-        """Return a candidate's face, after rotation by its roll, which is refined."""
+        """Return a candidate's face, after rotation by its roll, and refine the roll."""
         face = self._see_turned(photo, hint, roll)
         for steady in STEADY_ROLLS:
             if face is None or abs(turn_between(face.roll, roll)) <= steady:
@@ -203,8 +203,8 @@ class FaceDetector:
         for corners, score, landmarks in self._yunet(canvas, SMALL_HINT):
             offset, size = corners.mean(axis=0) - middle, corners[1] - corners[0]
             if np.abs(offset).max() > CLOSE_FACE / 3 or not 0.5 < size.mean() / CLOSE_FACE < 2:
-                continue  # another one, beside it
-            # The box around the ellipse that the turned box frames.
+                continue  # another face, beside the candidate
+            # Bounding box of the ellipse inscribed in the rotated box.
             half = np.hypot(*(back * (size / 2)).T)
             centre = back @ offset + hint.centre
             landmarks = (landmarks - middle) @ back.T + hint.centre
@@ -217,10 +217,10 @@ class YuNet:
     """YuNet (Wu et al., "YuNet: A tiny millisecond-level face detector", 2023) in ONNX Runtime.
 
     Args:
-        path: ONNX file of YuNet.
+        path: YuNet's ONNX file.
 
     Raises:
-        UserError: the file is not a YuNet model.
+        UserError: The file is not a YuNet model.
     """
 
     def __init__(self, path: str) -> None:
@@ -245,8 +245,8 @@ class YuNet:
         """Find upright faces of 10 to 300 pixels.
 
         Args:
-            canvas: uint8 RGB image (height, width, 3), 0 to 255.
-            threshold: least score.
+            canvas: RGB image (height, width, 3), uint8, 0 to 255.
+            threshold: Minimum score, 0 to 1.
 
         Returns:
             Corners (2, 2) of the box, score and landmarks (5, 2) of each face, best first.
@@ -282,11 +282,11 @@ def suppress(boxes: np.ndarray, scores: np.ndarray) -> list[int]:
     """Suppress overlapping boxes (non-maximum suppression).
 
     Args:
-        boxes: corners (n, 2, 2).
+        boxes: Corners (n, 2, 2).
         scores: (n,).
 
     Returns:
-        Indices of the boxes that no better one overlaps, best first.
+        Indices of the boxes that no box with a higher score overlaps, best first.
     """
     order, kept = np.argsort(-scores, kind="stable"), []
     areas = np.prod(boxes[:, 1] - boxes[:, 0], axis=1)
@@ -329,7 +329,7 @@ class Cascade:
             for (x, y, w, h), weight in zip(boxes, np.ravel(weights), strict=True):
                 corners = np.array([[x, y], [x + w, y + h]]) - margin
                 corners = corners * [width / columns, height / rows]
-                # The last stage's sum has no bound; the logistic function makes it a confidence.
+                # The last stage's sum is unbounded; the logistic function maps it to a confidence.
                 faces += clip_face(corners, float(1 / (1 + np.exp(-weight))), None, photo)
         return faces
 
@@ -337,7 +337,7 @@ class Cascade:
 def clip_face(
     corners: np.ndarray, score: float, landmarks: np.ndarray | None, photo: np.ndarray
 ) -> list[Face]:
-    """Return the face of a box (2, 2) clipped to the photo, or None if it lies outside."""
+    """Return the face of a box (2, 2) clipped to the photo, or no face if it lies outside."""
     (x0, y0), (x1, y1) = corners.clip(0, photo.shape[1::-1]).tolist()
     return [Face((x0, y0, x1, y1), score, landmarks)] if x1 > x0 and y1 > y0 else []
 
@@ -362,10 +362,10 @@ def keep_distinct_faces(faces: list[Face]) -> list[Face]:
     """Keep the face with the highest score among overlapping ones.
 
     Args:
-        faces: faces of one photo.
+        faces: Faces of one photo.
 
     Returns:
-        The kept ones, best first.
+        The remaining faces, best first.
     """
     kept: list[Face] = []
     for face in sorted(faces, key=lambda face: -face.score):
@@ -385,13 +385,13 @@ def overlap_of(
 
 
 def find_detector_file() -> str | None:
-    """Return the path of YuNet's ONNX file: the environment variable's, else the Hub cache's.
+    """Find YuNet's ONNX file: in the environment variable, the Hub's cache or the Hub.
 
     Returns:
         The path, or None if the file is not cached and the Hub cannot be reached.
 
     Raises:
-        UserError: the environment variable names a file that does not exist.
+        UserError: The file in the environment variable does not exist.
     """
     given = os.environ.get(DETECTOR_VARIABLE)
     if given:
@@ -412,8 +412,8 @@ def find_detector_file() -> str | None:
     try:
         path = hf_hub_download(*where, revision=DETECTOR_REVISION, local_files_only=True)
     except LocalEntryNotFoundError:
-        # Whatever keeps the file away (no network, a proxy's login page, a full disk), there is the
-        # cascade. One request goes ahead because hf_hub_download retries for 23 s when offline.
+        # On any failure (no network, a proxy's login page, a full disk) the cascade is used.
+        # One request goes first, as hf_hub_download retries for 23 s when offline.
         try:
             url = hf_hub_url(*where, revision=DETECTOR_REVISION)
             get_session().head(url, timeout=HUB_TIMEOUT)
@@ -427,9 +427,6 @@ def find_cached_detector() -> str | None:
     """Return the path of YuNet's file in the Hub's cache, or None.
 
     The Hub's client is not used: its import takes longer than predicting the first photo.
-
-    Returns:
-        The path, or None.
     """
     from huggingface_hub.constants import HF_HUB_CACHE
 

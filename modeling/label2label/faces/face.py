@@ -21,20 +21,20 @@ _UPRIGHT = np.array(ARCFACE_TEMPLATE) - np.mean(ARCFACE_TEMPLATE, axis=0)
 SMALL_FACE = 30.0  # pixels
 TURNED_AWAY = 45.0  # degrees of yaw
 CUT_MARGIN = 0.05  # of the face's size, between a landmark and the photo's edge
-NOSE_DEPTH = 0.6  # of the eyes' distance: how far the nose's tip stands before eyes and mouth
+NOSE_DEPTH = 0.6  # of the eyes' distance: nose tip in front of eyes and mouth
 
 
 @dataclass(frozen=True, eq=False)
 class Face:
-    """One face found in a photo, in the photo's own pixels.
+    """A face detected in a photo, in pixels of the photo.
 
     Coordinates are continuous: (0, 0) is the outer corner of the top left pixel, (width, height)
-    that of the bottom right one.
+    is the outer corner of the bottom right pixel.
 
     Args:
         box: (x0, y0, x1, y1), left, top, right and bottom, in pixels, inside the photo.
-        score: the detector's confidence, 0 to 1.
-        landmarks: float array (5, 2) of [x, y]: viewer's left eye, viewer's right eye, nose tip,
+        score: The detector's confidence, 0 to 1.
+        landmarks: Float array (5, 2) of [x, y]: viewer's left eye, viewer's right eye, nose tip,
             viewer's left and right mouth corners, as seen when the face is upright; None from a
             detector that finds boxes only.
     """
@@ -57,7 +57,7 @@ class Face:
 
     @property
     def roll(self) -> float:
-        """Degrees, -180 to 180, by which the face is turned clockwise; 0 without landmarks.
+        """Return the clockwise roll in degrees, -180 to 180; 0 without landmarks.
 
         The rotation of `label2label.faces.alignment.estimate_similarity`, in closed form.
         """
@@ -69,9 +69,9 @@ class Face:
 
     @property
     def yaw(self) -> float:
-        """Degrees, -90 to 90, by which the face looks to the viewer's right; 0 without landmarks.
+        """Return the yaw to the viewer's right in degrees, -90 to 90; 0 without landmarks.
 
-        A rough estimate, by how far the nose's tip lies from the middle of eyes and mouth.
+        A rough estimate from the nose tip's offset from the middle of eyes and mouth.
         """
         if self.landmarks is None:
             return 0.0
@@ -86,11 +86,11 @@ class Face:
         """List the reasons why predictions for this face are less reliable.
 
         Args:
-            width: the photo's width in pixels.
-            height: the photo's height in pixels.
+            width: The photo's width in pixels.
+            height: The photo's height in pixels.
 
         Returns:
-            Those of `"small"`, `"cut"` (by the photo's edge) and `"turned away"` that apply.
+            Any of `"small"`, `"cut"` (by the photo's edge) and `"turned away"`.
         """
         flaws = ["small"] if self.size < SMALL_FACE else []
         if self.landmarks is not None:

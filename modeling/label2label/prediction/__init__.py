@@ -1,1 +1,1 @@
-"""Attributes of the people in photos."""
+"""Predict attributes of the faces in photos and videos."""

@@ -1,6 +1,6 @@
-"""Run a model by ONNX Runtime, or by PyTorch where that is asked for or there is no ONNX file.
+"""Run a model by ONNX Runtime, or by PyTorch on request or without an ONNX file.
 
-Importing this file imports neither torch nor transformers, nor does prediction by ONNX Runtime.
+Neither this import nor prediction by ONNX Runtime imports torch or transformers.
 """
 
 from __future__ import annotations
@@ -33,29 +33,29 @@ ONNX_FILES = ("model.onnx", "onnx/model.onnx")  # in a model's folder or Hub rep
 WEIGHTS_FILE = "model.safetensors"
 METADATA_PREFIX = "label2label."
 WEIGHTS_KEY = METADATA_PREFIX + "weights_sha256"  # of the safetensors file that was exported
-UNKNOWN = -100  # a known label that is not known
-LARGEST_SIDE = 4096  # pixels of a crop; metadata and configs of more are damaged
-# What saving and uploading write into a config without changing what the model predicts.
+UNKNOWN = -100  # value of `known_labels` for an unknown label
+LARGEST_SIDE = 4096  # pixels of a crop; a larger value is taken as damaged
+# Config keys that saving and uploading change without changing predictions.
 BOOKKEEPING = ("_name_or_path", "architectures", "auto_map", "dtype", "transformers_version")
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Which attributes a model predicts, and how a face becomes its input.
+    """The attributes of a model and the preprocessing of its input.
 
     Args:
-        attributes: names, in the order of the model's outputs.
-        thresholds: probability, 0 to 1, from which each attribute counts as present.
-        shortest_edge: pixels of the image's shorter side before the crop.
-        crop_size: height and width of the centre crop in pixels.
-        image_mean, image_std: of the red, green and blue channel, of pixels in 0..1.
-        alignment_template: where five landmarks lie in the crop, as [x, y] in pixels.
-        config_sha256: digest of the config files it was read from; empty where not known.
-        exclusive_answers: groups of names of which at most one is present, as `decide_answers`
-            reads them.
+        attributes: Names, in the order of the model's outputs.
+        thresholds: Minimum probability per attribute to count as present, 0 to 1.
+        shortest_edge: Length in pixels of the image's shorter side before the crop.
+        crop_size: Height and width of the centre crop in pixels.
+        image_mean, image_std: Per channel (red, green, blue), for pixels in 0..1.
+        alignment_template: Positions of five landmarks in the crop, [x, y] in pixels.
+        config_sha256: Digest of the source config files; empty if unknown.
+        exclusive_answers: Groups of attributes of which at most one can be present (see
+            `decide_answers`).
 
     Raises:
-        UserError: a value is of the wrong type or out of range.
+        UserError: A value has the wrong type or is out of range.
     """
 
     attributes: list[str]
@@ -111,16 +111,16 @@ class Preprocessing:
     def from_processor(
         cls, processor: Any, attributes: list[str], config_sha256: str = ""
     ) -> Preprocessing:
-        """Read it from an image processor.
+        """Read the preprocessing from an image processor.
 
         Args:
-            processor: a `Label2LabelImageProcessor`.
-            attributes: the model's.
-            config_sha256: as `digest_config` returns it.
+            processor: A `Label2LabelImageProcessor`.
+            attributes: The model's attributes.
+            config_sha256: Result of `digest_config`.
 
         Raises:
-            UserError: the processor does not resize by the image's shorter side, or a value of it
-                is out of range.
+            UserError: The processor does not resize by the image's shorter side, or has a value out
+                of range.
         """
         size, crop_size = dict(processor.size or {}), dict(processor.crop_size or {})
         if size.get("shortest_edge") is None:
@@ -142,18 +142,15 @@ class Preprocessing:
         )
 
     def to_metadata(self) -> dict[str, str]:
-        """Text by key, JSON values, as an ONNX file's metadata holds it."""
+        """Return metadata for an ONNX file, JSON text by key."""
         return {METADATA_PREFIX + key: json.dumps(value) for key, value in asdict(self).items()}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> Preprocessing:
-        """Read what `to_metadata` wrote; other keys are ignored.
-
-        Args:
-            metadata: text by key.
+        """Read the metadata of `to_metadata`, ignoring other keys.
 
         Raises:
-            UserError: a key is missing, no JSON, or its value is out of range.
+            UserError: A key is missing, or its value is not JSON or out of range.
         """
         values = {}
         for entry in fields(cls):
@@ -169,27 +166,27 @@ class Preprocessing:
         return cls(**values)
 
     def decide(self, probabilities: np.ndarray, threshold: float | None = None) -> np.ndarray:
-        """Decide which attributes are present, so that no answer contradicts another.
+        """Decide which attributes are present, without contradictions.
 
         Args:
             probabilities: (faces, attributes), 0 to 1.
-            threshold: probability from which every attribute counts as present, in place of the
-                model's own thresholds.
+            threshold: Minimum probability of every attribute to count as present; by default the
+                model's thresholds.
 
         Returns:
-            bool (faces, attributes).
+            Decisions (faces, attributes), bool.
         """
         thresholds = self.thresholds if threshold is None else [threshold] * len(self.attributes)
         return decide_answers(probabilities, thresholds, self.attributes, self.exclusive_answers)
 
     def crop(self, pixels: np.ndarray) -> np.ndarray:
-        """Resize an image and take its centre, as the image processor does.
+        """Resize and centre-crop an image, as the image processor does.
 
         Args:
-            pixels: uint8 RGB image (height, width, 3), 0 to 255.
+            pixels: RGB image (height, width, 3), uint8, 0 to 255.
 
         Returns:
-            uint8 RGB crop (crop_size, crop_size, 3).
+            RGB crop (crop_size, crop_size, 3), uint8, 0 to 255.
         """
         height, width = pixels.shape[:2]
         shorter = min(height, width)
@@ -202,43 +199,43 @@ class Preprocessing:
         return pixels[top : top + self.crop_size, left : left + self.crop_size]
 
     def normalize(self, crops: np.ndarray) -> np.ndarray:
-        """Turn crops into the model's input.
+        """Normalize crops to the model's input.
 
         Args:
-            crops: uint8 RGB (batch, height, width, 3), 0 to 255.
+            crops: RGB crops (batch, height, width, 3), uint8, 0 to 255.
 
         Returns:
-            float32 (batch, 3, height, width), of mean 0 and standard deviation 1 where the images
-            are like ImageNet's.
+            Pixels (batch, 3, height, width), float32: scaled to 0..1, less `image_mean`, divided by
+            `image_std`.
         """
         mean, std = (
             np.array(x, dtype=np.float32)[:, None, None] for x in (self.image_mean, self.image_std)
         )
         scaled = np.empty((len(crops), 3, *crops.shape[1:3]), dtype=np.float32)
-        # Into the transposed array in one pass: thirty times as fast as transposing the result.
+        # Written into the transposed array in one pass: 30 times faster than transposing it.
         np.multiply(crops.transpose(0, 3, 1, 2), 1 / (255 * std), out=scaled)
         scaled -= mean / std
         return scaled
 
 
 class Backend(Protocol):
-    """A model, wherever it runs."""
+    """A loaded model, in any runtime."""
 
     preprocessing: Preprocessing
 
     def predict(self, crops: np.ndarray) -> np.ndarray:
-        """uint8 RGB crops (batch, crop_size, crop_size, 3) to probabilities (batch, attributes)."""
+        """Predict (batch, attributes), 0 to 1, from uint8 RGB (batch, crop_size, crop_size, 3)."""
 
 
 class OnnxBackend:
-    """A file that `label2label export` wrote; all it needs to know is in the file's metadata.
+    """A model in ONNX Runtime, from a file of `label2label export` with its metadata.
 
     Args:
-        path: the ONNX file.
-        threads: of one inference; ONNX Runtime's choice by default.
+        path: ONNX file.
+        threads: Threads per inference; by default ONNX Runtime's choice.
 
     Raises:
-        UserError: the file is missing or damaged, or is another model's.
+        UserError: The file is missing or damaged, or its metadata belong to another model.
     """
 
     def __init__(self, path: str | os.PathLike[str], threads: int = 0) -> None:
@@ -260,7 +257,7 @@ class OnnxBackend:
         self._takes_known_labels = bool(known_labels)
 
     def prepare(self, crops: np.ndarray) -> dict[str, np.ndarray]:
-        """The session's inputs, by name, for uint8 RGB crops (batch, crop_size, crop_size, 3)."""
+        """Return inputs by name for uint8 RGB crops (batch, crop_size, crop_size, 3)."""
         pixels = crops if self._takes_uint8 else self.preprocessing.normalize(crops)
         inputs = {"pixel_values": pixels}
         if self._takes_known_labels:
@@ -272,13 +269,13 @@ class OnnxBackend:
         """Predict the attributes of a batch of crops.
 
         Args:
-            crops: uint8 RGB (batch, crop_size, crop_size, 3), 0 to 255.
+            crops: RGB crops (batch, crop_size, crop_size, 3), uint8, 0 to 255.
 
         Returns:
-            float32 (batch, attributes), 0 to 1.
+            Probabilities (batch, attributes), float32, 0 to 1.
 
         Raises:
-            UserError: ONNX Runtime cannot run the file, or it gives no probabilities.
+            UserError: ONNX Runtime cannot run the file, or an output is not a probability.
         """
         try:
             probabilities = self.session.run(["probabilities"], self.prepare(crops))[0]
@@ -288,15 +285,15 @@ class OnnxBackend:
 
 
 class TorchBackend:
-    """A `Label2LabelForImageClassification` and its image processor.
+    """A model in PyTorch, with its image processor.
 
     Args:
-        model: the attribute model, on any device.
-        processor: its image processor.
-        config_sha256: as `digest_config` returns it.
+        model: The attribute model, on any device.
+        processor: The model's image processor.
+        config_sha256: Result of `digest_config`.
 
     Raises:
-        UserError: a value of the processor is out of range.
+        UserError: A value of the processor is out of range.
     """
 
     def __init__(
@@ -313,19 +310,19 @@ class TorchBackend:
 
     @classmethod
     def from_pretrained(cls, name: str | os.PathLike[str]) -> TorchBackend:
-        """Load a model, on a GPU where there is one.
+        """Load a model, on a GPU if available.
 
         Args:
-            name: a folder, a Hub id, or the name of a model that ships with the package.
+            name: Folder, Hub id, or name of a model in the package.
 
         Raises:
-            UserError: the model cannot be loaded.
+            UserError: The model cannot be loaded.
         """
         import torch
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        logging.set_verbosity_error()  # what keeps a model from working is said in one line
+        logging.set_verbosity_error()  # problems are reported in one line instead
         name = find_checkpoint(name)
         model, processor = load_model(name)
         digest = digest_config(Path(name)) if Path(name).is_dir() else ""
@@ -342,7 +339,7 @@ class TorchBackend:
 
 
 def check_probabilities(probabilities: np.ndarray, name: str | os.PathLike[str]) -> np.ndarray:
-    """Return probabilities as they are; raise `UserError` where one of them is none."""
+    """Return the probabilities unchanged; raise `UserError` if a value is not in 0 to 1."""
     if not ((probabilities >= 0) & (probabilities <= 1)).all():
         raise UserError(f"{name} predicts NaN in place of probabilities: its weights are damaged")
     return probabilities
@@ -351,20 +348,20 @@ def check_probabilities(probabilities: np.ndarray, name: str | os.PathLike[str])
 def load_backend(
     name: str | os.PathLike[str] | None = None, backend: str | None = None, threads: int = 0
 ) -> Backend:
-    """Load a model by ONNX Runtime where it has an ONNX file, else by PyTorch.
+    """Load a model in ONNX Runtime if it has an ONNX file, else in PyTorch.
 
     Args:
-        name: an ONNX file, a folder that holds one, a model's folder, a Hub id, or the name of a
-            model that ships with the package; the default one where `None`.
-        backend: `"onnx"` or `"torch"` to have that one.
-        threads: of one inference by ONNX Runtime; its own choice by default.
+        name: ONNX file, folder with one, model folder, Hub id, or name of a model in the package;
+            None for the default model.
+        backend: `"onnx"` or `"torch"` to force one; None to choose.
+        threads: Threads per inference in ONNX Runtime; by default its own choice.
 
     Returns:
-        The backend; a PyTorch model is on a GPU where there is one.
+        The backend; a PyTorch model is on a GPU if available.
 
     Raises:
-        UserError: the model cannot be loaded, a folder holds several ONNX files, or PyTorch is
-            needed and not installed.
+        UserError: The model cannot be loaded, a folder has several ONNX files, or PyTorch is needed
+            but not installed.
     """
     name = find_checkpoint(name)
     path = None if backend == "torch" else find_onnx(name)
@@ -392,13 +389,13 @@ def find_onnx(name: str) -> Path | None:
     """Find the ONNX file of a model.
 
     Args:
-        name: an ONNX file, a folder or a Hub id.
+        name: ONNX file, folder or Hub id.
 
     Returns:
-        The file, fetched from the Hub where the name is a Hub id; None where there is none.
+        Path of the file, downloaded for a Hub id, or None.
 
     Raises:
-        UserError: a folder without weights holds several ONNX files.
+        UserError: A folder without `config.json` has several ONNX files.
     """
     path = Path(name)
     if path.suffix == ".onnx":
@@ -418,18 +415,18 @@ def find_onnx(name: str) -> Path | None:
     for file in reversed(ONNX_FILES):
         try:
             return Path(hf_hub_download(name, file))
-        except Exception:  # no such file or model, or no network: PyTorch's loader says which
+        except Exception:  # no file, model or network: PyTorch's loader reports which
             continue
     return None
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name that is no path here has the form of a Hub id, `owner/name`."""
+    """Return whether a name has the form of a Hub id, `owner/name`, and is not a local path."""
     return not Path(name).exists() and name.count("/") == 1 and not name.startswith((".", "/", "~"))
 
 
 def is_outdated(backend: OnnxBackend, folder: Path) -> bool:
-    """Whether the weights or configs in a folder changed since the ONNX file was exported."""
+    """Return whether the folder's weights or configs changed since the ONNX export."""
     weights = folder / WEIGHTS_FILE
     if not weights.is_file():
         return False
@@ -440,19 +437,19 @@ def is_outdated(backend: OnnxBackend, folder: Path) -> bool:
 
 
 def digest_config(folder: Path) -> str:
-    """Digest a model's config files, without what saving and uploading write into them.
+    """Hash a model's config files, without the keys that saving and uploading change.
 
     Args:
-        folder: of the model.
+        folder: The model's folder.
 
     Returns:
-        64 hexadecimal digits; empty where a file is missing or no JSON.
+        64 hexadecimal digits; empty if a file is missing or not JSON.
     """
     configs = []
     for file in ("config.json", "preprocessor_config.json"):
         try:
             text = (folder / file).read_text(encoding="utf-8")
-            # A backbone's config inside names its origin too, which uploading makes empty.
+            # The nested backbone config has a `_name_or_path` too, which uploading empties.
             config = json.loads(
                 text,
                 object_hook=lambda c: {k: v if k != "_name_or_path" else "" for k, v in c.items()},
@@ -466,17 +463,17 @@ def digest_config(folder: Path) -> str:
 def open_exported(
     path: str | os.PathLike[str], threads: int = 0
 ) -> tuple[onnxruntime.InferenceSession, Preprocessing]:
-    """Open a file that `label2label export` wrote, a whole model or a backbone.
+    """Open an ONNX file of `label2label export`, a whole model or a backbone.
 
     Args:
-        path: the ONNX file.
-        threads: of one inference; ONNX Runtime's choice by default.
+        path: ONNX file.
+        threads: Threads per inference; by default ONNX Runtime's choice.
 
     Returns:
-        Its session, and what its metadata say of the images.
+        The session, and the preprocessing from the file's metadata.
 
     Raises:
-        UserError: the file is missing or damaged, or was not written so.
+        UserError: The file is missing, damaged or not from `label2label export`.
     """
     import onnxruntime
 
@@ -503,18 +500,17 @@ def load_model(
 ) -> tuple[Label2LabelForImageClassification, Label2LabelImageProcessor]:
     """Load a PyTorch model and its image processor.
 
-    transformers only warns of weights that are missing and draws random ones: here they are an
-    error.
+    Missing weights are an error here; transformers only warns and initializes them at random.
 
     Args:
-        name: a folder, a Hub id, or the name of a model that ships with the package.
+        name: Folder, Hub id, or name of a model in the package.
 
     Returns:
         The model, in float32 and evaluation mode, and its processor.
 
     Raises:
-        UserError: a file is missing or damaged, the weights do not match the config, or it is
-            another kind of model.
+        UserError: A file is missing or damaged, the weights do not match the config, or the model
+            is of another type.
     """
     import torch
     from transformers import PreTrainedConfig
@@ -543,7 +539,7 @@ def load_model(
         )
     except UserError:
         raise
-    except Exception as error:  # config, weights and Hub each raise errors of their own kinds
+    except Exception as error:  # config, weights and Hub raise unrelated types
         raise UserError(f"cannot load the model {name}: {join_lines(error)}") from error
     model, info = loaded
     for problem, title in (
@@ -560,13 +556,13 @@ def load_model(
 
 
 def without_accelerator() -> bool:
-    """Whether to run on the CPU: what Accelerate takes as `cpu`.
+    """Return whether to run on the CPU, for Accelerate's argument `cpu`.
 
-    Left to itself, Accelerate takes each of several processes on a machine without a GPU for the
-    only one: all would do all of the work, and write the same files.
+    Without this argument, Accelerate on a machine without a GPU treats each of several processes as
+    the only one: all would do the same work and write the same files.
 
     Returns:
-        True where there is no accelerator, or `ACCELERATE_USE_CPU` asks for none.
+        True without an accelerator, or if `ACCELERATE_USE_CPU` is true.
     """
     import torch
     from accelerate.utils import parse_flag_from_env

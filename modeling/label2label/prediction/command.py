@@ -1,4 +1,4 @@
-"""`label2label predict`: photos and folders in, a table or JSON out."""
+"""Predict photos and folders, and print a table or JSON (`label2label predict`)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from label2label.prediction.photos import find_photos
 from label2label.prediction.predictor import AttributePredictor
 
 PROGRESS_FROM = 10  # photos
-NOTABLE_ROLL = 30  # degrees, from which the table says it
+NOTABLE_ROLL = 30  # degrees; the table shows a roll from here on
 
 
 def predict_command(args: argparse.Namespace) -> int:
-    """Run `label2label predict`. Each photo's result is written as soon as it is known.
+    """Run `label2label predict`, writing the result of each photo as soon as it is known.
 
     Args:
         args: `images` (files and folders), `model` (folder, Hub id, ONNX file or None), `backend`,
@@ -27,11 +27,10 @@ def predict_command(args: argparse.Namespace) -> int:
             (folder or None), `language`.
 
     Returns:
-        The exit code: 1 where a photo could not be read, else 0.
+        The exit code: 1 if a photo could not be read, else 0.
 
     Raises:
-        UserError: the model or the face detector cannot be loaded, or a drawing would be written
-            over its photo.
+        UserError: The model or the face detector cannot be loaded, or `draw` is a file.
     """
     photos = find_photos(args.images)
     predictor = AttributePredictor.from_pretrained(
@@ -47,9 +46,9 @@ def predict_command(args: argparse.Namespace) -> int:
 
         entries = draw_entries(entries, photos, Path(args.draw), args.language)
     write: Callable[..., None] = print
-    # A bar only for a wait worth watching, and in the way of nothing that is piped on.
+    # No bar for short waits, or in piped error output.
     if len(photos) >= PROGRESS_FROM and sys.stderr.isatty():
-        from tqdm import tqdm  # here: it takes a tenth of the time that one photo does
+        from tqdm import tqdm  # here: the import costs a tenth of a photo's time
 
         entries, write = tqdm(entries, total=len(photos), unit="photo"), tqdm.write
     return write_json(entries) if args.json else write_table(entries, write)
@@ -59,7 +58,7 @@ def write_table(
     entries: Iterable[dict[str, Any]],
     write: Callable[..., None] = print,
 ) -> int:
-    """Write entries for people, by a function like print; exit code 1 where one has an error."""
+    """Write entries as text, by a function like print; return 1 if one has an error, else 0."""
     width = shutil.get_terminal_size().columns
     failed = 0
     for entry in entries:
@@ -70,7 +69,7 @@ def write_table(
 
 
 def write_json(entries: Iterable[dict[str, Any]]) -> int:
-    """Print entries as one JSON array, whole also when interrupted; exit code as `write_table`."""
+    """Print entries as a JSON array, valid even if interrupted; return as `write_table`."""
     failed = 0
     separator = ""
     print("[", end="")
@@ -85,11 +84,11 @@ def write_json(entries: Iterable[dict[str, Any]]) -> int:
 
 
 def format_entry(entry: dict[str, Any], width: int = 80) -> str:
-    """Format one photo's faces and their attributes: those present first, surest first.
+    """Format a photo's faces and attributes: present ones first, by descending probability.
 
     Args:
         entry: `image` and `faces`, or `error`, as `AttributePredictor.predict_photos` yields.
-        width: columns of the terminal.
+        width: Columns of the terminal.
 
     Returns:
         Several lines, without a newline at the end.
@@ -118,7 +117,7 @@ def format_entry(entry: dict[str, Any], width: int = 80) -> str:
 
 
 def format_columns(items: list[tuple[str, float]], width: int) -> Iterator[str]:
-    """Yield lines of names and probabilities, 0 to 1, in as many columns as fit, read by line."""
+    """Yield lines of names and probabilities (0 to 1), row by row in as many columns as fit."""
     cells = [f"{printable(name.replace('_', ' '))} {p:.0%}" for name, p in items]
     cell = max(map(len, cells), default=0) + 2
     per_line = max(1, width // cell)

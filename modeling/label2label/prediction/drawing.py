@@ -1,4 +1,4 @@
-"""Draw faces and what is true of them into photos and frames."""
+"""Draw faces and their present attributes into photos and frames."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from label2label.errors import UserError, printable
 from label2label.prediction.photos import load_photo
 
 _HERE = Path(__file__).parent
-# What people call the attributes, by language and name; the Space says the same.
+# Display names by language and attribute, which the Space uses too.
 ATTRIBUTE_NAMES: dict[str, dict[str, str]] = json.loads(
     (_HERE / "attribute_names.json").read_text(encoding="utf-8")
 )
@@ -27,7 +27,7 @@ SHORTEST_SIDE = 640  # a smaller one is scaled up, so that its text can be read
 
 
 def display_name(name: str, language: str = "en") -> str:
-    """What people call an attribute; its own name with spaces where that is not known."""
+    """Return an attribute's display name, or its own name with spaces if it has none."""
     return ATTRIBUTE_NAMES[language].get(name) or printable(name.replace("_", " "))
 
 
@@ -40,14 +40,14 @@ def draw_faces(
     """Draw a box around every face and list the attributes that are present beside it.
 
     Args:
-        pixels: uint8 RGB photo (height, width, 3), 0 to 255.
-        faces: with `box` in pixels of a photo of `size`, `attributes` (probability by name),
-            `present` (names) and `label`, a title, where there is one.
-        language: of the names, one of `LANGUAGES`.
-        size: width and height that the boxes are of; the photo's own by default.
+        pixels: RGB photo (height, width, 3), uint8, 0 to 255.
+        faces: Dictionaries of `box`, in pixels of a photo of `size`, `attributes` (probability by
+            name), `present` (names) and optionally `label`, a title.
+        language: Language of the names, one of `LANGUAGES`.
+        size: Width and height of the photo that the boxes refer to; by default that of `pixels`.
 
     Returns:
-        An image whose longer side is 640 to 1600 pixels, so that text is readable at any size.
+        Image whose longer side is 640 to 1600 pixels, so that the text is readable.
     """
     height, width = pixels.shape[:2]
     longer = max(width, height)
@@ -78,20 +78,20 @@ def draw_entries(
     folder: Path,
     language: str = "en",
 ) -> Iterator[dict[str, Any]]:
-    """Draw every photo as its entry passes by.
+    """Draw each photo's faces and pass its entry on.
 
     Args:
-        entries: of the photos, in their order, as `AttributePredictor.predict_photos` yields them.
-        photos: their paths.
-        folder: to write JPEGs to, `NAME-faces.jpg` of each photo; photos of equal names get a
-            number, and earlier drawings are replaced.
-        language: as for `draw_faces`.
+        entries: Entries of `AttributePredictor.predict_photos`, in the order of the photos.
+        photos: Paths of the photos.
+        folder: Folder for JPEGs named `NAME-faces.jpg`, with a number if names repeat; earlier
+            drawings are replaced.
+        language: Language of the names, one of `LANGUAGES`.
 
     Yields:
-        The entries; one of a drawn photo has `drawing`, the path.
+        The entries, with the path of the drawing in `drawing`.
 
     Raises:
-        UserError: the folder is a file.
+        UserError: The folder is a file.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--draw {folder} is a file: give a folder")
@@ -125,10 +125,10 @@ def _write_beside(
     colour: tuple[int, int, int],
     font_size: int,
 ) -> None:
-    """Write lines on a panel right of a box, left of it, or in it where neither has room."""
+    """Write lines on a panel right of a box, left of it, or inside it if neither side has room."""
     width, height = image_size
     step = font_size * 5 // 4
-    while font_size > 9 and step * len(lines) + 4 > height:  # more lines than the photo has room
+    while font_size > 9 and step * len(lines) + 4 > height:  # shrink to fit the photo
         font_size, step = font_size - 1, (font_size - 1) * 5 // 4
     font = _font(font_size)
     panel_width = max(draw.textlength(line, font) for line in lines) + 8

@@ -1,8 +1,7 @@
-"""Label image collections: `label2label label` on one machine, and a callable for clusters.
+"""Label image collections, by `label2label label` on one machine or a callable for clusters.
 
-`label` lists a collection once, labels it shard by shard to Parquet, and resumes where it stopped
-when it is started again. `BatchLabeller` labels columns of encoded images, for `datasets.map` and
-Ray Data.
+The command lists a collection once and labels it shard by shard to Parquet; started again, it
+resumes. `BatchLabeller` labels columns of encoded images, for `datasets.map` and Ray Data.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from label2label.prediction.predictor import AttributePredictor
 ROW_GROUP = 1000  # rows of labels in memory at once
 READ_ROWS = 64  # images of a Parquet file in memory at once
 TEMPORARY = ".label2label-tmp"
-STATE = ".label2label"  # a hidden folder, ignored by readers of datasets
+STATE = ".label2label"  # hidden, so that readers of datasets ignore it
 SETTINGS_FILE, LIST_FILE, LOCK_FILE = "run.json", "images.jsonl", "lock"
 
 CARD = """---
@@ -63,14 +62,14 @@ without a face ({without_face}) or that could not be read ({unreadable}) has one
 
 
 class ImageLocation(NamedTuple):
-    """Where an image of a collection lies.
+    """The location of an image in a collection.
 
     Args:
-        name: its path from the collection's root, or its name in a dataset.
-        split: of the dataset; None for a file.
+        name: Path from the collection's root, or name in a dataset.
+        split: Split of the dataset; None for a file.
         shard: Parquet file of the dataset, as path from the root; empty for a file.
-        row_group: index of its row group in the shard.
-        row: index of its row in the row group.
+        row_group: Index of the row group in the shard.
+        row: Index of the row in the row group.
     """
 
     name: str
@@ -85,10 +84,10 @@ class LabelSettings:
     """Settings that determine the rows of a run.
 
     Args:
-        data: the collection, as absolute path or glob.
-        model: digest of the model's files, or its Hub id.
-        detector: of faces, `"yunet"` or `"haar"`; None where images are crops.
-        shard_size: images whose rows share a file.
+        data: The collection, as absolute path or glob.
+        model: Digest of the model's files, or its Hub id.
+        detector: Face detector, `"yunet"` or `"haar"`; None if images are crops.
+        shard_size: Images per output file.
     """
 
     data: str
@@ -99,12 +98,12 @@ class LabelSettings:
 
 @dataclass(frozen=True)
 class LabelRun:
-    """A run and its folder.
+    """A labelling run and its output folder.
 
     Args:
-        folder: of the output.
-        settings: what decides the rows.
-        images: number of images in the collection.
+        folder: Output folder.
+        settings: Settings that determine the rows.
+        images: Number of images in the collection.
     """
 
     folder: Path
@@ -113,7 +112,7 @@ class LabelRun:
 
     @property
     def shards(self) -> list[Path]:
-        """The files of labels, finished or not: `labels-00000-of-00050.parquet`."""
+        """Return the paths of all output files, such as `labels-00000-of-00050.parquet`."""
         number = -(-self.images // self.settings.shard_size)
         names = (f"labels-{index:05d}-of-{number:05d}.parquet" for index in range(number))
         return [self.folder / "data" / name for name in names]
@@ -127,19 +126,19 @@ class LabelRun:
 
 
 class BatchLabeller:
-    """Labels columns of images in `datasets.map(batched=True)` and Ray Data's `map_batches`.
+    """Callable that labels images in `datasets.map(batched=True)` and Ray Data's `map_batches`.
 
         from label2label.prediction.labelling import BatchLabeller
 
         dataset.map(BatchLabeller(), batched=True, remove_columns=dataset.column_names)
         ray_dataset.map_batches(BatchLabeller, concurrency=2, batch_size=64)
 
-    The model is loaded with the first batch, so that a labeller can be sent to other processes.
+    The model is loaded at the first batch, so that a labeller can be sent to other processes.
 
     Args:
-        image_column: of encoded images: bytes, paths, or `datasets`' dictionaries of both; PIL
-            images and uint8 RGB arrays are taken too.
-        options: as `AttributePredictor.from_pretrained` takes them.
+        image_column: Column of images: bytes, paths, dictionaries of both as in `datasets`, PIL
+            images or uint8 RGB arrays.
+        options: Arguments of `AttributePredictor.from_pretrained`.
     """
 
     def __init__(self, image_column: str = "image", **options: Any) -> None:
@@ -154,15 +153,14 @@ class BatchLabeller:
         """Label a batch.
 
         Args:
-            batch: values by column.
+            batch: Values by column.
 
         Returns:
-            A row a face, one without `face` for an image without faces or that cannot be read: the
-            other columns repeated, then `face`, `box`, `score`, `error` and a probability for each
-            attribute, as `label_schema` has them.
+            One row per face, and one with null `face` for an image without faces or one that
+            cannot be read: the other columns, repeated, then those of `label_schema`.
 
         Raises:
-            UserError: the model cannot be loaded, or there is no such column.
+            UserError: The model cannot be loaded, or the batch lacks the image column.
         """
         if self.image_column not in batch:
             raise UserError(f"no column {self.image_column}: there are {', '.join(batch)}")
@@ -195,8 +193,8 @@ def label_command(args: argparse.Namespace) -> int:
         The exit code, 0: images that cannot be read are rows with `error`.
 
     Raises:
-        UserError: the model, the face detector, the collection or the output folder is invalid,
-            or another process labels to this folder.
+        UserError: The model, the face detector, the collection or the output folder is invalid, or
+            another process writes to this folder.
     """
     if not args.data:
         raise UserError("--data is empty: it takes a folder or a glob")
@@ -212,7 +210,7 @@ def label_command(args: argparse.Namespace) -> int:
     output = Path(args.output)
     _check_output(output)
     if not (output / STATE / SETTINGS_FILE).exists():
-        next(list_collection(settings.data))  # nothing is written for a collection that is none
+        next(list_collection(settings.data))  # raises before anything is written
     (output / STATE).mkdir(parents=True, exist_ok=True)
     busy = f"another `label2label label` is writing {output}: wait for it, or give another folder"
     with hold_lock(output / STATE / LOCK_FILE, busy):
@@ -223,13 +221,13 @@ def label_command(args: argparse.Namespace) -> int:
 
 
 def label_missing(run: LabelRun, predictor: AttributePredictor) -> None:
-    """Write the shards of a run that are not there, and print at what rate."""
+    """Write the missing shards of a run, and print the rate."""
     schema = label_schema(predictor.backend.preprocessing.attributes, within=True)
     root = collection_root(run.settings.data)
     missing = [path for path in run.shards if not path.exists()]
     size, start = run.settings.shard_size, time.perf_counter()
     total = sum(min(size, run.images - run.shards.index(path) * size) for path in missing)
-    # `disable=None` keeps the bar off what is no terminal.
+    # `disable=None` hides the bar unless the output is a terminal.
     with tqdm(total=total, unit="image", desc="label", disable=None) as bar:
         for path, images in zip(run.shards, run.read_shards(), strict=True):
             if path in missing:
@@ -247,7 +245,7 @@ def _predict_rows(
 ) -> Iterator[dict[str, Any]]:
     entries = predictor.predict_photos(read_images(root, (where for _, where in images)))
     for (index, location), entry in zip(images, entries, strict=True):
-        # A file name may hold bytes that are no text.
+        # A file name may contain bytes that are not valid text.
         name = location.name.encode("utf-8", "backslashreplace").decode()
         for row in label_rows(entry):
             yield {"index": index, "image": name, "split": location.split, **row}
@@ -255,18 +253,17 @@ def _predict_rows(
 
 
 def label_schema(attributes: Sequence[str], within: bool = False) -> pa.Schema:
-    """Describe the columns of labels.
+    """Return the schema of the labels.
 
     Args:
-        attributes: names of the model's attributes.
-        within: whether to name the image within its collection.
+        attributes: Names of the model's attributes.
+        within: Whether to add the image's place in its collection: `index`, `image`, `split`.
 
     Returns:
-        `index` of the image in the collection, from 0, `image`, its path, or its name in a dataset,
-        and `split` of the dataset, where asked for; `face`, from 0, from left to right; `box`
-        [x0, y0, x1, y1] in pixels of the upright image; `score` of the detector, 0 to 1; `error`,
-        why the image could not be read; and a probability for each attribute. What does not apply
-        is null.
+        Schema of `index`, from 0; `image`, path or name in a dataset; `split` of the dataset;
+        `face`, from 0, left to right; `box` [x0, y0, x1, y1] in pixels of the upright image;
+        `score` of the detector, 0 to 1; `error`, why the image could not be read; and one
+        probability per attribute. Values that do not apply are null.
     """
     place = [("index", pa.int64()), ("image", pa.string()), ("split", pa.string())]
     return pa.schema(
@@ -282,10 +279,10 @@ def label_schema(attributes: Sequence[str], within: bool = False) -> pa.Schema:
 
 
 def label_rows(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of one image: one a face; one without `face` where there is none.
+    """Yield the rows of one image: one per face, or one with null `face` if there is none.
 
     Args:
-        entry: as `AttributePredictor.predict_photos` yields it.
+        entry: Entry of `AttributePredictor.predict_photos`.
 
     Yields:
         Values by column of `label_schema`.
@@ -297,18 +294,18 @@ def label_rows(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def list_collection(data: str) -> Iterator[ImageLocation]:
-    """List the images of a collection, in an order that depends on their names alone.
+    """List the images of a collection, in an order that depends only on their names.
 
     Args:
-        data: a folder of photos, searched recursively; a folder with `data/*.parquet`, as a script
-            of `datasets_scripts/` writes; or a glob, `**` included, of photos, folders of them, or
-            Parquet files. A folder that matches is searched, whatever matches in it.
+        data: Folder of photos, searched recursively; folder with `data/*.parquet`, as the scripts
+            in `datasets_scripts/` write it; or glob (`**` works) of photos, folders of photos or
+            Parquet files. A matching folder is searched as a whole.
 
     Yields:
-        The images; names of files as they are, without opening them.
+        The images, without opening their files.
 
     Raises:
-        UserError: there is no image, or a Parquet file has no column of images.
+        UserError: There is no image, or a Parquet file has no column of images.
     """
     folder, root = Path(data), collection_root(data)
     shards = sorted(folder.glob("data/*.parquet"))
@@ -320,7 +317,7 @@ def list_collection(data: str) -> Iterator[ImageLocation]:
         matches = sorted(map(Path, glob.iglob(data, recursive=True)))
         if matches and all(match.suffix == ".parquet" for match in matches):
             found = _list_shards(matches, root)
-        else:  # what lies in a folder that matches is found there
+        else:  # files in a matching folder would be listed twice
             folders = {match for match in matches if os.path.isdir(match)}
             found = _list_files([m for m in matches if folders.isdisjoint(m.parents)], root)
     first = next(found, None)
@@ -331,13 +328,13 @@ def list_collection(data: str) -> Iterator[ImageLocation]:
 
 
 def collection_root(data: str) -> Path:
-    """The folder that a collection lies in, from which its images are named.
+    """Return the folder that the names of a collection's images are relative to.
 
     Args:
-        data: a folder, or a glob.
+        data: Folder or glob.
 
     Returns:
-        The folder, or what the glob says before its first pattern.
+        The folder, or the part of the glob before its first pattern.
     """
     if Path(data).is_dir():
         return Path(data)
@@ -345,18 +342,17 @@ def collection_root(data: str) -> Path:
 
 
 def read_images(root: Path, locations: Iterable[ImageLocation]) -> Iterator[Path | bytes]:
-    """Read what `AttributePredictor.predict_photos` takes for images of a collection.
+    """Read images of a collection as input of `AttributePredictor.predict_photos`.
 
     Args:
-        root: of the collection.
-        locations: images, in the order of the list.
+        root: Root of the collection.
+        locations: Images, in the order of the list.
 
     Yields:
-        Path of each file, or content of each image of a dataset, empty where it is null; a few of
-        them are in memory.
+        Path of a file, or content of a dataset's image (empty if null); only a few are in memory.
 
     Raises:
-        UserError: a Parquet file is gone, damaged or another one than when it was listed.
+        UserError: A Parquet file is missing, damaged or changed since it was listed.
     """
     for (shard, group), run in groupby(locations, key=lambda where: (where.shard, where.row_group)):
         if not shard:
@@ -370,26 +366,26 @@ def read_images(root: Path, locations: Iterable[ImageLocation]) -> Iterator[Path
 
 
 def open_run(folder: Path, settings: LabelSettings) -> LabelRun:
-    """Begin a run, or go on with the one that the folder holds.
+    """Start a run, or resume the run in the folder.
 
-    The collection is listed once, when a run begins: it decides which image belongs to which file,
-    also where images came or went while the run was interrupted.
+    The collection is listed once, at the start. This list assigns images to output files even if
+    images are added or removed while the run is interrupted.
 
     Args:
-        folder: of the output, whose state folder is locked.
-        settings: what decides the rows.
+        folder: Output folder, whose state folder is locked.
+        settings: Settings that determine the rows.
 
     Raises:
-        UserError: the folder holds a run of other settings, or there are no images.
+        UserError: The folder has a run with other settings, or there are no images.
     """
     state = folder / STATE
     for leftover in folder.rglob(f".*{TEMPORARY}"):
-        leftover.unlink(missing_ok=True)  # of a process that was killed
+        leftover.unlink(missing_ok=True)  # of a killed process
     if not (state / SETTINGS_FILE).exists():
         images = 0
         with whole_file(state / LIST_FILE) as temporary, open(temporary, "w") as file:
             for location in list_collection(settings.data):
-                # JSON in ASCII keeps bytes of names that are no text.
+                # JSON in ASCII preserves names with bytes that are not valid text.
                 print(json.dumps(location if location.shard else location[:1]), file=file)
                 images += 1
         with whole_file(state / SETTINGS_FILE) as temporary:
@@ -411,13 +407,13 @@ def open_run(folder: Path, settings: LabelSettings) -> LabelRun:
 
 
 def digest_model(name: str | None) -> str:
-    """Identify a model.
+    """Identify a model by its files or Hub id.
 
     Args:
-        name: folder, ONNX file, Hub id, or None for the model that ships.
+        name: Folder, ONNX file, Hub id, or None for the default model.
 
     Returns:
-        Hexadecimal SHA-256 of the files that decide its predictions, or the Hub id.
+        Hexadecimal SHA-256 of the model's files, or the Hub id.
     """
     path = Path(find_checkpoint(name))
     suffixes = (".json", ".safetensors", ".onnx")
@@ -433,7 +429,7 @@ def digest_model(name: str | None) -> str:
 
 
 def write_shard(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> None:
-    """Write a shard, which appears when it is whole; a row group of its rows is in memory."""
+    """Write a shard atomically, with one row group in memory at a time."""
     with whole_file(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         group: list[dict[str, Any]] = []
         for row in rows:
@@ -447,7 +443,7 @@ def write_shard(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Write a file under a temporary name, which becomes its own when all of it is on the disk."""
+    """Yield a temporary name for a file, and rename it once it is completely on disk."""
     temporary = path.with_name(f".{path.name}{TEMPORARY}")
     try:
         yield temporary
@@ -459,7 +455,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def finish(run: LabelRun, attributes: list[str]) -> None:
-    """Write the card of a run whose shards are all there, and print what they hold."""
+    """Write the card of a complete run, and print its counts."""
     rows = faces = unreadable = 0
     for path in run.shards:
         table = pq.read_table(path, columns=["face", "error"])
@@ -504,7 +500,7 @@ def _list_shards(shards: Iterable[Path], root: Path) -> Iterator[ImageLocation]:
         split = re.match(r"(.+?)(-\d|$)", path.stem)
         with _open_shard(path) as shard:
             for group in range(shard.num_row_groups):
-                # The names alone: images are read when their turn comes.
+                # Only names: images are read when they are labelled.
                 rows = shard.read_row_group(group, columns=["image.path"])["image"].to_pylist()
                 for row, image in enumerate(rows):
                     name = (image or {}).get("path") or f"{path.name}/{group}/{row}"
@@ -543,9 +539,9 @@ def _read_rows(
 
 
 def _encoded(value: Any, root: Path | None = None) -> Any:
-    """What the predictor takes for a value of an image column; b"" for null.
+    """Convert a value of an image column to the predictor's input; null becomes b"".
 
-    Where a dataset holds a path alone, it is of a file, taken from the collection's root.
+    A path without bytes is taken relative to the collection's root.
     """
     if isinstance(value, Mapping):
         content, path = value.get("bytes"), value.get("path")

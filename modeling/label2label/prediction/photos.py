@@ -1,4 +1,4 @@
-"""Find photos in folders and read what callers give as a photo."""
+"""Find photos in folders and read photos given as path, bytes, PIL image or array."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ Photo = str | os.PathLike[str] | bytes | bytearray | Image.Image | np.ndarray
 
 
 def find_photos(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Find the files to read: each file given, and every photo under each folder given.
+    """List the given files, and all photos under the given folders.
 
     Args:
-        paths: files, taken whatever their suffix, and folders, searched recursively for photos by
-            suffix; what is hidden (a leading dot) is left out.
+        paths: Files of any suffix, and folders, searched recursively for photos by suffix without
+            hidden names (a leading dot).
 
     Returns:
-        Paths in the order given, sorted within a folder. A path that does not exist stays in, and
-        so does a folder without photos: reading it says what is wrong.
+        Paths in the given order, sorted within a folder. Missing paths and folders without photos
+        are included: reading them raises a clear error.
     """
     return list(iter_photos(paths))
 
 
 def iter_photos(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
-    """Yield what `find_photos` returns, with the names of one folder in memory at a time."""
+    """Yield the paths of `find_photos`, with one folder's names in memory at a time."""
     for path in map(Path, paths):
         found = False
         for folder, folders, files in os.walk(path):
@@ -68,26 +68,23 @@ def iter_photos(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
 
 
 def load_photo(photo: Photo, enough: int | None = None) -> LoadedImage:
-    """Read what a caller gives as a photo.
+    """Read a photo given as path, bytes, PIL image or array.
 
     Args:
-        photo: path of an image file, what such a file holds, a PIL image of any mode, or a uint8
-            RGB array (height, width, 3).
-        enough: as for `label2label.data.images.load_image`.
-
-    Returns:
-        Its pixels, upright.
+        photo: Path or content of an image file, PIL image of any mode, or uint8 RGB array (height,
+            width, 3).
+        enough: As in `label2label.data.images.load_image`.
 
     Raises:
-        ImageError: it cannot be read, or has too few pixels or too many.
-        TypeError: it is something else.
+        ImageError: It cannot be read, or has too few or too many pixels.
+        TypeError: It is none of these.
     """
     if isinstance(photo, Image.Image):
         try:
             pixels = convert_to_rgb(photo)
         except ImageError:
             raise
-        except Exception as error:  # of a file that Pillow reads only now
+        except Exception as error:  # Pillow decodes lazily: the file may be damaged
             raise ImageError("damaged", f"damaged or truncated image ({error})") from error
     elif isinstance(photo, np.ndarray):
         if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or not photo.size:
@@ -107,5 +104,5 @@ def load_photo(photo: Photo, enough: int | None = None) -> LoadedImage:
 
 
 def read_photo(photo: Photo) -> np.ndarray:
-    """Read a photo as `load_photo` does, its pixels alone: uint8 RGB (height, width, 3)."""
+    """Read a photo as `load_photo` does; return only its uint8 RGB pixels (height, width, 3)."""
     return load_photo(photo).pixels

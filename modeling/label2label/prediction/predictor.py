@@ -25,10 +25,10 @@ Prepared = tuple[dict[str, Any], list[np.ndarray]]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# A JPEG is first decoded at the least size of so many pixels: most photos show a few large faces.
-# Where a face is small there, or not surely found, the photo is decoded as a whole.
+# A large JPEG is first decoded at the smallest size with this many pixels, as most photos show a
+# few large faces. If a face is small or uncertain there, the photo is decoded at full size.
 GLANCE_PIXELS = 600_000
-GLANCE_FACE, GLANCE_SCORE = 64, 0.88  # least side in pixels, so that no crop is enlarged, and score
+GLANCE_FACE, GLANCE_SCORE = 64, 0.88  # minimum side in pixels (no crop is enlarged) and score
 
 
 class AttributePredictor:
@@ -41,16 +41,16 @@ class AttributePredictor:
             print(face["box"], face["attributes"]["Smiling"])
 
     Args:
-        backend: the attribute model, in ONNX Runtime or PyTorch.
-        align: whether to find and align faces; if not, each image is one face's crop.
-        batch_size: faces predicted at once; those of several photos share a batch.
-        threads: photos that are read and searched for faces at once; by default as many as there
-            are cores.
-        threshold: probability from which every attribute counts as present, 0 to 1, in place of
-            the model's own thresholds.
+        backend: The attribute model, in ONNX Runtime or PyTorch.
+        align: Whether to find and align faces; if not, each image is the crop of one face.
+        batch_size: Faces per batch, across photos.
+        threads: Photos that are read and searched for faces at once; by default the number of
+            cores.
+        threshold: Minimum probability of every attribute to count as present, 0 to 1; by default
+            the model's thresholds.
 
     Raises:
-        UserError: the face detector's file is missing or damaged.
+        UserError: The face detector's file is missing or damaged.
     """
 
     def __init__(
@@ -80,19 +80,19 @@ class AttributePredictor:
         """Load a model.
 
         Args:
-            name: a folder, a Hub id, an exported ONNX file or the name of a model that ships; by
-                default the first of those.
-            backend: `"onnx"` or `"torch"`; by default ONNX Runtime where the model has an ONNX
-                file, else PyTorch, on a GPU where there is one.
-            align: whether to find and align faces; if not, each image is one face's crop.
-            batch_size: faces predicted at once.
-            threshold: probability from which every attribute counts as present, 0 to 1; by default
-                the model's own thresholds.
-            threads: photos read at once, and threads of one inference by ONNX Runtime; by default
-                as many as there are cores.
+            name: Folder, Hub id, exported ONNX file or name of a model in the package; by default
+                the package's first model.
+            backend: `"onnx"` or `"torch"`; by default ONNX Runtime if the model has an ONNX file,
+                else PyTorch, on a GPU if available.
+            align: Whether to find and align faces; if not, each image is the crop of one face.
+            batch_size: Faces per batch.
+            threshold: Minimum probability of every attribute to count as present, 0 to 1; by
+                default the model's thresholds.
+            threads: Photos read at once, and threads per inference in ONNX Runtime; by default the
+                number of cores.
 
         Raises:
-            UserError: the model, or the face detector's file, cannot be loaded.
+            UserError: The model or the face detector's file cannot be loaded.
         """
         loaded = load_backend(name, backend, threads or 0)
         return cls(loaded, align, batch_size, threads, threshold)
@@ -101,20 +101,19 @@ class AttributePredictor:
         """Predict the attributes of every face in one photo.
 
         Args:
-            photo: a path, the bytes of an image file, a PIL image of any mode or a uint8 RGB array
+            photo: Path or content of an image file, PIL image of any mode, or uint8 RGB array
                 (height, width, 3).
 
         Returns:
-            One dictionary a face, from left to right: `box` [x0, y0, x1, y1] in pixels of the
-            upright photo, `score` of the detector, 0 to 1, `size` of the face in pixels, `roll`,
-            degrees by which it is turned clockwise, `warnings` (as `Face.find_flaws` returns them),
-            `attributes`, probability by name, and `present`, the names of those that are present,
-            surest first: they reach their thresholds and do not contradict each other
-            (`Preprocessing.decide`).
+            One dictionary per face, from left to right: `box` [x0, y0, x1, y1] in pixels of the
+            upright photo; `score` of the detector, 0 to 1; `size` in pixels; `roll`, clockwise in
+            degrees; `warnings`, as in `Face.find_flaws`; `attributes`, probability by name; and
+            `present`, the names of present attributes by descending probability, which reach their
+            thresholds and do not contradict each other (`Preprocessing.decide`).
 
         Raises:
-            UserError: the photo cannot be read.
-            TypeError: the argument is not a photo.
+            UserError: The photo cannot be read.
+            TypeError: The argument is not a photo.
         """
         (entry,) = self._predict([self._find_faces(photo)])
         if "error" in entry:
@@ -124,16 +123,15 @@ class AttributePredictor:
     def predict_photos(self, photos: Iterable[Photo]) -> Iterator[dict[str, Any]]:
         """Predict the attributes of every face in many photos.
 
-        Threads read the next photos and find their faces while a batch is predicted. No more than
-        two batches of crops and a photo for each thread are in memory. A stream that is left early,
-        or interrupted, stops them.
+        While a batch is predicted, threads read the next photos and find their faces. Closing the
+        generator stops them. At most two batches of crops and one photo per thread are in memory.
 
         Args:
-            photos: as `__call__` takes them.
+            photos: Photos as in `__call__`.
 
         Yields:
-            One dictionary a photo, in order: `image`, its path (None for others), and `faces` as
-            `__call__` returns them, or `error`, one line, where it cannot be read.
+            One dictionary per photo, in order: `image`, its path or None, and `faces` as in
+            `__call__`, or `error`, one line, if the photo cannot be read.
         """
         ahead = self.batch_size + self.threads
         with closing(map_in_threads(self._find_faces, photos, self.threads, ahead)) as prepared:
@@ -143,7 +141,7 @@ class AttributePredictor:
         """Predict the attributes of aligned crops, uint8 RGB (crop_size, crop_size, 3).
 
         Returns:
-            Probability by name, of each crop.
+            Probability by name, per crop.
         """
         probabilities: list[list[float]] = []
         for start in range(0, len(crops), self.batch_size):
@@ -155,7 +153,7 @@ class AttributePredictor:
         ]
 
     def find_present(self, attributes: Mapping[str, float]) -> list[str]:
-        """Return the names of present attributes, from probabilities by name; surest first."""
+        """Return the present attributes, by descending probability; takes probability by name."""
         asked = self.backend.preprocessing
         row = np.array([[attributes[name] for name in asked.attributes]])
         (decisions,) = asked.decide(row, self.threshold)
@@ -177,7 +175,7 @@ class AttributePredictor:
                 loaded = load_photo(photo)
                 size, asked = loaded.size, self.backend.preprocessing
                 faces = [Face((0.0, 0.0, float(size[0]), float(size[1])), 1.0)]
-                # Copied, or a view would keep the whole photo.
+                # Copied, as a view would keep the whole photo in memory.
                 crops = [asked.crop(loaded.pixels).copy()]
             else:
                 faces, crops, size = self._detect(photo)
@@ -203,7 +201,7 @@ class AttributePredictor:
                 yield from self._predict_batch(waiting)
                 waiting = []
             elif not waiting[0][1]:
-                # Nothing to predict in it, and nothing before it: no reason to wait.
+                # The first waiting photo has no faces: no batch is needed.
                 yield waiting.pop(0)[0]
         yield from self._predict_batch(waiting)
 
@@ -218,7 +216,7 @@ class AttributePredictor:
 
 
 def describe_face(face: Face, width: int, height: int) -> dict[str, Any]:
-    """A face of a photo of this size as JSON can hold it, still without attributes."""
+    """Describe a face of a photo of this size as JSON values, without attributes."""
     return {
         "box": [round(x, 1) for x in face.box],
         "score": round(face.score, 4),
@@ -231,14 +229,15 @@ def describe_face(face: Face, width: int, height: int) -> dict[str, Any]:
 def find_faces(
     detector: FaceDetector, load: Callable[[int | None], LoadedImage]
 ) -> tuple[LoadedImage, list[Face]]:
-    """Find the faces of a photo, which is decoded no larger than they need.
+    """Find the faces of a photo, decoding it at full size only if needed.
 
     Args:
-        detector: finds them.
-        load: decodes the photo with at least so many pixels, or all of them where `None`.
+        detector: Face detector.
+        load: Function that decodes the photo to at least the given number of pixels, or at full
+            size for None.
 
     Returns:
-        The photo, and its faces in pixels of what was decoded.
+        The decoded photo, and its faces in pixels of the decoded photo.
     """
     loaded = load(GLANCE_PIXELS)
     faces = detector(loaded.pixels)
@@ -250,13 +249,13 @@ def find_faces(
 
 
 def is_clear(face: Face) -> bool:
-    """Whether a face is so large and sure that a larger photo would show no more of it."""
+    """Return whether a face is large and certain enough to skip decoding at full size."""
     x0, y0, x1, y1 = face.box
     return face.score >= GLANCE_SCORE and min(x1 - x0, y1 - y0) >= GLANCE_FACE
 
 
 def scale_face(face: Face, photo: LoadedImage) -> Face:
-    """A face of a photo, perhaps a JPEG decoded at reduced size, in pixels of the whole one."""
+    """Scale a face from pixels of the decoded photo to pixels of the full-size photo."""
     scale = np.array(photo.size) / photo.pixels.shape[1::-1]
     if (scale == 1).all():
         return face
@@ -271,16 +270,16 @@ def map_in_threads(
     """Apply a function to a stream of items by several threads.
 
     Args:
-        function: what to apply; it releases the GIL for most of its time, or nothing is won.
-        items: the stream; it is read at most `ahead` items beyond the result that is taken.
-        threads: number of threads.
-        ahead: most items under way or finished and not yet taken.
+        function: Function to apply; it must mostly release the GIL for any speedup.
+        items: Stream of items.
+        threads: Number of threads.
+        ahead: Maximum number of items in progress, or finished and not yet yielded.
 
     Yields:
-        The results, in the order of the items. Closing the stream drops the items behind.
+        The results, in the order of the items. Closing the generator cancels pending items.
 
     Raises:
-        BaseException: what the function raised, in place of its result.
+        BaseException: An exception of the function, in place of its result.
     """
     pending: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(threads)

@@ -1,4 +1,4 @@
-"""`label2label video`: follow the faces of a video and average their attributes over time."""
+"""Track the faces of a video and average their attributes over time (`label2label video`)."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from label2label.files import prepare_output
 from label2label.prediction.drawing import draw_faces
 from label2label.prediction.predictor import AttributePredictor, describe_face
 
-HALF_LIFE = 1.0  # seconds after which a frame counts half in a face's average
-PATIENCE = 1.0  # seconds that a face may be out of sight and still be the same one
-REACH = 0.7  # of a face's size: how far it may move between two sights
-USUAL_RATE = 25.0  # frames a second, where the video does not say
+HALF_LIFE = 1.0  # seconds after which a frame's weight in the average is halved
+PATIENCE = 1.0  # seconds that a face may be missing before its track ends
+REACH = 0.7  # of a face's size: maximum movement between detections
+USUAL_RATE = 25.0  # frames per second, if the video does not state it
 ROW_GROUP = 10_000  # rows of a Parquet table in memory at once
 
 
@@ -32,9 +32,9 @@ class Frame(NamedTuple):
     """A frame of a video.
 
     Args:
-        number: from 0.
-        time: seconds from the start.
-        pixels: uint8 RGB (height, width, 3), 0 to 255.
+        number: Index from 0.
+        time: Seconds from the start.
+        pixels: RGB image (height, width, 3), uint8, 0 to 255.
     """
 
     number: int
@@ -46,9 +46,9 @@ class Track:
     """One face over time.
 
     Args:
-        number: of the track, from 0.
-        face: at first sight: `box`, `score` and `attributes`.
-        time: of the first sight, in seconds.
+        number: Index of the track, from 0.
+        face: First detection: `box`, `score` and `attributes`.
+        time: Time of the first detection, in seconds.
     """
 
     def __init__(self, number: int, face: Mapping[str, Any], time: float) -> None:
@@ -58,7 +58,7 @@ class Track:
         self.sights = 1
 
     def distance(self, box: Sequence[float]) -> float:
-        """How far a box is from the last one, in sizes of the two, counting growth as movement."""
+        """Return a box's movement and growth since the last box, relative to the mean size."""
         sides = [np.array(b[2:]) - np.array(b[:2]) for b in (self.box, box)]
         size = np.sqrt(np.prod(sides[0]) * np.prod(sides[1])) ** 0.5
         centres = [np.array(b[2:]) + np.array(b[:2]) for b in (self.box, box)]
@@ -66,7 +66,7 @@ class Track:
         return float((moved + np.abs(sides[0] - sides[1]).max() / 2) / max(size, 1.0))
 
     def see(self, face: Mapping[str, Any], time: float) -> None:
-        """Add a sight: a mean over all of them at first, then one that forgets."""
+        """Add a detection to the average: the mean at first, then exponentially weighted."""
         self.sights += 1
         weight = max(1 / self.sights, 1 - 0.5 ** ((time - self.time) / HALF_LIFE))
         for name, probability in face["attributes"].items():
@@ -75,21 +75,21 @@ class Track:
 
 
 class FaceTracker:
-    """Give the faces of each frame the number of the same face before."""
+    """Tracker that assigns the faces of each frame to the tracks of earlier frames."""
 
     def __init__(self) -> None:
         self.tracks: list[Track] = []
         self.count = 0
 
     def update(self, faces: Sequence[Mapping[str, Any]], time: float) -> list[Track]:
-        """Follow the faces of the next frame.
+        """Assign the faces of the next frame to tracks.
 
         Args:
-            faces: with `box`, `score` and `attributes`.
-            time: of the frame, in seconds.
+            faces: Dictionaries of `box`, `score` and `attributes`.
+            time: Time of the frame, in seconds.
 
         Returns:
-            The tracks of these faces, in their order.
+            The track of each face, in the same order.
         """
         self.tracks = [track for track in self.tracks if time - track.time <= PATIENCE]
         pairs = sorted(
@@ -113,7 +113,7 @@ class FaceTracker:
 
 
 def video_command(args: argparse.Namespace) -> int:
-    """Run `label2label video`. What is done when it is interrupted is kept.
+    """Run `label2label video`; an interrupted run keeps the frames done so far.
 
     Args:
         args: `video` (file, or a camera's number), `model` (folder, Hub id, ONNX file or None),
@@ -123,7 +123,7 @@ def video_command(args: argparse.Namespace) -> int:
         The exit code, 0.
 
     Raises:
-        UserError: the video, the model or an output will not do.
+        UserError: The video or the model cannot be read, or an output cannot be written.
     """
     output, drawn = Path(args.output), Path(args.draw) if args.draw else None
     if output.suffix not in (".csv", ".parquet"):
@@ -133,7 +133,7 @@ def video_command(args: argparse.Namespace) -> int:
             raise UserError(f"{path} is the video itself: give another file to write")
         prepare_output(path)
     if output.suffix == ".parquet":
-        import pyarrow  # noqa: F401 - missing, it is said before the work
+        import pyarrow  # noqa: F401 - if missing, fail before the work
     capture = open_video(args.video)
     predictor = AttributePredictor.from_pretrained(args.model, args.backend)
     tracker, frames = FaceTracker(), 0
@@ -181,12 +181,12 @@ def open_video(name: str) -> cv2.VideoCapture:
     """Open a video file or a camera.
 
     Args:
-        name: path, or the number of a camera.
+        name: Path, or the number of a camera.
 
     Raises:
-        UserError: it cannot be opened.
+        UserError: It cannot be opened.
     """
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what is wrong is said in one line
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # errors are reported in one line
     logging = cv2.utils.logging
     level = logging.getLogLevel()
     logging.setLogLevel(logging.LOG_LEVEL_SILENT)
@@ -212,12 +212,12 @@ def read_frames(capture: cv2.VideoCapture, rate: float, is_camera: bool) -> Iter
     """Yield the frames of an open video.
 
     Args:
-        capture: the video.
-        rate: frames a second, where they have no time of their own.
-        is_camera: whether time is the clock's.
+        capture: The video.
+        rate: Frames per second, used if frames have no timestamps.
+        is_camera: Whether to take timestamps from the clock.
 
     Raises:
-        UserError: frames have more pixels than photos may have.
+        UserError: Frames have more than `MAX_PIXELS` pixels.
     """
     index, start, last = 0, time.monotonic(), -1.0
     while True:
@@ -248,7 +248,7 @@ def find_faces(predictor: AttributePredictor, pixels: np.ndarray) -> list[dict[s
 
 
 def track_row(frame: Frame, track: Track) -> dict[str, Any]:
-    """A row of the table: a face of a frame, with its attributes' averages."""
+    """Return a row of the table: a face in a frame, with its averaged attributes."""
     x0, y0, x1, y1 = track.box.tolist()
     place = {"frame": frame.number, "time": frame.time, "track": track.number}
     box = {"x0": x0, "y0": y0, "x1": x1, "y1": y1, "score": track.score}
@@ -256,7 +256,7 @@ def track_row(frame: Frame, track: Track) -> dict[str, Any]:
 
 
 class CsvTable:
-    """A table of CSV, which is on the disk row by row."""
+    """A CSV table, flushed to disk frame by frame."""
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         self._file = open(path, "w", encoding="utf-8", newline="")  # noqa: SIM115 - close
@@ -272,7 +272,7 @@ class CsvTable:
 
 
 class ParquetTable:
-    """A table of Parquet, which is whole when it is closed."""
+    """A Parquet table, readable only once it is closed."""
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         import pyarrow as pa
@@ -300,17 +300,17 @@ class ParquetTable:
 
 
 def open_table(path: Path, attributes: Sequence[str]) -> CsvTable | ParquetTable:
-    """Open the table of a video: a row a face and frame, columns as `track_row` has them."""
+    """Open the table of a video: one row per face and frame, with the columns of `track_row`."""
     columns = ["frame", "time", "track", "x0", "y0", "x1", "y1", "score", *attributes]
     return CsvTable(path, columns) if path.suffix == ".csv" else ParquetTable(path, columns)
 
 
 class VideoWriter:
-    """An MPEG-4 video of RGB frames of one size.
+    """Writer of an MPEG-4 video of RGB frames of one size.
 
     Args:
-        path: file to write.
-        rate: frames a second.
+        path: File to write.
+        rate: Frames per second.
     """
 
     def __init__(self, path: Path, rate: float) -> None:
@@ -318,7 +318,7 @@ class VideoWriter:
         self._writer: cv2.VideoWriter | None = None
 
     def write(self, pixels: np.ndarray) -> None:
-        """Add a frame, uint8 RGB; an odd side loses a row or column, which MPEG-4 does not take.
+        """Add a uint8 RGB frame; odd sides are cut by one pixel, as MPEG-4 requires even ones.
 
         Raises:
             UserError: OpenCV cannot write the file.
