@@ -5,16 +5,16 @@
     python benchmarks/ablation.py heads
     python benchmarks/ablation.py sizes
 
-`heads` has the heads `fc`, `query2label`, `label2label` without masking and `label2label` over
-MobileFaceNet from a converted face-recognition checkpoint, the last also over MobileFaceNet and
-ResNet-50 from scratch (without ImageNet's weights, unlike the papers); it is scored on test.
-`sizes` has heads of several widths, depths and feed-forward widths over the shipped model's
-backbone, which stays as it is; by it a model is chosen, so it is scored on validation.
+`heads` compares the heads `fc`, `query2label`, `label2label` without masking and `label2label` on
+MobileFaceNet from a converted face-recognition checkpoint, the last also on MobileFaceNet and
+ResNet-50 from scratch (without ImageNet weights, unlike the papers); it is scored on test.
+`sizes` compares heads of several widths, depths and feed-forward widths on the shipped model's
+frozen backbone; it serves to choose a model, so it is scored on validation.
 
-All rows of a table have the same budget and the same list of seeds. Every cell, one seed of one
-row, leaves its figures in a file of its own (`runs/ablation/TABLE/*.json`) and is trained once, on
-whichever machine: a table that was stopped goes on with the same command. The best epoch is chosen
-on validation.
+All rows of a table have the same budget and the same list of seeds. Each cell, one seed of one
+row, writes its results to its own file (`runs/ablation/TABLE/*.json`) and is trained once, on any
+machine: run the same command again to continue a stopped table. The best epoch is chosen on
+validation.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 
-# As the converted backbone is built, which the other rows have.
+# The same architecture as the converted backbone of the other rows.
 MOBILEFACENET = '{"hidden_act": "relu6", "stem_hidden_act": "relu", "stem_pointwise": true}'
 RESNET = '{"model_type": "resnet", "out_features": ["stage4"]}'
 LABEL2LABEL = ["model.head_type=label2label"]
@@ -56,11 +56,11 @@ LABEL2LABEL = ["model.head_type=label2label"]
 
 @dataclass(frozen=True)
 class Table:
-    """Rows that are compared with each other.
+    """Rows to compare with each other.
 
     Args:
-        split: That they are scored on.
-        rows: By name, settings of the recipe.
+        split: The split that the rows are scored on.
+        rows: Recipe settings by row name.
     """
 
     split: str
@@ -120,36 +120,36 @@ EPOCHS = 4
 
 
 def run_command(arguments: Sequence[str]) -> int:
-    """Run one `label2label` command in a process of its own; returns its exit code."""
+    """Run one `label2label` command in its own process and return the exit code."""
     return subprocess.run([sys.executable, "-m", "label2label", *arguments]).returncode
 
 
 def slug(row: str) -> str:
-    """A row's name as files have it: lower-case letters, digits, dots and hyphens."""
+    """Convert a row's name to a file name: lower-case letters, digits, dots and hyphens."""
     return re.sub(r"[^a-z0-9.]+", "-", row.lower())
 
 
 def cell_file(args: argparse.Namespace, row: str, seed: int) -> Path:
-    """The JSON file of a cell's figures."""
+    """Return the path of a cell's JSON file."""
     return args.runs / args.table / f"{slug(row)}-seed-{seed}.json"
 
 
 def cell_settings(args: argparse.Namespace, row: str, seed: int) -> list[str]:
-    """What a cell changes in the recipe, `KEY=VALUE` each."""
+    """Return the recipe settings that a cell overrides, as `KEY=VALUE` strings."""
     budget = [f"data={args.data}", f"seed={seed}", f"epochs={args.epochs}"]
     return [*budget, *args.set, *TABLES[args.table].rows[row]]
 
 
 def train_cell(args: argparse.Namespace, row: str, seed: int) -> None:
-    """Train and measure one cell, unless it has been.
+    """Train and measure one cell, unless its results exist.
 
     Args:
         args: The command line.
-        row: Its name.
-        seed: Of everything random.
+        row: The row's name.
+        seed: Random seed.
 
     Raises:
-        UserError: If the training fails or is stopped, or the cell was made with other settings.
+        UserError: If the training fails or is stopped, or the cell was trained with other settings.
     """
     file, settings = cell_file(args, row, seed), cell_settings(args, row, seed)
     made = {"recipe": args.recipe, "settings": settings}
@@ -158,7 +158,7 @@ def train_cell(args: argparse.Namespace, row: str, seed: int) -> None:
         if any(cell[name] != value for name, value in made.items()):
             raise UserError(f"{file} was made with other settings: remove it to make it anew")
         return
-    # A stopped cell goes on, but never from one of other settings.
+    # Resume a stopped cell, but never one with other settings.
     digest = hashlib.sha256(json.dumps(made).encode()).hexdigest()[:8]
     folder = args.runs / args.table / slug(row) / f"seed-{seed}-{digest}"
     print(f"== {row}, seed {seed}", file=sys.stderr, flush=True)
@@ -180,12 +180,12 @@ def measure_cell(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         folder: The cell's run.
 
     Returns:
-        Its figures, and of every image how many labels are `known` and how many answers `right`.
+        Its scores, and per image the number of `known` labels and of `right` predictions.
     """
     model, processor = load_model(folder / "best")
     names = [model.config.id2label[i] for i in range(model.config.num_labels)]
     history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
-    # The image is as the processor crops it: not every backbone's config says how large that is.
+    # The processor's crop gives the image size: not every backbone's config has it.
     complexity = measure_complexity(model.config, processor.crop_size["height"])
     dataset = load_split(args.data, TABLES[args.table].split)
     labels = label_array(dataset, names)
@@ -198,7 +198,7 @@ def measure_cell(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "accuracy": float(mean_accuracy(probabilities, labels)),
         "balanced_accuracy": float(np.nanmean(balanced)),
         "query_accuracy": None if by_queries is None else float(mean_accuracy(by_queries, labels)),
-        # The fastest: what else the machine does only ever slows an epoch.
+        # The fastest epoch: other load on the machine can only slow one down.
         "seconds_per_epoch": min(entry["seconds"] for entry in history),
         "epochs": len(history),
         "parameters": complexity["parameters"],
@@ -211,14 +211,14 @@ def measure_cell(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def gather_rows(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Rows of the table, of the cells that are done with these settings, whoever trained them.
+    """Gather the table's rows from all finished cells with these settings.
 
     Args:
         args: The command line.
 
     Returns:
-        By name: mean and standard deviation over seeds of the scores, the seeds, and what is the
-        same for all of them.
+        By row name: mean and standard deviation of the scores over seeds, the seeds, and the values
+        that all seeds share.
     """
     rows = {}
     for name in TABLES[args.table].rows:
@@ -250,7 +250,7 @@ def gather_rows(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 def compare_rows(
     args: argparse.Namespace, rows: dict[str, dict[str, Any]], resamples: int = 1000
 ) -> list[dict[str, Any]]:
-    """Compute differences of accuracy between all pairs of rows, with intervals and p-values.
+    """Compute the accuracy difference of each pair of rows, with its interval and p-value.
 
     The variance of a difference is the sum of the variance over people, from a paired bootstrap of
     the means over seeds, and the variance over seeds, s^2 / n of each row; its interval is
@@ -259,8 +259,8 @@ def compare_rows(
 
     Args:
         args: The command line.
-        rows: As `gather_rows`.
-        resamples: Of the bootstrap.
+        rows: As `gather_rows` returns them.
+        resamples: Number of bootstrap resamples.
 
     Returns:
         For each pair: `rows`, the `difference` (first minus second), its 95 % `interval`, `p_value`
@@ -316,11 +316,11 @@ def compare_rows(
 
 
 def plot_frontier(result: dict[str, Any], path: Path) -> None:
-    """Draw accuracy over the size of the whole model, each row a point with its seeds' spread.
+    """Plot accuracy against the size of the whole model: a point per row, with its seeds' spread.
 
     Args:
-        result: As it is written.
-        path: Of the picture, an SVG.
+        result: The result as written to JSON.
+        path: The SVG file to write.
     """
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     axes = figure.subplots()
@@ -351,7 +351,7 @@ def plot_frontier(result: dict[str, Any], path: Path) -> None:
 
 
 def main() -> None:
-    """Train the cells that are not done, and write the table after each."""
+    """Train the missing cells, and write the table after each."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -370,7 +370,7 @@ def main() -> None:
     args.output = args.output or Path(f"results/ablation_{args.table}.json")
     if unknown := sorted(set(args.rows) - set(table.rows)):
         parser.error(f"unknown row {', '.join(unknown)}; known: {', '.join(table.rows)}")
-    # Seed by seed, so that a table of all rows is there early.
+    # Seed by seed, so that a table with all rows exists early.
     for seed in args.seeds:
         for row in args.rows:
             train_cell(args, row, seed)

@@ -6,8 +6,9 @@ that the model was trained on.
     python benchmarks/alignment_template.py celeba_dataset
     python benchmarks/alignment_template.py img_align_celeba.zip
 
-A dataset folder is one that `datasets_scripts/` wrote; its train split is read. Of a zip, the
-images that a `list_eval_partition.txt` beside it puts into train, or all where there is none.
+From a dataset folder, written by `datasets_scripts/`, the train split is read; from a zip archive,
+the train images according to `list_eval_partition.txt` in the same folder, or all images if that
+file does not exist.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from tqdm import tqdm
 
 
 def read_zip(path: Path, count: int) -> Iterator[Image.Image]:
-    """Yield `count` random images of a zip, of its train split if a partition file is there."""
+    """Yield `count` random images of a zip, from its train split if a partition file exists."""
     partition_file = path.parent / "list_eval_partition.txt"
     train = None
     if partition_file.is_file():
@@ -53,11 +54,11 @@ def read_dataset(path: Path, count: int) -> Iterator[Image.Image]:
 
 
 def map_to_crop(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Carry points through the processor's resize and centre crop.
+    """Map points through the processor's resize and centre crop.
 
     Args:
         points: (n, 2) of [x, y] in pixels of the image.
-        size: the image's width and height in pixels.
+        size: The image's width and height in pixels.
 
     Returns:
         (n, 2) of [x, y] in pixels of the crop.
@@ -70,7 +71,7 @@ def map_to_crop(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def measure_template(images: Iterator[Image.Image]) -> dict:
-    """Mean landmarks of images with one face each, all of one size.
+    """Compute the mean landmarks of images of equal size with one face each.
 
     Args:
         images: RGB images of aligned faces.
@@ -80,7 +81,7 @@ def measure_template(images: Iterator[Image.Image]) -> dict:
         crop's, and `num_faces`, the number of images in which exactly one face was found.
 
     Raises:
-        UserError: no image holds exactly one face, or the sizes differ.
+        UserError: No image holds exactly one face, or the sizes differ.
     """
     detector = FaceDetector()
     landmarks, sizes = [], set()

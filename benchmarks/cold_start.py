@@ -2,7 +2,7 @@
 
     python benchmarks/cold_start.py
 
-Every time is that of a whole process, from its start to its end; the programs take turns.
+Each time is that of a whole process, from start to exit; the programs run in turn.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ HEAVY = ("torch", "transformers", "datasets", "pyarrow", "matplotlib")
 
 
 def run(arguments: list[str], environment: dict[str, str]) -> tuple[float, str]:
-    """Run Python to its end; returns its seconds and its standard error.
+    """Run Python and return its duration in seconds and its standard error.
 
     Raises:
-        UserError: it failed.
+        UserError: The process failed.
     """
     started = time.perf_counter()
     done = subprocess.run(
@@ -43,19 +43,19 @@ def run(arguments: list[str], environment: dict[str, str]) -> tuple[float, str]:
 
 
 def measure(photo: str, runs: int, scratch: Path) -> dict[str, Any]:
-    """Time all programs in turns.
+    """Time all programs in turn.
 
     Args:
-        photo: with a face.
-        runs: of each program.
-        scratch: folder for the exported model.
+        photo: A photo with a face.
+        runs: Number of runs per program.
+        scratch: Folder for the exported model.
 
     Returns:
         `median_seconds` by program, and `heavy_imports`, the large packages that the first
         prediction imports.
 
     Raises:
-        UserError: a program fails, or the face detector cannot be had.
+        UserError: A program fails, or the face detector is not available.
     """
     if label2label_main(["export", "--output", str(scratch / "model")]) != 0:
         raise UserError("the model cannot be exported")
@@ -70,7 +70,7 @@ def measure(photo: str, runs: int, scratch: Path) -> dict[str, Any]:
         "first_prediction": predict,
     }
     for arguments in programs.values():
-        run(arguments, environment)  # so that all find compiled files
+        run(arguments, environment)  # warm-up: writes the bytecode caches
     times: dict[str, list[float]] = {name: [] for name in programs}
     for _ in tqdm(range(runs), desc="cold start", unit="round"):
         for name, arguments in programs.items():
@@ -86,7 +86,7 @@ def measure(photo: str, runs: int, scratch: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure and write the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -18,18 +18,18 @@ LIBRARIES = ("ncnn", "numpy", "onnxruntime", "openvino", "torch", "transformers"
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a result whole or not at all; NaN is an error, as it is no JSON."""
+    """Write a result atomically; NaN, which is not valid JSON, is an error."""
     write_whole(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def finish(program: Callable[[], Any]) -> int:
-    """Run a program; what a user can mend ends it in one line on standard error.
+    """Run a program and report a `UserError` as one line on standard error.
 
     Args:
-        program: reads its command line and writes its result.
+        program: Reads its command line and writes its result.
 
     Returns:
-        The exit status: 0, or 2 after an error.
+        The exit code: 0, or 2 after an error.
     """
     try:
         program()
@@ -40,7 +40,7 @@ def finish(program: Callable[[], Any]) -> int:
 
 
 def describe_machine() -> dict[str, Any]:
-    """The processor's name and cores, the system, and versions of the libraries that ran."""
+    """Return the processor's name and cores, the system, and the versions of the libraries."""
     processor = platform.processor()
     information = Path("/proc/cpuinfo")
     if information.exists():

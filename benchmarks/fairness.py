@@ -3,15 +3,15 @@
     python benchmarks/fairness.py --faces ~/.cache/faces --lfw-labels lfw_labels.csv \\
         --models OLD NEW --peers runs/peers/*.json
 
-Photo in, as users give it: each test photo is read, its faces are found and aligned, and the face
-nearest to the middle is asked for. FACES holds the publishers' layouts of CelebA, LFWA, FairFace,
-UTKFace, All-Age-Faces, SCUT-FBP5500 and the masks, as `datasets_scripts/` reads them; of each only
-the test part is read, by the same rule as there (of LFW its test persons). `--peers` are answers
-of other software on the same photos, as `peers.py` writes them.
+The input is the photo, as users provide it: the faces in each test photo are detected and aligned,
+and the face nearest to the centre is predicted. FACES holds CelebA, LFWA, FairFace, UTKFace,
+All-Age-Faces, SCUT-FBP5500 and the masks in their publishers' layouts, as `datasets_scripts/` reads
+them; only their test splits are used, by the same rule as there (for LFW, the test persons).
+`--peers` are predictions of other software on the same photos, as `peers.py` writes them.
 
-A model's answers are kept under `--runs` and not computed again while its weights and the photos
-are the same. Written: `results/fairness.json` and a plot, `results/fairness.svg`. Intervals are of
-95 %, by the bootstrap over persons where they are known, else over photos.
+A model's predictions are cached under `--runs` until its weights or the photos change. The program
+writes `results/fairness.json` and a plot, `results/fairness.svg`. Intervals are 95 % intervals of
+the bootstrap over persons if they are known, otherwise over photos.
 """
 
 from __future__ import annotations
@@ -61,26 +61,26 @@ from utkface import RACES as UTKFACE_RACES
 ASKED = ("Male", "Young", "Wearing_Mask")
 YOUNG_BELOW = 40
 OLDEST = 200
-CERTAIN = 0.9  # probability of an answer that should be right
+CERTAIN = 0.9  # probability above which a prediction counts as certain
 FAIRFACE_RACES = (
     *("White", "Black", "Latino_Hispanic", "East Asian", "Southeast Asian", "Indian"),
     "Middle Eastern",
 )
-MINIMUM_IMAGES = 10  # with an answer, of each sex, for a balanced accuracy
+MINIMUM_IMAGES = 10  # with a prediction, per sex, for a balanced accuracy
 
 
 @dataclass(frozen=True)
 class TestPhoto:
-    """A photo of one person of a test part, and what its publisher says of the person.
+    """A photo of one person from a test split, with the publisher's annotations.
 
     Args:
-        source: name of the set.
-        name: of the photo in the set.
-        file: where it is; with `archive`, the name in that zip file.
-        person: who is on it, None where unknown.
-        race: as the set names it.
-        age: in years; of an age range its lower end.
-        labels: attribute to label, as far as known.
+        source: Name of the dataset.
+        name: Name of the photo in the dataset.
+        file: Path of the photo; with `archive`, the name in that zip file.
+        person: Identity of the person, None if unknown.
+        race: Race as the dataset names it.
+        age: Age in years; the lower end of an age range.
+        labels: Known labels by attribute.
     """
 
     source: str
@@ -94,11 +94,11 @@ class TestPhoto:
 
     @property
     def key(self) -> str:
-        """Its name among the photos of all sets."""
+        """Return the photo's unique name among the photos of all datasets."""
         return f"{self.source}/{self.name}"
 
     def read(self) -> np.ndarray:
-        """Its pixels, uint8 RGB (height, width, 3)."""
+        """Return the pixels, uint8 RGB (height, width, 3)."""
         if self.archive is None:
             return read_photo(self.file)
         return read_photo(_open_archive(self.archive).read(self.file))
@@ -115,7 +115,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _annotation(path: Path) -> dict[str, dict[str, bool]]:
-    """Attributes of every image: a text file of CelebA's or LFWA's form."""
+    """Read the attributes of each image from a text file in CelebA's or LFWA's format."""
     lines = path.read_text(encoding="utf-8").splitlines()
     names = lines[0].split() if len(lines[0].split()) > 1 else lines[1].split()
     rows = (line.split() for line in lines if len(line.split()) == len(names) + 1)
@@ -125,11 +125,11 @@ def _annotation(path: Path) -> dict[str, dict[str, bool]]:
 
 
 def read_lfw(root: Path, labels: Path) -> list[TestPhoto]:
-    """LFW's test persons: all photos of women, and as many of men.
+    """Return photos of LFW's test persons: all photos of women, and as many of men.
 
     Args:
-        root: of LFWA, with `lfw-deepfunneled` and `lfw_att_40.txt`.
-        labels: CSV with `image` and `male`, checked by hand (LFWA's own `Male` is noisy).
+        root: Folder of LFWA, with `lfw-deepfunneled` and `lfw_att_40.txt`.
+        labels: CSV with `image` and `male`, verified by hand (LFWA's own `Male` is noisy).
     """
     attributes = _annotation(root / "lfw_att_40.txt")
     photos = {True: [], False: []}
@@ -147,12 +147,12 @@ def read_lfw(root: Path, labels: Path) -> list[TestPhoto]:
 
 
 def _drawn(photos: Iterable[TestPhoto], limit: int) -> list[TestPhoto]:
-    """Draw photos by a hash of their names: of a smaller limit all are among those of a larger."""
+    """Draw photos by a hash of their names: a larger limit only adds photos."""
     return sorted(photos, key=lambda p: hashlib.sha256(p.key.encode()).digest())[:limit]
 
 
 def read_fairface(root: Path) -> list[TestPhoto]:
-    """FairFace's published validation part."""
+    """Return the photos of FairFace's published validation split."""
     photos = []
     for row in _rows(root / "fairface_label_val.csv"):
         digits = "".join(c if c.isdigit() else " " for c in row["age"]).split()
@@ -170,7 +170,7 @@ def read_fairface(root: Path) -> list[TestPhoto]:
 
 
 def read_utkface(root: Path) -> list[TestPhoto]:
-    """UTKFace's test part, labels in the names."""
+    """Return UTKFace's test photos; their file names hold the labels."""
     archive = root / "UTKFace.zip"
     photos = []
     for member in _open_archive(str(archive)).namelist():
@@ -197,7 +197,7 @@ def _test_names(root: Path) -> list[str]:
 
 
 def read_all_age_faces(root: Path) -> list[TestPhoto]:
-    """All-Age-Faces' test part: NNNNNAXX, of which the number tells the sex and XX the age."""
+    """Return All-Age-Faces' test photos, named NNNNNAXX: NNNNN gives the sex and XX the age."""
     photos = []
     for name in _test_names(root):
         number, _, age = Path(name).stem.partition("A")
@@ -209,7 +209,7 @@ def read_all_age_faces(root: Path) -> list[TestPhoto]:
 
 
 def read_scut(root: Path) -> list[TestPhoto]:
-    """SCUT-FBP5500's test part: A or C (Asian, Caucasian) and F or M begin the name."""
+    """Return SCUT-FBP5500's test photos; names begin with A (Asian) or C (Caucasian), F or M."""
     return [
         TestPhoto(
             *("scut", name, str(root / "images" / name)),
@@ -221,7 +221,7 @@ def read_scut(root: Path) -> list[TestPhoto]:
 
 
 def read_masks(root: Path) -> list[TestPhoto]:
-    """The masks' test part: the folder tells."""
+    """Return the test photos of the masks; their folder is the label."""
     return [
         TestPhoto(
             *("masks", name, str(root / "images" / name)),
@@ -232,7 +232,7 @@ def read_masks(root: Path) -> list[TestPhoto]:
 
 
 def read_celeba(root: Path) -> list[TestPhoto]:
-    """CelebA's official test part, as far as it is there; its photos are aligned."""
+    """Return the available photos of CelebA's official test split, which are aligned."""
     attributes = _annotation(root / "list_attr_celeba.txt")
     partition, people = (
         dict(line.split() for line in (root / name).read_text().splitlines())
@@ -248,18 +248,18 @@ def read_celeba(root: Path) -> list[TestPhoto]:
 
 
 def read_photos(faces: Path, lfw_labels: Path, limit: int | None = None) -> list[TestPhoto]:
-    """Find the test photos of all sets.
+    """Find the test photos of all datasets.
 
     Args:
-        faces: folder of the publishers' layouts.
-        lfw_labels: as for `read_lfw`.
-        limit: photos a set at most, drawn by a hash of their names; all by default.
+        faces: Folder with the datasets in their publishers' layouts.
+        lfw_labels: As for `read_lfw`.
+        limit: Maximum photos per dataset, drawn by a hash of their names; all by default.
 
     Returns:
-        Photos, set by set; a set that is not there is named on standard error.
+        The photos, dataset by dataset; a missing dataset is reported on standard error.
 
     Raises:
-        UserError: no set is there, or one is damaged.
+        UserError: No dataset was found, or one is damaged.
     """
     readers: dict[str, Callable[[], list[TestPhoto]]] = {
         "celeba": lambda: read_celeba(faces / "celeba"),
@@ -292,24 +292,24 @@ Answer = dict[str, float] | None
 
 
 def middle_face(faces: Sequence[dict[str, Any]], photo: np.ndarray) -> dict[str, Any] | None:
-    """Of what is found in a photo, the face nearest to its middle."""
+    """Return the detected face nearest to the centre of the photo, None without faces."""
     boxes = [Face(tuple(face["box"]), 1.0) for face in faces]
     return faces[boxes.index(choose_face(boxes, photo))] if boxes else None
 
 
 def answer_photos(model: str, photos: Sequence[TestPhoto], runs: Path) -> dict[str, Any]:
-    """Ask a model about photos; what it answered before is read instead.
+    """Predict photos with a model, or read its cached predictions.
 
     Args:
-        model: a folder, a Hub id, an ONNX file or a shipped name.
-        photos: to ask about.
-        runs: folder of the answers.
+        model: A folder, a Hub id, an ONNX file or the name of a shipped model.
+        photos: Photos to predict.
+        runs: Folder of the cached predictions.
 
     Returns:
-        `name`, `weights_sha256` and `answers`, one `Answer` by photo's key.
+        `name`, `weights_sha256` and `answers`, an `Answer` by photo key.
 
     Raises:
-        UserError: the model cannot be loaded, or a photo cannot be read.
+        UserError: The model cannot be loaded, or a photo cannot be read.
     """
     path = Path(find_checkpoint(model))
     weights = path / "model.safetensors" if path.is_dir() else path
@@ -346,15 +346,15 @@ def answer_photos(model: str, photos: Sequence[TestPhoto], runs: Path) -> dict[s
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table.
+    """A row of the table.
 
     Args:
-        key: in the JSON file.
-        title: for people.
-        chosen: which photos count.
-        attribute: which answer is judged.
-        certain: whether only answers above 0.9 count, and how many of them are wrong is told.
-        gap: the rows of one comparison of groups have the same, None for others.
+        key: Key in the JSON file.
+        title: Title in the table.
+        chosen: Selects the photos that count.
+        attribute: Attribute that is scored.
+        certain: Whether to count only predictions above 0.9 and report the share that is wrong.
+        gap: Name of the group comparison that the row belongs to, or None.
     """
 
     key: str
@@ -385,7 +385,7 @@ def _has(source: str, **labels: bool) -> Any:
 
 
 def table_rows() -> list[Row]:
-    """List the rows of the table, in its order."""
+    """Return the rows of the table in order."""
     sets = [
         Row("lfw", "LFW, test persons", _of("lfw")),
         Row("fairface", "FairFace, all ages", _of("fairface")),
@@ -431,7 +431,7 @@ def table_rows() -> list[Row]:
             *("women-from-60", "women of 60 and older (UTKFace, FairFace, All-Age-Faces)"),
             lambda p: p.labels.get("Male") is False and (p.age or 0) >= 60,
         ),
-        Row(  # no set labels long hair
+        Row(  # no dataset labels long hair
             *("men-with-wavy-hair", "men with wavy hair or bangs (CelebA)"),
             lambda p: (
                 _has("celeba", Male=True, Wavy_Hair=True)(p)
@@ -476,12 +476,12 @@ def table_rows() -> list[Row]:
 
 
 class Table:
-    """What every model answered about the photos of every row, and how right that is.
+    """Scores of models on the photos of each row.
 
     Args:
-        photos: of all sets.
-        rows: of the table.
-        resamples: of the bootstrap.
+        photos: Photos of all datasets.
+        rows: Rows of the table.
+        resamples: Number of bootstrap resamples.
     """
 
     def __init__(
@@ -509,14 +509,14 @@ class Table:
         }
 
     def probabilities(self, answers: dict[str, Answer]) -> dict[str, np.ndarray]:
-        """(photos,) of each attribute, NaN where no face was found or the model does not tell."""
+        """Return (photos,) per attribute, NaN without a detected face or a prediction."""
         told = [answers.get(photo.key) or {} for photo in self.photos]
         return {name: np.array([a.get(name, np.nan) for a in told], float) for name in ASKED}
 
     def scores(
         self, probabilities: dict[str, np.ndarray], counted: np.ndarray | bool = True
     ) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-        """Statistics for the bootstrap: image weights (resamples, photos) to a score by row."""
+        """Return the bootstrap's statistic: image weights (resamples, photos) to scores by row."""
 
         def statistics(weights: np.ndarray) -> dict[str, np.ndarray]:
             scores = {}
@@ -546,11 +546,11 @@ class Table:
         """Score one model.
 
         Args:
-            answers: by photo's key.
+            answers: Predictions by photo key.
 
         Returns:
-            `rows`: by key `value`, its 95 % `interval`, `metric`, in how many photos a face was
-            asked for and found, and how many of these are labelled yes and no; `gaps`: by
+            `rows`: by key `value`, its 95 % `interval`, `metric`, the number of photos, of photos
+            with a detected face, and of these the numbers labelled yes and no; `gaps`: by
             comparison the `worst` and `best` row, `gap`, `gap_interval`,
             `expected_gap_under_null`, `p_value`.
         """
@@ -599,10 +599,10 @@ class Table:
         return {"rows": rows, "gaps": gaps}
 
     def compare(self, answers: dict[str, Answer], others: dict[str, Answer]) -> dict[str, Any]:
-        """Compare two models on the photos in which both found a face, by the paired bootstrap.
+        """Compare two models by the paired bootstrap on the photos in which both found a face.
 
         Returns:
-            By row's key `difference` (first minus second), its 95 % `interval` and `p_value`.
+            By row key: `difference` (first minus second), its 95 % `interval` and `p_value`.
         """
         first, second = self.probabilities(answers), self.probabilities(others)
         both = np.array([None not in (answers.get(p.key), others.get(p.key)) for p in self.photos])
@@ -634,13 +634,13 @@ PLOTTED = (
 
 
 def draw(result: dict[str, Any]) -> Figure:
-    """Draw `Male` by source and group: the models with intervals, the peers as marks.
+    """Plot `Male` by source and group: the models with intervals, the peers as marks.
 
     Args:
-        result: as it is written.
+        result: The result as written to JSON.
 
     Returns:
-        A figure, one line a row; the last model is blue, the one before it orange.
+        A figure with one line per row; the last model is blue, the one before it orange.
     """
     models = [m for m in result["models"] if not m["peer"]]
     peers = [m for m in result["models"] if m["peer"]]
@@ -684,7 +684,7 @@ def draw(result: dict[str, Any]) -> Figure:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """Lay the rows out as a Markdown table, one column a model."""
+    """Format the rows as a Markdown table with one column per model."""
     lines = [
         f"| % | photos | {' | '.join(m['name'] for m in result['models'])} |",
         "| :--- | ---: |" + " ---: |" * len(result["models"]),
@@ -705,10 +705,10 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def load_peer(path: Path) -> dict[str, Any]:
-    """Read a peer's answers.
+    """Read a peer's predictions.
 
     Raises:
-        UserError: the file is none that `peers.py` wrote.
+        UserError: The file was not written by `peers.py`.
     """
     try:
         peer = json.loads(path.read_text(encoding="utf-8"))
@@ -718,14 +718,14 @@ def load_peer(path: Path) -> dict[str, Any]:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Answer, score and compare.
+    """Predict, score and compare.
 
     Args:
-        args: the command line.
+        args: The command line.
 
     Returns:
-        `rows` (title, attribute, number of photos), `models` (each `measure`d, the last one, which
-        is the subject, first compared `against` every other), and `resamples`.
+        `rows` (title, attribute, number of photos), `models` (the scores of each; the last one is
+        also compared `against` every other), and `resamples`.
     """
     photos = read_photos(args.faces, args.lfw_labels, args.limit)
     table = Table(photos, table_rows(), args.bootstrap)
@@ -763,10 +763,10 @@ def main(arguments: Iterable[str] | None = None) -> int:
     """Measure, write, and print the table.
 
     Args:
-        arguments: of the command line; the process's own by default.
+        arguments: Command-line arguments; those of the process by default.
 
     Returns:
-        0, or 2 where something that it needs is not there.
+        The exit code: 0, or 2 if a required input is missing.
     """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -792,7 +792,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
 
 
 def add_photo_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say which photos are read."""
+    """Add the options that select the photos."""
     parser.add_argument("--faces", type=Path, required=True, metavar="DIR", help="the sets")
     parser.add_argument("--lfw-labels", type=Path, required=True, metavar="FILE.csv")
     parser.add_argument("--limit", type=int, metavar="N", help="photos a set at most, for a trial")

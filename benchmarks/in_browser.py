@@ -3,9 +3,9 @@
     label2label export --web --output spaces_app/on_device/assets
     python benchmarks/in_browser.py --output results/in_browser.json
 
-A photo is read by the page in headless Chromium and by Python, in turns, each on one thread; times
-are the page's own. A fake camera then shows the photo for the rate of the video. It needs
-playwright and Chromium, and the detector as `label2label predict` does.
+The page in headless Chromium and Python process a photo in turn, each on one thread; the page
+measures its own times. A fake camera then shows the photo to measure the video's frame rate. This
+needs playwright, Chromium, and the face detector of `label2label predict`.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ PATIENCE = 120_000  # milliseconds
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    """Serves files without a log."""
+    """A handler that serves files without a log."""
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Discard the message."""
 
 
 def serve(folder: Path) -> str:
-    """Serve a folder from a thread until the process ends; the address is returned."""
+    """Serve a folder from a thread until the process ends, and return the address."""
     handler = functools.partial(QuietHandler, directory=str(folder))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -58,10 +58,10 @@ def serve(folder: Path) -> str:
 
 
 def launch(playwright: Playwright, film: Path) -> Browser:
-    """Start Chromium with a camera that shows a film.
+    """Start Chromium with a fake camera that plays a video file.
 
     Raises:
-        UserError: there is no Chromium.
+        UserError: Chromium is not installed.
     """
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
@@ -74,7 +74,7 @@ def launch(playwright: Playwright, film: Path) -> Browser:
 
 
 def read_timings(page: Page, names: tuple[str, ...] = STEPS) -> dict[str, float]:
-    """The values that the page shows under the picture."""
+    """Read the timings that the page shows below the picture."""
     return {
         name: float(page.locator(f"[data-timing={name}]").get_attribute("data-value") or "nan")
         for name in names
@@ -82,7 +82,7 @@ def read_timings(page: Page, names: tuple[str, ...] = STEPS) -> dict[str, float]
 
 
 def time_page(page: Page, photo: Path) -> dict[str, float]:
-    """Milliseconds of each step in the page, for one photo with one face."""
+    """Measure the milliseconds per step in the page, for one photo with one face."""
     page.set_input_files("#file", photo)
     page.wait_for_selector("#status:has-text('1 face found')")
     return read_timings(page)
@@ -91,7 +91,7 @@ def time_page(page: Page, photo: Path) -> dict[str, float]:
 def time_python(
     photo: np.ndarray, detector: FaceDetector, backend: OnnxBackend
 ) -> dict[str, float]:
-    """Milliseconds of each step in Python, for one photo with one face."""
+    """Measure the milliseconds per step in Python, for one photo with one face."""
     start = time.perf_counter()
     faces = detector(photo)
     found = time.perf_counter()
@@ -103,7 +103,7 @@ def time_python(
 
 
 def time_video(page: Page, frames: int) -> dict[str, float]:
-    """Medians over frames of a video: milliseconds of each step, and frames per second."""
+    """Measure medians over video frames: milliseconds per step, and frames per second."""
     page.click("[data-action=camera]:visible")
     page.wait_for_selector("#status:has-text('1 face found')")
     seen = []
@@ -117,7 +117,7 @@ def time_video(page: Page, frames: int) -> dict[str, float]:
 
 
 def write_film(photo: Path, path: Path) -> None:
-    """Write a video of one frame, the photo in the middle, for Chromium's fake camera."""
+    """Write a one-frame video with the photo in the centre, for Chromium's fake camera."""
     image = Image.open(photo).convert("RGB")
     image.thumbnail(VIDEO_SIZE)
     frame = Image.new("RGB", VIDEO_SIZE, "gray")
@@ -126,7 +126,7 @@ def write_film(photo: Path, path: Path) -> None:
 
 
 def summarize(times: list[dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Median and 95th percentile in milliseconds, by step."""
+    """Compute the median and 95th percentile per step, in milliseconds."""
     values = {step: [one[step] for one in times] for step in STEPS}
     return {
         step: {"p50": float(np.median(x)), "p95": float(np.percentile(x, 95))}
@@ -135,19 +135,19 @@ def summarize(times: list[dict[str, float]]) -> dict[str, dict[str, float]]:
 
 
 def measure(folder: Path, photo: Path, repeats: int) -> dict[str, Any]:
-    """Time the page and Python in turns.
+    """Time the page and Python in turn.
 
     Args:
-        folder: of the page, with its `assets`.
-        photo: with one face.
-        repeats: measurements of each.
+        folder: Folder of the page, with its `assets`.
+        photo: A photo with one face.
+        repeats: Measurements of each.
 
     Returns:
-        `browser` and `python`, milliseconds by step; `ratio`, of the medians, browser over Python,
-        by step; `video`, medians over frames; and what was run.
+        `browser` and `python`, milliseconds by step; `ratio` of the medians by step, browser to
+        Python; `video`, medians over frames; and the versions and settings of the run.
 
     Raises:
-        UserError: the page lacks its assets, the photo does not show one face, or there is no
+        UserError: The page lacks its assets, the photo does not show one face, or there is no
             Chromium.
     """
     description = folder / "assets" / "page.json"
@@ -198,7 +198,7 @@ def measure(folder: Path, photo: Path, repeats: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure and write the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -2,11 +2,10 @@
 
     python benchmarks/known_words.py --data data/celeba --split test
 
-The caller may know some of a face's attributes (`known_labels`), which then stand in the sentence
-in place of the query network's guesses and condition the other words. For each image a random half
-of the attributes is asked, always the same half, and of the other half the first 0, 1, 2, 5, 10 or
-20 in random order are given as they are labelled: every point of the curve is of the same
-questions.
+The caller may know some of a face's attributes (`known_labels`), which then replace the image query
+network's predictions in the sentence and condition the other words. For each image a random, fixed
+half of the attributes is predicted, and the labels of the first 0, 1, 2, 5, 10 or 20 of the other
+half, in random order, are given: all points of the curve score the same predictions.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ DRAWS = 5
 
 
 class FeaturesAsImages(torch.nn.Module):
-    """Stands for the backbone once its features are known: the head runs once a sentence."""
+    """A replacement for the backbone that returns its cached features: only the head runs again."""
 
     def forward(self, features: torch.Tensor, return_dict: bool = True) -> SimpleNamespace:
         return SimpleNamespace(feature_maps=(features,))
@@ -55,15 +54,15 @@ class FeaturesAsImages(torch.nn.Module):
 def draw_questions(
     generator: np.random.Generator, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choose for every image which attributes are asked, and in what order others are given.
+    """Draw for each image the attributes to predict, and the order in which others are given.
 
     Args:
-        generator: of the draw.
+        generator: Random generator.
         labels: (images, attributes), 1, 0 or -100.
 
     Returns:
-        (images, attributes): `asked`, bool, half of them; and `rank`, the place at which each of
-        the others is given, from 0, with those of unknown label last and never given.
+        (images, attributes) each: `asked`, bool, half of the attributes; and `rank`, the position
+        from 0 at which each of the others is given; those of unknown label are never given.
     """
     order = np.argsort(generator.random(labels.shape), axis=1)
     place = np.argsort(order, axis=1)  # (images, attributes), a permutation of each row
@@ -85,21 +84,22 @@ def count_right(
     batch_size: int = 64,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Answer the questions with more and more words given.
+    """Count correct predictions with more and more words given.
 
     Args:
-        model: in evaluation mode, with a masked language model.
-        processor: its image processor.
-        images: faces, PIL images.
+        model: Model in evaluation mode, with an image-conditioned masked language model.
+        processor: Its image processor.
+        images: Faces, PIL images.
         labels: (images, attributes), 1, 0 or -100.
-        given: how many words.
-        draws: of questions an image.
-        batch_size: images at once.
-        seed: of the questions.
+        given: Numbers of given words.
+        draws: Draws of attributes per image.
+        batch_size: Images per batch.
+        seed: Random seed of the draws.
 
     Returns:
-        `right`, (words given, images, attributes), how many of the draws in which it was asked
-        each attribute was told right; and `asked`, (images, attributes), how many these are.
+        `right`, (numbers of given words, images, attributes), the number of draws in which the
+        attribute was predicted correctly; and `asked`, (images, attributes), the number of draws
+        in which it was predicted.
     """
     backbone = model.label2label.backbone
     generators = [np.random.default_rng((seed, draw)) for draw in range(draws)]
@@ -136,17 +136,17 @@ def curve(
     given: tuple[int, ...] = GIVEN,
     resamples: int = 1000,
 ) -> list[dict[str, Any]]:
-    """Accuracy by words given, and its rise over none, with 95 % intervals.
+    """Compute accuracy by number of given words, and its gain over none, with 95 % intervals.
 
     Args:
-        right, asked: as `count_right` returns them.
-        clusters: (images,), who is on each image.
-        given: how many words; the first is what the others are compared with.
-        resamples: of the bootstrap.
+        right, asked: As `count_right` returns them.
+        clusters: (images,), the person in each image.
+        given: Numbers of given words; the others are compared with the first.
+        resamples: Number of bootstrap resamples.
 
     Returns:
-        For each: `given`, `accuracy`, its `interval`, `gain`, `gain_interval` and `gain_p_value`,
-        the last three paired.
+        For each number: `given`, `accuracy`, its `interval`, `gain`, `gain_interval` and
+        `gain_p_value`, the last three paired.
     """
 
     def statistics(weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -174,15 +174,15 @@ def measure(model_name: str, data: str, split: str) -> dict[str, Any]:
     """Measure a model on a split.
 
     Args:
-        model_name: folder or Hub id.
-        data: prepared dataset.
-        split: of it.
+        model_name: Folder or Hub id.
+        data: Folder of a prepared dataset.
+        split: Name of the split.
 
     Returns:
-        What was measured on what, and `curve` as the function of that name.
+        The model, the data and the settings, and `curve` as `curve()` returns it.
 
     Raises:
-        UserError: the model or the data cannot be read, or the model reads no words.
+        UserError: The model or the data cannot be read, or the model takes no known labels.
     """
     model, processor = load_model(model_name)
     config: Any = model.config
@@ -209,10 +209,10 @@ def measure(model_name: str, data: str, split: str) -> dict[str, Any]:
 
 
 def plot_curve(result: dict[str, Any]) -> Figure:
-    """Accuracy by words given.
+    """Plot accuracy by number of given words.
 
     Args:
-        result: of `measure`.
+        result: As `measure` returns it.
 
     Returns:
         A figure with the curve and its 95 % intervals, and the gain over no words.
@@ -225,7 +225,7 @@ def plot_curve(result: dict[str, Any]) -> Figure:
     low, high = (100 * np.array([p["gain_interval"] for p in points])).T
     axes.fill_between(given, low, high, color="#2b6cb0", alpha=0.2, linewidth=0)
     axes.plot(given, gain, "o-", color="#2b6cb0")
-    for end in (0, -1):  # the points between lie too close for their numbers
+    for end in (0, -1):  # labels of the other points would overlap
         label = f"accuracy {points[end]['accuracy']:.4f}"
         side = "left" if end == 0 else "right"
         axes.annotate(label, (given[end], gain[end]), (0, 8), textcoords="offset points", ha=side)
@@ -240,7 +240,7 @@ def plot_curve(result: dict[str, Any]) -> Figure:
 
 
 def main() -> None:
-    """Write the figures as JSON, and the curve beside it as SVG."""
+    """Write the results as JSON and the curve as SVG."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -2,9 +2,9 @@
 
     python benchmarks/label_throughput.py PHOTOS --repeat 50
 
-PHOTOS is a folder, or a zip archive as LFW's. Each run is a process of its own that labels with the
-exported model that ships, on Linux, which tells its peak memory. A repeated photo is a link, so
-that the disk holds it once.
+PHOTOS is a folder, or a zip archive such as LFW's. Each run labels with the ONNX export of the
+shipped model in its own process; Linux is needed to read its peak memory. Repeated photos are
+links, to save disk space.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from label2label.errors import UserError
 from label2label.prediction.photos import find_photos
 from tqdm import tqdm
 
-# Runs the command, and tells what it took.
+# Runs the command and prints its time and peak memory.
 PROGRAM = """
 import json, sys, time
 sys.argv[0] = "label2label"
@@ -41,7 +41,7 @@ sys.exit(code)
 
 
 def link_photos(photos: list[Path], repeat: int, folder: Path) -> Path:
-    """Make a folder with a link to each photo so many times."""
+    """Create a folder with `repeat` links to each photo."""
     for copy in range(repeat):
         part = folder / f"{copy:03d}"
         part.mkdir(parents=True)
@@ -51,7 +51,7 @@ def link_photos(photos: list[Path], repeat: int, folder: Path) -> Path:
 
 
 def label(model: Path, data: Path, output: Path) -> dict[str, float]:
-    """Label a folder in a process of its own; returns its `seconds` and peak `bytes`."""
+    """Label a folder in a separate process and return its `seconds` and peak `bytes`."""
     arguments = ["label", "--model", model, "--data", data, "--output", output]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *map(str, arguments)], capture_output=True, text=True
@@ -62,13 +62,13 @@ def label(model: Path, data: Path, output: Path) -> dict[str, float]:
 
 
 def measure(photos: list[Path], repeat: int, runs: int, scratch: Path) -> dict[str, Any]:
-    """Label the photos once and repeated, in turns.
+    """Label the photos once and repeated, in turn.
 
     Args:
-        photos: files.
-        repeat: how many times each photo is in the larger set.
-        runs: of each; the fastest counts for speed, the largest for memory.
-        scratch: folder for the model, the links and the labels.
+        photos: Photo files.
+        repeat: Copies of each photo in the larger set.
+        runs: Runs of each; the fastest counts for speed, the largest for memory.
+        scratch: Folder for the model, the links and the labels.
 
     Returns:
         `once` and `repeated`, each with `images`, `images_per_second` (loading the model and
@@ -95,7 +95,7 @@ def measure(photos: list[Path], repeat: int, runs: int, scratch: Path) -> dict[s
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure and write the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -4,8 +4,8 @@
     python benchmarks/lfw_verification.py lfw --model runs/backbone
 
 SOURCE holds `lfw_subset.zip` (`lfw/Person_Name/Person_Name_NNNN.jpg`) and `pairs.csv`
-(`image_a,image_b,same`). Ten random folds, each judged by the cosine threshold that is best on
-the other nine. The embedding is the sum of those of the crop and of its mirror image.
+(`image_a,image_b,same`). Each of ten random folds is scored with the cosine threshold that is best
+on the other nine. The embedding is the sum of those of the crop and of its mirror image.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ FOLDS = 10
 
 
 def central_face(size: tuple[int, int]) -> Face:
-    """Where LFW's photos show their subject: they are centred on a face of 45 % of their side.
+    """Return the box of an LFW photo's subject: centred, with 45 % of the photo's side.
 
     Args:
-        size: the photo's width and height in pixels.
+        size: The photo's width and height in pixels.
 
     Returns:
         A face without landmarks.
@@ -48,15 +48,15 @@ def central_face(size: tuple[int, int]) -> Face:
 def embed_photos(
     photos: dict[str, Image.Image], model_path: str, batch_size: int = 32
 ) -> tuple[dict[str, np.ndarray], int]:
-    """Unit-length embeddings of the subjects of photos.
+    """Compute unit-length embeddings of the subjects of photos.
 
     Args:
         photos: RGB photos by name.
-        model_path: folder or Hub id of a MobileFaceNet with its embedding.
-        batch_size: faces embedded at once.
+        model_path: Folder or Hub id of a MobileFaceNet with its embedding.
+        batch_size: Faces embedded at once.
 
     Returns:
-        Embeddings (embedding_size,), float32, by name; and in how many photos no face was found.
+        Embeddings (embedding_size,), float32, by name; and the number of photos without a face.
     """
     model = AutoModel.from_pretrained(model_path).eval()
     processor = Label2LabelImageProcessor.from_pretrained(model_path)
@@ -80,11 +80,11 @@ def embed_photos(
 
 
 def verify_pairs(similarities: np.ndarray, same: np.ndarray) -> tuple[float, float, float]:
-    """Accuracy of telling same-person pairs by a threshold, chosen for each fold on the others.
+    """Compute verification accuracy, each fold's threshold being chosen on the other folds.
 
     Args:
-        similarities: cosine of each pair (pairs,), -1 to 1.
-        same: whether each pair is one person (pairs,), bool.
+        similarities: Cosine of each pair (pairs,), -1 to 1.
+        same: Whether each pair shows one person (pairs,), bool.
 
     Returns:
         Mean accuracy over the folds, its standard error, and the mean threshold.
@@ -103,18 +103,18 @@ def verify_pairs(similarities: np.ndarray, same: np.ndarray) -> tuple[float, flo
 
 
 def verify_lfw(source: Path, model_path: str) -> dict:
-    """Verification accuracy of a face encoder on a folder of LFW pairs.
+    """Measure the verification accuracy of a face encoder on a folder of LFW pairs.
 
     Args:
-        source: folder with `lfw_subset.zip` and `pairs.csv`.
-        model_path: folder or Hub id of a MobileFaceNet with its embedding.
+        source: Folder with `lfw_subset.zip` and `pairs.csv`.
+        model_path: Folder or Hub id of a MobileFaceNet with its embedding.
 
     Returns:
         `accuracy`, its `standard_error`, `threshold`, `num_pairs`, `num_images`,
         `num_images_without_face` and the `protocol` in words.
 
     Raises:
-        UserError: the folder lacks a file.
+        UserError: The folder lacks a file.
     """
     for name in ("pairs.csv", "lfw_subset.zip"):
         if not (source / name).is_file():
@@ -145,7 +145,7 @@ def verify_lfw(source: Path, model_path: str) -> dict:
 
 
 def main() -> int:
-    """Print the figures as JSON, and write them where asked."""
+    """Print the results as JSON, and write them to `--output` if given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path, help="folder with lfw_subset.zip and pairs.csv")
     parser.add_argument("--model", default="runs/backbone", help="converted backbone's folder")

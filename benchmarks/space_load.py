@@ -2,8 +2,8 @@
 
 `python benchmarks/space_load.py --output results/space_load.json` starts `spaces_app/app.py` on
 this machine and sends it a public-domain portrait as the page does, over HTTP and through its
-queue: first by one visitor, then by many at once, each asking again as soon as the answer is
-there.
+queue: first from one visitor, then from many at once, each sending the next request as soon as
+the response has arrived.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SAMPLE_SECONDS = 1.0
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="write the figures here")
     parser.add_argument("--users", type=int, default=20, metavar="N", help="default: %(default)s")
@@ -54,7 +54,7 @@ def parse_arguments() -> argparse.Namespace:
 
 @contextmanager
 def started_space() -> Iterator[tuple[str, float, psutil.Process]]:
-    """Start the Space; yields its address, the seconds until it answered, and its process."""
+    """Start the Space and yield its address, the seconds until it responded, and its process."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -86,20 +86,20 @@ def started_space() -> Iterator[tuple[str, float, psutil.Process]]:
 
 
 def build_request(url: str) -> dict[str, Any]:
-    """What the page sends for a photo with one face.
+    """Build the request that the page sends for a photo with one face.
 
     Args:
-        url: of the Space.
+        url: Address of the Space.
 
     Returns:
-        The body of a request to its queue, but for the session.
+        The body of a request to its queue, without the session.
     """
     from matplotlib import get_data_path
 
     file = Path(get_data_path(), "sample_data", "grace_hopper.jpg")
     photo = base64.b64encode(file.read_bytes()).decode()
     config = httpx.get(f"{url}/config", trust_env=False, timeout=60).raise_for_status().json()
-    # A page's own event has no public name: it is the one that its component calls `analyse`.
+    # The event has no public API name: find it by its component's name for it, `analyse`.
     (index,) = (
         dependency["id"]
         for dependency in config["dependencies"]
@@ -110,19 +110,19 @@ def build_request(url: str) -> dict[str, Any]:
 
 
 async def ask(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> float:
-    """Send one request through the queue, and wait for its answer.
+    """Send one request through the queue and wait for the response.
 
     Args:
-        client: of the visitor.
-        url: of the Space.
-        body: as `build_request` returns it.
+        client: The visitor's client.
+        url: Address of the Space.
+        body: As `build_request` returns it.
 
     Returns:
-        Seconds.
+        The response time in seconds.
 
     Raises:
-        RuntimeError: the answer is an error, or has not one face.
-        httpx.HTTPError: there is no answer.
+        RuntimeError: The response is an error, or does not hold exactly one face.
+        httpx.HTTPError: There is no response.
     """
     session = uuid.uuid4().hex
     start = time.perf_counter()
@@ -144,7 +144,7 @@ async def ask(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> floa
 
 
 async def measure_single(url: str, body: dict[str, Any], count: int) -> dict[str, Any]:
-    """One visitor, one request after the other."""
+    """Measure one visitor who sends one request after the other."""
     async with httpx.AsyncClient(timeout=ANSWER_SECONDS, trust_env=False) as client:
         for _ in range(WARM_UP_REQUESTS):
             await ask(client, url, body)
@@ -156,17 +156,17 @@ async def measure_single(url: str, body: dict[str, Any], count: int) -> dict[str
 async def measure_many(
     url: str, body: dict[str, Any], users: int, duration: float, process: psutil.Process | None
 ) -> tuple[dict[str, Any], list[float]]:
-    """Many visitors at once.
+    """Measure many visitors at once.
 
     Args:
-        url: of the Space.
-        body: as `build_request` returns it.
-        users: how many.
-        duration: seconds; requests that run then are waited for.
-        process: of the Space, or None.
+        url: Address of the Space.
+        body: As `build_request` returns it.
+        users: Number of visitors.
+        duration: Seconds after which no new request is sent.
+        process: Process of the Space, or None.
 
     Returns:
-        Answer times, errors, and the memory of the process in megabytes, second by second.
+        Response times and errors, and the memory of the process in megabytes, every second.
     """
     seconds: list[float] = []
     errors: list[str] = []
@@ -203,7 +203,7 @@ async def measure_many(
 
 
 def summarize(seconds: list[float]) -> dict[str, float | None]:
-    """Median and 95th percentile in milliseconds; None without answers."""
+    """Compute the median and 95th percentile in milliseconds, None without responses."""
     if len(seconds) < 2:
         return {"median_ms": None, "p95_ms": None}
     return {
@@ -213,7 +213,7 @@ def summarize(seconds: list[float]) -> dict[str, float | None]:
 
 
 def summarize_memory(memory: list[float]) -> dict[str, float] | None:
-    """Megabytes in the first and last tenth of the samples, after the first tenth's warm-up."""
+    """Compute the megabytes at the start and end, after a warm-up of a tenth of the samples."""
     tenth = len(memory) // 10
     if not tenth:
         return None
@@ -227,7 +227,7 @@ def summarize_memory(memory: list[float]) -> dict[str, float] | None:
 
 
 def measure(args: argparse.Namespace, url: str, process: psutil.Process | None) -> dict[str, Any]:
-    """All figures of a Space that runs."""
+    """Measure a running Space."""
     body = build_request(url)
     single = asyncio.run(measure_single(url, body, args.requests))
     many, memory = asyncio.run(measure_many(url, body, args.users, args.seconds, process))
@@ -235,13 +235,13 @@ def measure(args: argparse.Namespace, url: str, process: psutil.Process | None) 
 
 
 def main() -> int:
-    """Measure, print, and write the figures where asked.
+    """Measure, print the results, and write them to `--output` if given.
 
     Returns:
-        The exit code: 1 where a request failed.
+        The exit code: 0, or 1 if a request failed.
     """
     args = parse_arguments()
-    # Other work on the machine slows the Space down: the figures say how much there was.
+    # Other load slows the Space down, so it is reported.
     machine = {"cpus": os.cpu_count(), "load_before": round(os.getloadavg()[0], 2)}
     if args.url:
         url = args.url.rstrip("/")

@@ -1,8 +1,8 @@
 """Pictures of the Space for the docs, made by Chromium from public-domain photos.
 
-`python benchmarks/space_screenshots.py --output docs/images` starts `spaces_app/app.py` and walks
-through it as a visitor would, at a desktop's and at a phone's width. A Korean font is needed, such
-as Debian's package fonts-nanum.
+`python benchmarks/space_screenshots.py --output docs/images` starts `spaces_app/app.py` and uses
+it as a visitor would, at the width of a desktop and of a phone. It needs a Korean font, such as
+Debian's package fonts-nanum.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ PHONE: dict[str, Any] = {
     "has_touch": True,
     "color_scheme": "dark",
 }
-SETTLE_MS = 800  # until bars and the sticky card stand still
+SETTLE_MS = 800  # until the animations of the bars and the sticky card have ended
 QUALITY = 80
 
 
 def open_space(browser: Browser, url: str, example: str, options: dict[str, Any]) -> Page:
-    """Open the Space in a window of its own, and choose an example photo."""
+    """Open the Space in a new window and choose an example photo."""
     page = browser.new_context(**options).new_page()
     page.goto(url)
     page.click(f"[data-example={example}]")
@@ -45,13 +45,13 @@ def open_space(browser: Browser, url: str, example: str, options: dict[str, Any]
 
 
 def choose(page: Page, attribute: str) -> None:
-    """Look at one attribute."""
+    """Select an attribute."""
     page.click(f"[data-attribute={attribute}]")
     page.wait_for_timeout(SETTLE_MS)
 
 
 def show_faces(browser: Browser, url: str) -> Page:
-    """Two faces on a desktop, and where the model looked for the hat."""
+    """Show two faces on a desktop, and the attention map of the hat."""
     page = open_space(browser, url, "together", DESKTOP)
     choose(page, "Wearing_Hat")
     page.evaluate("scrollTo(0, 0)")
@@ -59,7 +59,7 @@ def show_faces(browser: Browser, url: str) -> Page:
 
 
 def show_known(browser: Browser, url: str) -> Page:
-    """What the visitor knows, against the model's guess."""
+    """Show a known attribute that contradicts the model's prediction."""
     page = open_space(browser, url, "astronaut", DESKTOP)
     choose(page, "Male")
     page.check(".know input[value=no]", force=True)
@@ -70,7 +70,7 @@ def show_known(browser: Browser, url: str) -> Page:
 
 
 def show_phone(browser: Browser, url: str) -> Page:
-    """A phone, dark: the chosen attribute stays in sight above the bars."""
+    """Show a phone in dark mode: the selected attribute stays visible above the bars."""
     page = open_space(browser, url, "astronaut", {**PHONE, "locale": "en-US"})
     choose(page, "Smiling")
     page.locator("[data-group=expression]").scroll_into_view_if_needed()
@@ -79,14 +79,14 @@ def show_phone(browser: Browser, url: str) -> Page:
 
 
 def show_korean(browser: Browser, url: str) -> Page:
-    """A phone whose language is Korean."""
+    """Show a phone whose language is Korean."""
     page = open_space(browser, url, "hopper", {**PHONE, "locale": "ko-KR", "color_scheme": "light"})
     page.evaluate("scrollTo(0, 0)")
     return page
 
 
 def show_tab(name: str) -> Callable[[Browser, str], Page | None]:
-    """One of the other tabs, where the Space has it, on a desktop."""
+    """Return a function that shows another tab on a desktop, if the Space has it."""
 
     def show(browser: Browser, url: str) -> Page | None:
         page = open_space(browser, url, "hopper", DESKTOP)
@@ -113,10 +113,10 @@ PICTURES: dict[str, Callable[[Browser, str], Page | None]] = {
 
 
 def main() -> int:
-    """Take the pictures.
+    """Take the screenshots.
 
     Returns:
-        The exit code, 2 without a browser.
+        The exit code: 0, or 2 without a browser.
     """
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")

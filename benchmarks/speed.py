@@ -2,10 +2,10 @@
 
     make benchmark DATA=data/celeba
 
-or, of some rows, `python benchmarks/speed.py --rows ours-onnx mobilenet-v2`. Every row runs in a
-process of its own that holds its model; the rows take turns, round by round, so that a machine
-which is busy with other things slows all of them. Ratios are medians over rounds. Images are noise,
-and models without public weights have random ones, which are as fast as any.
+or, for some rows, `python benchmarks/speed.py --rows ours-onnx mobilenet-v2`. Each row keeps its
+model loaded in its own process; the rows run in turn, round by round, so that other load on the
+machine slows all of them alike. Ratios are medians over rounds. Images are noise, and models
+without public weights have random ones, which does not change their speed.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from tqdm import tqdm
 
 ROUNDS, ROUND_SECONDS = {1: 15, 32: 5}, 0.5  # rounds by batch size
 REFERENCE = "ours-onnx"
-TOLERANCE = 1e-2  # of a probability: float16 differs by 2e-3, INT8 is another model
+TOLERANCE = 1e-2  # maximum difference of a probability: float16 differs by 2e-3; INT8 is exempt
 NUM_LABELS = 40
-OURS = {  # by row: the shipped model (None: the default one) and the runtime
+OURS = {  # by row: shipped model (None: the default one) and runtime
     "ours-torch": (None, "torch"),
     "ours-torch-compile": (None, "torch-compile"),
     "ours-onnx": (None, "onnxruntime"),
@@ -57,12 +57,12 @@ OTHERS = {  # by row: title and image size; `build_other` builds them
 
 @dataclass(frozen=True)
 class Row:
-    """One model by one runtime.
+    """One model in one runtime.
 
     Args:
-        path: file or folder to load.
-        files: whose sizes are added up.
-        facts: `title`, `runtime`, `image_size` and what else the result says of it.
+        path: File or folder to load.
+        files: Files whose sizes are added up.
+        facts: `title`, `runtime`, `image_size` and other constant entries of the result.
         expected: PyTorch's probabilities (images, attributes) of the first images of noise.
     """
 
@@ -74,7 +74,7 @@ class Row:
 
 
 def noise(batch: int, size: int) -> np.ndarray:
-    """Normalised float32 images (batch, 3, size, size), the first ones the same in any batch."""
+    """Draw normalised float32 images (batch, 3, size, size); larger batches only add images."""
     return np.random.default_rng(0).standard_normal((batch, 3, size, size), dtype=np.float32)
 
 
@@ -82,16 +82,16 @@ def noise(batch: int, size: int) -> np.ndarray:
 
 
 def our_rows(names: list[str], folder: Path, int8: dict[str | None, Path]) -> list[Row]:
-    """Export the models that ship as the rows need them.
+    """Export the shipped models in the formats that the rows need.
 
     Args:
-        names: of `OURS`.
-        folder: to write to.
-        int8: by model, what `label2label export --int8` wrote; a model without one is calibrated by
-            noise, for speed alone.
+        names: Keys of `OURS`.
+        folder: Folder to write to.
+        int8: Files of `label2label export --int8` by model; a model without one is calibrated on
+            noise, which suffices to measure speed.
 
     Returns:
-        A row a name.
+        One row per name.
     """
     import torch
     from label2label.export.complexity import measure_complexity
@@ -113,7 +113,7 @@ def our_rows(names: list[str], folder: Path, int8: dict[str | None, Path]) -> li
         if quantised is None and any("int8" in name for name in chosen):
             quantised = part / "model_int8.onnx"
             faces = np.random.default_rng(0).integers(0, 256, (40, size, size, 3), dtype=np.uint8)
-            # A tolerance that anything is within: it is not for accuracy.
+            # No tolerance is exceeded: this export only serves to measure speed.
             quantize_onnx(part / "model.onnx", quantised, faces, tolerance=1.0)
         if "ours-ncnn" in chosen:
             export_ncnn(network, backend.preprocessing, part)
@@ -141,7 +141,7 @@ def our_rows(names: list[str], folder: Path, int8: dict[str | None, Path]) -> li
 
 
 def build_other(name: str) -> Any:
-    """A model of `OTHERS` with random weights, in evaluation mode."""
+    """Build a model of `OTHERS` with random weights, in evaluation mode."""
     import torch
     import transformers as hf
     from label2label.export.complexity import original_label2label
@@ -160,8 +160,8 @@ def build_other(name: str) -> Any:
         backbone = hf.ResNetConfig(out_features=["stage4"])
         config = Label2LabelConfig(backbone_config=backbone, num_labels=NUM_LABELS)
         model = Label2LabelForImageClassification(config)
-    # BatchNorm sees noise once, as training would have it: random weights else shrink signals until
-    # processors meet numbers that are too small for their fast paths.
+    # Set BatchNorm's statistics on noise: otherwise activations shrink layer by layer to denormal
+    # numbers, which are slow.
     model.eval()
     for module in model.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
@@ -173,7 +173,7 @@ def build_other(name: str) -> Any:
 
 
 def other_row(name: str, folder: Path) -> Row:
-    """Build a model of `OTHERS` and translate it to ONNX as ours are."""
+    """Build a model of `OTHERS` and export it to ONNX in the same way as ours."""
     import onnx
     import torch
     from label2label.export.complexity import count_flops, count_parameters
@@ -215,7 +215,7 @@ Run = Callable[[np.ndarray], np.ndarray]
 
 
 def load(runtime: str, path: str, threads: int, shape: tuple[int, ...]) -> Run:
-    """A function from normalised images of one shape to probabilities."""
+    """Load a model as a function from normalised images of one shape to probabilities."""
     if runtime.startswith("torch"):
         import torch
         from label2label.prediction.backends import load_model
@@ -238,7 +238,7 @@ def load(runtime: str, path: str, threads: int, shape: tuple[int, ...]) -> Run:
         properties: dict[str, Any] = {
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "f32",  # a processor might tempt it to bfloat16
+            "INFERENCE_PRECISION_HINT": "f32",  # the default may be bfloat16 on some processors
         }
         compiled = core.compile_model(network, "CPU", properties)
         return lambda pixels: compiled(pixels)[0]
@@ -257,8 +257,8 @@ def load(runtime: str, path: str, threads: int, shape: tuple[int, ...]) -> Run:
 
 
 def serve(specification: str) -> None:
-    """Run one row: a line of JSON when it is loaded, and one for each number of runs read."""
-    # What libraries print must not stand between the lines of JSON.
+    """Serve one row: print a line of JSON once loaded, and one per number of runs read."""
+    # Keep the output of libraries out of the lines of JSON.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
@@ -273,7 +273,7 @@ def serve(specification: str) -> None:
         run = load(row["runtime"], row["path"], row["threads"], pixels.shape)
         output = run(pixels)
         seconds = time.perf_counter() - started
-    except Exception as error:  # of any library: the other rows go on
+    except Exception as error:  # any library's error: the other rows continue
         return answer({"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"})
     answer({"start_seconds": seconds, "probabilities": output.tolist()})
     for line in sys.stdin:
@@ -283,14 +283,14 @@ def serve(specification: str) -> None:
             run(pixels)
             times.append(time.perf_counter() - started)
         answer({"seconds": times, "cpu_seconds": time.process_time() - cpu})
-    status = Path("/proc/self/status")  # not getrusage, where a child begins at its parent's peak
+    status = Path("/proc/self/status")  # not getrusage, where a child inherits its parent's peak
     lines = status.read_text().splitlines() if status.exists() else []
     peak = [1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
     answer({"peak_memory_bytes": peak[0] if peak else None})
 
 
 class Worker:
-    """The process of a row, as the main process talks to it."""
+    """The main process's handle of a row's process."""
 
     def __init__(self, row: Row, threads: int, batch: int) -> None:
         self.row = row
@@ -323,7 +323,7 @@ class Worker:
         return answer
 
     def stop(self) -> int | None:
-        """End the process; returns its peak memory in bytes."""
+        """End the process and return its peak memory in bytes."""
         self.process.stdin.close()  # type: ignore[union-attr]
         return self.read().get("peak_memory_bytes")
 
@@ -331,7 +331,7 @@ class Worker:
 def measure(
     rows: list[Row], threads: int, batch: int, rounds: int, seconds: float, entries: dict[str, Any]
 ) -> None:
-    """Run all rows in turns, and add what was measured to their entries."""
+    """Run all rows in turn and add the measurements to their entries."""
     title = f"{threads} thread{'s' * (threads > 1)}, batch {batch}"
     with contextlib.ExitStack() as stack:
         running = []

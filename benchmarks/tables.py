@@ -3,15 +3,15 @@
     python benchmarks/tables.py              # README.md, model_card.md and docs/*.md
     python benchmarks/tables.py docs/devices.md
 
-A table stands between one pair of markers, by the name of the function here that makes it; what is
-between them is replaced.
+Each table stands between a pair of markers, which name the function in this file that builds it;
+the text between them is replaced.
 
     <!-- table: speed -->
     <!-- end -->
 
-A new table is a function that takes `read` (a file under results/ by its name, without the suffix)
-and returns rows of cells, the first of them the header. A test fails where a document and the JSON
-disagree, and where results/ holds what no document shows.
+A new table is a function that takes `read`, which loads a file under results/ by its name without
+suffix, and returns rows of cells, the header first. A test fails if a document and the JSON
+disagree, or if no document shows a file under results/.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ def table(function: Callable[[Read], Rows]) -> Callable[[Read], Rows]:
 
 
 def documents() -> list[Path]:
-    """Every document that may hold tables."""
+    """List the documents that may hold tables."""
     return [ROOT / "README.md", ROOT / "model_card.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def read_result(name: str) -> Any:
-    """What `results/NAME.json` holds.
+    """Read `results/NAME.json`.
 
     Raises:
-        UserError: it is not there, or no JSON.
+        UserError: The file does not exist or is not JSON.
     """
     path = RESULTS / f"{name}.json"
     try:
@@ -62,7 +62,7 @@ def read_result(name: str) -> Any:
 
 
 def markdown(rows: Rows) -> str:
-    """Rows of cells as a Markdown table: the first column to the left, the others to the right."""
+    """Format rows as a Markdown table, the first column left-aligned, the others right-aligned."""
     header, *body = [list(map(str, row)) for row in rows]
     rule = [":---", *["---:"] * (len(header) - 1)]
     return "".join(f"| {' | '.join(row)} |\n" for row in [header, rule, *body])
@@ -73,13 +73,13 @@ def fill(text: str, read: Read = read_result) -> str:
 
     Args:
         text: Markdown with marked tables.
-        read: as a table takes it.
+        read: Loads a result by name.
 
     Returns:
-        The text with current tables.
+        The text with up-to-date tables.
 
     Raises:
-        UserError: no table has that name, a marker has no end, or a result lacks a value.
+        UserError: No table has the marker's name, a marker has no end, or a result lacks a value.
     """
 
     def current(match: re.Match[str]) -> str:
@@ -97,29 +97,29 @@ def fill(text: str, read: Read = read_result) -> str:
     return filled
 
 
-# How figures are written
+# Number formats
 
 
 def between(ends: Sequence[float], form: str = ".4f") -> str:
-    """A 95 % interval."""
+    """Format a 95 % interval."""
     return f"{ends[0]:{form}} to {ends[1]:{form}}"
 
 
 def estimate(entry: dict[str, Any], form: str = ".3f") -> str:
-    """A value with its interval."""
+    """Format a value with its 95 % interval."""
     return f"{entry['value']:{form}} ({between(entry['interval'], form)})"
 
 
 def millions(number: float, digits: int = 2) -> str:
-    """Parameters or bytes in millions."""
+    """Format a number of parameters or bytes in millions."""
     return f"{number / 1e6:.{digits}f}"
 
 
-# The tables. Results of the default model lie in results/ itself.
+# The tables. Results of the default model are directly in results/.
 
 TINY = "celeba-mobilefacenet-tiny"
 FAIR = "celeba-mobilefacenet-fair"
-# By their authors, on CelebA: accuracy, and parameters and FLOPs of the backbone alone.
+# As published, on CelebA: accuracy, and parameters and FLOPs of the backbone alone.
 PUBLISHED = (
     ("MobileFaceNet Label2label (2024), backbone", "1.0", "0.45", "0.8810"),
     ("ResNet-50 Label2label (2024), backbone", "40.29", "2.19", "0.8813"),
@@ -129,7 +129,7 @@ PUBLISHED = (
 
 @table
 def results(read: Read) -> Rows:
-    """Size, speed and accuracy of the models that ship, beside published figures."""
+    """Compare size, speed and accuracy of the shipped models with published figures."""
     yield "model", "parameters, M", "GFLOPs", "ms", "file, MB", "accuracy", "95 % interval"
     rows = read("speed")["rows"]
 
@@ -178,7 +178,7 @@ EVALUATED = {
 
 @table
 def speed(read: Read) -> Rows:
-    """One face at a time on one thread, in ONNX Runtime."""
+    """List the speed in ONNX Runtime, one face at a time on one thread."""
     yield "in ONNX Runtime", "input", "ms per face", "times as long", "file, MB", "accuracy"
     for name, row in read("speed")["rows"].items():
         if row["runtime"] == "onnxruntime":
@@ -196,7 +196,7 @@ def speed(read: Read) -> Rows:
 
 @table
 def speed_by_runtime(read: Read) -> Rows:
-    """The models that ship by every runtime: one thread and two, one face and 32 at once."""
+    """List the shipped models' speed per runtime: one or two threads, one or 32 faces at once."""
     yield (
         "model",
         "runtime",
@@ -218,7 +218,7 @@ def speed_by_runtime(read: Read) -> Rows:
 
 @table
 def browser(read: Read) -> Rows:
-    """The page in headless Chromium beside Python on the same core, one thread each."""
+    """Compare the page in headless Chromium with Python on the same core, one thread each."""
     measured = read("in_browser")
     yield "milliseconds, median", "Chromium", "Python"
     for step, title in (("attributes", "attributes of a face"), ("detection", "to find it")):
@@ -227,7 +227,7 @@ def browser(read: Read) -> Rows:
 
 @table
 def cold_start(read: Read) -> Rows:
-    """Whole processes, from their start to their end."""
+    """List the times of whole processes, from start to exit."""
     seconds = read("cold_start")["median_seconds"]
     yield "a fresh process", "seconds, median"
     yield "`label2label --help`", f"{seconds['help']:.2f}"
@@ -236,7 +236,7 @@ def cold_start(read: Read) -> Rows:
 
 @table
 def label_throughput(read: Read) -> Rows:
-    """`label2label label` on two cores."""
+    """List the speed and memory of `label2label label` on two cores."""
     yield "photos", "photos per second", "peak memory, MB"
     for name in ("once", "repeated"):
         row = read("label_throughput")[name]
@@ -246,7 +246,7 @@ def label_throughput(read: Read) -> Rows:
 
 @table
 def space_load(read: Read) -> Rows:
-    """The Space on two cores."""
+    """List the Space's response times and memory on two cores."""
     measured = read("space_load")
     one, many = measured["one_visitor"], measured["many_visitors"]
     yield "visitors", "median, ms", "95 % below, ms", "errors"
@@ -257,7 +257,7 @@ def space_load(read: Read) -> Rows:
 
 @table
 def known_words(read: Read) -> Rows:
-    """Accuracy on attributes asked, when others are given."""
+    """List accuracy on the predicted attributes by number of given ones."""
     yield "attributes given", "accuracy on the others", "gain", "95 % interval"
     for point in read("known_words")["curve"]:
         gain = f"{point['gain']:+.4f}", between(point["gain_interval"], "+.4f")
@@ -270,7 +270,7 @@ def known_words(read: Read) -> Rows:
 
 @table
 def tiny(read: Read) -> Rows:
-    """The tiny model beside the default one, by how large the face is in the crop."""
+    """Compare the tiny model with the default one by size of the face in the crop."""
     yield "test images", "default", "tiny"
     for title, name in (
         ("CelebA, 40 attributes", "celeba_test"),
@@ -282,7 +282,7 @@ def tiny(read: Read) -> Rows:
 
 @table
 def fairness_recipes(read: Read) -> Rows:
-    """What every recipe gains on Asian faces, and costs on CelebA."""
+    """List each recipe's gain on Asian faces and its cost on CelebA."""
     measured = read("fairness_mitigation")
     yield "", "Asian: mean", "aligned: mean", "Male", "gap in Male, same ages", "CelebA"
     keys = ("mean", "aligned_mean", "Male", "Male_gap_age_adjusted")
@@ -295,7 +295,7 @@ def fairness_recipes(read: Read) -> Rows:
 
 @table
 def fairness_framings(read: Read) -> Rows:
-    """The default model and the fair one on aligned faces, by race."""
+    """Compare the default and the fair model on aligned faces, by race."""
     yield "race", "default", "fair", "gain", "95 % interval"
     groups = read(f"{FAIR}/utkface_aligned")["comparison"]["groups"]["race"]["per_group"]
     for name, row in groups.items():
@@ -304,7 +304,7 @@ def fairness_framings(read: Read) -> Rows:
 
 
 def ablation(read: Read, name: str) -> Rows:
-    """Rows of one of `ablation.py`'s tables."""
+    """List the rows of one of `ablation.py`'s tables."""
     yield "", "accuracy", "balanced", "query network", "parameters, M", "GFLOPs", "seeds"
     for title, row in read(f"ablation_{name}")["rows"].items():
         accuracy = f"{row['accuracy']['mean']:.4f}"
@@ -323,7 +323,7 @@ def ablation(read: Read, name: str) -> Rows:
 
 
 def differences(read: Read, name: str, reference: str) -> Rows:
-    """What each row of an ablation has more than one of them."""
+    """List each ablation row's accuracy difference to the reference row."""
     yield f"less {reference}", "difference", "95 % interval"
     for pair in read(f"ablation_{name}")["comparisons"]:
         if reference in pair["rows"]:
@@ -351,7 +351,7 @@ def ablation_sizes(read: Read) -> Rows:
 
 @table
 def lfw_verification(read: Read) -> Rows:
-    """The backbone's embedding on pairs of LFW."""
+    """List the backbone's verification accuracy on LFW pairs."""
     measured = read("lfw_verification")
     yield "pairs of LFW", "accuracy", "standard error"
     accuracy = f"{measured['accuracy']:.3f}", f"{measured['standard_error']:.4f}"
@@ -360,7 +360,7 @@ def lfw_verification(read: Read) -> Rows:
 
 @table
 def training_speed(read: Read) -> Rows:
-    """Images per second of a training step, each row one change of the baseline."""
+    """List images per second in training; each row makes one change to the baseline."""
     yield "training step", "images per second", "times the baseline"
     for row in read("training_speed")["rows"].values():
         yield row["title"], f"{row['images_per_second']:.0f}", f"{row['ratio']:.2f}"
@@ -368,7 +368,7 @@ def training_speed(read: Read) -> Rows:
 
 @table
 def scaling(read: Read) -> Rows:
-    """What larger sets cost at the measured rate of the whole training loop: arithmetic."""
+    """Extrapolate training times to larger datasets from the training loop's measured speed."""
     measured = read("training_speed")["loop"]
     yield "", "CelebA's training split", "a hundred million web faces"
     sets = ((162_770, 14), (100_000_000, 1))  # images, passes
@@ -383,7 +383,7 @@ def scaling(read: Read) -> Rows:
 
 
 def both_clocks(stages: dict[str, Any], stage: str) -> str:
-    """Wall and processor time of a stage in milliseconds."""
+    """Format the wall and CPU time of a stage in milliseconds."""
     if stage not in stages["wall"]:
         return ""
     return f"{stages['wall'][stage]:.0f} ({stages['processor'][stage]:.1f})"
@@ -391,7 +391,7 @@ def both_clocks(stages: dict[str, Any], stage: str) -> str:
 
 @table
 def photo_speed(read: Read) -> Rows:
-    """What one photo takes, stage by stage, and photos per second of a folder."""
+    """List the time of one photo per stage, and photos per second of a folder."""
     stages = ("decode", "detect", "align", "attributes", "whole")
     yield "photo", "version", *stages, "folder, photos/s"
     speed = read("photo")["speed"]
@@ -404,7 +404,7 @@ def photo_speed(read: Read) -> Rows:
 
 @table
 def photo_recall(read: Read) -> Rows:
-    """Share of the images in which a face is found."""
+    """List the share of images with a detected face."""
     yield "data set", "images", "a face is found"
     recall = dict(read("photo")["recall"])
     fairface = dict(recall.pop("fairface"))
@@ -418,7 +418,7 @@ def photo_recall(read: Read) -> Rows:
 
 @table
 def photo_scenes(read: Read) -> Rows:
-    """Share of pasted faces that are found."""
+    """List the share of pasted faces that are detected."""
     yield "photo", "faces", "found"
     for name, row in read("photo")["scenes"].items():
         if name == "of_each_set":
@@ -431,7 +431,7 @@ def photo_scenes(read: Read) -> Rows:
 
 @table
 def photo_turns(read: Read) -> Rows:
-    """Decisions that change with the photo's orientation."""
+    """List the share of decisions that change with the photo's orientation."""
     yield "data set", "turned by", "photos", "not found", "decisions changed", "Male changed"
     for name, turns in read("photo")["turns"].items():
         if name != "of_each_set":
@@ -442,7 +442,7 @@ def photo_turns(read: Read) -> Rows:
 
 @table
 def photo_quality(read: Read) -> Rows:
-    """Accuracy by size and by warning."""
+    """List accuracy by face size and by quality warning."""
     yield "what", "face", "faces", "accuracy"
     quality = read("photo")["quality"]
     sizes = quality["celeba_wild_attributes_by_size"]
@@ -457,7 +457,7 @@ def photo_quality(read: Read) -> Rows:
 
 
 def main() -> None:
-    """Fill the tables of the documents named, or of all."""
+    """Fill the tables of the documents given, or of all."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

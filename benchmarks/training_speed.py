@@ -2,11 +2,11 @@
 
     python benchmarks/training_speed.py
 
-Faces are drawn, as large as CelebA's, so that no dataset is needed. Every row is the training loop
-of the recipe with one thing changed, in a process of its own; the rows take turns, round by round,
-so that a machine which is busy with other things slows all of them. Ratios are medians over rounds.
-The `loop` is the baseline's beside its bare step: forward, backward, clipping and optimizer on one
-batch of noise.
+Images are synthetic, with CelebA's size, so that no dataset is needed. Each row is the recipe's
+training loop with one change, in its own process; the rows run in turn, round by round, so that
+other load on the machine slows all of them alike. Ratios are medians over rounds. `loop` compares
+the baseline's loop with its bare step: forward, backward, clipping and optimizer on one batch of
+noise.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tqdm import tqdm
 SIZE = (178, 218)  # width and height of CelebA's aligned images
 GOAL = 0.95  # the loop's share of the bare step's speed
 BASELINE = "baseline"
-# By row: title, settings of the recipe, and what is done to the model beside.
+# By row: title, recipe settings, and an extra change of the model.
 ROWS: dict[str, tuple[str, dict[str, Any], str]] = {
     BASELINE: ("cached pixels, 112x112, batch 64, float32", {}, ""),
     "decoding": ("images decoded as they come", {"cache_pixels": False}, ""),
@@ -54,7 +54,7 @@ ROWS: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 def draw_dataset(folder: Path, images: int) -> None:
-    """Write smooth random images with random labels in the one schema, as JPEG in Parquet."""
+    """Write a prepared dataset of smooth random JPEGs with random labels."""
     rng = np.random.default_rng(0)
     features = datasets.Features(
         {"image": datasets.Image(), **dict.fromkeys(CELEBA_ATTRIBUTES, datasets.Value("bool"))}
@@ -72,7 +72,7 @@ def draw_dataset(folder: Path, images: int) -> None:
 
 
 def bare_step(trainer: Any) -> Callable[[], None]:
-    """A function that takes a step on one batch of noise, with nothing around it."""
+    """Return a function that runs a bare training step on one batch of noise."""
     import torch
 
     recipe, device = trainer.recipe, trainer.accelerator.device
@@ -97,14 +97,14 @@ def bare_step(trainer: Any) -> Callable[[], None]:
 
 
 def serve(pipe: Any, recipe_name: str, settings: list[str], extra: str, output: str) -> None:
-    """Train one row when told: a process's whole work.
+    """Train one row on request, in its own process.
 
     Args:
-        pipe: answers `{}` when ready, then images per second for each number of batches received,
-            of the loop or (a negative number) of the bare step; `error` where it cannot.
-        recipe_name, settings: of the recipe.
-        extra: `freeze`, `compile` or nothing.
-        output: folder of the run.
+        pipe: Sends `{}` when ready, then images per second for each number of batches received, of
+            the loop or, for a negative number, of the bare step; `error` if the row cannot run.
+        recipe_name, settings: Recipe and its overridden settings.
+        extra: `freeze`, `compile` or empty.
+        output: Folder of the run.
     """
     try:
         import torch
@@ -121,7 +121,7 @@ def serve(pipe: Any, recipe_name: str, settings: list[str], extra: str, output: 
         trainer.accelerator.init_trackers("logs")
         batches, alone = trainer.batches(), bare_step(trainer)
         size, cuda = trainer.recipe.batch_size, trainer.accelerator.device.type == "cuda"
-        trainer.step(next(batches))  # kernels are chosen, the next batches are being read
+        trainer.step(next(batches))  # warm-up: kernels are selected, and batches prefetched
         alone()
         pixels = trainer.data.crops.pixels
         pipe.send({"bytes": None if pixels is None else pixels[0].numel()})
@@ -135,16 +135,16 @@ def serve(pipe: Any, recipe_name: str, settings: list[str], extra: str, output: 
             if cuda:
                 torch.cuda.synchronize()
             pipe.send({"speed": abs(count) * size / (time.perf_counter() - started)})
-    except Exception as error:  # a row that cannot run: the others go on
+    except Exception as error:  # a row that cannot run: the others continue
         pipe.send({"error": f"{type(error).__name__}: {join_lines(error)}"})
 
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Run all rows in turns.
+    """Run all rows in turn.
 
     Args:
-        args: `recipe`, `rows`, `rounds`, `images` a row and round, `patience` in seconds.
-        folder: for the data and the runs.
+        args: `recipe`, `rows`, `rounds`, `images` per row and round, `patience` in seconds.
+        folder: Folder for the data and the runs.
 
     Returns:
         `rows`, each with `title`, `images_per_second` (median), `ratio` to the baseline (median
@@ -152,7 +152,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         `goal` and `decoded_bytes_per_image`.
 
     Raises:
-        UserError: the baseline cannot run.
+        UserError: The baseline cannot run.
     """
     longest = max(settings.get("batch_size", 64) for _, settings, _ in ROWS.values())
     draw_dataset(folder / "data", 4 * longest)
@@ -175,7 +175,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             target=serve, args=(other, args.recipe, written, extra, str(folder / name)), daemon=True
         )
         process.start()
-        other.close()  # so that the end of the process ends the wait
+        other.close()  # so that recv() fails when the process ends
         answer = {"error": "it took too long to start"}
         if pipe.poll(args.patience):
             try:
@@ -225,7 +225,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Measure, print and write the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -18,42 +18,41 @@ from label2label.prediction.predictor import describe_face, find_faces, scale_fa
 from photos import PhotoError, encode_data_url, read_photo
 
 MAX_FACES = 20
-WORKERS = os.cpu_count() or 1  # photos looked at in parallel, with one thread each
+WORKERS = os.cpu_count() or 1  # photos processed in parallel, one thread each
 
 
 class Analyser:
-    """Finds the faces of photos and asks models about them; it keeps nothing of any photo.
+    """Predictor of the attributes of all faces in a photo; it stores nothing of any photo.
 
     Args:
-        catalogue: the models that are offered, by key.
+        catalogue: The offered models by key.
     """
 
     def __init__(self, catalogue: Mapping[str, OfferedModel]) -> None:
         self.catalogue = catalogue
-        # The same few threads do all the work, so that what torch and OpenCV keep by thread does
-        # not add up over the many threads that Gradio answers from.
+        # A fixed pool does all the work, so that the thread-local memory of torch and OpenCV does
+        # not add up over Gradio's many threads.
         self._threads = ThreadPoolExecutor(WORKERS)
         self._detector = FaceDetector()
 
     def analyse(
         self, photo: bytes, keys: Sequence[str], known: Mapping[str, bool] | None = None
     ) -> dict[str, Any]:
-        """Attributes of every face of a photo, by one or several models.
+        """Predict the attributes of all faces in a photo by one or several models.
 
         Args:
-            photo: an image file's bytes.
-            keys: of the models asked.
-            known: attributes that are known of every face; names that a model does not have are
-                left out.
+            photo: Bytes of an image file.
+            keys: Keys of the models.
+            known: Known attributes of all faces; names that a model does not have are ignored.
 
         Returns:
             `width` and `height` in pixels, `notes`, each a `code` and `values` for its text, and
-            `faces` from left to right: `box`, `score`, `size`, `roll` and `warnings` (as
-            `AttributePredictor` tells them), `crop` as the first model sees it (a data URL), and
-            `predictions` by model (`encode_prediction`).
+            `faces` from left to right: `box`, `score`, `size`, `roll` and `warnings` (as in
+            `AttributePredictor`), `crop`, the first model's input (a data URL), and `predictions`
+            by model (`encode_prediction`).
 
         Raises:
-            PhotoError: the photo cannot be read, shows no face, or a model is not offered.
+            PhotoError: The photo cannot be read, shows no face, or a model is not offered.
         """
         return self._threads.submit(self._analyse, photo, keys, known or {}).result()
 
@@ -85,42 +84,39 @@ class Analyser:
         return {"width": width, "height": height, "notes": notes, "faces": entries}
 
     def condition(self, crop: bytes, key: str, known: Mapping[str, bool]) -> dict[str, Any]:
-        """Attributes of one face where some of them are known.
+        """Predict the attributes of one face, given that some of them are known.
 
         Args:
-            crop: the face as `analyse` returned it, an image file's bytes.
-            key: of the model asked.
-            known: value by attribute; names that the model does not have are left out.
+            crop: The face as `analyse` returned it, bytes of an image file.
+            key: Key of the model.
+            known: Value by attribute; names that the model does not have are ignored.
 
         Returns:
-            One face's prediction (`encode_prediction`).
+            The face's prediction (`encode_prediction`).
 
         Raises:
-            PhotoError: the crop cannot be read, or the model is not offered.
+            PhotoError: The crop cannot be read, or the model is not offered.
         """
         return self._threads.submit(self._condition, crop, key, known).result()
 
     def _condition(self, crop: bytes, key: str, known: Mapping[str, bool]) -> dict[str, Any]:
         model = self.find_model(key)
         if any(not isinstance(value, bool) for value in known.values()):
-            raise PhotoError("failed")  # no page of ours sends anything else
+            raise PhotoError("failed")  # our own page always sends one of these
         pixels = read_photo(crop).pixels
         size = model.preprocessing.crop_size
-        if pixels.shape[:2] != (size, size):  # that of a model with another crop
+        if pixels.shape[:2] != (size, size):  # the crop of a model with another crop size
             pixels = model.preprocessing.crop(pixels)
         return encode_prediction(model.predict(pixels[None], known))[0]
 
     def find_model(self, key: str) -> OfferedModel:
-        """The model of a key.
+        """Find a model by its key.
 
         Args:
-            key: as `load_catalogue` names them; empty for the first, the one that ships.
-
-        Returns:
-            The model.
+            key: Key of `load_catalogue`; empty for the first, the default model.
 
         Raises:
-            PhotoError: it is not offered.
+            PhotoError: The model is not offered.
         """
         try:
             return self.catalogue[key or next(iter(self.catalogue))]
@@ -129,37 +125,26 @@ class Analyser:
 
 
 def keep_largest(faces: Sequence[Face], limit: int) -> list[Face]:
-    """The largest faces, in the order given.
-
-    Args:
-        faces: of a photo.
-        limit: how many to keep.
-
-    Returns:
-        At most so many.
-    """
+    """Return the `limit` largest faces in their original order."""
 
     kept = {id(face) for face in sorted(faces, key=lambda face: -face.size)[:limit]}
     return [face for face in faces if id(face) in kept]
 
 
 def cut(pixels: np.ndarray, face: Face, model: OfferedModel) -> np.ndarray:
-    """One face as a model sees it: uint8 RGB (crop_size, crop_size, 3)."""
+    """Crop a face for a model: uint8 RGB (crop_size, crop_size, 3)."""
     asked = model.preprocessing
     return align_face(pixels, face, asked.alignment_template, asked.crop_size)
 
 
 def encode_prediction(prediction: Prediction) -> list[dict[str, Any]]:
-    """A batch's prediction as JSON can hold it.
-
-    Args:
-        prediction: of a batch of faces.
+    """Convert a batch's prediction to JSON types.
 
     Returns:
-        One dictionary a face: `probabilities`, 0 to 1, and `present`, the decisions, each in the
+        One dictionary per face: `probabilities`, 0 to 1, and `present`, the decisions, both in the
         order of the model's attributes, and `maps`: `rows`, `columns` and `data`, base64 of one
-        byte a cell (255 is the strongest place of its attribute), attribute by attribute and row by
-        row; None where the model has none.
+        byte per cell (255 is the attribute's maximum), attribute by attribute and row by row; None
+        if the model has no maps.
     """
     maps = prediction.maps
     return [
@@ -173,7 +158,7 @@ def encode_prediction(prediction: Prediction) -> list[dict[str, Any]]:
 
 
 def encode_maps(maps: np.ndarray) -> dict[str, Any]:
-    """Maps (attributes, rows, columns) of 0..1 as `encode_prediction` describes them."""
+    """Encode maps (attributes, rows, columns) of 0 to 1 as `encode_prediction` describes."""
     data = np.round(maps * 255).astype(np.uint8).tobytes()
     rows, columns = maps.shape[1:]
     return {"rows": rows, "columns": columns, "data": base64.b64encode(data).decode()}

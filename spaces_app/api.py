@@ -12,28 +12,28 @@ from analysis import Analyser
 from photos import PhotoError
 from texts import say
 
-PLACE = ("box", "score", "size", "roll", "warnings")  # of a face, in an answer
+PLACE = ("box", "score", "size", "roll", "warnings")  # keys of a face in a response
 
 
 def predict_photo(
     analyser: Analyser, photo: bytes | None, model: str, known: Mapping[str, bool], maps: bool
 ) -> dict[str, Any]:
-    """Attributes of every face of a photo.
+    """Predict the attributes of all faces in a photo.
 
     Args:
-        analyser: asks the models.
-        photo: the file that was sent.
-        model: a key of `/models`; empty for the first.
-        known: attributes that are known of every face: {"Male": true}.
-        maps: whether to tell where the model looked.
+        analyser: Runs the models.
+        photo: Bytes of the uploaded file.
+        model: A key of `/models`; empty for the first.
+        known: Known attributes of all faces: {"Male": true}.
+        maps: Whether to return attention maps.
 
     Returns:
-        `model`, its key; `faces`: `box`, `score`, `size`, `roll` and `warnings` as
-        `AttributePredictor` tells them, and `attributes` by name: `probability`, 0 to 1, `present`,
-        and where asked for and told `map`, rows of 0..1 over the crop; and `notes` in English.
+        `model`, its key; `faces`: `box`, `score`, `size`, `roll` and `warnings` as in
+        `AttributePredictor`, and `attributes` by name: `probability`, 0 to 1, `present`, and, if
+        requested and available, `map`, rows of 0 to 1 over the crop; and `notes` in English.
 
     Raises:
-        gr.Error: the photo, or an argument, will not do.
+        gr.Error: The photo or an argument is invalid.
     """
     if not isinstance(known, Mapping):
         raise gr.Error('What is known must be an object: {"Male": true}.')
@@ -68,6 +68,6 @@ def predict_photo(
 
 
 def decode_maps(maps: Mapping[str, Any]) -> list[list[list[float]]]:
-    """Grids of 0..1, one an attribute, from `analysis.encode_maps`."""
+    """Decode the output of `analysis.encode_maps` to one grid of 0 to 1 per attribute."""
     data = np.frombuffer(base64.b64decode(maps["data"]), np.uint8) / 255
     return data.reshape(-1, maps["rows"], maps["columns"]).round(3).tolist()

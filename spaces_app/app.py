@@ -19,17 +19,17 @@ def main() -> int:
     """Serve the Space until it is stopped.
 
     Returns:
-        The exit code, 2 where no model can be loaded.
+        The exit code: 0, or 2 if no model can be loaded.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    # Files that come through the API lie in a folder of this process, which goes when it ends; what
-    # a killed process left goes now.
+    # Files uploaded through the API are stored in a folder that is deleted when this process ends;
+    # delete what a killed process left behind.
     parent = uploads_parent()
     remove_leftovers(parent)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         with temporary_folder("space", parent) as uploads:
-            os.environ["GRADIO_TEMP_DIR"] = str(uploads)  # read when Gradio is imported
+            os.environ["GRADIO_TEMP_DIR"] = str(uploads)  # Gradio reads it when imported
             serve(uploads)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -41,10 +41,10 @@ def serve(uploads: Path) -> None:
     """Serve the Space until it is stopped.
 
     Args:
-        uploads: folder for files that come through the API.
+        uploads: Folder for files uploaded through the API.
 
     Raises:
-        UserError: no model, or no face detector, can be loaded.
+        UserError: No model, or no face detector, can be loaded.
     """
     import cv2
     import gradio as gr
@@ -53,25 +53,25 @@ def serve(uploads: Path) -> None:
     from photos import MAX_BYTES
     from starlette.middleware import Middleware
 
-    # Many visitors are served best by as many photos at a time as there are cores, a thread each.
+    # One photo per core at a time, one thread each, gives the highest throughput.
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     build_space().launch(
         theme=gr.themes.Base(
             primary_hue="teal",
             neutral_hue="slate",
-            font=["system-ui", "sans-serif"],  # none is fetched from elsewhere
+            font=["system-ui", "sans-serif"],  # no font is downloaded
             font_mono=["ui-monospace", "monospace"],
         ),
-        # Not as `css`, whose rules Gradio rewrites.
+        # Not as `css`, because Gradio rewrites those rules.
         head=f"<style>{(HERE / 'page' / 'style.css').read_text(encoding='utf-8')}</style>",
         footer_links=["api", "gradio"],
         max_file_size=MAX_BYTES,
         app_kwargs={"middleware": [Middleware(RequestLimits, uploads=uploads)]},
-        run_history=False,  # it would keep visitors' photos in their browsers
+        run_history=False,  # it would store visitors' photos in their browsers
         show_error=True,
         ssr_mode=False,
-        # Gradio keeps the last answer of every session for an hour, which nothing here needs.
+        # By default Gradio keeps each session's last response for an hour; nothing here needs it.
         state_session_capacity=1,
     )
 

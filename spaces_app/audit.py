@@ -11,21 +11,22 @@ from typing import Any
 
 from texts import TEXTS, say
 
-WIDEST_GAPS = 5  # attributes shown by group column
+WIDEST_GAPS = 5  # attributes shown per group column
 DATASETS = {"celeba": "CelebA", "utkface": "UTKFace", "lfwa": "LFWA", "fairface": "FairFace"}
 COMMAND = "label2label audit --data photos.csv --group race --output audit.html"
 logger = logging.getLogger(__name__)
 
 
 def load_evaluations(folders: Iterable[Path]) -> list[dict[str, Any]]:
-    """Evaluations by group among the JSON files of some folders.
+    """Load the evaluations by group among the JSON files in some folders.
 
     Args:
-        folders: with those in them; those that do not exist are left out.
+        folders: Folders to search; those that do not exist are skipped.
 
     Returns:
-        What `label2label evaluate` wrote of test splits by group, each file once. One that lacks
-        what the page shows, as an older version's may, is left out with a warning in the log.
+        Evaluations by group on test splits, as `label2label evaluate` writes them, each file once.
+        One without all values that the page shows, for example from an older version, is skipped
+        with a warning in the log.
     """
     evaluations: dict[str, dict[str, Any]] = {}
     for folder in folders:
@@ -37,7 +38,7 @@ def load_evaluations(folders: Iterable[Path]) -> list[dict[str, Any]]:
                 continue
             needed = {"groups", "dataset", "accuracy", "intervals", "num_images", "model"}
             if not isinstance(evaluation, dict) or not needed <= set(evaluation):
-                continue  # other results lie there too
+                continue  # another kind of result
             try:
                 if not evaluation["groups"] or evaluation["dataset"]["split"] != "test":
                     continue
@@ -55,14 +56,11 @@ def load_evaluations(folders: Iterable[Path]) -> list[dict[str, Any]]:
 
 
 def render_audit(evaluations: Iterable[Mapping[str, Any]], language: str) -> str:
-    """The audit's HTML.
+    """Render the audit as one HTML element.
 
     Args:
-        evaluations: as `load_evaluations` returns them.
-        language: a key of `texts.LANGUAGES`.
-
-    Returns:
-        One element.
+        evaluations: As `load_evaluations` returns them.
+        language: A key of `texts.LANGUAGES`.
     """
     parts = [_paragraph(say(language, "audit.intro"))]
     sections = [
@@ -81,7 +79,7 @@ def render_audit(evaluations: Iterable[Mapping[str, Any]], language: str) -> str
 def _render_column(
     evaluation: Mapping[str, Any], column: str, scores: Mapping[str, Any], language: str
 ) -> str:
-    """One evaluation by one group column: heading, table, gaps."""
+    """Render one evaluation by one group column: heading, table, gaps."""
     dataset = evaluation["dataset"]
     low, high = evaluation["intervals"]["accuracy"]
     title = say(
@@ -129,7 +127,7 @@ def _group_table(scores: Mapping[str, Any], language: str) -> str:
 
 
 def _whisker(scores: Mapping[str, Any], scale: tuple[float, float]) -> str:
-    """A dot at the accuracy and a line over its interval, on a scale that all groups share."""
+    """Draw a dot at the accuracy and a line for its interval, on a scale shared by all groups."""
     ends = [*scores["interval"], scores["accuracy"]]
     if not all(map(_is_number, ends)):
         return ""
@@ -183,7 +181,7 @@ def _table(head: list[str], rows: list[str], numbers: tuple[int, ...]) -> str:
         f'<th scope="col"{" class=number" if i in numbers else ""}>{escape(text)}</th>'
         for i, text in enumerate(head)
     )
-    # Wider than a phone: it scrolls, also by keyboard.
+    # Wider than a phone's screen: make it scrollable, also by keyboard.
     return (
         f'<div class="scroll" tabindex="0"><table><thead><tr>{cells}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"

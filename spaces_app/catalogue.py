@@ -35,13 +35,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of a batch of faces.
+    """A model's predictions for a batch of faces.
 
     Args:
         probabilities: float32 (faces, attributes), 0 to 1.
-        present: bool (faces, attributes), the decisions, which do not contradict each other.
-        maps: float32 (faces, attributes, rows, columns), where the model looked for each attribute,
-            1 at its strongest place; None from a model that does not tell.
+        present: bool (faces, attributes), mutually consistent decisions.
+        maps: float32 (faces, attributes, rows, columns), attention per attribute, scaled to a
+            maximum of 1; None if the model does not return it.
     """
 
     probabilities: np.ndarray
@@ -51,20 +51,20 @@ class Prediction:
 
 @dataclass(frozen=True)
 class OfferedModel:
-    """A model that is loaded and timed.
+    """A loaded and timed model.
 
     Args:
-        key: its name in the API: the folder's or Hub id, and the ONNX file's where it is one. An
-            INT8 file of a model that is offered is named after that model's folder.
-        kind: `default`, `fair` or `tiny`, which the page has words for, else ``.
-        int8: whether its weights are 8-bit integers.
-        parameters: how many it has; None where its files do not tell.
-        file: its weights or ONNX file.
-        file_bytes: that file's.
-        milliseconds: median time of one face on this machine, without finding the face.
-        backend: what runs it.
-        tells_maps: whether it tells where it looked.
-        takes_known: whether attributes that the caller knows condition the others.
+        key: Name in the API: folder name or Hub id, for an ONNX file followed by its file name. An
+            INT8 file of an offered model is named after that model's folder.
+        kind: `default`, `fair` or `tiny`, for which the page has texts, otherwise empty.
+        int8: Whether the weights are 8-bit integers.
+        parameters: Number of parameters; None if unknown.
+        file: Weights or ONNX file.
+        file_bytes: Size of that file.
+        milliseconds: Median time per face on this machine, without face detection.
+        backend: Backend that runs the model.
+        tells_maps: Whether it returns attention maps.
+        takes_known: Whether known attributes condition the others.
     """
 
     key: str
@@ -80,18 +80,15 @@ class OfferedModel:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What it asks of a face, and its thresholds."""
+        """Return the model's preprocessing and thresholds."""
         return self.backend.preprocessing
 
     def predict(self, crops: np.ndarray, known: Mapping[str, bool] | None = None) -> Prediction:
-        """Attributes of a batch of faces.
+        """Predict the attributes of a batch of faces.
 
         Args:
             crops: uint8 RGB (faces, crop_size, crop_size, 3), 0 to 255.
-            known: attributes of all these faces that the caller knows; they keep the value given.
-
-        Returns:
-            Probabilities, decisions and maps.
+            known: Known attributes of all these faces; they keep the given value.
         """
         known = known or {}
         attributes = self.preprocessing.attributes
@@ -101,11 +98,11 @@ class OfferedModel:
         is_known = labels != UNKNOWN
         probabilities = np.where(is_known, labels, probabilities).astype(np.float32)
         present = self.preprocessing.decide(probabilities)
-        # What the caller says stays, whatever else the caller says.
+        # Known values are kept even if they contradict each other.
         return Prediction(probabilities, np.where(is_known, labels == 1, present), maps)
 
     def describe(self) -> dict[str, Any]:
-        """All of it that the page and the API show, ready for JSON."""
+        """Return what the page and the API show of the model, in JSON types."""
         return {
             "key": self.key,
             "kind": self.kind,
@@ -123,13 +120,13 @@ class OfferedModel:
 def run(
     backend: Backend, crops: np.ndarray, known_labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Run a model with known labels and, where it is a PyTorch one, with its attention.
+    """Run a model with known labels; a PyTorch model also returns its attention.
 
     Args:
-        backend: the model.
+        backend: Backend of the model.
         crops: uint8 RGB (faces, crop_size, crop_size, 3), 0 to 255.
-        known_labels: int64 (faces, attributes), 1, 0 or -100 where not known; a model that takes
-            none goes without.
+        known_labels: int64 (faces, attributes), 1, 0 or -100 if unknown; ignored by a model that
+            takes none.
 
     Returns:
         Probabilities and maps, as in `Prediction`.
@@ -152,7 +149,7 @@ def run(
         probabilities = outputs.logits.float().sigmoid().numpy()
         if not outputs.cross_attentions:
             return probabilities, None
-        # Both decoders look at the image; what they share is where the model looked.
+        # Both decoders attend to the image: combine their attention.
         attention = torch.stack(outputs.cross_attentions).mean(dim=(0, 2))
     side = round(attention.shape[-1] ** 0.5)  # crops are square, and so are feature maps
     maps = attention / attention.amax(dim=-1, keepdim=True)
@@ -160,17 +157,17 @@ def run(
 
 
 def load_catalogue() -> dict[str, OfferedModel]:
-    """Load every model whose files are there.
+    """Load all available models.
 
-    Those are the folders beside the checkpoint that ships, the INT8 files in them, and what the
-    environment variable lists: folders, ONNX files and Hub ids, separated by commas. One that
-    cannot be loaded is left out, with a warning in the log.
+    These are the folders beside the default checkpoint, the INT8 files in them, and the models that
+    the environment variable lists: folders, ONNX files and Hub ids, separated by commas. A model
+    that cannot be loaded is skipped with a warning in the log.
 
     Returns:
-        Models by key, the one that ships first, and INT8 files last.
+        Models by key, the default model first and INT8 files last.
 
     Raises:
-        UserError: not one model can be loaded.
+        UserError: No model can be loaded.
     """
     shipped = Path(default_checkpoint())
     found = sorted(shipped.parent.glob("*/config.json"))
@@ -195,15 +192,15 @@ def load_models(
     """Load the model of a folder or Hub id, and the INT8 files beside its weights.
 
     Args:
-        name: a folder, an ONNX file, or a Hub id.
-        is_default: whether it is the model that ships.
-        others: models that are offered already, which ONNX files may have been exported from.
+        name: A folder, an ONNX file, or a Hub id.
+        is_default: Whether it is the default model.
+        others: Models loaded before, from which ONNX files may have been exported.
 
     Returns:
         The models, at least one.
 
     Raises:
-        UserError: a file is missing or damaged, or the Hub cannot be reached.
+        UserError: A file is missing or damaged, or the Hub cannot be reached.
     """
     path = Path(name).absolute()
     key = f"{path.parent.name}/{path.stem}" if path.suffix == ".onnx" else path.name
@@ -228,18 +225,15 @@ def offer(path: Path, key: str, kind: str, parameters: int | None) -> OfferedMod
     """Load one model and time it.
 
     Args:
-        path: a model's folder or an ONNX file.
-        key, kind, parameters: as in `OfferedModel`.
-
-    Returns:
-        The model.
+        path: Folder of a model, or an ONNX file.
+        key, kind, parameters: As in `OfferedModel`.
 
     Raises:
-        UserError: it cannot be loaded.
+        UserError: The model cannot be loaded.
     """
-    # One thread each: as many photos are looked at in parallel as there are cores.
+    # One thread each, because as many photos are processed in parallel as there are cores.
     is_onnx = path.suffix == ".onnx"
-    # PyTorch tells where the model looked.
+    # PyTorch, because only it returns the attention.
     backend = load_backend(path, "onnx" if is_onnx else "torch", threads=1)
     preprocessing = backend.preprocessing
     crop = np.full((1, preprocessing.crop_size, preprocessing.crop_size, 3), 128, np.uint8)
@@ -273,12 +267,12 @@ def name_export(model: OfferedModel, others: Iterable[OfferedModel]) -> OfferedM
     """Name an ONNX file after the model that it was exported from.
 
     Args:
-        model: of an ONNX file; `label2label export --int8` writes into it of which weights it is.
-        others: models that are offered already.
+        model: Model of an ONNX file; `label2label export --int8` records its source weights in it.
+        others: Models loaded before.
 
     Returns:
-        The model with the key, the kind and the parameters of the one of these weights; as it was
-        where the file does not say, or there is none.
+        The model with the key, kind and parameters of the model with these weights; unchanged if
+        the file records none or no such model is loaded.
     """
     session: Any = model.backend.session  # type: ignore[attr-defined]
     made_from = session.get_modelmeta().custom_metadata_map.get(WEIGHTS_KEY)
@@ -290,16 +284,16 @@ def name_export(model: OfferedModel, others: Iterable[OfferedModel]) -> OfferedM
 
 
 def download(name: str) -> Path:
-    """Fetch a model from the Hub: its folder, or one ONNX file by `user/name/file.onnx`.
+    """Download a model from the Hub: its folder, or one ONNX file by `user/name/file.onnx`.
 
     Args:
-        name: a Hub id, or a Hub id and a file in it.
+        name: A Hub id, or a Hub id and a file in it.
 
     Returns:
         The local path.
 
     Raises:
-        UserError: there is no such model, or the Hub cannot be reached.
+        UserError: The model does not exist, or the Hub cannot be reached.
     """
     from huggingface_hub import hf_hub_download, snapshot_download
 
@@ -314,23 +308,17 @@ def download(name: str) -> Path:
 
 
 def count_parameters(weights: Path) -> int:
-    """Trained numbers in a safetensors file, read from its header; BatchNorm's statistics are none.
-
-    Args:
-        weights: the file.
-
-    Returns:
-        Their number.
+    """Count the parameters in a safetensors file from its header, without BatchNorm's statistics.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: The file is damaged.
     """
     statistics_of = ("running_mean", "running_var", "num_batches_tracked")
     try:
         with safe_open(weights, framework="numpy") as file:
             return sum(
                 math.prod(file.get_slice(name).get_shape())
-                for name in file.keys()  # noqa: SIM118 - it is no dictionary
+                for name in file.keys()  # noqa: SIM118 - not a dictionary
                 if not name.endswith(statistics_of)
             )
     except (OSError, SafetensorError) as error:

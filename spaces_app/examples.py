@@ -10,9 +10,9 @@ from pathlib import Path
 
 from PIL import Image
 
-LONGER_SIDE = 640  # pixels; enough for one face, and light for a page that carries them
+LONGER_SIDE = 640  # pixels; enough for one face, and small enough to embed in the page
 
-# Both are portraits by agencies of the United States, in the public domain.
+# Both are public-domain portraits by agencies of the United States.
 SOURCES = {
     "hopper": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
     "astronaut": ("skimage", "data/astronaut.png"),
@@ -20,11 +20,11 @@ SOURCES = {
 
 
 def load_examples() -> list[dict[str, str]]:
-    """The example photos, and one with all of them side by side.
+    """Load the example photos, and one with all of them side by side.
 
     Returns:
-        One dictionary a photo: `key`, which the page has words for, and `url`, a data URL; fewer,
-        or none, where the packages are not installed.
+        One dictionary per photo: `key`, for which the page has texts, and `url`, a data URL; fewer
+        or none if the packages are not installed.
     """
     photos = dict(open_photos())
     if len(photos) > 1:
@@ -33,9 +33,9 @@ def load_examples() -> list[dict[str, str]]:
 
 
 def open_photos() -> Iterator[tuple[str, Image.Image]]:
-    """Key and photo of each source that is installed, at most `LONGER_SIDE` pixels long."""
+    """Yield key and photo of each installed source, at most `LONGER_SIDE` pixels long."""
     for key, (package, file) in SOURCES.items():
-        # Found without importing: either package would add seconds to the Space's start.
+        # Without importing: either package would add seconds to the Space's start.
         spec = find_spec(package)
         path = Path(spec.origin).parent / file if spec and spec.origin else None
         if path and path.is_file():
@@ -45,7 +45,7 @@ def open_photos() -> Iterator[tuple[str, Image.Image]]:
 
 
 def side_by_side(photos: list[Image.Image]) -> Image.Image:
-    """One photo of several, scaled to one height."""
+    """Join photos, scaled to equal height, into one."""
     height = min(photo.height for photo in photos)
     scaled = [photo.resize((photo.width * height // photo.height, height)) for photo in photos]
     canvas = Image.new("RGB", (sum(photo.width for photo in scaled), height))
@@ -58,7 +58,7 @@ def side_by_side(photos: list[Image.Image]) -> Image.Image:
 
 
 def encode_jpeg(photo: Image.Image) -> str:
-    """A photo as a data URL."""
+    """Encode a photo as a data URL."""
     buffer = io.BytesIO()
     photo.save(buffer, "JPEG", quality=88)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -20,13 +20,10 @@ print(space.predict(api_name="/models"))"""
 
 
 def render_header(language: str) -> str:
-    """Title, what it is, and what happens to photos.
+    """Render title, summary and privacy note as one HTML element.
 
     Args:
-        language: a key of `texts.LANGUAGES`.
-
-    Returns:
-        One element.
+        language: A key of `texts.LANGUAGES`.
     """
     return (
         f'<div class="l2l header"><h1>{_text(language, "title")}</h1>'
@@ -36,13 +33,10 @@ def render_header(language: str) -> str:
 
 
 def render_about(language: str) -> str:
-    """What happens to photos, limits, how it works, and the API.
+    """Render privacy, limits, method and API as one HTML element.
 
     Args:
-        language: a key of `texts.LANGUAGES`.
-
-    Returns:
-        One element.
+        language: A key of `texts.LANGUAGES`.
     """
     sections = "".join(
         f"<h2>{_text(language, part + '.title')}</h2><p>{_text(language, part)}</p>"

@@ -23,12 +23,12 @@ from texts import LANGUAGES, TEXTS, say
 HERE = Path(__file__).resolve().parent
 RESULT_FOLDERS = (HERE / "results", HERE.parent / "results")
 DEVICE_PAGE = HERE / "on_device" / "index.html"
-MAX_WAITING = 100  # requests; later ones are told that the Space is busy
-TEMPORARY_SECONDS = 30  # of files that come through the API, and again until it is seen
+MAX_WAITING = 100  # requests; further ones get the answer that the Space is busy
+TEMPORARY_SECONDS = 30  # lifetime of files uploaded through the API, and interval of the checks
 TABS = ("explore", "compare", "audit", "device", "about")
 logger = logging.getLogger(__name__)
 
-# The visitor's own language at first; the page's own parts follow at every change.
+# Starts with the visitor's language; the page's own components follow every change.
 FIRST_LANGUAGE = """() => {
   const asked = new URLSearchParams(location.search).get("lang") ?? navigator.language;
   const language = asked.startsWith("ko") ? "ko" : "en";
@@ -50,14 +50,14 @@ def build_space() -> gr.Blocks:
         The app, not yet launched.
 
     Raises:
-        UserError: no model, or no face detector, can be loaded.
+        UserError: No model, or no face detector, can be loaded.
     """
     analyser = Analyser(load_catalogue())
     models = [model.describe() for model in analyser.catalogue.values()]
     evaluations = load_evaluations(RESULT_FOLDERS)
     shown = dict.fromkeys(TABS, True)
     shown["compare"] = len(models) > 1
-    # The page alone is no use: `label2label export --web` lays the model beside it.
+    # Only with the model that `label2label export --web` puts beside the page.
     shown["device"] = DEVICE_PAGE.is_file() and any(DEVICE_PAGE.parent.glob("assets/*.onnx"))
     if shown["device"]:
         gr.set_static_paths([DEVICE_PAGE.parent])
@@ -149,8 +149,8 @@ def build_space() -> gr.Blocks:
         hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         language.change(translate, language, switched, js=SWITCH_LANGUAGE, queue=False, **hidden)
         space.load(None, None, language, js=FIRST_LANGUAGE)
-        # For programs: no part of the page.
-        # As bytes: as a path, Gradio would leave an empty file behind with every request.
+        # The API for programs, not visible on the page.
+        # As bytes: for a path, Gradio would leave an empty file behind after each request.
         file = gr.File(type="binary", label="photo", visible=False)
         key = gr.Textbox("", label="model", visible=False)
         given = gr.JSON(None, label="known", visible=False)
@@ -164,17 +164,17 @@ def build_space() -> gr.Blocks:
 
 
 def list_photo_types() -> list[str]:
-    """The kinds of file that are read here, as browsers name them (`image/jpeg`)."""
+    """List the MIME types of readable files (`image/jpeg`)."""
     Image.init()
     return sorted({Image.MIME[name] for name in IMAGE_FORMATS if name in Image.OPEN})
 
 
 def page_part(name: str, page: dict[str, Any]) -> gr.HTML:
-    """One of the page's own components.
+    """Create one of the page's own components.
 
     Args:
-        name: of its script in `page/`.
-        page: what the scripts read.
+        name: Name of its script in `page/`.
+        page: Data for the scripts.
 
     Returns:
         The component; the events that its script triggers are its methods.
@@ -192,11 +192,11 @@ def page_part(name: str, page: dict[str, Any]) -> gr.HTML:
 
 
 def answer(event: gr.EventData, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What a page's request gets: the work's result, or why there is none.
+    """Answer a request of the page with the result of `work`, or with an error.
 
     Args:
-        event: with the request's `id`, which goes back with the answer.
-        work: called without arguments, returns the result.
+        event: Event with the request's `id`, which is returned with the answer.
+        work: Computes the result.
 
     Returns:
         `id` and the result's entries, or `error`: a `code`, and `values` for its text.

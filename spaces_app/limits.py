@@ -9,10 +9,10 @@ from typing import Any
 
 from photos import MAX_BYTES
 
-# A photo in base64, which is four thirds of its size, and what surrounds it.
+# A photo in base64, which adds a third to its size, and the rest of the request.
 MAX_BODY_BYTES = MAX_BYTES * 4 // 3 + 1_000_000
-MAX_UPLOADED_BYTES = 25 * MAX_BYTES  # of all files that wait to be read
-SPARE_BYTES = 5_000_000  # left free on the disk, or in the memory, that holds them
+MAX_UPLOADED_BYTES = 25 * MAX_BYTES  # of all files waiting to be read
+SPARE_BYTES = 5_000_000  # kept free on the disk or in the memory that holds them
 MEMORY = Path("/dev/shm")
 
 TOO_LARGE = (413, f"The request is too large: the limit is {MAX_BYTES // 1_000_000} MB per photo.")
@@ -20,10 +20,10 @@ BUSY = (503, "Too many photos are waiting: please try again in a minute.")
 
 
 def uploads_parent() -> Path | None:
-    """Where the folder for uploads is made: the user's choice, else memory.
+    """Choose the parent of the upload folder: the user's choice, otherwise memory.
 
     Returns:
-        The folder, or None for the system's place for temporary files.
+        The folder, or None for the system's temporary folder.
     """
     given = os.environ.get("GRADIO_TEMP_DIR")
     if given:
@@ -33,15 +33,15 @@ def uploads_parent() -> Path | None:
 
 
 class RequestLimits:
-    """ASGI middleware that refuses bodies above a limit, and uploads for which there is no room.
+    """ASGI middleware that rejects bodies above a limit, and uploads that exceed the free space.
 
-    Bodies are counted as they come, whatever their header says, so that none fills the memory.
+    Bodies are counted as they arrive, whatever their header says, so that none fills the memory.
 
     Args:
-        app: the application.
-        uploads: folder of the files that wait to be read.
-        most: bytes of one request's body.
-        quota: bytes of all files in the folder.
+        app: The application.
+        uploads: Folder of the files waiting to be read.
+        most: Maximum bytes of one request's body.
+        quota: Maximum bytes of all files in the folder.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class RequestLimits:
         self.uploads = uploads
         self.most = most
         self.quota = quota
-        self.arriving = 0  # bytes that uploads in progress may still bring
+        self.arriving = 0  # bytes that uploads in progress may still send
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one connection."""
@@ -85,7 +85,7 @@ class RequestLimits:
             return message
 
         async def answer(message: Any) -> None:
-            # The application may take the error for a fault of its own.
+            # The application may handle the error as its own.
             nonlocal refused
             if received <= self.most:
                 await send(message)
@@ -110,16 +110,16 @@ class RequestLimits:
 
 
 class BodyTooLargeError(Exception):
-    """A body that is longer than the limit."""
+    """A request body above the limit."""
 
 
 async def refuse(send: Any, status: int, text: str) -> None:
-    """Answer a request in one line of text.
+    """Reject a request with one line of text.
 
     Args:
-        send: the ASGI connection's.
-        status: of HTTP.
-        text: what the visitor reads.
+        send: ASGI callable of the connection.
+        status: HTTP status.
+        text: Message to the visitor.
     """
     body = text.encode()
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]

@@ -13,16 +13,16 @@ from label2label.prediction.photos import MAX_PIXELS, ImageError, LoadedImage, l
 from PIL import Image
 
 MAX_BYTES = 20_000_000
-# Of the package's reasons, those for which the page has other words.
+# The package's error codes for which the page uses another text.
 CODES = {"empty": "no_photo", "damaged": "not_an_image"}
 
 
 class PhotoError(Exception):
-    """A photo that cannot be looked at.
+    """A photo that cannot be processed.
 
     Args:
-        code: which of the page's texts says why (`error.CODE`).
-        values: what the text has blanks for.
+        code: Names the page's text with the reason (`error.CODE`).
+        values: Values of the text's placeholders.
     """
 
     def __init__(self, code: str, **values: Any) -> None:
@@ -32,16 +32,13 @@ class PhotoError(Exception):
 
 
 def decode_data_url(url: str) -> bytes:
-    """The bytes in a data URL or in bare base64.
+    """Decode a data URL or bare base64.
 
     Args:
-        url: `data:image/jpeg;base64,...`, or what follows the comma.
-
-    Returns:
-        The bytes.
+        url: `data:image/jpeg;base64,...`, or only the part after the comma.
 
     Raises:
-        PhotoError: there is nothing in it, it is no base64, or it is too long.
+        PhotoError: The data is empty, too long or not base64.
     """
     text = url.partition(",")[2] if url.startswith("data:") else url
     if not text:
@@ -55,23 +52,23 @@ def decode_data_url(url: str) -> bytes:
 
 
 def read_photo(data: bytes, enough: int | None = None) -> LoadedImage:
-    """Decode a photo, upright.
+    """Decode a photo and rotate it upright by its EXIF orientation.
 
     Args:
-        data: an image file's bytes.
-        enough: pixels with which a JPEG may be decoded at reduced size.
+        data: Bytes of an image file.
+        enough: Number of pixels that suffices: a JPEG may be decoded at reduced size.
 
     Returns:
         Its pixels, its size in the file, and whether it is the first frame of several.
 
     Raises:
-        PhotoError: there is none, it is no image, damaged, too large or too small.
+        PhotoError: The data is empty, not an image, damaged, too large or too small.
     """
     if len(data) > MAX_BYTES:
         raise PhotoError("too_many_bytes", limit=MAX_BYTES // 1_000_000)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damaged metadata, and of large photos
+            warnings.simplefilter("ignore")  # about damaged metadata and large photos
             return load_photo(data, enough)
     except ImageError as error:
         code = CODES.get(error.code, error.code)
@@ -80,7 +77,7 @@ def read_photo(data: bytes, enough: int | None = None) -> LoadedImage:
 
 
 def encode_data_url(crop: np.ndarray) -> str:
-    """A crop without loss, so that asking about it again gives the same numbers.
+    """Encode a crop losslessly, so that predicting it again gives the same numbers.
 
     Args:
         crop: uint8 RGB (height, width, 3), 0 to 255.

@@ -20,14 +20,11 @@ TEXTS: dict[str, dict[str, str]] = {
 
 
 def say(language: str, key: str, **values: Any) -> str:
-    """One text, its blanks filled.
+    """Return a text with its placeholders filled.
 
     Args:
-        language: a key of `LANGUAGES`; English for any other.
-        key: which text.
-        values: for the blanks, `{name}`.
-
-    Returns:
-        The text.
+        language: A key of `LANGUAGES`; English for any other.
+        key: Key of the text.
+        values: Values of the placeholders, `{name}`.
     """
     return TEXTS.get(language, TEXTS["en"])[key].format(**values)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-# Before any library reads them: nothing a test downloads or caches is the user's, and tests reach
-# the servers that they start, whatever the user's settings say of the Hub and of the network.
+# Set before any library reads them: tests never touch the user's caches, and reach the servers that
+# they start whatever the user's Hub and network settings.
 for name in list(os.environ):
     if name.startswith(("HF_", "HUGGING_FACE_")) or name == "TRANSFORMERS_OFFLINE":
         del os.environ[name]
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Folder of real images and public weights; tests that ask for it skip where there is none."""
+    """Return the folder of real images and public weights; skip the test if it does not exist."""
     folder = Path(os.environ.get("LABEL2LABEL_SHARED", ROOT.parent / "shared"))
     if not folder.is_dir():
         pytest.skip(f"no {folder}: set LABEL2LABEL_SHARED to the folder of real images and weights")

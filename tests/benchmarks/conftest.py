@@ -16,7 +16,7 @@ def load_benchmark(monkeypatch) -> Callable[[str], ModuleType]:
     """Import `benchmarks/NAME.py`."""
 
     def load(name: str) -> ModuleType:
-        monkeypatch.syspath_prepend(ROOT / "benchmarks")  # as a script finds those beside it
+        monkeypatch.syspath_prepend(ROOT / "benchmarks")  # scripts import from their folder
         path = ROOT / "benchmarks" / f"{name}.py"
         spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)
         assert spec is not None
@@ -31,7 +31,7 @@ def load_benchmark(monkeypatch) -> Callable[[str], ModuleType]:
 
 @pytest.fixture
 def run_inside() -> Callable[[list[str]], int]:
-    """Run a `label2label` command without starting Python again."""
+    """Run a `label2label` command in the test's process."""
     from accelerate.state import AcceleratorState
     from label2label.cli import main
 

@@ -18,7 +18,7 @@ Run = Callable[..., int]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a program with one worker; returns its exit code. Faces are framed only on request."""
+    """Run a program with one worker, framing faces only on request, and return its exit code."""
 
     def run_in_process(name: str, *arguments: object) -> int:
         command = [f"{name}.py", "--workers", "1", *map(str, arguments)]
@@ -36,19 +36,19 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 
 @pytest.fixture
 def yunet(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have faces found by YuNet, from the folder of real data."""
+    """Detect faces by YuNet, from the folder of real data."""
     detector = shared / "weights/face_detection_yunet_2026may.onnx"
     monkeypatch.setenv("LABEL2LABEL_FACE_DETECTOR", str(detector))
 
 
 def load_rows(folder: Path) -> list[dict]:
-    """Rows of a prepared dataset, of all splits, with their split and undecoded images."""
+    """Load the rows of all splits of a prepared dataset, with their split and undecoded images."""
     dataset = datasets.load_dataset(str(folder)).cast_column("image", datasets.Image(decode=False))
     return [{**row, "split": split} for split, rows in dataset.items() for row in rows.to_list()]
 
 
 def draw_jpeg(seed: int, width: int = 89, height: int = 109) -> bytes:
-    """A JPEG of smooth random colours; images of different seeds are no near-duplicates."""
+    """Draw a JPEG of smooth random colours; different seeds give no near-duplicates."""
     coarse = np.random.default_rng(seed).integers(0, 256, (12, 12, 3), np.uint8)
     image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     encoded, data = cv2.imencode(".jpg", image)
@@ -58,19 +58,19 @@ def draw_jpeg(seed: int, width: int = 89, height: int = 109) -> bytes:
 
 @pytest.fixture
 def jpegs() -> Iterator[bytes]:
-    """An endless supply of different JPEG files."""
+    """Yield endlessly many different JPEG files."""
     return (draw_jpeg(seed) for seed in iter(range(10**6)))
 
 
 def read_zip(path: Path, step: int) -> dict[str, bytes]:
-    """Every `step`-th JPEG of a zip archive, by its name without the first folder."""
+    """Read every `step`-th JPEG of a zip archive, by its name without the first folder."""
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if name.endswith(".jpg")][::step]
         return {name.partition("/")[2]: archive.read(name) for name in names}
 
 
 def write_celeba(shared: Path, source: Path, step: int) -> dict[str, bytes]:
-    """Write every `step`-th image of the real CelebA in its official layout; returns the images."""
+    """Write every `step`-th image of the real CelebA in its official layout; return the images."""
     official = shared / "data/celeba"
     images = read_zip(official / "img_align_celeba.zip", step)
     (source / "img_align_celeba").mkdir(parents=True)

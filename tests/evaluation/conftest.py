@@ -22,7 +22,7 @@ NUM_IMAGES = 67
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory):
-    """A tiny random model of three attributes, saved with its processor."""
+    """Save a tiny random model of three attributes with its processor."""
     torch.manual_seed(0)
     backbone = MobileFaceNetConfig(stem_channels=8, stages=[[2, 8, 1, 2]], feature_channels=16)
     config = Label2LabelConfig(
@@ -41,7 +41,7 @@ def model_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def dataset_folder(tmp_path_factory):
-    """67 noise images; the second half are women of other races, Smiling is null in every third."""
+    """Write 67 noise images: women of other races in the second half, every third Smiling null."""
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (NUM_IMAGES, 48, 48, 3), dtype=np.uint8)
     rows = range(NUM_IMAGES)
@@ -73,10 +73,10 @@ def dataset_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def launch_two_processes():
-    """Runs a program in two processes over gloo; returns what it prints."""
+    """Run a program in two processes over gloo and return its output."""
 
     def launch(*program):
-        # --multi_gpu is what starts several processes; with --cpu accelerate would start one.
+        # --multi_gpu makes accelerate start several processes; with --cpu it would start one.
         options = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
         options += ["--mixed_precision", "no", "--dynamo_backend", "no"]
         options += ["--main_process_port", "0"]

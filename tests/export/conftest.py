@@ -15,7 +15,7 @@ NAMES = ("Smiling", "Male", "Wearing_Hat", "No_Beard", "Young")
 
 
 def random_model(out_features=None, **options):
-    """A tiny model whose BatchNorms and temperature are those of no fresh model."""
+    """Build a tiny model whose BatchNorms and temperature differ from their initial values."""
     torch.manual_seed(0)
     config = Label2LabelConfig(
         backbone_config={
@@ -44,19 +44,19 @@ def random_model(out_features=None, **options):
 
 @pytest.fixture(scope="session")
 def make_backend():
-    """Makes a tiny model in PyTorch, with options of its config."""
+    """Make a tiny model in PyTorch, with options of its config."""
     return lambda **options: TorchBackend(random_model(**options), Label2LabelImageProcessor())
 
 
 @pytest.fixture(scope="session")
 def backend(make_backend):
-    """The tiny model in PyTorch."""
+    """Return the tiny model in PyTorch."""
     return make_backend()
 
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory, backend):
-    """The tiny model's folder."""
+    """Return the tiny model's folder."""
     folder = tmp_path_factory.mktemp("model")
     backend.model.save_pretrained(folder)
     backend.processor.save_pretrained(folder)
@@ -65,5 +65,5 @@ def model_folder(tmp_path_factory, backend):
 
 @pytest.fixture(scope="session")
 def faces():
-    """Random pixels, uint8 (64, 112, 112, 3)."""
+    """Return random pixels, uint8 (64, 112, 112, 3)."""
     return np.random.default_rng(0).integers(0, 256, (64, 112, 112, 3), dtype=np.uint8)

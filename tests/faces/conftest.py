@@ -8,7 +8,7 @@ from PIL import Image
 
 @pytest.fixture
 def yunet(shared, monkeypatch):
-    """The YuNet detector, from the folder of real images and weights."""
+    """Return the YuNet detector, from the folder of real images and weights."""
     monkeypatch.setenv(
         detection.DETECTOR_VARIABLE, str(shared / "weights" / detection.DETECTOR_FILE)
     )
@@ -17,7 +17,7 @@ def yunet(shared, monkeypatch):
 
 @pytest.fixture
 def cascade(monkeypatch):
-    """The detector that there is without network and file."""
+    """Return the fallback detector, used without network and without YuNet's file."""
     monkeypatch.setattr(detection, "find_detector_file", lambda: None)
     with pytest.warns(UserWarning, match="Haar cascade"):
         return detection.FaceDetector()
@@ -25,6 +25,6 @@ def cascade(monkeypatch):
 
 @pytest.fixture(scope="session")
 def portrait():
-    """A public-domain portrait, uint8 RGB (600, 512, 3), with one face."""
+    """Return a public-domain portrait, uint8 RGB (600, 512, 3), with one face."""
     cbook = pytest.importorskip("matplotlib.cbook")
     return np.asarray(Image.open(cbook.get_sample_data("grace_hopper.jpg")).convert("RGB"))

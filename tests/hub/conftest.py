@@ -27,7 +27,7 @@ ATTRIBUTES = ["Bald", "Eyeglasses", "Male", "Smiling", "Young"]
 
 @pytest.fixture
 def hub(monkeypatch):
-    """A Hub where `someone` may write, which this process's client takes for the real one."""
+    """Start a fake Hub where `someone` may write, and point this process's client at it."""
     with HubServer() as server:
         server.add_user("someone", token=TOKEN, organisations=("studio",))
         monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
@@ -39,7 +39,7 @@ def hub(monkeypatch):
 
 @pytest.fixture
 def push(capsys):
-    """Run `label2label push`; exit code, standard output and standard error."""
+    """Run `label2label push`; return the exit code, standard output and standard error."""
 
     def run(*arguments):
         code = main(["push", *map(str, arguments)])
@@ -59,7 +59,7 @@ def tiny_backbone_config() -> MobileFaceNetConfig:
 
 
 def save_model(folder: Path, seed: int = 0, attributes: Sequence[str] = ATTRIBUTES) -> Path:
-    """A tiny random model, as `save_pretrained` leaves it."""
+    """Save a tiny random model by `save_pretrained`."""
     torch.manual_seed(seed)
     config = Label2LabelConfig(
         backbone_config=tiny_backbone_config(),

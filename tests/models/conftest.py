@@ -20,7 +20,7 @@ def tiny_backbone_config() -> MobileFaceNetConfig:
 
 @pytest.fixture
 def make_model(tiny_backbone_config):
-    """Builds a tiny model in evaluation mode; keyword arguments go to its config."""
+    """Build a tiny model in evaluation mode; keyword arguments go to its config."""
 
     def make(**kwargs) -> Label2LabelForImageClassification:
         torch.manual_seed(0)

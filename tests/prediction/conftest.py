@@ -15,7 +15,7 @@ NAMES = ("Smiling", "Male", "Wearing_Hat", "No_Beard", "Young")
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory):
-    """Folder of a tiny random model of five attributes."""
+    """Return the folder of a tiny random model of five attributes."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("model")
     config = Label2LabelConfig(
@@ -33,7 +33,7 @@ def model_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def exported(model_folder, tmp_path_factory):
-    """The tiny model as a folder of one ONNX file."""
+    """Export the tiny model to a folder with one ONNX file."""
     pytest.importorskip("onnx")
     from label2label.export.onnx import export_onnx
     from label2label.prediction.backends import load_backend
@@ -46,13 +46,13 @@ def exported(model_folder, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def offline_detector(monkeypatch):
-    """No test here depends on the network: the cascade that OpenCV ships finds the faces."""
+    """Detect faces by OpenCV's bundled cascade, so that no test depends on the network."""
     monkeypatch.delenv(detection.DETECTOR_VARIABLE, raising=False)
     monkeypatch.setattr(detection, "find_detector_file", lambda: None)
 
 
 @pytest.fixture(scope="session")
 def portrait():
-    """A public-domain portrait with one face, 512x600."""
+    """Return a public-domain portrait with one face, 512x600."""
     cbook = pytest.importorskip("matplotlib.cbook")
     return Image.open(cbook.get_sample_data("grace_hopper.jpg")).convert("RGB")

@@ -27,14 +27,14 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 SPACE = ROOT / "spaces_app"
 PAGE = SPACE / "on_device"
-sys.path.insert(0, str(SPACE))  # its modules import each other as the Space's start does
+sys.path.insert(0, str(SPACE))  # the Space's modules import each other as top-level modules
 
 START_SECONDS = 300
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER_ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    # A webcam that shows a test picture, and no question whether it may be used.
+    # A fake webcam with a test picture, and no permission prompt.
     *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
 )
 NAMES = ("Smiling", "Male", "Wearing_Hat", "No_Beard", "Young", "Eyeglasses")
@@ -42,7 +42,7 @@ NAMES = ("Smiling", "Male", "Wearing_Hat", "No_Beard", "Young", "Eyeglasses")
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory):
-    """Folder of a tiny random model of six attributes, whose name says that it is tiny."""
+    """Return the folder of a tiny random model of six attributes; its name contains "tiny"."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("models") / "random-tiny"
     config = Label2LabelConfig(
@@ -60,14 +60,14 @@ def tiny_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def portrait():
-    """A public-domain portrait with one face, 512x600."""
+    """Return a public-domain portrait with one face, 512x600."""
     cbook = pytest.importorskip("matplotlib.cbook")
     return Image.open(cbook.get_sample_data("grace_hopper.jpg")).convert("RGB")
 
 
 @pytest.fixture(scope="session")
 def encode():
-    """A function from a PIL image to a file's bytes."""
+    """Return a function from a PIL image to a file's bytes."""
 
     def to_bytes(image, kind="PNG", **options):
         buffer = io.BytesIO()
@@ -79,7 +79,7 @@ def encode():
 
 @pytest.fixture(scope="session")
 def photo_files(tmp_path_factory, portrait, encode):
-    """Photos as people upload them, good and bad, by name."""
+    """Write valid and invalid photos as people upload them; return them by name."""
     folder = tmp_path_factory.mktemp("photos")
     gray = Image.new("RGB", (400, 300), "gray")
     crowd = Image.new("RGB", (6 * 200, 5 * 200))
@@ -107,7 +107,7 @@ def photo_files(tmp_path_factory, portrait, encode):
 
 
 def find_detector():
-    """YuNet's file, where this machine has it; otherwise the cascade finds the faces."""
+    """Return YuNet's file, or None if this machine lacks it and the cascade is used instead."""
     shared = Path(os.environ.get("LABEL2LABEL_SHARED", ROOT.parent / "shared"))
     found = sorted(shared.glob("weights/face_detection_yunet_*.onnx"))
     return str(found[-1]) if found else None
@@ -115,7 +115,7 @@ def find_detector():
 
 @pytest.fixture(scope="session")
 def detector_file():
-    """YuNet's ONNX file: the environment's, else the one among the real images and weights."""
+    """Return YuNet's ONNX file from the environment, else from the real images and weights."""
     shared = Path(os.environ.get("LABEL2LABEL_SHARED", ROOT.parent / "shared"))
     given = os.environ.get(detection.DETECTOR_VARIABLE)
     path = Path(given) if given else shared / "weights" / detection.DETECTOR_FILE
@@ -126,7 +126,7 @@ def detector_file():
 
 @pytest.fixture(scope="session")
 def page_folder(detector_file, tmp_path_factory):
-    """A copy of the page that runs in the browser, with what the command lays beside it."""
+    """Copy the page that runs in the browser, with the files that the export puts beside it."""
     folder = tmp_path_factory.mktemp("site") / "on_device"
     shutil.copytree(PAGE, folder, ignore=shutil.ignore_patterns("assets"))
     assets = folder / "assets"
@@ -144,29 +144,29 @@ def page_folder(detector_file, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def has_yunet():
-    """Whether the Space finds faces by YuNet; the cascade misses faces in a crowd."""
+    """Return whether the Space uses YuNet; the cascade misses faces in a crowd."""
     return find_detector() is not None
 
 
 @pytest.fixture(scope="session")
 def uploads(tmp_path_factory):
-    """Where the Space's Gradio would keep files."""
+    """Return the folder in which the Space's Gradio would keep files."""
     return tmp_path_factory.mktemp("uploads")
 
 
 @contextlib.contextmanager
 def started_space(*arguments, **options):
-    """Start a copy of the Space as `space_process` does, and yield its address."""
+    """Start a copy of the Space by `space_process`, and yield its address."""
     with space_process(*arguments, **options) as (url, _):
         yield url
 
 
 @contextlib.contextmanager
 def space_process(scratch, models="", uploads=None, page=None):
-    """Start a copy of the Space, as git keeps it, and yield its address and its process.
+    """Start a copy of the Space's files in git, and yield its address and its process.
 
-    `models` is its LABEL2LABEL_SPACE_MODELS, and `page` the page for its tab On device, with its
-    files.
+    `models` sets LABEL2LABEL_SPACE_MODELS, and `page` is the folder of the page in the tab On
+    device.
     """
     space = scratch / "spaces_app"
     shutil.copytree(SPACE, space, ignore=shutil.ignore_patterns("assets", "__pycache__"))
@@ -215,7 +215,7 @@ def space_process(scratch, models="", uploads=None, page=None):
 
 @pytest.fixture(scope="session")
 def space_url(tmp_path_factory, tiny_folder, uploads):
-    """Address of the Space, started as it is on the Hub, with one more model."""
+    """Start the Space as on the Hub, with one more model, and yield its address."""
     pytest.importorskip("gradio")
     with started_space(tmp_path_factory.mktemp("space"), str(tiny_folder), uploads) as url:
         yield url
@@ -223,7 +223,7 @@ def space_url(tmp_path_factory, tiny_folder, uploads):
 
 @pytest.fixture(scope="session")
 def browser():
-    """Chromium, without a window."""
+    """Start headless Chromium."""
     sync_api = pytest.importorskip("playwright.sync_api")
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
@@ -236,12 +236,12 @@ def browser():
 
 DESKTOP = {"viewport": {"width": 1280, "height": 900}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
-CAMERA_SECONDS = 2.5  # until one has surely started
+CAMERA_SECONDS = 2.5  # long enough for a camera to start
 
 
 @pytest.fixture
 def open_page(browser, space_url):
-    """A function that opens the Space, or another one: on a desktop unless options say otherwise.
+    """Return a function that opens this or another Space, by default on a desktop.
 
     Errors of the page's scripts, and requests to anywhere else, fail the test.
     """
@@ -257,7 +257,7 @@ def open_page(browser, space_url):
             lambda request: (
                 faults.append(f"asks {request.url}")
                 if not request.url.startswith((url, "data:", "blob:"))
-                and "cdnjs.cloudflare.com" not in request.url  # Gradio's own, for frames
+                and "cdnjs.cloudflare.com" not in request.url  # Gradio's own, for iframes
                 else None
             ),
         )
@@ -274,7 +274,7 @@ def open_page(browser, space_url):
 
 @pytest.fixture
 def data_url(encode):
-    """A function from a PIL image to a data URL, as the page sends photos."""
+    """Return a function from a PIL image to a data URL, as the page sends photos."""
     return lambda image: "data:image/png;base64," + base64.b64encode(encode(image)).decode()
 
 

@@ -11,7 +11,7 @@ NUM_TRAIN, NUM_VALIDATION = 40, 9
 
 
 def draw(rng: np.random.Generator, count: int) -> dict[str, list]:
-    """Flat images with noise: `Male` is bright, `Smiling` is red; the rest is not known."""
+    """Draw flat images with noise: `Male` is bright, `Smiling` is red; the rest is unknown."""
     rows: dict[str, list] = {"image": [], **{name: [] for name in CELEBA_ATTRIBUTES}}
     for i in range(count):
         bright, red = bool(i % 2), bool(i // 2 % 2)
@@ -47,7 +47,7 @@ RACES = ("Asian", "Black", "Indian")
 
 @pytest.fixture(scope="session")
 def grouped_folder(tmp_path_factory):
-    """As `dataset_folder`, with races and genders, and of labels `Male` alone."""
+    """Write a dataset like `dataset_folder` with races, genders and only the label `Male`."""
     folder = tmp_path_factory.mktemp("grouped")
     rng = np.random.default_rng(1)
     columns = ("identity", "race", "gender")

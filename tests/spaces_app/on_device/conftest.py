@@ -20,27 +20,27 @@ sync_api.expect.set_options(timeout=PATIENCE)
 
 @pytest.fixture(scope="session")
 def predictor(page_folder, detector_file):
-    """Python's predictor of the page's model, with the page's detector."""
+    """Return Python's predictor with the page's model and detector."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(detection.DETECTOR_VARIABLE, str(detector_file))
         return AttributePredictor.from_pretrained(page_folder / "assets" / "model.onnx")
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    """Serves files without a log."""
+    """A handler that serves files without a log."""
 
     def log_message(self, *_):
-        """Say nothing."""
+        """Discard the message."""
 
     def copyfile(self, source, outputfile):
-        """Send a file; a tab that closes meanwhile is no error."""
+        """Send a file; a tab that closes meanwhile is not an error."""
         with contextlib.suppress(ConnectionError):
             super().copyfile(source, outputfile)
 
 
 @pytest.fixture(scope="session")
 def serve():
-    """Serves a folder on a port of its own; returns the address."""
+    """Serve a folder on a new port and return the address."""
     servers = []
 
     def start(folder):
@@ -57,13 +57,13 @@ def serve():
 
 @pytest.fixture(scope="session")
 def site(page_folder, serve):
-    """Address of the page."""
+    """Return the page's address."""
     return serve(page_folder)
 
 
 @pytest.fixture(scope="session")
 def launch(browser):
-    """Launches a second browser, with flags of a test's own."""
+    """Launch a second browser with a test's own flags."""
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
     launched = []
 
@@ -78,7 +78,7 @@ def launch(browser):
 
 
 class Visit:
-    """A visitor's tab; what it asked of the network and what went wrong in it are kept."""
+    """A visitor's tab that records its network requests and errors."""
 
     def __init__(self, browser, address, **options):
         self.context = browser.new_context(**options)
@@ -96,29 +96,29 @@ class Visit:
             self.faults.append(message.text)
 
     def wait_for(self, said):
-        """Wait until the page says something."""
+        """Wait until the page shows the text `said`."""
         sync_api.expect(self.status).to_contain_text(said)
 
     def show(self, path, said):
-        """Give the page a photo, and wait for what it says."""
+        """Give the page a photo, and wait until it shows the text `said`."""
         self.page.set_input_files("#file", path)
         self.wait_for(said)
 
     def probabilities(self):
-        """What the page tells of the chosen face, by attribute."""
+        """Read the page's probabilities of the selected face, by attribute."""
         rows = self.page.locator("[data-probability]").evaluate_all(
             "rows => rows.map(row => [row.dataset.attribute, Number(row.dataset.probability)])"
         )
         return dict(rows)
 
     def timing(self, name):
-        """One of the measured values under the photo."""
+        """Read one of the measured values below the photo."""
         return float(self.page.locator(f"[data-timing={name}]").get_attribute("data-value"))
 
 
 @pytest.fixture
 def visit(browser, site):
-    """Opens the page, by default in English and light; nothing may go wrong in it or leave it."""
+    """Open the page, by default in English and light mode; fail on errors and external requests."""
     visits = []
 
     def open_page(path="/index.html?lang=en&theme=light", host=None, by=browser, **options):
@@ -135,7 +135,7 @@ def visit(browser, site):
 
 @pytest.fixture(scope="session")
 def one_tab(browser, site):
-    """A tab for many photos, as loading takes longest."""
+    """Open one tab for many photos, because loading takes longest."""
     tab = Visit(browser, f"{site}/index.html?lang=en&theme=light")
     yield tab
     tab.context.close()
@@ -143,21 +143,21 @@ def one_tab(browser, site):
 
 @pytest.fixture
 def tab(one_tab):
-    """The tab that photos are shown in one after another; nothing may go wrong in it."""
+    """Return the shared tab, and fail the test on errors in it."""
     yield one_tab
     assert one_tab.faults == []
 
 
 @pytest.fixture(scope="session")
 def photos(portrait, tmp_path_factory):
-    """Photos that browsers and Python must see alike, by what is particular in them."""
+    """Write photos that browsers and Python must read alike, by their special property."""
     folder = tmp_path_factory.mktemp("photos")
     portrait.save(folder / "portrait.png")
     portrait.resize((200, 234)).save(folder / "small.png")
     portrait.resize((1600, 1875), Image.Resampling.BICUBIC).save(folder / "large.jpg", quality=95)
     portrait.rotate(25, expand=True).save(folder / "tilted.png")
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees
+    exif[0x0112] = 6  # rotate by 90 degrees
     portrait.rotate(90, expand=True).save(folder / "turned.jpg", quality=95, exif=exif)
     clear = portrait.convert("RGBA")
     clear.putalpha(Image.fromarray(np.tile(np.linspace(255, 90, 512), (600, 1)).astype(np.uint8)))
@@ -170,7 +170,7 @@ def photos(portrait, tmp_path_factory):
     tiny.paste(portrait.resize((205, 240)), (2200, 1300))
     tiny.save(folder / "tiny.jpg", quality=95)
     turns = Image.new("RGB", (700, 500), "gray")
-    turns.paste(portrait, (-240, -50))  # an eye is at the edge
+    turns.paste(portrait, (-240, -50))  # one eye at the edge
     tilted = portrait.rotate(-45, fillcolor="gray").crop((70, 20, 470, 420))
     turns.paste(tilted.resize((300, 300)), (380, 100))
     turns.save(folder / "turns.png")
