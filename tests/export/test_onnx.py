@@ -51,6 +51,7 @@ def test_model_is_left_alone(backend, tmp_path):
     assert backend.model.config._attn_implementation == attention
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -192,6 +193,7 @@ def test_shipped_model_agrees_with_torch_on_real_faces(batch, shipped, real_face
     assert greatest_difference(shipped, real_faces, batch) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["celeba-mobilefacenet-fair", "celeba-mobilefacenet-tiny"])
 def test_other_models_that_ship_agree_with_torch_on_real_faces(name, real_faces, tmp_path):
     backend = TorchBackend.from_pretrained(find_checkpoint(name))
@@ -200,6 +202,7 @@ def test_other_models_that_ship_agree_with_torch_on_real_faces(name, real_faces,
     assert greatest_difference(shipped, real_faces[:20], 20) < 1e-4
 
 
+@pytest.mark.slow
 def test_shipped_model_agrees_of_uint8_pixels_and_known_words_of_real_faces(
     shipped, real_faces, tmp_path
 ):
@@ -286,6 +289,7 @@ def test_onnxscript_that_is_not_installed_is_named_with_its_extra(export, tmp_pa
     )
 
 
+@pytest.mark.slow
 def test_files_of_an_earlier_export_are_replaced(export, tmp_path):
     output = tmp_path / "out"
     assert export("--output", output)[0] == 0

@@ -6,6 +6,8 @@ from label2label.checkpoints import find_checkpoint
 from label2label.export.onnx import export_onnx
 from label2label.prediction.backends import TorchBackend
 
+pytestmark = pytest.mark.slow
+
 openvino = pytest.importorskip("openvino")
 
 

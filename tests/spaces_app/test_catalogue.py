@@ -15,6 +15,8 @@ from label2label.errors import UserError
 from label2label.export.onnx import export_onnx
 from label2label.prediction.backends import load_backend
 
+pytestmark = pytest.mark.slow
+
 
 def random_crops(model, count=2):
     size = model.preprocessing.crop_size

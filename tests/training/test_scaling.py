@@ -106,5 +106,6 @@ def _compare_with_plain(rank: int, folder: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_batch_norm_over_two_processes_is_that_of_their_images_together(tmp_path):
     torch.multiprocessing.spawn(_compare_with_plain, args=(str(tmp_path),), nprocs=2)
