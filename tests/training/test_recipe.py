@@ -45,6 +45,7 @@ def test_overrides_win_over_the_file_and_reach_into_mappings(recipe_file):
         (f"seed: {'9' * 5000}", "not valid YAML"),
         ("workers: 100000", "workers must be in 0..256, got 100000"),
         ("head_learning_rate: .nan", "head_learning_rate must be in 0..100"),
+        ("frozen_stages: [-1]", "frozen_stages must not be negative"),
         ("image_sizes: [8]", "image_sizes must be in 32..1024, got 8"),
         ("[" * 5000, "nested too deeply"),
         ("a: &a [*a]", "unknown key a"),

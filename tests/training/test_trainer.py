@@ -326,6 +326,35 @@ def test_image_sizes_share_the_epochs_evenly(recipe_values, tmp_path):
     assert sizes == [48, 48, 64, 112]
 
 
+def test_frozen_stages_keep_weights_and_statistics_in_their_epochs_alone(recipe_values, tmp_path):
+    recipe = Recipe(**{**recipe_values, "epochs": 2, "frozen_stages": [0, 2]})
+    trainer = Trainer(recipe, tmp_path)
+    encoder = trainer.model.label2label.backbone.encoder
+
+    def change_in_epoch(epoch):
+        trainer.progress.epoch = epoch
+        parts = (encoder.stem, *encoder.stages)
+        before = [{k: v.clone() for k, v in part.state_dict().items()} for part in parts]
+        batches = trainer.batches()
+        trainer.step(next(batches))  # the first step's learning rate is 0
+        trainer.step(next(batches))
+        return [
+            any(not torch.equal(v, old[k]) for k, v in part.state_dict().items())
+            for part, old in zip(parts, before, strict=True)
+        ]
+
+    assert all(change_in_epoch(0))
+    learns = change_in_epoch(1)
+    assert not any(learns[:2])
+    assert all(learns[2:])
+
+
+def test_frozen_stages_need_a_mobilefacenet(recipe_values, tmp_path):
+    values = {**recipe_values, "frozen_stages": [1], "backbone_config": {"model_type": "resnet"}}
+    with pytest.raises(UserError, match="needs a MobileFaceNet"):
+        Trainer(Recipe(**values), tmp_path)
+
+
 def test_norms_biases_and_slopes_do_not_decay(recipe_values, tmp_path):
     trainer = Trainer(Recipe(**recipe_values), tmp_path)
     groups = parameter_groups(trainer.model, trainer.recipe)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import yaml
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -27,7 +27,7 @@ from label2label.data.augmentation import Augmentation, draw_uniform
 from label2label.data.loading import normalize_pixels
 from label2label.errors import UserError, first_line
 from label2label.files import write_whole
-from label2label.models import Label2LabelForImageClassification
+from label2label.models import Label2LabelForImageClassification, MobileFaceNetBackbone
 from label2label.prediction.backends import without_accelerator
 from label2label.training.data import TrainingData
 from label2label.training.model_building import build_model, prepare_layers
@@ -149,6 +149,10 @@ class Trainer:
             log_with="tensorboard",
             project_dir=str(self.output),
             step_scheduler_with_optimizer=False,
+            # What is frozen for some epochs has no gradients then.
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(find_unused_parameters=bool(recipe.frozen_stages))
+            ],
         )
         self.interrupted = False
         self.augmentation = Augmentation(
@@ -162,8 +166,11 @@ class Trainer:
 
     def _prepare_optimization(self) -> None:
         recipe, accelerator = self.recipe, self.accelerator
+        backbone = self.model.label2label.backbone
         if recipe.freeze_backbone:
-            self.model.label2label.backbone.requires_grad_(False)
+            backbone.requires_grad_(False)
+        if recipe.frozen_stages and not isinstance(backbone, MobileFaceNetBackbone):
+            raise UserError("frozen_stages needs a MobileFaceNet backbone; leave it out")
         prepare_layers(self.model, accelerator.num_processes)
         self.model = self.model.to(memory_format=torch.channels_last)  # faster on most devices
         optimizer = torch.optim.AdamW(parameter_groups(self.model, recipe))  # arXiv:1711.05101
@@ -278,7 +285,7 @@ class Trainer:
         torch.manual_seed(int(rng.integers(2**62)))
 
         self.model.train()
-        freeze_statistics(self.model, recipe)
+        freeze(self._plain_model(), recipe, progress.epoch)
         inputs = self._inputs(batch, rng)
         with accelerator.autocast():
             outputs = self.model(**inputs)
@@ -324,11 +331,8 @@ class Trainer:
 
     def _resize(self, pixels: torch.Tensor) -> torch.Tensor:
         """Resize images to the recipe's size for this epoch (progressive resizing)."""
-        sizes, progress = self.recipe.image_sizes, self.progress
-        if not sizes:
-            return pixels
-        size = sizes[min(progress.epoch * len(sizes) // self.recipe.epochs, len(sizes) - 1)]
-        if pixels.shape[-1] == size:
+        size = self.recipe.at_epoch(self.recipe.image_sizes, self.progress.epoch)
+        if size is None or pixels.shape[-1] == size:
             return pixels
         return torch.nn.functional.interpolate(
             pixels, (size, size), mode="bilinear", antialias=True
@@ -530,17 +534,24 @@ def parameter_groups(model: torch.nn.Module, recipe: Recipe) -> list[dict[str, A
     ]
 
 
-def freeze_statistics(model: torch.nn.Module, recipe: Recipe) -> None:
-    """Freeze the running statistics of BatchNorms; their weights may still learn.
+def freeze(model: Label2LabelForImageClassification, recipe: Recipe, epoch: int) -> None:
+    """Freeze what the recipe says for an epoch, from 0; call this after each `model.train()`.
 
-    The recipe's `freeze_statistics` freezes all of them, `freeze_backbone` the backbone's. Call
-    this after each `model.train()`.
+    `freeze_statistics` freezes the running statistics of all BatchNorms, whose weights may still
+    learn, `freeze_backbone` those of the backbone, `frozen_stages` all of its first parts.
     """
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and (
             recipe.freeze_statistics or (recipe.freeze_backbone and "backbone" in name.split("."))
         ):
             module.eval()
+    if recipe.frozen_stages and not recipe.freeze_backbone:
+        encoder = model.label2label.backbone.encoder
+        frozen = recipe.at_epoch(recipe.frozen_stages, epoch)
+        for number, part in enumerate((encoder.stem, *encoder.stages)):
+            part.requires_grad_(number >= frozen)
+            if number < frozen:
+                part.eval()
 
 
 @dataclasses.dataclass
