@@ -21,6 +21,7 @@ def test_a_path_a_list_of_paths_and_mappings_are_read():
         ([{"where": {}}], "a path or a mapping with a path"),
         ([{"path": "a", "were": 1}], "unknown key were"),
         ([{"path": "a", "share": 1.5}], "share must be in 0..1"),
+        ([{"path": "a", "weight": -1}], "weight must be in 0..1"),
         ([{"path": "a", "limit": -1}], "limit must not be negative"),
     ],
 )

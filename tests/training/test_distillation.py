@@ -15,6 +15,13 @@ def test_labels_and_teacher_are_mixed_where_both_know():
     assert torch.allclose(soft, torch.tensor([[0.7, 0.3, 0.25, 1.0, UNKNOWN]]))
 
 
+def test_a_teacher_stands_in_for_an_unknown_label_only_where_it_is_confident():
+    labels = torch.tensor([[UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, 1, UNKNOWN]])
+    teacher = torch.tensor([[0.9, 0.1, 0.89, 0.11, 0.5, UNKNOWN]])
+    soft = soften_labels(labels, teacher, share=0.5, smoothing=0.0, confidence=0.9)
+    assert torch.allclose(soft, torch.tensor([[0.9, 0.1, UNKNOWN, UNKNOWN, 0.75, UNKNOWN]]))
+
+
 def test_labels_are_smoothed_where_they_are_known():
     labels = torch.tensor([[1, 0, UNKNOWN]])
     smooth = soften_labels(labels, None, share=0.5, smoothing=0.1)

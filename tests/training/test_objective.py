@@ -1,6 +1,7 @@
-"""Objectives: against the model's own loss, the paper's algorithm, and cases worked out by hand."""
+"""Weights of images in the loss: against the model's own loss, and cases worked out by hand."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,21 +10,65 @@ from accelerate import Accelerator
 from label2label import Label2LabelForImageClassification
 from label2label.models import Label2LabelConfig
 from label2label.training.model_building import set_prior
-from label2label.training.objective import GroupDRO, image_mean
+from label2label.training.objective import training_inputs, weigh_images, weighted_loss
+from label2label.training.recipe import Recipe
 
 BACKBONE = {"stem_channels": 8, "stages": [[2, 8, 1, 2]], "feature_channels": 16}
+LABELS = torch.tensor([[0, -100, -100, -100], [1, 1, 1, 1], [-100] * 4])
+LOGITS = torch.tensor([[2.0, 0.0, 0.0, 0.0], [1.0] * 4, [5.0] * 4])
+# Query network and language model have the same logits here.
+LOSSES = [2 * math.log(1 + math.exp(2)), 2 * math.log(1 + math.exp(-1))]
 
 
-def test_an_image_with_one_label_weighs_as_much_as_one_with_many():
-    config = Label2LabelConfig(backbone_config=BACKBONE, num_labels=3)
-    model = Label2LabelForImageClassification(config)
-    logits = torch.tensor([[2.0, 0.0, 0.0], [1.0, 1.0, 1.0], [5.0, 5.0, 5.0]])
-    labels = torch.tensor([[0, -100, -100], [1, 1, 1], [-100, -100, -100]])
-    losses, counted = model.compute_loss(logits, labels, logits, reduction="image")
-    expected = [2 * math.log(1 + math.exp(2)), 2 * math.log(1 + math.exp(-1)), 0]
-    assert losses.tolist() == pytest.approx(expected, rel=1e-5)
-    assert counted.tolist() == [1, 1, 0]
-    assert image_mean(losses, counted).item() == pytest.approx(sum(expected) / 2, rel=1e-5)
+@pytest.fixture
+def model() -> Label2LabelForImageClassification:
+    config = Label2LabelConfig(backbone_config=BACKBONE, num_labels=4)
+    return Label2LabelForImageClassification(config)
+
+
+@pytest.mark.parametrize(("power", "weights"), [(0, [1, 1]), (0.5, [1, 2]), (1, [1, 4])])
+def test_an_image_weighs_its_number_of_labels_to_the_power(model, power, weights):
+    found = weigh_images(LABELS, power)
+    assert found.tolist() == [*weights, 0]
+    outputs = SimpleNamespace(logits=LOGITS, query_logits=LOGITS, masked_words=None)
+    loss = weighted_loss(model, outputs, {"labels": LABELS}, found[:, None], Accelerator(cpu=True))
+    assert loss.item() == pytest.approx(np.average(LOSSES, weights=weights), rel=1e-5)
+    if power == 1:
+        assert loss == pytest.approx(model.compute_loss(LOGITS, LABELS, LOGITS).item(), rel=1e-5)
+
+
+def test_a_sources_weight_counts_and_no_labels_are_no_loss(model):
+    assert weigh_images(LABELS, 0, torch.tensor([0.2, 1.0, 1.0])).tolist() == pytest.approx(
+        [0.2, 1, 0]
+    )
+    outputs = SimpleNamespace(logits=LOGITS, query_logits=LOGITS, masked_words=None)
+    unknown = torch.full_like(LABELS, -100)
+    weights = weigh_images(unknown, 0)[:, None]
+    loss = weighted_loss(model, outputs, {"labels": unknown}, weights, Accelerator(cpu=True))
+    assert loss.item() == 0
+
+
+def test_mixup_mixes_the_weights_of_both_images(model):
+    batch = {"pixel_values": torch.zeros(3, 3, 8, 8), "labels": LABELS}
+    batch["weight"] = torch.tensor([0.5, 1.0, 1.0])
+    recipe = Recipe(mixup=1, label_count_power=0.5)
+    inputs, weights = training_inputs(batch, recipe, np.random.default_rng(0))
+    others, share = inputs["mixup"]
+    own = weigh_images(LABELS, 0.5, batch["weight"])
+    order = [LABELS.tolist().index(row) for row in others.int().tolist()]
+    assert torch.allclose(weights, torch.stack([share * own, (1 - share) * own[order]], dim=1))
+    outputs = SimpleNamespace(logits=LOGITS, query_logits=LOGITS, masked_words=None)
+    loss = weighted_loss(model, outputs, inputs, weights, Accelerator(cpu=True))
+    both = [
+        model.compute_loss(LOGITS, labels, LOGITS, reduction="image")[0]
+        for labels in (LABELS, others)
+    ]
+    assert loss.item() == pytest.approx(np.average(torch.stack(both, dim=1), weights=weights))
+
+
+def test_with_the_defaults_the_loss_is_the_models_own():
+    batch = {"pixel_values": torch.zeros(3, 3, 8, 8), "labels": LABELS}
+    assert training_inputs(batch, Recipe(), np.random.default_rng(0))[1] is None
 
 
 @pytest.mark.parametrize("head_type", ["fc", "query2label", "label2label"])
@@ -43,38 +88,3 @@ def test_prior_starts_probabilities_at_the_attributes_frequencies(head_type):
     query_logits = output.logits if head_type == "fc" else output.query_logits
     for logits in (output.logits, query_logits):
         assert torch.allclose(logits.sigmoid().mean(0), frequencies, atol=0.15)
-
-
-def test_group_weights_follow_algorithm_1():
-    losses = torch.tensor([1.0, 3.0, 0.5, 0.5], requires_grad=True)
-    groups = torch.tensor([0, 0, 1, 1])
-    dro = GroupDRO(2, step_size=0.1)
-    value = dro(losses, torch.ones(4, dtype=torch.bool), groups, Accelerator(cpu=True))
-    q = np.exp(0.1 * np.array([2.0, 0.5]))
-    q /= q.sum()
-    assert dro.weights.tolist() == pytest.approx(q.tolist())
-    assert value.item() == pytest.approx(q @ [2.0, 0.5])
-    value.backward()
-    # A group's gradient is divided by its images of this batch.
-    assert losses.grad.tolist() == pytest.approx([q[0] / 2, q[0] / 2, q[1] / 2, q[1] / 2])
-
-
-def test_images_without_a_group_keep_their_mean_and_absent_groups_their_weight():
-    losses = torch.tensor([4.0, 1.0, 2.0, 9.0])
-    groups = torch.tensor([1, -1, -1, 2])
-    counted = torch.tensor([True, True, True, False])
-    dro = GroupDRO(3, step_size=0.5)
-    value = dro(losses, counted, groups, Accelerator(cpu=True))
-    # One of three counted images has a group, and the group has all the weight.
-    assert value.item() == pytest.approx(4.0 / 3 + (1.0 + 2.0) / 3)
-    assert dro.weights[0] == dro.weights[2] < dro.weights[1]
-
-
-def test_the_worst_group_comes_to_weigh_most_and_a_resumed_run_knows():
-    dro = GroupDRO(2, step_size=0.1)
-    for _ in range(60):
-        dro(torch.tensor([2.0, 0.1]), torch.ones(2) > 0, torch.tensor([0, 1]), Accelerator())
-    assert dro.weights[0] > 0.99
-    other = GroupDRO(2, step_size=0.1)
-    other.load_state_dict(dro.state_dict())
-    assert torch.equal(other.weights, dro.weights)

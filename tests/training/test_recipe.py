@@ -38,6 +38,9 @@ def test_overrides_win_over_the_file_and_reach_into_mappings(recipe_file):
         ("head_learning_rate: -0.1", "head_learning_rate must be in 0..100"),
         ("init_from: a/b\nmodel: {dropout: 0}", "leave out backbone and model"),
         ("flip: 1.5", "flip must be in 0..1"),
+        ("label_count_power: 2", "label_count_power must be in 0..1, got 2"),
+        ("teacher_confidence: 0.4", "teacher_confidence must be in 0.5..1, got 0.4"),
+        ("sampling: group-balanced", "'group-balanced' needs groups"),
         ("mixed_precision: fp16", "mixed_precision must be one of no, bf16"),
         ("cache_pixels: 3", "cache_pixels"),
         ("- a list", "a mapping of keys"),
@@ -83,7 +86,7 @@ def test_a_missing_file_is_named_and_those_that_ship(name):
 
 
 def test_a_thousand_mutations_of_recipes_are_read_or_refused(recipe_file, tmp_path):
-    bundled = resources.files("label2label.training") / "recipes/group-dro.yaml"
+    bundled = resources.files("label2label.training") / "recipes/korean.yaml"
     path, outcomes, refusals = tmp_path / "changed.yaml", [], []
     for content in (recipe_file.read_bytes(), bundled.read_bytes()):
         for changed in mutate(content, 500):

@@ -322,7 +322,7 @@ def test_image_sizes_share_the_epochs_evenly(recipe_values, tmp_path):
     for epoch in range(4):
         trainer.progress.epoch = epoch
         batch = next(iter(trainer.data.batches(epoch, 0)))
-        sizes.append(trainer._inputs(batch, np.random.default_rng(0))["pixel_values"].shape[-1])
+        sizes.append(trainer._inputs(batch, np.random.default_rng(0))[0]["pixel_values"].shape[-1])
     assert sizes == [48, 48, 64, 112]
 
 

@@ -51,9 +51,8 @@ class TrainingData:
         attributes: Names of the attributes to learn, in the model's order.
         labels: int8, (rows, attributes), of the training rows, or of a stream's first rows.
         batches_per_epoch: Batches per epoch and process.
-        group_names, group_of: Groups, and each training row's group index, -1 for none; empty if
-            the recipe names no group columns.
         distillation: The teachers' weight in each training row's soft labels, (rows, 1).
+        weight: Each training row's weight in the loss, (rows,), or `None` if all are 1.
         teacher: The teachers' probabilities, (rows, attributes), or `None`.
         validation_labels: int8, (rows, attributes).
         validation_parts: Masks of the validation rows that are reported separately, `{"source":
@@ -67,9 +66,9 @@ class TrainingData:
     def __init__(self, recipe: Recipe, accelerator: Accelerator):
         self.recipe, self.accelerator = recipe, accelerator
         self.title = ", ".join(source.path for source in recipe.sources)
-        self.group_names: list[str] = []
         self.stream: ImageStream | None = None
         self.teacher: np.ndarray | None = None
+        self.weight: np.ndarray | None = None
         self.validation_rows, source_of = open_sources(
             recipe.sources, "validation", recipe.seed, alone=recipe.streaming
         )
@@ -111,18 +110,20 @@ class TrainingData:
         recipe = self.recipe
         self.rows, source_of = open_sources(recipe.sources, "train", recipe.seed)
         self.labels = label_array(self.rows, self.attributes)
-        self.group_of = np.full(len(self.rows), -1)
-        if recipe.groups:
-            self.group_names, self.group_of = group_rows(self.rows, recipe.groups, self.title)
-        balanced = self.group_of if recipe.sampling == "group-balanced" else None
+        group_of = None
+        if recipe.sampling == "group-balanced":
+            _, group_of = group_rows(self.rows, recipe.groups, self.title)
         try:
             shares = [source.share for source in recipe.sources]
-            self.probabilities = draw_probabilities(source_of, shares, balanced)
+            self.probabilities = draw_probabilities(source_of, shares, group_of)
         except ValueError as error:
             raise UserError(f"data: {error}") from error
         own = [source.distillation for source in recipe.sources]
         taught = np.array([recipe.distillation if share is None else share for share in own])
         self.distillation = taught[source_of, None].astype(np.float32)
+        weights = np.array([source.weight for source in recipe.sources], np.float32)
+        if (weights != 1).any():
+            self.weight = weights[source_of]
         return len(self.rows)
 
     def prepare(self, processor: Any, output: Path) -> None:

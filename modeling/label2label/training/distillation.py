@@ -107,6 +107,7 @@ def soften_labels(
     teacher: torch.Tensor | None,
     share: float | torch.Tensor,
     smoothing: float,
+    confidence: float = 0.5,
 ) -> torch.Tensor:
     """Mix labels with a teacher's probabilities (arXiv:1503.02531), then smooth them.
 
@@ -116,14 +117,18 @@ def soften_labels(
         share: The teacher's weight, 0..1, for all images or (batch, 1). Attributes unknown to one
             of labels and teacher come from the other alone.
         smoothing: Label smoothing towards one half, 0..1 (arXiv:1512.00567, section 7).
+        confidence: The teacher stands in for an unknown label only where its probability is at
+            least this, 0.5..1, or at most 1 minus this.
 
     Returns:
-        (batch, attributes), in 0..1; -100 if unknown to both.
+        (batch, attributes), in 0..1; -100 where unknown.
     """
     soft = labels.float()
     if teacher is not None:
-        mixed = torch.where(soft >= 0, (1 - share) * soft + share * teacher, teacher)
-        soft = torch.where(teacher >= 0, mixed, soft)
+        confident = torch.maximum(teacher, 1 - teacher) >= confidence
+        alone = torch.where(confident, teacher, IGNORE_INDEX)
+        taught = torch.where(soft >= 0, (1 - share) * soft + share * teacher, alone)
+        soft = torch.where(teacher >= 0, taught, soft)
     return torch.where(soft >= 0, soft * (1 - smoothing) + smoothing / 2, soft)
 
 

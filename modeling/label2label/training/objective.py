@@ -1,4 +1,4 @@
-"""The training objective: soft labels, mixup, known words and losses."""
+"""The training objective: soft labels, mixup, known words and the weights of images."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from label2label.models import Label2LabelForImageClassification
 from label2label.training.distillation import soften_labels
 from label2label.training.recipe import Recipe
 
@@ -17,27 +18,57 @@ def training_inputs(
     recipe: Recipe,
     rng: np.random.Generator,
     distillation: torch.Tensor | float = 0.0,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], torch.Tensor | None]:
     """Soften a batch's labels, then apply mixup or known words, as the recipe says.
 
     Args:
         batch: `pixel_values` of shape (batch, 3, height, width), `labels` of shape (batch,
-            attributes), 1, 0 or -100, and `teacher`, if the recipe has teachers.
-        recipe: Gives `label_smoothing`, `mixup`, `known_words`.
+            attributes), 1, 0 or -100; `teacher`, if the recipe has teachers; and the sources'
+            `weight`, (batch,), unless all are 1.
+        recipe: Gives `label_smoothing`, `mixup`, `known_words`, `teacher_confidence` and
+            `label_count_power`.
         rng: Source of all draws.
         distillation: The teacher's weight, 0..1, for all images or (batch, 1).
 
     Returns:
-        The model's arguments.
+        The model's arguments; and the images' weights for `weighted_loss`, or `None` if the model's
+        own loss is meant.
     """
     labels = batch["labels"]
-    soft = soften_labels(labels, batch.get("teacher"), distillation, recipe.label_smoothing)
+    soft = soften_labels(
+        labels,
+        batch.get("teacher"),
+        distillation,
+        recipe.label_smoothing,
+        recipe.teacher_confidence,
+    )
+    weights = None
+    if recipe.label_count_power != 1 or "weight" in batch:
+        weights = weigh_images(soft, recipe.label_count_power, batch.get("weight"))[:, None]
     inputs = {"pixel_values": batch["pixel_values"], "labels": soft}
     if rng.random() < recipe.mixup:
-        return mix_batch(inputs, rng)
+        return mix_batch(inputs, weights, rng)
     if recipe.known_words:
         inputs["known_labels"] = draw_known_words(labels, recipe.known_words, rng)
-    return inputs
+    return inputs, weights
+
+
+def weigh_images(
+    labels: torch.Tensor, power: float, weight: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Weigh each image by its number of known labels to a power, times its source's weight.
+
+    Args:
+        labels: (batch, attributes); -100 where unknown.
+        power: 0..1.
+        weight: (batch,); `None` for 1.
+
+    Returns:
+        (batch,); 0 for images without a known label.
+    """
+    known = (labels >= 0).sum(dim=1).float()
+    weights = torch.where(known > 0, known**power, 0.0)
+    return weights if weight is None else weights * weight
 
 
 def draw_known_words(
@@ -56,87 +87,66 @@ def draw_known_words(
     return torch.where(given, labels, -100)
 
 
-def mix_batch(inputs: dict[str, torch.Tensor], rng: np.random.Generator) -> dict[str, Any]:
+def mix_batch(
+    inputs: dict[str, torch.Tensor], weights: torch.Tensor | None, rng: np.random.Generator
+) -> tuple[dict[str, Any], torch.Tensor | None]:
     """Apply mixup to a batch of `pixel_values` and `labels` (arXiv:1710.09412).
 
+    Args:
+        inputs: The batch.
+        weights: (batch, 1), the images' weights, or `None`.
+        rng: Source of the draws.
+
     Returns:
-        The model's arguments: mixed images, `labels`, and `mixup`: the other labels and the weight.
+        The model's arguments: mixed images, `labels`, and `mixup`, the other labels and the share
+        of the first; and the weights of both labels' losses, (batch, 2).
     """
-    weight = rng.beta(MIXUP_ALPHA, MIXUP_ALPHA)
+    share = float(rng.beta(MIXUP_ALPHA, MIXUP_ALPHA))
     pixels, labels = inputs["pixel_values"], inputs["labels"]
     order = torch.from_numpy(rng.permutation(len(labels))).to(labels.device)
-    return {
-        "pixel_values": pixels[order].lerp_(pixels, weight),
+    mixed = {
+        "pixel_values": pixels[order].lerp_(pixels, share),
         "labels": labels,
-        "mixup": (labels[order], float(weight)),
+        "mixup": (labels[order], share),
     }
+    if weights is not None:
+        weights = torch.cat([share * weights, (1 - share) * weights[order]], dim=1)
+    return mixed, weights
 
 
-def image_mean(losses: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-    """Average the `"image"` losses of `compute_loss` over images with a label; 0 if none has."""
-    return losses.sum() / counted.sum().clamp(min=torch.finfo(losses.dtype).tiny)
+def weighted_loss(
+    model: Label2LabelForImageClassification,
+    outputs: Any,
+    inputs: dict[str, Any],
+    weights: torch.Tensor,
+    accelerator: Accelerator,
+) -> torch.Tensor:
+    """Average the losses of images by their weights.
 
-
-class GroupDRO:
-    """Group distributionally robust optimisation (arXiv:1911.08731, algorithm 1).
-
-    Each group's mean loss is weighted, and its weight grows exponentially with the loss, so that
-    the worst group comes to count most. Images without a group keep their mean loss and their share
-    of the batch.
+    All processes call it; the mean of their results is the loss over all their images.
 
     Args:
-        num_groups: Number of groups.
-        step_size: Step size of the weights (eta in the paper).
+        model: The model.
+        outputs: What it returned.
+        inputs: Its arguments, from `training_inputs`.
+        weights: (batch, 1), of each image's loss; with mixup (batch, 2), of the losses with its
+            labels and with the other image's.
+        accelerator: The process's accelerator.
+
+    Returns:
+        A scalar; 0 if no label is known.
     """
-
-    def __init__(self, num_groups: int, step_size: float):
-        self.step_size = step_size
-        self.weights = torch.full((num_groups,), 1 / num_groups)  # q of the paper
-
-    def __call__(
-        self,
-        losses: torch.Tensor,
-        counted: torch.Tensor,
-        groups: torch.Tensor,
-        accelerator: Accelerator,
-    ) -> torch.Tensor:
-        """Update the weights and return the weighted loss.
-
-        All processes call it; the mean of their results is the loss over all their images.
-
-        Args:
-            losses: (batch,).
-            counted: (batch,), 1 where an image has a label, else 0.
-            groups: (batch,), index of each image's group, -1 for none.
-            accelerator: The process's accelerator.
-
-        Returns:
-            A scalar.
-        """
-        grouped = (counted > 0) & (groups >= 0)
-        # One column per group, and a last one for images without a group.
-        column = torch.where(grouped, groups, len(self.weights))
-        members = torch.nn.functional.one_hot(column, len(self.weights) + 1) * counted[:, None]
-        sums = (losses[:, None] * members).sum(dim=0)  # (groups + 1,)
-        totals = torch.stack([sums.detach(), members.sum(dim=0).to(sums)])
-        total_sums, counts = accelerator.reduce(totals, "sum")
-        self.weights = self.weights.to(losses.device)
-        present = counts[:-1] > 0
-        means = total_sums[:-1] / counts[:-1].clamp(min=1)
-        self.weights = self.weights * torch.exp(self.step_size * means * present)
-        self.weights = self.weights / self.weights.sum()
-        weights = self.weights * present
-        weights = weights / weights.sum().clamp(min=1e-12)
-        # Groups missing from the batch pass their weight to the others: an epoch has few batches.
-        grouped_share = counts[:-1].sum() / counts.sum().clamp(min=1)
-        by_group = grouped_share * weights / counts[:-1].clamp(min=1)
-        scale = torch.cat([by_group, 1 / counts.sum().clamp(min=1)[None]])
-        return accelerator.num_processes * (scale * sums).sum()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the weights, for Accelerate."""
-        return {"weights": self.weights.cpu()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the weights from `state_dict`."""
-        self.weights = state["weights"]
+    targets = [inputs["labels"], *inputs.get("mixup", [])[:1]]
+    losses = [
+        model.compute_loss(
+            outputs.logits,
+            labels,
+            outputs.query_logits,
+            outputs.masked_words,
+            inputs.get("known_labels"),
+            reduction="image",
+        )[0]
+        for labels in targets
+    ]
+    total = accelerator.reduce(weights.sum(), "mean").clamp(min=torch.finfo(torch.float32).tiny)
+    return (torch.stack(losses, dim=1) * weights).sum() / total

@@ -14,10 +14,10 @@ from label2label.errors import UserError, join_lines
 LIMITS = {
     **dict.fromkeys(("flip", "shift", "scale", "zoom", "color", "grayscale", "blur"), (0, 1)),
     **dict.fromkeys(("erasing", "mixup", "label_smoothing", "distillation"), (0, 1)),
-    **dict.fromkeys(("known_words", "warmup", "ema"), (0, 1)),
+    **dict.fromkeys(("known_words", "label_count_power", "warmup", "ema"), (0, 1)),
+    "teacher_confidence": (0.5, 1),
     **dict.fromkeys(("backbone_learning_rate", "head_learning_rate", "weight_decay"), (0, 100)),
     "rotation": (0, 180),
-    "group_step_size": (0, 100),
     "epochs": (1, 100_000),
     "batch_size": (1, 1_000_000),
     "workers": (0, 256),
@@ -26,7 +26,6 @@ LIMITS = {
 }
 IMAGE_SIZES = (32, 1024)
 CHOICES = {
-    "objective": ("mean", "image-mean", "group-dro"),
     "sampling": ("uniform", "group-balanced"),
     "mixed_precision": ("no", "bf16"),
 }
@@ -44,6 +43,7 @@ class Source:
             and a larger limit contains the rows of a smaller one. Validation keeps all rows.
         share: This source's share of an epoch's images, 0..1. Sources with `None` divide the rest
             in proportion to their rows.
+        weight: Weight of its images in the loss, 0..1; less than 1 for noisy labels.
         distillation: The teachers' weight in its soft labels, 0..1, instead of the recipe's; with 0
             the teachers do not label it.
     """
@@ -52,10 +52,11 @@ class Source:
     where: dict[str, Any] = dataclasses.field(default_factory=dict)
     limit: int = 0
     share: float | int | None = None
+    weight: float | int = 1
     distillation: float | int | None = None
 
     def __post_init__(self):
-        for name in ("share", "distillation"):
+        for name in ("share", "weight", "distillation"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{name} must be in 0..1, got {value}")
@@ -129,12 +130,15 @@ class Recipe:
         teachers: Folders or Hub ids of models, and of backbones to probe. Their mean probabilities
             are computed once and cached; see `label2label.training.distillation`.
         distillation: The teachers' weight, 0..1, in the soft labels; 1 ignores the labels.
-        objective: `"mean"` over all known labels; `"image-mean"`, in which each image has the same
-            weight however many labels it has; or `"group-dro"`, which weights the worst groups up.
+        teacher_confidence: Least confidence, 0.5..1, with which the teachers' mean probability
+            stands in for an unknown label: where it is at least this, or at most 1 minus this.
+            Less confident ones leave the label unknown.
+        label_count_power: An image with k known labels, the teachers' included, has weight k to
+            this power, 0..1, in the loss: 1 is the mean over labels, 0 the mean over images.
         groups: Columns whose values define an image's group, such as `[race]`; images with a null
             in one of them belong to no group.
-        sampling: `"uniform"`, or `"group-balanced"`: all groups are drawn equally often.
-        group_step_size: Step size of group DRO's weights.
+        sampling: `"uniform"`, or `"group-balanced"`: all groups are drawn equally often. Sources
+            with groups then keep the sum of their shares, not each its own.
         known_words: Largest share, 0..1, of an image's labels given as `known_labels` in training;
             every second image gets a random share up to this, the others none.
 
@@ -185,12 +189,12 @@ class Recipe:
 
     teachers: list[str] = dataclasses.field(default_factory=list)
     distillation: float | int = 0.5
+    teacher_confidence: float | int = 0.5
     known_words: float | int = 0
 
-    objective: str = "mean"
+    label_count_power: float | int = 1
     groups: list[str] = dataclasses.field(default_factory=list)
     sampling: str = "uniform"
-    group_step_size: float | int = 0.05
 
     freeze_backbone: bool = False
     frozen_stages: list[int] = dataclasses.field(default_factory=list)
@@ -231,18 +235,13 @@ class Recipe:
         read_sources(self.data)
         if self.streaming:
             self._check_streaming()
-        if not self.groups:
-            for name in ("objective", "sampling"):
-                if getattr(self, name).startswith("group"):
-                    raise ValueError(f"{name} {getattr(self, name)!r} needs groups, such as [race]")
-        if self.objective == "group-dro" and self.mixup:
-            raise ValueError("group-dro needs images of one group each: set mixup to 0")
+        if self.sampling == "group-balanced" and not self.groups:
+            raise ValueError("sampling 'group-balanced' needs groups, such as [race]")
 
     def _check_streaming(self) -> None:
         asked = {
             "teachers": self.teachers,
             "groups": self.groups,
-            f"objective {self.objective}": self.objective == "group-dro",
             f"sampling {self.sampling}": self.sampling != "uniform",
             "all of data but one path": self.sources != [Source(self.sources[0].path)],
         }

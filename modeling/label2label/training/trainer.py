@@ -31,7 +31,7 @@ from label2label.models import Label2LabelForImageClassification, MobileFaceNetB
 from label2label.prediction.backends import without_accelerator
 from label2label.training.data import TrainingData
 from label2label.training.model_building import build_model, prepare_layers
-from label2label.training.objective import GroupDRO, image_mean, training_inputs
+from label2label.training.objective import training_inputs, weighted_loss
 from label2label.training.recipe import Recipe, load_recipe
 
 # Smaller groups have noisy accuracies, and count as worst only if no group is larger.
@@ -183,10 +183,6 @@ class Trainer:
         accelerator.register_for_checkpointing(self.schedule, self.progress)
         if self.data.stream is not None:
             accelerator.register_for_checkpointing(self.data.stream)
-        self.group_dro = None
-        if recipe.objective == "group-dro":
-            self.group_dro = GroupDRO(len(self.data.group_names), recipe.group_step_size)
-            accelerator.register_for_checkpointing(self.group_dro)
         self.average = build_average(self._plain_model(), recipe)
         if self.average is not None:
             accelerator.register_for_checkpointing(self.average)
@@ -286,10 +282,12 @@ class Trainer:
 
         self.model.train()
         freeze(self._plain_model(), recipe, progress.epoch)
-        inputs = self._inputs(batch, rng)
+        inputs, weights = self._inputs(batch, rng)
         with accelerator.autocast():
             outputs = self.model(**inputs)
-        loss = self._loss(outputs, inputs, batch["rows"])
+        loss = outputs.loss
+        if weights is not None:
+            loss = weighted_loss(self._plain_model(), outputs, inputs, weights, accelerator)
         self._refuse_nan(loss, batch)
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
@@ -312,8 +310,10 @@ class Trainer:
             accelerator.log({"train/loss": value, "train/accuracy": hits}, step=progress.step)
         return value
 
-    def _inputs(self, batch: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        """Augment and normalise a batch on the device, and soften its labels."""
+    def _inputs(
+        self, batch: dict[str, Any], rng: np.random.Generator
+    ) -> tuple[dict[str, Any], torch.Tensor | None]:
+        """Augment and normalise a batch on the device, then call `training_inputs`."""
         recipe, device, rows = self.recipe, self.accelerator.device, batch["rows"]
         size = self.processor.crop_size["height"]
         draws = draw_uniform(recipe.seed, self.progress.epoch, rows, batch["occurrences"])
@@ -322,12 +322,14 @@ class Trainer:
         if self.data.teacher is not None:
             share = torch.from_numpy(self.data.distillation[rows]).to(device)
             batch = {**batch, "teacher": torch.from_numpy(self.data.teacher[rows]).to(device)}
+        if self.data.weight is not None:
+            batch = {**batch, "weight": torch.from_numpy(self.data.weight[rows]).to(device)}
         pixels = self._resize(normalize_pixels(pixels, self.processor))
-        inputs = training_inputs({**batch, "pixel_values": pixels}, recipe, rng, share)
+        inputs, weights = training_inputs({**batch, "pixel_values": pixels}, recipe, rng, share)
         inputs["pixel_values"] = inputs["pixel_values"].contiguous(
             memory_format=torch.channels_last
         )
-        return inputs
+        return inputs, weights
 
     def _resize(self, pixels: torch.Tensor) -> torch.Tensor:
         """Resize images to the recipe's size for this epoch (progressive resizing)."""
@@ -337,23 +339,6 @@ class Trainer:
         return torch.nn.functional.interpolate(
             pixels, (size, size), mode="bilinear", antialias=True
         )
-
-    def _loss(self, outputs: Any, inputs: dict[str, Any], rows: np.ndarray) -> torch.Tensor:
-        if self.recipe.objective == "mean":
-            return outputs.loss
-        losses, counted = self._plain_model().compute_loss(
-            outputs.logits,
-            inputs["labels"],
-            outputs.query_logits,
-            outputs.masked_words,
-            inputs.get("known_labels"),
-            inputs.get("mixup"),
-            reduction="image",
-        )
-        if self.group_dro is not None:
-            groups = torch.from_numpy(self.data.group_of[rows]).to(losses.device)
-            return self.group_dro(losses, counted, groups, self.accelerator)
-        return image_mean(losses, counted)
 
     def _refuse_nan(self, loss: torch.Tensor, batch: dict[str, Any]) -> None:
         """Stop all processes if the loss of one is not finite, before weights change."""
