@@ -5,17 +5,17 @@
 
 Attributes that follow from others are derived (Beard = not No_Beard). An image that is in two
 splits, as an exact copy or a near-duplicate (by a perceptual hash), is kept in only one of them:
-test first, then validation, then train. Exact copies within a split are kept once. `--weight` and
-`--cap` change only the training split: they choose rows by a hash of their names, so the choice is
-always the same.
+test first, then validation, then train. Exact copies within a split are kept once. How often each
+source is drawn in training is a matter of the recipe (`share` and `limit` of its `data`).
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,13 +27,7 @@ from label2label.prediction.predictor import map_in_threads
 from preparation.card import DatasetDescription
 from preparation.duplicates import find_near_duplicates, perceptual_hash
 from preparation.framing import decode_image
-from preparation.program import (
-    dataset_parser,
-    hash_fraction,
-    prepare,
-    run_program,
-    whole_number,
-)
+from preparation.program import dataset_parser, prepare, run_program
 from preparation.sources import BadImageError
 from preparation.stored import StoredSample, read_record, read_stored_image, read_stored_samples
 from preparation.writing import refuse_used_output
@@ -116,47 +110,26 @@ def keep_unique(rows: Sequence[Fingerprint]) -> tuple[np.ndarray, np.ndarray]:
     return unique, apart
 
 
-def repeat_rows(
-    rows: Sequence[Fingerprint],
-    keep: np.ndarray,
-    weights: Mapping[str, float],
-    caps: Mapping[str, int],
-) -> np.ndarray:
-    """Compute how many times each row is written.
+def read_samples(
+    inputs: Iterable[Path], keep: np.ndarray, absent: Sequence[tuple[str, str]]
+) -> Iterator[StoredSample]:
+    """Yield the rows of the inputs that are kept, without their images.
 
     Args:
-        rows: Fingerprints of all rows.
-        keep: (rows,) bool, the rows that are not duplicates.
-        weights: Mean number of times that a training row is written, by source.
-        caps: Maximum number of training rows written, by source.
-
-    Returns:
-        (rows,) int64.
+        inputs: Prepared datasets.
+        keep: (rows,) bool.
+        absent: (source, attribute) pairs: where the source's label is null, it becomes false.
     """
-    repeats = keep.astype(np.int64)
-    for source in {*weights, *caps}:
-        hashed = sorted(
-            (hash_fraction(row.name), index)
-            for index, row in enumerate(rows)
-            if keep[index] and row.split == 0 and row.source == source
+    rows = (sample for dataset in inputs for sample in read_stored_samples(dataset))
+    for sample in compress(rows, keep):
+        known = {name: value for name, value in sample.attributes.items() if value is not None}
+        missing = {name: False for source, name in absent if source == sample.source}
+        yield replace(
+            sample,
+            key=qualify(sample.source, sample.key),
+            identity=sample.identity and qualify(sample.source, sample.identity),
+            attributes=missing | known,
         )
-        fractions = np.array([fraction for fraction, _ in hashed])
-        weight = weights.get(source, 1.0)
-        times = int(weight) + (fractions < weight % 1)
-        room = caps.get(source, times.sum()) - (np.cumsum(times) - times)
-        repeats[[index for _, index in hashed]] = np.clip(room, 0, times)
-    return repeats
-
-
-def read_samples(inputs: Iterable[Path], repeats: np.ndarray) -> Iterator[StoredSample]:
-    """Yield each row of the inputs `repeats[row]` times, without its image."""
-    remaining = iter(repeats.tolist())
-    for dataset in inputs:
-        for sample in read_stored_samples(dataset):
-            key = qualify(sample.source, sample.key)
-            person = sample.identity and qualify(sample.source, sample.identity)
-            for _ in range(next(remaining)):
-                yield replace(sample, key=key, identity=person)
 
 
 def read_image(sample: Sample) -> list[tuple[Sample, bytes]]:
@@ -194,20 +167,12 @@ def describe(
     )
 
 
-def source_option(parse: Callable[[str], float]) -> Callable[[str], tuple[str, Any]]:
-    """Return a parser of command-line values like `celeba=0.5`."""
-
-    def parse_pair(text: str) -> tuple[str, float]:
-        source, _, number = text.rpartition("=")
-        try:
-            value = parse(number)
-            if source and 0 < value < float("inf"):
-                return source, value
-        except (ValueError, argparse.ArgumentTypeError):
-            pass
-        raise argparse.ArgumentTypeError(f"{text!r} is not like SOURCE=NUMBER")
-
-    return parse_pair
+def source_attribute(text: str) -> tuple[str, str]:
+    """Parse a command-line value like `celeba=Wearing_Mask`."""
+    source, _, name = text.partition("=")
+    if not source or not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not like SOURCE=ATTRIBUTE")
+    return source, name
 
 
 def main() -> None:
@@ -218,24 +183,15 @@ def main() -> None:
         "--vocabulary", choices=VOCABULARIES, default="union", help="(default: %(default)s)"
     )
     parser.add_argument(
-        "--weight",
+        "--absent",
         action="append",
         default=[],
-        type=source_option(float),
-        metavar="SOURCE=W",
-        help="write the source's training rows W times on average",
-    )
-    parser.add_argument(
-        "--cap",
-        action="append",
-        default=[],
-        type=source_option(whole_number(1)),
-        metavar="SOURCE=N",
-        help="write at most N training rows of the source",
+        type=source_attribute,
+        metavar="SOURCE=ATTRIBUTE",
+        help="set the source's unknown labels of the attribute to false, where no image shows it",
     )
     arguments = parser.parse_args()
     refuse_used_output(arguments.output)
-    weights, caps = dict(arguments.weight), dict(arguments.cap)
     records = [read_record(path) for path in arguments.inputs]
     vocabulary = get_vocabulary(arguments.vocabulary)
 
@@ -247,27 +203,26 @@ def main() -> None:
     results = map_in_threads(fingerprint, stored, arguments.workers, ahead=4 * arguments.workers)
     rows = list(tqdm(results, unit="image", desc="fingerprinting"))
     sources = list(dict.fromkeys(row.source for row in rows))
-    unknown = sorted({*weights, *caps} - set(sources))
-    if unknown:
-        raise UserError(f"no source is called {unknown[0]}: the sources are {', '.join(sources)}")
+    for source, name in arguments.absent:
+        if source not in sources:
+            raise UserError(f"no source is called {source}: the sources are {', '.join(sources)}")
+        if name not in vocabulary.attributes:
+            raise UserError(f"the vocabulary {vocabulary.name} has no attribute {name}")
     refuse_common_files(rows, arguments.inputs)
     unique, apart = keep_unique(rows)
-    repeats = repeat_rows(rows, apart, weights, caps)
     report = (
         f"{(~unique).sum():,} images that were there twice and {(unique & ~apart).sum():,} whose "
         "near-duplicate is in a later split were left out."
     )
-    for source, weight in weights.items():
-        report += f" Training rows of {source} were written {weight:g} times."
-    for source, cap in caps.items():
-        report += f" At most {cap:,} training rows of {source} were written."
+    for source, name in arguments.absent:
+        report += f" Unknown `{name}` of {source} became false."
     prepare(
         arguments,
-        read_samples(arguments.inputs, repeats),
+        read_samples(arguments.inputs, apart, arguments.absent),
         read_image,
         vocabulary,
         describe(records, vocabulary, report),
-        total=int(repeats.sum()),
+        total=int(apart.sum()),
     )
     print(report)
 

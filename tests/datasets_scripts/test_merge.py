@@ -1,7 +1,6 @@
-"""Merge: vocabularies, duplicates, weights and caps, on sources prepared by the programs."""
+"""Merge: vocabularies, duplicates and absent attributes, on sources prepared by the programs."""
 
 import json
-from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -138,19 +137,15 @@ def test_vocabulary_derives_and_leaves_the_rest_null(
             assert row["identity"].startswith(row["source"] + "/")
 
 
-def test_weights_and_caps_act_on_training_rows(first: Path, second: Path, tmp_path: Path, run: Run):
-    options = ("--weight", "second=3", "--cap", "first=7", "--output", tmp_path / "out")
-    assert run("merge", first, second, *options) == 0
-    splits = load(tmp_path / "out")
-    assert Counter(row["source"] for row in splits["train"]) == {"first": 7, "second": 6}
-    assert Counter(row["source"] for row in splits["test"]) == {"first": 6, "second": 5}
-
-
-def test_fractional_weight_keeps_about_that_share(first: Path, tmp_path: Path, run: Run):
-    assert run("merge", first, "--weight", "first=0.5", "--output", tmp_path / "out") == 0
-    rows = load(tmp_path / "out")["train"]
-    assert 5 <= len(rows) <= 15
-    assert len(names(rows)) == len(rows)
+def test_unknown_labels_become_false_where_a_source_never_shows_the_attribute(
+    first: Path, second: Path, tmp_path: Path, run: Run
+):
+    absent = ("--absent", "first=Wearing_Mask", "--absent", "second=Bald")
+    assert run("merge", first, second, *absent, "--output", tmp_path / "out") == 0
+    for row in (row for split in load(tmp_path / "out").values() for row in split):
+        of_first = row["source"] == "first"
+        assert row["Wearing_Mask"] is (not of_first)
+        assert row["Bald"] is (None if of_first else False)
 
 
 def test_report_and_card_count_by_source_split_attribute_and_group(
@@ -179,9 +174,9 @@ def test_bad_inputs_are_refused(
     for arguments, message in (
         ((first, first), "give each dataset only once"),
         ((first, tmp_path), "holds no prepared dataset"),
-        ((first, second, "--weight", "third=2"), "no source is called third"),
-        ((first, second, "--weight", "first=-1"), "is not like SOURCE=NUMBER"),
-        ((first, second, "--cap", "first"), "is not like SOURCE=NUMBER"),
+        ((first, second, "--absent", "third=Bald"), "no source is called third"),
+        ((first, second, "--absent", "first=Wings"), "has no attribute Wings"),
+        ((first, second, "--absent", "first"), "is not like SOURCE=ATTRIBUTE"),
         ((first, second, "--output", first), "already holds something"),
     ):
         assert run("merge", *output, *arguments) == 2

@@ -147,11 +147,13 @@ VOCABULARIES: dict[str, Vocabulary] = {
     vocabulary.name: vocabulary
     for vocabulary in (
         Vocabulary("celeba-40", CELEBA_ATTRIBUTES, _BEARD),
+        Vocabulary("celeba-41", (*CELEBA_ATTRIBUTES, "Wearing_Mask"), _BEARD),
         Vocabulary("korean-11", KOREAN_ATTRIBUTES, _BEARD),
         Vocabulary("union", (*CELEBA_ATTRIBUTES, "Wearing_Mask", "Beard"), _BEARD),
     )
 }
-"""Every vocabulary by name: CelebA's 40 attributes, the 11 of the Korean set, and their union."""
+"""Every vocabulary by name: CelebA's 40 attributes, these and `Wearing_Mask`, the 11 of the Korean
+set, and the union of all."""
 
 
 def get_vocabulary(name: str) -> Vocabulary:
