@@ -12,7 +12,6 @@ from label2label.evaluation.calibration import (
     Calibration,
     balanced_thresholds,
     calibration_effect,
-    decision_scores,
     fit_calibration,
     fit_coupling,
     fit_temperature,
@@ -21,10 +20,10 @@ from label2label.evaluation.calibration import (
     to_logits,
     to_probabilities,
 )
-from label2label.evaluation.scores import Predictions
+from label2label.evaluation.predictions import Predictions
 from label2label.prediction.backends import load_model
 from safetensors.torch import load_file
-from sklearn.metrics import balanced_accuracy_score, log_loss
+from sklearn.metrics import log_loss
 
 from .conftest import ATTRIBUTES
 
@@ -114,17 +113,6 @@ def test_an_attribute_without_labels_keeps_one_half(overconfident):
     assert frequencies(unknown)[-1] == 0.5
 
 
-def test_decisions_are_scored_as_by_scikit_learn(overconfident):
-    logits, labels = overconfident
-    decisions = (logits > 1).astype(float)
-    expected = []
-    for a in range(4):
-        known = labels[:, a] != -100
-        expected.append(balanced_accuracy_score(labels[known, a], decisions[known, a]))
-    scores = decision_scores(decisions, labels)
-    assert float(scores["balanced_accuracy"]) == pytest.approx(np.mean(expected))
-
-
 @pytest.fixture
 def folder(model_folder, tmp_path):
     return shutil.copytree(model_folder, tmp_path / "model")
@@ -207,9 +195,7 @@ def test_the_effect_is_measured_on_the_other_split(folder, two_splits, tmp_path,
     assert measured["num_images"] == 67
     # The same images here: a fitted temperature cannot be less likely than none.
     assert measured["difference"]["negative_log_likelihood"]["value"] <= 1e-6
-    assert set(measured["per_attribute"]) == set(ATTRIBUTES)
     assert "expected calibration error" in capsys.readouterr().out
-    assert (tmp_path / "calibration.svg").stat().st_size > 5_000
 
 
 def test_the_effect_by_hand():

@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 from label2label.errors import UserError
-from label2label.evaluation.scores import Predictions, compare_predictions, score_predictions
+from label2label.evaluation.predictions import Predictions
+from label2label.evaluation.scores import compare_predictions, score_predictions
 
 
 def make(**options):
