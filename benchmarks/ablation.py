@@ -69,6 +69,7 @@ SPLIT = "test"
 SCORES = ("accuracy", "balanced_accuracy", "query_accuracy")
 SEEDS = (0, 1, 2)
 EPOCHS = 4
+CROP = 112  # pixels, of the model's own crops
 PLANNED_STEPS = 4
 
 
@@ -290,7 +291,7 @@ def print_plan(args: argparse.Namespace) -> None:
     for row in args.rows:
         missing = [seed for seed in args.seeds if read_cell(args, row, seed) is None]
         recipe = load_recipe(args.recipe, cell_settings(args, row, 0))
-        sizes = [recipe.at_epoch(recipe.image_sizes, epoch) for epoch in range(args.epochs)]
+        sizes = [recipe.at_epoch(recipe.image_sizes, epoch) or CROP for epoch in range(args.epochs)]
         speeds = {size: images_per_second(recipe, size) for size in sorted(set(sizes))}
         # A forward pass, as in validation, takes a third of a step.
         validating = args.epochs * validation / (3 * speeds[max(sizes)])

@@ -59,7 +59,7 @@ def test_a_stopped_table_goes_on_and_holds_every_row(
     recipe.write_text(yaml.safe_dump(recipe_values))
     options = ["--rows", fc, unmasked, "--recipe", str(recipe), "--data", str(with_test_split)]
     options += ["--epochs", "1", "--seeds", "4", "--runs", str(tmp_path / "runs")]
-    options += ["--set", "image_sizes=[]", "--output", str(tmp_path / "ablation.json")]
+    options += ["--output", str(tmp_path / "ablation.json")]
 
     def build(*more) -> int:
         monkeypatch.setattr(sys, "argv", ["ablation.py", *options, *more])

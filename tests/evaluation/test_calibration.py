@@ -194,7 +194,7 @@ def test_the_effect_is_measured_on_the_other_split(folder, two_splits, tmp_path,
     assert (result["fitted_on"]["split"], measured["split"]) == ("validation", "test")
     assert measured["num_images"] == 67
     # The same images here: a fitted temperature cannot be less likely than none.
-    assert measured["difference"]["negative_log_likelihood"]["value"] <= 1e-6
+    assert measured["scores"]["negative_log_likelihood"]["difference"] <= 1e-6
     assert "expected calibration error" in capsys.readouterr().out
 
 
@@ -206,14 +206,11 @@ def test_the_effect_by_hand():
         labels=np.array([1, 0] * 50)[:, None],
     )
     effect = calibration_effect(predictions, 1.0, Calibration(1e6, np.array([0.9]), 0.0), 10)
-    error = {
-        when: effect[when]["expected_calibration_error"]["value"] for when in ("before", "after")
-    }
-    assert error["before"] == pytest.approx(1 / (1 + np.exp(-2)) - 0.5)
-    assert error["after"] == pytest.approx(0, abs=1e-5)
-    assert effect["after"]["f1"]["value"] == 0
-    assert effect["before"]["f1"]["value"] == pytest.approx(2 / 3)
-    assert effect["difference"]["accuracy"]["value"] == 0
+    error, f1 = effect["expected_calibration_error"], effect["f1"]
+    assert error["other"] == pytest.approx(1 / (1 + np.exp(-2)) - 0.5)
+    assert error["model"] == pytest.approx(0, abs=1e-5)
+    assert (f1["model"], f1["other"]) == (0, pytest.approx(2 / 3))
+    assert effect["accuracy"]["difference"] == 0
 
 
 @pytest.mark.parametrize(

@@ -188,12 +188,6 @@ def test_the_gap_is_each_models_own_and_leaves_small_groups_out(comparison):
     assert small["num_images"] == 20
 
 
-def test_every_attribute_is_compared_in_every_group(comparison):
-    by_group = comparison["groups"]["race"]["per_attribute"]["Young"]
-    assert by_group["b"]["difference"] == pytest.approx(0.25)
-    assert by_group["b"]["num_images"] == 100
-
-
 def test_only_attributes_of_both_models_are_compared():
     labels = np.ones((40, 2), dtype=int)
     first = Predictions(["Young", "Male"], np.ones((40, 2)), labels)

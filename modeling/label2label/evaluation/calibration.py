@@ -34,7 +34,7 @@ from label2label.evaluation.evaluate import (
     library_versions,
     short_name,
 )
-from label2label.evaluation.intervals import Statistics, bootstrap_intervals, compare_paired
+from label2label.evaluation.intervals import Statistics, compare_paired
 from label2label.evaluation.metrics import THRESHOLD, FloatArray, IntArray, overall_scores, ratio
 from label2label.evaluation.predictions import Predictions
 from label2label.evaluation.report import markdown_table
@@ -129,7 +129,8 @@ def calibrate_command(args: Namespace) -> int:
             "cross_validation": calibration.cross_validation,
         },
         "coupled_on": coupled and {"split": args.couple_on, "num_images": len(coupled.labels)},
-        "measured_on": effect and {"split": args.measure_on, **effect},
+        "measured_on": measured
+        and {"split": args.measure_on, "num_images": len(measured.labels), "scores": effect},
         "versions": library_versions(),
     }
     store_calibration(folder, fitting.names, calibration)
@@ -257,9 +258,9 @@ def calibration_effect(
         resamples: Number of bootstrap resamples.
 
     Returns:
-        `num_images`; `before` (temperature 1, thresholds of 0.5), `after` and `difference`, each
-        with `value` and 95 % `interval` of `accuracy`, `balanced_accuracy`, `f1`,
-        `expected_calibration_error` and `negative_log_likelihood`.
+        `accuracy`, `balanced_accuracy`, `f1`, `expected_calibration_error` and
+        `negative_log_likelihood`, each as by `compare_paired`: `model` is after, `other` before
+        (temperature 1, thresholds of 0.5).
     """
     labels, clusters = predictions.labels, predictions.clusters
     logits = to_logits(predictions.probabilities) * temperature
@@ -276,20 +277,7 @@ def calibration_effect(
     thresholds = calibration.thresholds.round(4)  # rounded as in the stored file
     before = scores(1.0, lambda probabilities: probabilities > THRESHOLD)
     after = scores(calibration.temperature, lambda probabilities: probabilities >= thresholds)
-    compared = compare_paired(after, before, clusters, resamples)
-    intervals = [bootstrap_intervals(one, clusters, resamples) for one in (before, after)]
-    changes = {name: entry["interval"] for name, entry in compared.items()}
-    return {"num_images": len(labels)} | {
-        when: {
-            name: {"value": entry[key], "interval": ends[name]} for name, entry in compared.items()
-        }
-        for when, key, ends in zip(
-            ("before", "after", "difference"),
-            ("other", "model", "difference"),
-            (*intervals, changes),
-            strict=True,
-        )
-    }
+    return compare_paired(after, before, clusters, resamples)
 
 
 def store_calibration(folder: Path, names: Sequence[str], calibration: Calibration) -> None:
@@ -385,11 +373,11 @@ def summary(result: dict[str, Any]) -> str:
         rows = (
             (
                 name.replace("_", " "),
-                f"{measured['before'][name]['value']:.4f}",
-                f"{measured['after'][name]['value']:.4f}",
+                f"{change['other']:.4f}",
+                f"{change['model']:.4f}",
                 "[{:+.4f}, {:+.4f}]".format(*change["interval"]),
             )
-            for name, change in measured["difference"].items()
+            for name, change in measured["scores"].items()
         )
         header = (f"{measured['split']}, {measured['num_images']:,} images", "before", "after")
         lines += ["", markdown_table((*header, "95 % interval of the difference"), rows)]

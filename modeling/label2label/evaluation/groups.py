@@ -371,40 +371,32 @@ def compare_groups(
         resamples: Number of bootstrap resamples.
 
     Returns:
-        `per_group`, `per_attribute` by attribute and group, and `gap`, of which each model has its
-        own; the groups' comparisons also have `num_images` with a known label and `small`.
+        `per_group`, comparisons of accuracy that also have `num_images` with a known label and
+        `small`; and `gap`, in which each model has its own worst and best group.
     """
-    pairs = [_by_value(predictions, groups) for predictions in (model, other)]
-    (known, (values,), (cells,)), _ = pairs
+    known, (values,), (cells,) = _by_value(model, groups)
     if not values:
-        return {"per_group": {}, "per_attribute": {}, "gap": None}
-    images = images_by_cell(known.labels, cells)
+        return {"per_group": {}, "gap": None}
+    images = images_by_cell(known.labels, cells)[:, _OVERALL]
 
     def scored(predictions: Predictions) -> Callable[[FloatArray], dict[str, FloatArray]]:
         accuracy_of = _accuracy_by_cell(predictions, cells)
-        pair = extremes(accuracy_of(None)[:, _OVERALL], images[:, _OVERALL])
+        pair = extremes(accuracy_of(None)[:, _OVERALL], images)
 
         def scores(weights: FloatArray) -> dict[str, FloatArray]:
-            accuracy = accuracy_of(weights)
-            overall = accuracy[..., _OVERALL]
-            gap = {} if pair is None else {"gap": overall[..., pair[1]] - overall[..., pair[0]]}
+            accuracy = accuracy_of(weights)[..., _OVERALL]
+            gap = {} if pair is None else {"gap": accuracy[..., pair[1]] - accuracy[..., pair[0]]}
             return {"accuracy": accuracy, **gap}
 
         return scores
 
-    compared = compare_paired(*(scored(known) for known, *_ in pairs), known.clusters, resamples)
-
-    def entry(g: int, a: int) -> dict[str, Any]:
-        small = bool(images[g, a] < MINIMUM_IMAGES)
-        values = {name: value[..., g, a] for name, value in compared["accuracy"].items()}
-        return values | {"num_images": images[g, a], "small": small}
-
+    others, *_ = _by_value(other, groups)
+    compared = compare_paired(scored(known), scored(others), known.clusters, resamples)
     return {
-        "per_group": {value: entry(g, _OVERALL) for g, value in enumerate(values)},
-        "per_attribute": {
-            name: {value: entry(g, a) for g, value in enumerate(values) if images[g, a]}
-            for a, name in enumerate(model.names, start=1)
-            if images[:, a].any()
+        "per_group": {
+            value: {name: of_groups[..., g] for name, of_groups in compared["accuracy"].items()}
+            | {"num_images": images[g], "small": bool(images[g] < MINIMUM_IMAGES)}
+            for g, value in enumerate(values)
         },
         "gap": compared.get("gap"),
     }
