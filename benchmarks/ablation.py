@@ -118,7 +118,9 @@ def read_cell(args: argparse.Namespace, row: str, seed: int) -> dict[str, Any] |
         return None
     cell = json.loads(file.read_text(encoding="utf-8"))
     if cell["recipe"] != asdict(load_recipe(args.recipe, cell_settings(args, row, seed))):
-        raise UserError(f"{file} was made with other settings: remove it to make it anew")
+        raise UserError(
+            f"{file} was trained with other settings: delete it to train the cell again"
+        )
     return cell
 
 
@@ -142,7 +144,7 @@ def train_cell(args: argparse.Namespace, row: str, seed: int) -> None:
     if list((folder / "state").glob("step-*")):
         arguments.append("--resume")
     if code := run_command(arguments):
-        raise UserError(f"{folder}: exit code {code}; the same command goes on from here")
+        raise UserError(f"{folder}: exit code {code}; run the same command again to continue")
     write_json(cell_file(args, row, seed), {"recipe": recipe, **measure_cell(args.data, folder)})
 
 

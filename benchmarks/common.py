@@ -123,7 +123,7 @@ class Worker:
 
     def _read(self) -> dict[str, Any]:
         line = self.process.stdout.readline()  # type: ignore[union-attr]
-        return json.loads(line) if line else {"error": "its process ended without a word"}
+        return json.loads(line) if line else {"error": "its process ended without an answer"}
 
     def ask(self, number: int) -> dict[str, Any]:
         """Send a number and return the answer.

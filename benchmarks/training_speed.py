@@ -119,8 +119,8 @@ def bare_step(trainer: Any) -> Callable[[], None]:
 def serve(specification: str) -> None:
     """Train one row on request, in its own process.
 
-    Answers `bytes` per decoded image when ready, then `speed`, the images per second of each number
-    of batches read, of the loop or, for a negative number, of the bare step.
+    Answers nothing in particular when ready, then `speed`, the images per second of each number of
+    batches read, of the loop or, for a negative number, of the bare step.
 
     Args:
         specification: JSON of the `recipe`, its `settings` and the run's folder, `output`.
@@ -142,8 +142,7 @@ def serve(specification: str) -> None:
         size, cuda = trainer.recipe.batch_size, trainer.accelerator.device.type == "cuda"
         trainer.step(next(batches))  # warm-up: kernels are selected, and batches prefetched
         alone()
-        pixels = trainer.data.crops.pixels
-        answer({"bytes": None if pixels is None else pixels[0].numel()})
+        answer({})
         for count in map(int, sys.stdin):
             started = time.perf_counter()
             for _ in range(abs(count)):
@@ -167,8 +166,8 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     Returns:
         `rows`, each with `title`, `images_per_second` (median), `ratio` to the baseline (median
-        over rounds) or `error`; `loop`, the baseline's speed, its `ratio` to the bare step, the
-        `goal` and `decoded_bytes_per_image`.
+        over rounds) or `error`; `loop`, the baseline's speed, its `ratio` to the bare step and the
+        `goal`.
 
     Raises:
         UserError: The baseline cannot run.
@@ -215,7 +214,6 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             "images_per_second": statistics.median(base),
             "ratio": 1 / ratio("bare"),
             "goal": GOAL,
-            "decoded_bytes_per_image": workers[BASELINE].start["bytes"],
         },
     }
 

@@ -72,7 +72,7 @@ def test_a_stopped_table_goes_on_and_holds_every_row(
     assert ran == []
 
     assert build() == 2
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "run the same command again" in capsys.readouterr().err
     assert build() == 0
     assert len(ran) == 3
 
@@ -104,7 +104,7 @@ def test_a_stopped_table_goes_on_and_holds_every_row(
     assert build() == 0
     assert len(ran) == 3
     assert build("--set", "model.dropout=0.3") == 2
-    assert "made with other settings" in capsys.readouterr().err
+    assert "trained with other settings" in capsys.readouterr().err
 
 
 def cells(rates, people, rng):

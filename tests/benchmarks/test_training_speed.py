@@ -47,4 +47,3 @@ def test_rows_are_measured_in_turns(
     assert rows["baseline"]["ratio"] == 1
     assert rows["together"]["images_per_second"] > 0
     assert result["loop"]["ratio"] > 0
-    assert result["loop"]["decoded_bytes_per_image"] > 3 * 112 * 112

@@ -216,7 +216,7 @@ def test_the_effect_by_hand():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": "user/model"}, "user/model is no folder"),
+        ({"model": "user/model"}, "user/model is not a folder"),
         ({"more": ["--measure-on", "validation"]}, "the split that is fitted to"),
         ({"more": ["--split", "train"]}, "has no split 'train'"),
         ({"more": ["--measure-on", "train"]}, "has no split 'train'"),
@@ -240,7 +240,7 @@ def test_too_few_people_are_refused(folder, tmp_path, capsys):
     rows["image"] = [image] * 3
     datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "data" / "validation-0.parquet")
     assert calibrate(folder, tmp_path) == 2
-    assert "too few people" in capsys.readouterr().err
+    assert "of at least 5 people" in capsys.readouterr().err
 
 
 def test_a_coupling_is_fitted_to_another_split_and_all_else_stays(folder, two_splits):
@@ -255,7 +255,7 @@ def test_a_coupling_is_fitted_to_another_split_and_all_else_stays(folder, two_sp
 
 def test_a_coupling_on_the_split_of_the_thresholds_is_refused(folder, two_splits, capsys):
     assert calibrate(folder, two_splits, "--couple-on", "validation") == 2
-    assert "couple on a split of its own" in capsys.readouterr().err
+    assert "choose a split of its own" in capsys.readouterr().err
 
 
 def draw(images: int, seed: int) -> np.ndarray:

@@ -144,7 +144,7 @@ def prepare_photos(
         )
     if detector is not None and detector.name == "haar":
         notices.append(
-            "Faces were found by OpenCV's Haar cascade, because YuNet's file cannot be had: it "
+            "Faces were found by OpenCV's Haar cascade, because YuNet's file is missing: it "
             "misses more of them, and aligns them less exactly."
         )
     if crowded:

@@ -79,13 +79,13 @@ def calibrate_command(args: Namespace) -> int:
     """
     folder = Path(args.model)
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder: calibrate rewrites the files of a model's folder")
+        raise UserError(f"{folder} is not a folder: calibrate rewrites a model's files in place")
     if args.measure_on == args.split:
         raise UserError(
-            f"--measure-on {args.split} is the split that is fitted to: measure on another"
+            f"--measure-on {args.split} is the split that is fitted to: choose another one"
         )
     if args.couple_on and args.couple_on in (args.split, args.measure_on):
-        raise UserError(f"--couple-on {args.couple_on}: couple on a split of its own, as train")
+        raise UserError(f"--couple-on {args.couple_on}: choose a split of its own, such as train")
     if args.output:
         prepare_output(Path(args.output))
     accelerator = Accelerator(cpu=without_accelerator())
@@ -94,7 +94,7 @@ def calibrate_command(args: Namespace) -> int:
     model = TorchBackend.from_pretrained(folder)
     config: Any = model.model.config
     if args.couple_on and config.head_type != "label2label":
-        raise UserError("--couple-on is for the label2label head: others take no known words")
+        raise UserError("--couple-on needs a label2label head: other heads take no known words")
     fitting, measured, coupled = (
         dataset and collect_predictions(model, dataset, (), args.batch_size, accelerator)
         for dataset in datasets
@@ -107,7 +107,7 @@ def calibrate_command(args: Namespace) -> int:
     temperature = float(config.temperature)
     labelled = fitting.select((fitting.labels != IGNORE_INDEX).any(axis=1))
     if len(set(labelled.clusters)) < FOLDS:
-        raise UserError(f"too few people with labels to calibrate by: {FOLDS} are the least")
+        raise UserError(f"calibration needs labelled images of at least {FOLDS} people")
     calibration = fit_calibration(
         *(to_logits(labelled.probabilities) * temperature, labelled.labels),
         *(labelled.clusters, args.accuracy_loss),

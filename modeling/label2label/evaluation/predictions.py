@@ -58,13 +58,13 @@ class Predictions:
         ):
             if array is not None and array.shape != shape:
                 raise UserError(
-                    f"{title} of shape {array.shape} do not belong to {shape[0]} images and "
+                    f"{title} of shape {array.shape} do not match {shape[0]} images and "
                     f"{shape[1]} attributes"
                 )
             # Not `(array < 0) | (array > 1)`, which is false for NaN.
             if array is not None and title != "labels" and not ((array >= 0) & (array <= 1)).all():
                 raise UserError(
-                    f"the {title} hold values that are no probabilities in 0..1: are the model's "
+                    f"the {title} hold values that are not probabilities in 0..1: are the model's "
                     "weights damaged?"
                 )
         if not np.isin(self.labels, (0, 1, IGNORE_INDEX)).all():
