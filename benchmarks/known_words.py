@@ -26,19 +26,11 @@ from label2label.data.loading import label_array, load_split
 from label2label.data.vocabulary import IGNORE_INDEX
 from label2label.errors import UserError
 from label2label.evaluation.evaluate import identify_model, library_versions, short_name
-from label2label.evaluation.intervals import (
-    bootstrap_draws,
-    clusters_of,
-    interval_of,
-    p_values,
-    paired_comparison,
-)
+from label2label.evaluation.intervals import clusters_of, compare_paired, paired_comparison
 from label2label.evaluation.metrics import ratio
-from label2label.evaluation.plots import save_figure
 from label2label.evaluation.scores import jsonable
 from label2label.models.modeling_label2label import join_feature_maps
 from label2label.prediction.backends import TorchBackend
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 GIVEN = (0, 1, 5, 10, 20)
@@ -142,7 +134,7 @@ def curve(
     given: tuple[int, ...] = GIVEN,
     resamples: int = 1000,
 ) -> list[dict[str, Any]]:
-    """Compute accuracy by number of given words, and its gain over none, with 95 % intervals.
+    """Compute accuracy by number of given words, and its paired gain over none.
 
     Args:
         right, asked: As `predict` returns them.
@@ -151,26 +143,24 @@ def curve(
         resamples: Number of bootstrap resamples.
 
     Returns:
-        For each number: `given`, `accuracy`, its `interval`, `gain`, `gain_interval` and
-        `gain_p_value`, the last three paired.
+        For each number: `given`, `accuracy`, `gain`, its 95 % `gain_interval` and `gain_p_value`.
     """
 
-    def statistics(weights: np.ndarray) -> dict[str, np.ndarray]:
-        accuracy = ratio(weights @ right.sum(2).T, (weights @ asked.sum(1))[..., None])
-        return {"accuracy": accuracy, "gain": accuracy - accuracy[..., :1]}
+    def accuracy(weights: np.ndarray) -> np.ndarray:
+        return ratio(weights @ right.sum(2).T, (weights @ asked.sum(1))[..., None])
 
-    draws = bootstrap_draws(statistics, clusters, resamples)
-    estimates = statistics(np.ones(len(asked)))
-    intervals = {name: interval_of(draws[name], estimates[name]) for name in draws}
-    chance = p_values(draws["gain"], estimates["gain"])
+    gain = compare_paired(
+        lambda weights: {"accuracy": accuracy(weights)},
+        lambda weights: {"accuracy": accuracy(weights)[..., :1].repeat(len(given), axis=-1)},
+        *(clusters, resamples),
+    )["accuracy"]
     return [
         {
             "given": count,
-            "accuracy": estimates["accuracy"][i],
-            "interval": intervals["accuracy"][:, i],
-            "gain": estimates["gain"][i],
-            "gain_interval": intervals["gain"][:, i],
-            "gain_p_value": chance[i],
+            "accuracy": gain["model"][i],
+            "gain": gain["difference"][i],
+            "gain_interval": gain["interval"][:, i],
+            "gain_p_value": gain["p_value"][i],
         }
         for i, count in enumerate(given)
     ]
@@ -217,39 +207,8 @@ def measure(model_name: str, data: str, split: str) -> dict[str, Any]:
     }
 
 
-def plot_curve(result: dict[str, Any]) -> Figure:
-    """Plot accuracy by number of given words.
-
-    Args:
-        result: As `measure` returns it.
-
-    Returns:
-        A figure with the curve and its 95 % intervals, and the gain over no words.
-    """
-    points = result["curve"]
-    given = [point["given"] for point in points]
-    figure = Figure(figsize=(5, 3.4), layout="constrained")
-    axes = figure.add_subplot()
-    gain = np.array([100 * point["gain"] for point in points])
-    low, high = (100 * np.array([p["gain_interval"] for p in points])).T
-    axes.fill_between(given, low, high, color="#2b6cb0", alpha=0.2, linewidth=0)
-    axes.plot(given, gain, "o-", color="#2b6cb0")
-    for end in (0, -1):  # labels of the other points would overlap
-        label = f"accuracy {points[end]['accuracy']:.4f}"
-        side = "left" if end == 0 else "right"
-        axes.annotate(label, (given[end], gain[end]), (0, 8), textcoords="offset points", ha=side)
-    axes.axhline(0, color="#8492a6", linewidth=0.8)
-    axes.margins(x=0.06, y=0.15)
-    axes.set_xticks(given)
-    axes.set_xlabel("true attributes given")
-    axes.set_ylabel("points gained on those asked")
-    axes.set_title("accuracy when words of the sentence are known", fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
 def main() -> None:
-    """Write the results as JSON and the curve as SVG."""
+    """Write and print the results."""
     parser = command_line(__doc__)
     parser.add_argument("--model", help="folder, Hub id or name (default: the default model)")
     parser.add_argument("--data", default="data/celeba", help="prepared dataset")
@@ -258,7 +217,6 @@ def main() -> None:
     args = parser.parse_args()
     result = jsonable(measure(find_checkpoint(args.model), args.data, args.split))
     write_json(args.output, result)
-    save_figure(plot_curve(result), args.output.parent, args.output.stem)
     for point in result["curve"]:
         low, high = point["gain_interval"]
         gain = f"gain {point['gain']:+.4f} [{low:+.4f}, {high:+.4f}]"

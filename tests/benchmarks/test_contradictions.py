@@ -6,14 +6,9 @@ import sys
 import datasets
 import numpy as np
 import pytest
-import torch
-from label2label.models import (
-    Label2LabelConfig,
-    Label2LabelForImageClassification,
-    Label2LabelImageProcessor,
-    MobileFaceNetConfig,
-)
 from PIL import Image
+
+from tests.evaluation.conftest import save_tiny_model
 
 NAMES = ["Bald", "Bangs", "Male"]
 
@@ -30,20 +25,8 @@ def run(load_benchmark, monkeypatch):
 
 
 def save_model(folder, rules):
-    torch.manual_seed(0)
-    backbone = MobileFaceNetConfig(stem_channels=8, stages=[[2, 8, 1, 2]], feature_channels=16)
-    config = Label2LabelConfig(
-        backbone_config=backbone,
-        hidden_size=16,
-        intermediate_size=16,
-        num_attention_heads=2,
-        id2label=dict(enumerate(NAMES)),
-        label2id={name: index for index, name in enumerate(NAMES)},
-    )
-    Label2LabelForImageClassification(config).save_pretrained(folder)
     thresholds = {"attributes": NAMES, "thresholds": [0.001, 0.001, 0.5]}
-    Label2LabelImageProcessor(**thresholds, exclusive_answers=rules).save_pretrained(folder)
-    return folder
+    return save_tiny_model(folder, NAMES, **thresholds, exclusive_answers=rules)
 
 
 @pytest.fixture
