@@ -31,7 +31,9 @@ class Predictions:
         thresholds: Least probability at which an attribute counts as present, (attributes,); 0.5 by
             default.
         exclusive_answers: Groups of names of which at most one may be present.
-        clusters: Person on each image, numbered from 0, (images,); from `identities` by default.
+
+    Attributes:
+        clusters: Person on each image, numbered from 0, (images,), from `clusters_of`.
 
     Raises:
         UserError: If the arrays differ in images or attributes, a probability is outside 0..1, or a
@@ -47,7 +49,7 @@ class Predictions:
     ages: Sequence[int | None] | None = None
     thresholds: Sequence[float] | None = None
     exclusive_answers: Sequence[Sequence[str]] = ()
-    clusters: Any = None
+    clusters: IntArray = field(init=False)
 
     def __post_init__(self) -> None:
         shape = (len(self.labels), len(self.names))
@@ -73,8 +75,7 @@ class Predictions:
         for title, column in columns.items():
             if column is not None and len(column) != shape[0]:
                 raise UserError(f"{title}: {len(column)} values for {shape[0]} images")
-        if self.clusters is None:
-            self.clusters = clusters_of(self.identities or [None] * shape[0])
+        self.clusters = clusters_of(self.identities or [None] * shape[0])
 
     def select(self, chosen: np.ndarray) -> "Predictions":
         """Select images by a mask, bool, (images,)."""
@@ -85,12 +86,14 @@ class Predictions:
             return [value for value, keep in zip(column, chosen, strict=True) if keep]
 
         columns = ("probabilities", "labels", "query_probabilities", "identities", "ages")
-        return replace(
+        selected = replace(
             self,
             **{name: pick(getattr(self, name)) for name in columns},
             groups={name: pick(column) for name, column in self.groups.items()},
-            clusters=np.unique(self.clusters[chosen], return_inverse=True)[1],
         )
+        # Numbered in the same order, so that a group's resamples do not depend on the selection.
+        selected.clusters = np.unique(self.clusters[chosen], return_inverse=True)[1]
+        return selected
 
     def only(self, names: Sequence[str]) -> "Predictions":
         """Select attributes by name."""
