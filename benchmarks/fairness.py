@@ -1,43 +1,46 @@
-"""Measure for whom models are right: `Male`, `Young` and `Wearing_Mask` by source, group and age.
+"""Measure for whom models are right, photo in: by source, group, age and look; 11 attributes.
 
-    python benchmarks/fairness.py --faces ~/.cache/faces --lfw-labels lfw_labels.csv \\
-        --models OLD NEW --peers runs/peers/*.json
+    python benchmarks/fairness.py --data data/merged --faces FACES --peers runs/peers/*.json \\
+        --models "CelebA alone=runs/celeba/best" merged=runs/merged/best
 
-The input is the photo, as users provide it: the faces in each test photo are detected and aligned,
-and the face nearest to the centre is predicted. FACES holds CelebA, LFWA, FairFace, UTKFace,
-All-Age-Faces, SCUT-FBP5500 and the masks in their publishers' layouts, as `datasets_scripts/` reads
-them; only their test splits are used, by the same rule as there (for LFW, the test persons).
-`--peers` are predictions of other software on the same photos, as `peers.py` writes them.
+The photos are the test rows of a merge (`datasets_scripts/merge.py`) as their publishers distribute
+them: FACES holds a folder per source, named as the source. As for users, faces are detected in the
+photo and aligned; of several, the one nearest to the centre counts. `--peers` are predictions of
+other software on the same photos (`peers.py`).
 
-A model's predictions are cached under `--runs` until its weights or the photos change. The program
-writes `results/fairness.json` and a plot, `results/fairness.svg`. Intervals are 95 % intervals of
-the bootstrap over persons if they are known, otherwise over photos.
+Tables 3 and 4 of the 2024 paper are the rows "East Asian" (its 11 attributes on All-Age-Faces),
+"CelebA" (the cost) and "SCUT" (gender, Asian and Caucasian). Add a model per training set size for
+the few-shot curve; the recipe `east-asian` says how they are trained.
+
+Predictions are cached per photo under `--runs` until the weights change. Writes
+`results/fairness.json` and a plot. Intervals are 95 % bootstrap intervals; persons are resampled
+where they are known, otherwise photos.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import hashlib
 import json
 import sys
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cache
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import pandas as pd
+import yaml
+from common import finish, write_json
 from label2label.checkpoints import find_checkpoint
+from label2label.data.vocabulary import VOCABULARIES
 from label2label.errors import UserError
 from label2label.evaluation.intervals import (
     bootstrap_draws,
     clusters_of,
+    compare_paired,
     expected_gap_under_null,
     interval_of,
-    p_values,
     wald_p_value,
 )
 from label2label.evaluation.metrics import ratio
@@ -46,249 +49,120 @@ from label2label.evaluation.scores import jsonable
 from label2label.faces.alignment import choose_face
 from label2label.faces.detection import Face
 from label2label.files import sha256, write_whole
-from label2label.prediction.photos import read_photo
-from label2label.prediction.predictor import AttributePredictor
+from label2label.prediction.predictor import AttributePredictor, count_cores, map_in_threads
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from PIL import Image
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "datasets_scripts"))
-from lfwa import SHARES as LFW_SHARES
-from preparation.program import split_by_hash
-from utkface import RACES as UTKFACE_RACES
+import fairface
+import lfwa
+from by_name import SETS
+from preparation.framing import decode_image
+from preparation.program import hash_fraction
+from preparation.sources import Download, Images
+from preparation.stored import StoredSample, read_stored_samples
 
-ASKED = ("Male", "Young", "Wearing_Mask")
-YOUNG_BELOW = 40
-OLDEST = 200
-CERTAIN = 0.9  # probability above which a prediction counts as certain
-FAIRFACE_RACES = (
-    *("White", "Black", "Latino_Hispanic", "East Asian", "Southeast Asian", "Indian"),
-    "Middle Eastern",
-)
-MINIMUM_IMAGES = 10  # with a prediction, per sex, for a balanced accuracy
+FOLDERS = {  # possible names of the images' folder, and the depth of their names, by source
+    "celeba": (("img_align_celeba",), 1),
+    "lfwa": (lfwa.ROOTS, 2),
+    "fairface": (fairface.ROOTS, 2),
+    **{name: (names.roots, names.depth) for name, names in SETS.items()},
+}
+ROWS = Path(__file__).with_name("fairness.yaml")
+CELEBA = VOCABULARIES["celeba-40"].attributes
+ELEVEN = VOCABULARIES["korean-11"].attributes
+OPPOSITES = VOCABULARIES["union"].opposites
+UNSEEN_IN_CELEBA = "Wearing_Mask"
+CERTAIN = 0.9  # probability from which an answer counts as certain
+MINIMUM = 10  # photos labelled yes, and no, for a balanced accuracy
+MASKED = 500  # CelebA photos that are also shown with a drawn mask
+# From the bridge of the nose around the chin, in CelebA's aligned images of 178x218 pixels.
+MASK_OUTLINE = ((89, 125), (65, 130), (48, 137), (48, 154), (58, 176), (89, 187), (120, 176))
+MASK_OUTLINE += ((130, 154), (130, 137), (113, 130))
+MASK_COLORS = ((165, 205, 228), (228, 234, 236), (172, 214, 202), (70, 74, 80))
+SAVED_EVERY = 500  # photos
+
+Answer = dict[str, float] | None
+"""Probability by attribute; None where no face was found."""
 
 
 @dataclass(frozen=True)
-class TestPhoto:
-    """A photo of one person from a test split, with the publisher's annotations.
+class Photo:
+    """A test photo of one person.
 
     Args:
-        source: Name of the dataset.
-        name: Name of the photo in the dataset.
-        file: Path of the photo; with `archive`, the name in that zip file.
-        person: Identity of the person, None if unknown.
-        race: Race as the dataset names it.
-        age: Age in years; the lower end of an age range.
-        labels: Known labels by attribute.
+        sample: Its row in the merge.
+        images: The photos of its source.
+        masked: Whether a mask is drawn on the face, in CelebA's aligned images.
     """
 
-    source: str
-    name: str
-    file: str
-    archive: str | None = None
-    person: str | None = None
-    race: str | None = None
-    age: int | None = None
-    labels: dict[str, bool] = field(default_factory=dict)
+    sample: StoredSample
+    images: Images
+    masked: bool = False
 
     @property
     def key(self) -> str:
-        """Return the photo's unique name among the photos of all datasets."""
-        return f"{self.source}/{self.name}"
+        """Return the unique name: `source/name`, with `#mask` if a mask is drawn."""
+        return self.sample.key.partition("#")[0] + ("#mask" if self.masked else "")
+
+    @property
+    def source(self) -> str:
+        """Return the dataset's name; photos with drawn masks are a dataset of their own."""
+        return "celeba-masked" if self.masked else self.sample.source
 
     def read(self) -> np.ndarray:
         """Return the pixels, uint8 RGB (height, width, 3)."""
-        if self.archive is None:
-            return read_photo(self.file)
-        return read_photo(_open_archive(self.archive).read(self.file))
+        name = self.key.removeprefix(f"{self.sample.source}/").partition("#")[0]
+        photo = decode_image(self.images.read(name))
+        if self.masked:
+            outline = np.array([MASK_OUTLINE], np.int32)
+            color = np.array(MASK_COLORS[int(hash_fraction(self.key) * len(MASK_COLORS))])
+            cover = cv2.fillPoly(np.zeros(photo.shape[:2]), outline, 1, cv2.LINE_AA)[..., None]
+            # Lit like the face below it.
+            light = cv2.GaussianBlur(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), (0, 0), 12)[..., None]
+            mask = (color * light / max(light[cover > 0].mean(), 1)).clip(0, 255)
+            photo = (photo * (1 - cover) + mask * cover).astype(np.uint8)
+        return photo
 
 
-@cache
-def _open_archive(path: str) -> zipfile.ZipFile:
-    return zipfile.ZipFile(path)
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def _annotation(path: Path) -> dict[str, dict[str, bool]]:
-    """Read the attributes of each image from a text file in CelebA's or LFWA's format."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    names = lines[0].split() if len(lines[0].split()) > 1 else lines[1].split()
-    rows = (line.split() for line in lines if len(line.split()) == len(names) + 1)
-    return {
-        row[0]: dict(zip(names, (value == "1" for value in row[1:]), strict=True)) for row in rows
-    }
-
-
-def read_lfw(root: Path, labels: Path) -> list[TestPhoto]:
-    """Return photos of LFW's test persons: all photos of women, and as many of men.
+def read_photos(data: Path, faces: Path, limit: int | None = None) -> list[Photo]:
+    """Find the test photos.
 
     Args:
-        root: Folder of LFWA, with `lfw-deepfunneled` and `lfw_att_40.txt`.
-        labels: CSV with `image` and `male`, verified by hand (LFWA's own `Male` is noisy).
-    """
-    attributes = _annotation(root / "lfw_att_40.txt")
-    photos = {True: [], False: []}
-    for row in _rows(labels):
-        name, person = row["image"], row["image"].partition("/")[0]
-        if row["male"] not in ("0", "1") or split_by_hash(person, LFW_SHARES) != "test":
-            continue
-        known = {**attributes.get(name, {}), "Male": row["male"] == "1"}
-        file = root / "lfw-deepfunneled" / name
-        photos[known["Male"]].append(TestPhoto("lfw", name, str(file), person=person, labels=known))
-    limit = min(map(len, photos.values()))
-    return sorted(
-        (p for part in photos.values() for p in _drawn(part, limit)), key=lambda p: p.name
-    )
-
-
-def _drawn(photos: Iterable[TestPhoto], limit: int) -> list[TestPhoto]:
-    """Draw photos by a hash of their names: a larger limit only adds photos."""
-    return sorted(photos, key=lambda p: hashlib.sha256(p.key.encode()).digest())[:limit]
-
-
-def read_fairface(root: Path) -> list[TestPhoto]:
-    """Return the photos of FairFace's published validation split."""
-    photos = []
-    for row in _rows(root / "fairface_label_val.csv"):
-        digits = "".join(c if c.isdigit() else " " for c in row["age"]).split()
-        age = int(digits[0])
-        photos.append(
-            TestPhoto(
-                *("fairface", row["file"]),
-                str(root / "fairface-img-margin025-trainval" / row["file"]),
-                race=row["race"],
-                age=age,
-                labels={"Male": row["gender"] == "Male", "Young": age < YOUNG_BELOW},
-            )
-        )
-    return photos
-
-
-def read_utkface(root: Path) -> list[TestPhoto]:
-    """Return UTKFace's test photos; their file names hold the labels."""
-    archive = root / "UTKFace.zip"
-    photos = []
-    for member in _open_archive(str(archive)).namelist():
-        name = member.rpartition("/")[2]
-        fields = name.split("_")
-        if len(fields) != 4 or not all(part.isdecimal() for part in fields[:3]):
-            continue
-        age, gender, race = map(int, fields[:3])
-        if split_by_hash(name) == "test" and race < len(UTKFACE_RACES):
-            labels = {"Male": gender == 0, "Young": age < YOUNG_BELOW}
-            photos.append(
-                TestPhoto(
-                    *("utkface", name, member, str(archive)),
-                    race=UTKFACE_RACES[race],
-                    age=age,
-                    labels=labels,
-                )
-            )
-    return photos
-
-
-def _test_names(root: Path) -> list[str]:
-    return [row["image"] for row in _rows(root / "splits.csv") if row["split"] == "test"]
-
-
-def read_all_age_faces(root: Path) -> list[TestPhoto]:
-    """Return All-Age-Faces' test photos, named NNNNNAXX: NNNNN gives the sex and XX the age."""
-    photos = []
-    for name in _test_names(root):
-        number, _, age = Path(name).stem.partition("A")
-        years = int(age)
-        labels = {"Male": int(number) > 7380, "Young": years < YOUNG_BELOW}
-        file = str(root / "images" / name)
-        photos.append(TestPhoto("all-age-faces", name, file, age=years, labels=labels))
-    return photos
-
-
-def read_scut(root: Path) -> list[TestPhoto]:
-    """Return SCUT-FBP5500's test photos; names begin with A (Asian) or C (Caucasian), F or M."""
-    return [
-        TestPhoto(
-            *("scut", name, str(root / "images" / name)),
-            race={"A": "Asian", "C": "Caucasian"}[name[0]],
-            labels={"Male": name[1] == "M"},
-        )
-        for name in _test_names(root)
-    ]
-
-
-def read_masks(root: Path) -> list[TestPhoto]:
-    """Return the test photos of the masks; their folder is the label."""
-    return [
-        TestPhoto(
-            *("masks", name, str(root / "images" / name)),
-            labels={"Wearing_Mask": name.startswith("with_mask/")},
-        )
-        for name in _test_names(root)
-    ]
-
-
-def read_celeba(root: Path) -> list[TestPhoto]:
-    """Return the available photos of CelebA's official test split, which are aligned."""
-    attributes = _annotation(root / "list_attr_celeba.txt")
-    partition, people = (
-        dict(line.split() for line in (root / name).read_text().splitlines())
-        for name in ("list_eval_partition.txt", "identity_CelebA.txt")
-    )
-    archive = str(root / "img_align_celeba.zip")
-    members = {name.rpartition("/")[2]: name for name in _open_archive(archive).namelist()}
-    return [
-        TestPhoto(*("celeba", name, members[name], archive), person=people.get(name), labels=labels)
-        for name, labels in attributes.items()
-        if partition.get(name) == "2" and name in members
-    ]
-
-
-def read_photos(faces: Path, lfw_labels: Path, limit: int | None = None) -> list[TestPhoto]:
-    """Find the test photos of all datasets.
-
-    Args:
-        faces: Folder with the datasets in their publishers' layouts.
-        lfw_labels: As for `read_lfw`.
-        limit: Maximum photos per dataset, drawn by a hash of their names; all by default.
+        data: The merge.
+        faces: Folder of the sources in their publishers' layouts.
+        limit: Maximum number of photos per source, drawn by a hash of their names; all by default.
 
     Returns:
-        The photos, dataset by dataset; a missing dataset is reported on standard error.
+        The photos, source by source: of LFWA as many of men as of women, and of CelebA `MASKED`
+        once more with a drawn mask. A source without a folder is reported on standard error.
 
     Raises:
-        UserError: No dataset was found, or one is damaged.
+        UserError: If no source is there, or one lacks a photo.
     """
-    readers: dict[str, Callable[[], list[TestPhoto]]] = {
-        "celeba": lambda: read_celeba(faces / "celeba"),
-        "lfwa": lambda: read_lfw(faces / "lfwa", lfw_labels),
-        "fairface": lambda: read_fairface(faces / "fairface"),
-        "utkface": lambda: read_utkface(faces / "utkface"),
-        "all-age-faces": lambda: read_all_age_faces(faces / "all-age-faces"),
-        "scut-fbp5500": lambda: read_scut(faces / "scut-fbp5500"),
-        "masks": lambda: read_masks(faces / "masks"),
-    }
-    photos = []
-    for folder, read in readers.items():
-        if not (faces / folder).is_dir():
-            print(f"warning: no {faces / folder}: left out", file=sys.stderr)
+    by_source: dict[str, list[StoredSample]] = {}
+    for sample in read_stored_samples(data):
+        if sample.split == "test":
+            by_source.setdefault(sample.source, []).append(sample)
+    photos: list[Photo] = []
+    for source, samples in by_source.items():
+        if not (faces / source).is_dir() or source not in FOLDERS:
+            print(f"warning: no photos of {source} in {faces}: left out", file=sys.stderr)
             continue
-        try:
-            found = read()
-        except (KeyError, ValueError, IndexError, zipfile.BadZipFile) as error:
-            raise UserError(
-                f"{faces / folder} is not as its publisher lays it out: {error!r}"
-            ) from error
-        photos += sorted(_drawn(found, limit), key=lambda photo: photo.name) if limit else found
+        roots, depth = FOLDERS[source]
+        images = Download(faces / source).images(*roots, depth=depth)
+        samples = sorted(samples, key=lambda sample: hash_fraction(sample.key))
+        if source == "lfwa":
+            sexes = [[s for s in samples if s.attributes["Male"] is sex] for sex in (True, False)]
+            samples = [sample for pair in zip(*sexes, strict=False) for sample in pair]
+        kept = [Photo(sample, images) for sample in samples[:limit]]
+        if source == "celeba":
+            kept += [Photo(photo.sample, images, masked=True) for photo in kept[:MASKED]]
+        photos += sorted(kept, key=lambda photo: photo.key)
     if not photos:
-        raise UserError(f"{faces} holds none of {', '.join(readers)}")
+        raise UserError(f"{faces} has no folder named like a source of {data}")
     return photos
-
-
-Answer = dict[str, float] | None
-"""Probability of each of `ASKED` that is told; None where no face was found."""
 
 
 def middle_face(faces: Sequence[dict[str, Any]], photo: np.ndarray) -> dict[str, Any] | None:
@@ -297,51 +171,62 @@ def middle_face(faces: Sequence[dict[str, Any]], photo: np.ndarray) -> dict[str,
     return faces[boxes.index(choose_face(boxes, photo))] if boxes else None
 
 
-def answer_photos(model: str, photos: Sequence[TestPhoto], runs: Path) -> dict[str, Any]:
-    """Predict photos with a model, or read its cached predictions.
+def cached_answers(
+    file: Path,
+    about: dict[str, Any],
+    photos: Sequence[Photo],
+    ask: Callable[[Sequence[Photo]], Iterator[Answer]],
+) -> dict[str, Any]:
+    """Predict photos, except those whose predictions a file holds already.
 
     Args:
-        model: A folder, a Hub id, an ONNX file or the name of a shipped model.
+        file: JSON file of the cache, written every `SAVED_EVERY` photos.
+        about: `name` and `version`; predictions of another version are discarded.
         photos: Photos to predict.
-        runs: Folder of the cached predictions.
+        ask: Function that predicts photos in order.
 
     Returns:
-        `name`, `weights_sha256` and `answers`, an `Answer` by photo key.
-
-    Raises:
-        UserError: The model cannot be loaded, or a photo cannot be read.
+        `about` and `answers`, an `Answer` by photo key.
     """
-    path = Path(find_checkpoint(model))
+    kept = load_answers(file) if file.is_file() else {}
+    answers = kept["answers"] if kept.get("version") == about["version"] else {}
+    left = [photo for photo in photos if photo.key not in answers]
+    for number, answer in enumerate(tqdm(ask(left), about["name"], len(left)) if left else (), 1):
+        answers[left[number - 1].key] = answer
+        if number % SAVED_EVERY == 0 or number == len(left):
+            write_whole(file, json.dumps(about | {"answers": answers}) + "\n")
+    return about | {"answers": answers}
+
+
+def load_answers(path: Path) -> dict[str, Any]:
+    """Read a file of `cached_answers`; raise UserError for any other file."""
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return {"name": kept["name"], "version": kept["version"], "answers": dict(kept["answers"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} holds no predictions of benchmarks/peers.py: {error}") from error
+
+
+def predict(model: Path, photos: Sequence[Photo]) -> Iterator[Answer]:
+    """Predict photos with a model of this project."""
+    predictor = AttributePredictor.from_pretrained(model)
+
+    def answer(photo: Photo) -> Answer:
+        pixels = photo.read()
+        face = middle_face(predictor(pixels), pixels)
+        return face and {name: round(p, 4) for name, p in face["attributes"].items()}
+
+    return map_in_threads(answer, photos, count_cores(), ahead=2 * count_cores())
+
+
+def answer_photos(model: str, photos: Sequence[Photo], runs: Path) -> dict[str, Any]:
+    """Predict photos with `NAME=MODEL` or `MODEL`, or read the cached predictions."""
+    name, _, place = model.rpartition("=")
+    path = Path(find_checkpoint(place))
     weights = path / "model.safetensors" if path.is_dir() else path
-    digest = sha256(weights) if weights.is_file() else None
-    kept = runs / f"{path.name}.json"
-    if kept.is_file():
-        before = json.loads(kept.read_text(encoding="utf-8"))
-        if (
-            digest
-            and before["weights_sha256"] == digest
-            and set(before["answers"]) >= {photo.key for photo in photos}
-        ):
-            return before
-    sizes: list[np.ndarray] = []
-
-    def opened() -> Iterator[Image.Image]:
-        for photo in photos:
-            pixels = photo.read()
-            sizes.append(np.empty((*pixels.shape[:2], 0)))
-            yield Image.fromarray(pixels)
-
-    answers: dict[str, Answer] = {}
-    entries = AttributePredictor.from_pretrained(path).predict_photos(opened())
-    for photo, entry in zip(photos, tqdm(entries, path.name, len(photos)), strict=True):
-        if "error" in entry:
-            raise UserError(f"{photo.key}: {entry['error']}")
-        face = middle_face(entry["faces"], sizes[len(answers)])
-        told = face and {n: p for n, p in face["attributes"].items() if n in ASKED}
-        answers[photo.key] = told
-    result = {"name": path.name, "weights_sha256": digest, "answers": answers}
-    write_whole(kept, json.dumps(result) + "\n")
-    return result
+    about = {"name": name or path.name, "version": sha256(weights)}
+    file = runs / f"{about['version'][:12]}.json"
+    return cached_answers(file, about, photos, lambda left: predict(path, left))
 
 
 @dataclass(frozen=True)
@@ -351,128 +236,34 @@ class Row:
     Args:
         key: Key in the JSON file.
         title: Title in the table.
-        chosen: Selects the photos that count.
-        attribute: Attribute that is scored.
-        certain: Whether to count only predictions above 0.9 and report the share that is wrong.
+        where: Condition, for pandas, on `source`, `race`, `age` and labels of the photos.
+        attributes: Attributes that are scored; their scores are averaged.
+        metric: `"balanced"`: mean of the accuracy on photos labelled yes and on those labelled no,
+            or the one of them with at least `MINIMUM` photos; `"accuracy"`; `"certain"`: the share
+            of wrong answers among those with a probability above 0.9; or `"found"`: the share of
+            photos with a detected face.
         gap: Name of the group comparison that the row belongs to, or None.
     """
 
     key: str
     title: str
-    chosen: Callable[[TestPhoto], bool]
-    attribute: str = "Male"
-    certain: bool = False
+    where: str
+    attributes: Sequence[str]
+    metric: str = "balanced"
     gap: str | None = None
 
 
-def _of(source: str, least: int = 0, below: int = OLDEST, race: str | None = None) -> Any:
-    def chosen(photo: TestPhoto) -> bool:
-        by_age = (least, below) == (0, OLDEST) or (
-            photo.age is not None and least <= photo.age < below
-        )
-        return photo.source == source and by_age and race in (None, photo.race)
-
-    return chosen
-
-
-def _has(source: str, **labels: bool) -> Any:
-    def chosen(photo: TestPhoto) -> bool:
-        return photo.source == source and all(
-            photo.labels.get(name) is label for name, label in labels.items()
-        )
-
-    return chosen
-
-
 def table_rows() -> list[Row]:
-    """Return the rows of the table in order."""
-    sets = [
-        Row("lfw", "LFW, test persons", _of("lfw")),
-        Row("fairface", "FairFace, all ages", _of("fairface")),
-        Row("fairface-from-20", "FairFace, 20 and older", _of("fairface", 20)),
-        Row("utkface", "UTKFace, all ages", _of("utkface")),
-        Row("utkface-from-15", "UTKFace, 15 and older", _of("utkface", 15)),
-        Row("all-age-faces", "All-Age-Faces, all ages", _of("all-age-faces")),
-        Row("all-age-faces-from-15", "All-Age-Faces, 15 and older", _of("all-age-faces", 15)),
-        Row("scut", "SCUT-FBP5500", _of("scut")),
-        Row("celeba", "CelebA, official test", _of("celeba")),
-    ]
-    groups = [
-        Row(
-            *(f"{source}/{race}", f"{title}: {race.replace('_', ' or ')}"),
-            *(_of(source, least, race=race), "Male", False, gap),
-        )
-        for source, title, least, races, gap in (
-            ("fairface", "FairFace, 20 and older", 20, FAIRFACE_RACES, "fairface-from-20"),
-            ("utkface", "UTKFace, 15 and older", 15, UTKFACE_RACES, "utkface-from-15"),
-            ("scut", "SCUT", 0, ("Asian", "Caucasian"), "scut"),
-        )
-        for race in races
-    ]
-    ages = [
-        Row(
-            f"{source}/{low}",
-            f"{title}, {low} to {high - 1}" if high < OLDEST else f"{title}, {low} and older",
-            _of(source, low, high),
-        )
-        for source, title, edges in (
-            ("fairface", "FairFace", (0, 3, 10, 20, 30, 40, 50, 60, 70)),
-            ("utkface", "UTKFace", (0, 5, 10, 20, 30, 45, 60)),
-            ("all-age-faces", "All-Age-Faces", (0, 10, 20, 30, 45, 60)),
-        )
-        for low, high in pairwise((*edges, OLDEST))
-    ]
-    looks = [
-        Row(
-            *("women-without-lipstick", "women without visible lipstick (LFW)"),
-            _has("lfw", Male=False, Wearing_Lipstick=False),
-        ),
-        Row(
-            *("women-from-60", "women of 60 and older (UTKFace, FairFace, All-Age-Faces)"),
-            lambda p: p.labels.get("Male") is False and (p.age or 0) >= 60,
-        ),
-        Row(  # no dataset labels long hair
-            *("men-with-wavy-hair", "men with wavy hair or bangs (CelebA)"),
-            lambda p: (
-                _has("celeba", Male=True, Wavy_Hair=True)(p)
-                or _has("celeba", Male=True, Bangs=True)(p)
-            ),
-        ),
-        Row(
-            *("children-10-to-19", "10 to 19 years (FairFace, UTKFace, All-Age-Faces)"),
-            lambda p: 10 <= (p.age or 0) < 20,
-        ),
-        Row("hats", "with a hat (LFW)", _has("lfw", Wearing_Hat=True)),
-        Row("hats-celeba", "with a hat (CelebA)", _has("celeba", Wearing_Hat=True)),
-        Row(
-            *("dark-skin", "labelled Black, 20 and older (FairFace, UTKFace)"),
-            lambda p: p.race == "Black" and (p.age or 0) >= 20,
-        ),
-    ]
-    young = [
-        Row(
-            f"young/{source}" + (f"/{race}" if race else ""),
-            f"Young, {title}" + (f": {race.replace('_', ' or ')}" if race else ""),
-            *(_of(source, race=race), "Young", False, race and f"young/{source}"),
-        )
-        for source, title, races in (
-            ("fairface", "FairFace", FAIRFACE_RACES),
-            ("utkface", "UTKFace", UTKFACE_RACES),
-        )
-        for race in (None, *races)
-    ]
-    certain = [
-        Row(
-            f"certain/{row.key}",
-            f"wrong of answers above 0.9, {row.title}",
-            row.chosen,
-            "Male",
-            True,
-        )
-        for row in sets
-    ]
-    masks = Row("masks", "Wearing_Mask on real masks", _of("masks"), "Wearing_Mask")
-    return [*sets, *groups, *ages, *looks, *young, *certain, masks]
+    """Read the rows of the table, in order."""
+    lists = {
+        **{"celeba-40": list(CELEBA), "korean-11": list(ELEVEN)},
+        "shared": [name for name in ELEVEN if name != UNSEEN_IN_CELEBA],
+    }
+    rows = yaml.safe_load(ROWS.read_text(encoding="utf-8"))
+    for values in rows.values():
+        names = values.get("attributes", "Male")
+        values["attributes"] = names if isinstance(names, list) else lists.get(names, [names])
+    return [Row(key, **values) for key, values in rows.items()]
 
 
 class Table:
@@ -484,63 +275,86 @@ class Table:
         resamples: Number of bootstrap resamples.
     """
 
-    def __init__(
-        self, photos: Sequence[TestPhoto], rows: Sequence[Row], resamples: int = 1000
-    ) -> None:
-        self.photos = photos
-        self.resamples = resamples
-        self.members = {
-            row.key: np.array(
-                [
-                    i
-                    for i, photo in enumerate(photos)
-                    if row.chosen(photo) and photo.labels.get(row.attribute) is not None
-                ],
-                dtype=int,
-            )
-            for row in rows
-        }
+    def __init__(self, photos: Sequence[Photo], rows: Sequence[Row], resamples: int = 1000) -> None:
+        self.photos, self.resamples = photos, resamples
+        about = [(photo.source, photo.sample.race, photo.sample.age) for photo in photos]
+        self.truth = pd.DataFrame(about, columns=["source", "race", "age"]).astype({"age": float})
+        for name in VOCABULARIES["union"].attributes:
+            self.truth[name] = [_number(photo.sample.attributes, name) for photo in photos]
+        self.members = {}
+        for row in rows:
+            labelled = self.truth[row.attributes].notna().any(axis=1)
+            self.members[row.key] = np.flatnonzero(self.truth.eval(row.where) & labelled)
         self.rows = [row for row in rows if len(self.members[row.key])]
-        self.clusters = clusters_of(
-            [photo.person and f"{photo.source} {photo.person}" for photo in photos]
-        )
-        self.truth = {
-            name: np.array([photo.labels.get(name) is True for photo in photos]) for name in ASKED
+        people = [(photo.source, photo.sample.identity) for photo in photos]
+        self.clusters = clusters_of([name and f"{source} {name}" for source, name in people])
+
+    def describe(self) -> dict[str, Any]:
+        """Return title, attributes, metric, gap, number of photos and chance by row.
+
+        `majority` is the accuracy of always giving the more frequent answer.
+        """
+        described = {}
+        for row in self.rows:
+            shares = self.truth.loc[self.members[row.key], row.attributes].mean()
+            described[row.key] = {
+                **{name: value for name, value in asdict(row).items() if name != "key"},
+                "num_photos": len(self.members[row.key]),
+                "majority": float(np.maximum(shares, 1 - shares).mean()),
+            }
+        return described
+
+    def statistics(
+        self, answers: dict[str, Answer], counted: np.ndarray | None = None
+    ) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+        """Return the bootstrap's statistic: photo weights (resamples, photos) to scores by row.
+
+        Args:
+            answers: Predictions by photo key.
+            counted: (photos,) bool: the photos that count; all by default.
+        """
+        told = [answers.get(photo.key) for photo in self.photos]
+        asked = np.array([photo.key in answers for photo in self.photos])
+        found = np.array([answer is not None for answer in told])
+        asked, found = (part if counted is None else part & counted for part in (asked, found))
+        names = {name for row in self.rows for name in row.attributes}
+        says = {name: np.array([_number(answer or {}, name) for answer in told]) for name in names}
+        parts = {
+            row.key: (chosen, *self._parts(row, says, asked[chosen], found[chosen]))
+            for row in self.rows
+            for chosen in [self.members[row.key]]
         }
 
-    def probabilities(self, answers: dict[str, Answer]) -> dict[str, np.ndarray]:
-        """Return (photos,) per attribute, NaN without a detected face or a prediction."""
-        told = [answers.get(photo.key) or {} for photo in self.photos]
-        return {name: np.array([a.get(name, np.nan) for a in told], float) for name in ASKED}
+        def scores(weights: np.ndarray) -> dict[str, np.ndarray]:
+            return {
+                key: ratio(weights[:, chosen] @ hits, weights[:, chosen] @ cases).mean(axis=1)
+                for key, (chosen, hits, cases) in parts.items()
+            }
 
-    def scores(
-        self, probabilities: dict[str, np.ndarray], counted: np.ndarray | bool = True
-    ) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-        """Return the bootstrap's statistic: image weights (resamples, photos) to scores by row."""
+        return scores
 
-        def statistics(weights: np.ndarray) -> dict[str, np.ndarray]:
-            scores = {}
-            for row in self.rows:
-                chosen = self.members[row.key]
-                p, truth = probabilities[row.attribute][chosen], self.truth[row.attribute][chosen]
-                told = np.isfinite(p) & np.broadcast_to(counted, len(self.photos))[chosen]
-                right = (p > 0.5) == truth
-                of_row = weights[..., chosen]
-                if row.certain:
-                    told = told & (np.abs(p - 0.5) > CERTAIN - 0.5)
-                    scores[row.key] = ratio(of_row @ (told & ~right), of_row @ told)
-                    continue
-                rates = [
-                    ratio(of_row @ (told & right & side), of_row @ (told & side))
-                    for side in (truth, ~truth)
-                    if (told & side).sum() >= MINIMUM_IMAGES
-                ]
-                scores[row.key] = (
-                    np.mean(rates, axis=0) if rates else np.full(weights.shape[:-1], np.nan)
-                )
-            return scores
-
-        return statistics
+    def _parts(
+        self, row: Row, says: dict[str, np.ndarray], asked: np.ndarray, found: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return hits and cases, (photos, rates): the score is the mean of the rates."""
+        chosen = self.members[row.key]
+        rates = [(found, asked)] if row.metric == "found" else []
+        for name in () if rates else row.attributes:
+            truth, says_yes = self.truth[name].to_numpy()[chosen], says[name][chosen]
+            told = found & np.isfinite(truth) & np.isfinite(says_yes)
+            right = told & ((says_yes > 0.5) == (truth > 0.5))
+            if row.metric == "accuracy":
+                rates.append((right, told))
+            elif row.metric == "certain":
+                certain = told & (np.abs(says_yes - 0.5) > CERTAIN - 0.5)
+                rates.append((certain & ~right, certain))
+            else:
+                sides = [side for side in (truth == 1, truth == 0) if side.sum() >= MINIMUM]
+                if len(sides) == 2 or len(row.attributes) == 1:
+                    rates += [(right & side, told & side) for side in sides]
+        columns = rates or [(np.zeros(len(chosen)),) * 2]
+        hits, cases = (np.stack(part, axis=1).astype(float) for part in zip(*columns, strict=True))
+        return hits, cases
 
     def measure(self, answers: dict[str, Answer]) -> dict[str, Any]:
         """Score one model.
@@ -549,49 +363,26 @@ class Table:
             answers: Predictions by photo key.
 
         Returns:
-            `rows`: by key `value`, its 95 % `interval`, `metric`, the number of photos, of photos
-            with a detected face, and of these the numbers labelled yes and no; `gaps`: by
-            comparison the `worst` and `best` row, `gap`, `gap_interval`,
-            `expected_gap_under_null`, `p_value`.
+            `rows`: `value` and its 95 % `interval` by key; `gaps`: by comparison the `worst` and
+            `best` row, `gap`, `gap_interval`, `expected_gap_under_null` and `p_value`.
         """
-        probabilities = self.probabilities(answers)
-        statistics = self.scores(probabilities)
-        values = {
-            key: value[0] for key, value in statistics(np.ones((1, len(self.photos)))).items()
-        }
+        statistics = self.statistics(answers)
+        values = {k: value[0] for k, value in statistics(np.ones((1, len(self.photos)))).items()}
         draws = bootstrap_draws(statistics, self.clusters, self.resamples)
-        rows, gaps = {}, {}
-        for row in self.rows:
-            chosen = self.members[row.key]
-            asked = [self.photos[i].key for i in chosen if self.photos[i].key in answers]
-            p, truth = probabilities[row.attribute][chosen], self.truth[row.attribute][chosen]
-            told = np.isfinite(p)
-            sides = [int((told & side).sum()) for side in (truth, ~truth)]
-            both = min(sides) >= MINIMUM_IMAGES
-            accuracy = "balanced_accuracy" if both else "accuracy"
-            ends = np.clip(interval_of(draws[row.key], values[row.key]), 0, 1)
-            rows[row.key] = {
-                "value": values[row.key],
-                "interval": ends,
-                "metric": "share_wrong" if row.certain else accuracy,
-                "num_asked": len(asked),
-                "num_found": sum(answers[key] is not None for key in asked),
-                "num_yes": sides[0],
-                "num_no": sides[1],
-            }
-            if row.certain:
-                rows[row.key]["num_certain"] = int((np.abs(p - 0.5) > CERTAIN - 0.5).sum())
+        rows = {
+            key: {"value": value, "interval": np.clip(interval_of(draws[key], value), 0, 1)}
+            for key, value in values.items()
+        }
+        gaps = {}
         for gap in dict.fromkeys(row.gap for row in self.rows if row.gap):
             keys = [row.key for row in self.rows if row.gap == gap and np.isfinite(values[row.key])]
             if len(keys) < 2:
                 continue
-            worst, best = min(keys, key=values.get), max(keys, key=values.get)  # type: ignore[arg-type]
+            worst, best = min(keys, key=values.__getitem__), max(keys, key=values.__getitem__)
             of_groups = np.stack([draws[key] for key in keys], axis=1)
             size = values[best] - values[worst]
             gaps[gap] = {
-                "worst": worst,
-                "best": best,
-                "gap": size,
+                **{"worst": worst, "best": best, "gap": size},
                 "gap_interval": interval_of(draws[best] - draws[worst], size),
                 "expected_gap_under_null": expected_gap_under_null(of_groups),
                 "p_value": wald_p_value(of_groups, np.array([values[key] for key in keys])),
@@ -602,119 +393,64 @@ class Table:
         """Compare two models by the paired bootstrap on the photos in which both found a face.
 
         Returns:
-            By row key: `difference` (first minus second), its 95 % `interval` and `p_value`.
+            By row key, the result of `compare_paired`.
         """
-        first, second = self.probabilities(answers), self.probabilities(others)
         both = np.array([None not in (answers.get(p.key), others.get(p.key)) for p in self.photos])
-        mine, theirs = self.scores(first, both), self.scores(second, both)
+        first, second = self.statistics(answers, both), self.statistics(others, both)
+        return compare_paired(first, second, self.clusters, self.resamples)
 
-        def difference(weights: np.ndarray) -> dict[str, np.ndarray]:
-            of_first, of_second = mine(weights), theirs(weights)
-            return {key: of_first[key] - of_second[key] for key in of_first}
 
-        values = difference(np.ones((1, len(self.photos))))
-        draws = bootstrap_draws(difference, self.clusters, self.resamples)
-        return {
-            key: {
-                "difference": value[0],
-                "interval": interval_of(draws[key], value[0]),
-                "p_value": p_values(draws[key], value[0]),
-            }
-            for key, value in values.items()
-            if np.isfinite(value[0])
-        }
+def _number(values: dict[str, Any], name: str) -> float:
+    """Return a label or probability, if need be from its opposite; NaN if it is unknown."""
+    value, opposite = values.get(name), values.get(OPPOSITES.get(name, ""))
+    if value is None and opposite is not None:
+        value = 1 - opposite
+    if value is None and name == UNSEEN_IN_CELEBA and isinstance(values.get("Eyeglasses"), float):
+        return 0.0  # a model without the word never says that it sees one
+    return float("nan") if value is None else float(value)
 
 
 PLOTTED = (
-    *("lfw", "fairface", "utkface-from-15", "all-age-faces-from-15", "scut"),
-    *(f"fairface/{race}" for race in FAIRFACE_RACES),
+    *("lfwa", "fairface", "utkface-from-15", "all-age-faces-from-15", "scut-fbp5500"),
+    *(f"fairface-from-20/{race.replace('_', ' ')}" for race in fairface.RACES),
     *("women-without-lipstick", "women-from-60", "men-with-wavy-hair", "hats"),
     *("children-10-to-19", "dark-skin"),
 )
 
 
 def draw(result: dict[str, Any]) -> Figure:
-    """Plot `Male` by source and group: the models with intervals, the peers as marks.
+    """Plot `Male` by source and group: the last two models with intervals, the peers as marks.
 
     Args:
         result: The result as written to JSON.
-
-    Returns:
-        A figure with one line per row; the last model is blue, the one before it orange.
     """
-    models = [m for m in result["models"] if not m["peer"]]
-    peers = [m for m in result["models"] if m["peer"]]
-    shown = [key for key in PLOTTED if key in result["rows"]]
-    places = {key: -place for place, key in enumerate(shown)}
+    models = [model for model in result["models"] if not model["peer"]][-2:]
+    peers = [model for model in result["models"] if model["peer"]]
+    places = {key: -place for place, key in enumerate(k for k in PLOTTED if k in result["rows"])}
     with rc_context(STYLE):
-        figure = Figure(figsize=(9, 1.3 + 0.32 * len(shown)), layout="constrained")
+        figure = Figure(figsize=(9, 1.3 + 0.32 * len(places)), layout="constrained")
         axes = figure.add_subplot()
-        colors = [GRAY] * len(models)
-        colors[-2:] = [ORANGE, BLUE][-len(models) :]
-        for number, (model, color) in enumerate(zip(models, colors, strict=True)):
-            points = [
-                (100 * s["value"], places[key], 100 * np.array(s["interval"]))
-                for key in shown
-                if (s := model["rows"].get(key)) and s["value"] is not None
-            ]
-            if not points:
-                continue
-            value, y, ends = (np.array(part) for part in zip(*points, strict=True))
-            offset = 0.13 * ((len(models) - 1) / 2 - number)
-            spread = np.abs(ends.T - value)
-            label = f"model {model['name']}"
+        axes.axvline(50, color=GRAY, linewidth=0.8, linestyle=":", label="chance")
+        marks = zip(peers, "x+1234", strict=False)
+        shown = [
+            (model, "o", color) for model, color in zip(models[::-1], (BLUE, ORANGE), strict=False)
+        ]
+        for model, mark, color in [*shown, *((peer, mark, "black") for peer, mark in marks)]:
+            scores = {key: model["rows"][key] for key in places}
+            known = [key for key in places if scores[key]["value"] is not None]
+            value = np.array([100 * scores[key]["value"] for key in known])
+            ends = 100 * np.array([scores[key]["interval"] for key in known]).reshape(-1, 2).T
+            height = np.array([places[key] for key in known]) + 0.13 * (color == ORANGE)
+            spread = np.abs(ends - value) if color != "black" else None
             axes.errorbar(
-                *(value, y + offset), xerr=spread, fmt="o", color=color, capsize=2, label=label
+                *(value, height), xerr=spread, fmt=mark, color=color, capsize=2, label=model["name"]
             )
-        for peer, mark in zip(peers, ("x", "+", "2", "1", "3"), strict=False):
-            points = [
-                (100 * s["value"], places[key])
-                for key in shown
-                if (s := peer["rows"].get(key)) and s["value"] is not None
-            ]
-            if points:
-                value, y = zip(*points, strict=True)
-                axes.plot(value, y, mark, color="black", markersize=7, label=peer["name"])
-        axes.set_yticks(list(places.values()), [result["rows"][key]["title"] for key in shown])
+        axes.set_yticks([*places.values()], [result["rows"][key]["title"] for key in places])
         axes.grid(color="#e2e8f0", linewidth=0.6)
         axes.set_axisbelow(True)
-        axes.set_xlabel("right about Male, balanced over men and women, %")
+        axes.set_xlabel("accuracy of Male, balanced over men and women, %")
         figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return figure
-
-
-def markdown(result: dict[str, Any]) -> str:
-    """Format the rows as a Markdown table with one column per model."""
-    lines = [
-        f"| % | photos | {' | '.join(m['name'] for m in result['models'])} |",
-        "| :--- | ---: |" + " ---: |" * len(result["models"]),
-    ]
-    for key, row in result["rows"].items():
-        cells = []
-        for model in result["models"]:
-            s = model["rows"].get(key)
-            told = s and s["value"] is not None
-            cells.append(
-                f"{100 * s['value']:.1f} ({100 * s['interval'][0]:.1f} to "
-                f"{100 * s['interval'][1]:.1f})"
-                if told
-                else "–"
-            )
-        lines.append(f"| {row['title']} | {row['num_photos']:,} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def load_peer(path: Path) -> dict[str, Any]:
-    """Read a peer's predictions.
-
-    Raises:
-        UserError: The file was not written by `peers.py`.
-    """
-    try:
-        peer = json.loads(path.read_text(encoding="utf-8"))
-        return {"name": peer["name"], "version": peer["version"], "answers": dict(peer["answers"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} holds no answers of benchmarks/peers.py: {error}") from error
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
@@ -724,79 +460,59 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         args: The command line.
 
     Returns:
-        `rows` (title, attribute, number of photos), `models` (the scores of each; the last one is
-        also compared `against` every other), and `resamples`.
+        `rows` (see `Table.describe`), `models` (the scores of each; the `subject`, the last model,
+        is also compared `against_it`), and `resamples`.
     """
-    photos = read_photos(args.faces, args.lfw_labels, args.limit)
+    photos = read_photos(args.data, args.faces, args.limit)
     table = Table(photos, table_rows(), args.bootstrap)
-    answered = [answer_photos(model, photos, args.runs) for model in args.models]
-    peers = [load_peer(path) for path in args.peers]
-    subject = answered[-1]
-    models = []
-    for model in [*answered, *peers]:
-        answers = model.pop("answers")
-        entry = {**model, "peer": model in peers, **table.measure(answers)}
-        models.append((entry, answers))
-    for entry, answers in models:
-        if entry["name"] != subject["name"]:
-            subject_answers = models[len(answered) - 1][1]
-            entry["subject_against_it"] = table.compare(subject_answers, answers)
+    models = [answer_photos(model, photos, args.runs) for model in args.models]
+    subject = models[-1]
+    entries = []
+    for model in [*models, *map(load_answers, args.peers)]:
+        entry = {"name": model["name"], "version": model["version"], "peer": model not in models}
+        entry |= table.measure(model["answers"])
+        if model is not subject:
+            entry["subject_against_it"] = table.compare(subject["answers"], model["answers"])
+        entries.append(entry)
     return jsonable(
         {
-            "subject": subject["name"],
-            "resamples": args.bootstrap,
-            "rows": {
-                row.key: {
-                    "title": row.title,
-                    "attribute": row.attribute,
-                    "gap": row.gap,
-                    "num_photos": len(table.members[row.key]),
-                }
-                for row in table.rows
-            },
-            "models": [entry for entry, _ in models],
+            **{"subject": subject["name"], "resamples": args.bootstrap},
+            **{"rows": table.describe(), "models": entries},
         }
     )
 
 
-def main(arguments: Iterable[str] | None = None) -> int:
-    """Measure, write, and print the table.
-
-    Args:
-        arguments: Command-line arguments; those of the process by default.
-
-    Returns:
-        The exit code: 0, or 2 if a required input is missing.
-    """
+def main() -> None:
+    """Measure, write, and print the scores in %."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_photo_options(parser)
     parser.add_argument(
-        "--models", nargs="+", required=True, metavar="MODEL", help="the last is the subject"
+        "--models", nargs="+", required=True, metavar="[NAME=]MODEL", help="the last is the subject"
     )
     parser.add_argument("--peers", nargs="*", type=Path, default=[], metavar="FILE")
     parser.add_argument("--runs", type=Path, default=Path("runs/fairness"), metavar="DIR")
     parser.add_argument("--bootstrap", type=int, default=1000, metavar="N")
     parser.add_argument("--output", type=Path, default=Path("results/fairness.json"))
-    args = parser.parse_args(arguments if arguments is None else list(arguments))
-    try:
-        result = measure(args)
-        write_whole(args.output, json.dumps(result, indent=1, allow_nan=False) + "\n")
-        save_figure(draw(result), args.output.parent, args.output.stem)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(markdown(result))
-    return 0
+    args = parser.parse_args()
+    result = measure(args)
+    write_json(args.output, result)
+    save_figure(draw(result), args.output.parent, args.output.stem)
+    titles = {key: row["title"] for key, row in result["rows"].items()}
+    values = {
+        model["name"]: {titles[key]: row["value"] for key, row in model["rows"].items()}
+        for model in result["models"]
+    }
+    print(pd.DataFrame(values, dtype=float).mul(100).round(1).to_string(na_rep="–"))
 
 
 def add_photo_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that select the photos."""
-    parser.add_argument("--faces", type=Path, required=True, metavar="DIR", help="the sets")
-    parser.add_argument("--lfw-labels", type=Path, required=True, metavar="FILE.csv")
-    parser.add_argument("--limit", type=int, metavar="N", help="photos a set at most, for a trial")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the merge")
+    parser.add_argument("--faces", type=Path, required=True, metavar="DIR", help="raw downloads")
+    parser.add_argument("--limit", type=int, metavar="N", help="photos per source, for a trial")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(finish(main))

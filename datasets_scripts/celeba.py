@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 
 from label2label.data.schema import GENDERS, SPLITS, Sample
 from label2label.data.vocabulary import get_vocabulary
 from label2label.errors import UserError
-from preparation.card import DatasetDescription
+from preparation.card import read_description
 from preparation.framing import Box, ReadImage
 from preparation.program import dataset_parser, prepare, run_program
 from preparation.sources import Download, Images
@@ -33,35 +32,6 @@ BOXES = "list_bbox_celeba"
 NO_IDENTITIES = (
     "The source holds no identities, so that of no two images it is known whether they show one "
     "person; the official partition is by person."
-)
-
-DESCRIPTION = DatasetDescription(
-    title="CelebA",
-    summary="Faces of celebrities with 40 attributes, in the dataset schema of label2label.",
-    origin=(
-        "CelebFaces Attributes (Liu et al., Deep Learning Face Attributes in the Wild, ICCV 2015), "
-        "<https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html>: the {images}, with the official "
-        "attribute and partition files."
-    ),
-    terms=(
-        "CelebA agreement: non-commercial research only; the images may not be redistributed, "
-        "sold or published."
-    ),
-    process=(
-        "{framing} Labels of 1 became true and of -1 false; `gender` is the attribute `Male`. "
-        "Splits are those of the partition file."
-    ),
-    biases=(
-        "The people are celebrities: mostly young, light-skinned, made up and photographed by "
-        "professionals; race is not labelled. Labels were collected by a company and are noisy: an "
-        "audit (arXiv:2210.07356) found 12 of the 40 attributes labelled with at least 95 % "
-        "consistency. `Attractive`, `Big_Nose`, `Chubby` and others are opinions, and `Male` is "
-        "perceived gender, not identity."
-    ),
-    program="datasets_scripts/celeba.py",
-    license_name="celeba-agreement",
-    license_link="https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
-    tags=("celeba",),
 )
 
 
@@ -151,7 +121,7 @@ def main() -> None:
     """Prepare CelebA as the command line says."""
     parser = dataset_parser(__doc__, source="folder or archive of CelebA's files")
     parser.add_argument(
-        "--original", action="store_true", help="the original photos, img_celeba, not the aligned"
+        "--original", action="store_true", help="read the original photos, img_celeba"
     )
     arguments = parser.parse_args()
     download = Download(arguments.source)
@@ -162,11 +132,10 @@ def main() -> None:
         identities = read_values(download, IDENTITIES)
     else:
         print(NO_IDENTITIES, file=sys.stderr)
-    kind = "original photos" if arguments.original else "aligned images"
-    description = replace(
-        DESCRIPTION,
-        origin=DESCRIPTION.origin.replace("{images}", kind),
-        process=DESCRIPTION.process + ("" if identities else f" {NO_IDENTITIES}"),
+    description = read_description(
+        "celeba",
+        images="original photos" if arguments.original else "aligned images",
+        identities="" if identities else NO_IDENTITIES,
     )
     boxes = read_boxes(download) if arguments.original else {}
     prepare(

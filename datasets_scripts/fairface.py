@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from label2label.data.schema import GENDERS, YOUNG_BELOW, Sample
 from label2label.data.vocabulary import get_vocabulary
 from label2label.errors import UserError
-from preparation.card import DatasetDescription
+from preparation.card import read_description
 from preparation.framing import ReadImage
 from preparation.program import dataset_parser, prepare, run_program, split_by_hash
 from preparation.sources import Download, Images
@@ -30,30 +30,6 @@ AGES = (
     "more than 70",
 )
 TRAIN_SHARES = (0.9, 0.1, 0.0)
-
-DESCRIPTION = DatasetDescription(
-    title="FairFace",
-    summary="Faces balanced over seven race groups, in the dataset schema of label2label.",
-    origin=(
-        "FairFace (Kärkkäinen and Joo, FairFace: Face Attribute Dataset for Balanced Race, Gender, "
-        "and Age, WACV 2021), <https://github.com/joojs/fairface>; images from YFCC-100M."
-    ),
-    terms="CC BY 4.0: any use, with attribution.",
-    process=(
-        "{framing} FairFace gives ages as ranges: `age` is the "
-        f"youngest age of the range, and `Young` is true for ranges below {YOUNG_BELOW}. The "
-        "published training list became train (90 %) and validation (10 %, by a hash of the file "
-        "name), the published validation list became test. The other attributes are null."
-    ),
-    biases=(
-        "Race, gender and age are what annotators saw, not what people say of themselves; the "
-        "people are not named, so one person may be in train and in validation."
-    ),
-    program="datasets_scripts/fairface.py",
-    license="cc-by-4.0",
-    redistributable=True,
-    tags=("fairface",),
-)
 
 
 def read_samples(download: Download, images: Images, service_test: bool) -> Iterator[Sample]:
@@ -105,8 +81,8 @@ def main() -> None:
     download = Download(arguments.source)
     images = download.images(*ROOTS, depth=2)
     samples = read_samples(download, images, arguments.service_test)
-    vocabulary = get_vocabulary("celeba-40")
-    prepare(arguments, samples, ReadImage(images, arguments.align), vocabulary, DESCRIPTION)
+    read, vocabulary = ReadImage(images, arguments.align), get_vocabulary("celeba-40")
+    prepare(arguments, samples, read, vocabulary, read_description("fairface"))
 
 
 if __name__ == "__main__":

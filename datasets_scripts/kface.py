@@ -7,8 +7,8 @@ steps: by the codes in their path (a frontal camera, a bright light), then, with
 brightness and left-right balance of the framed face, which must lie within the central 95 % of the
 reference dataset's values.
 
-The meaning of the codes, below, comes from public users of the dataset and was not checked against
-the dataset itself. `--codes FILE.yaml` overrides any entry:
+The meaning of the codes, in `kface.yaml`, comes from public users of the dataset and was not
+checked against the dataset itself. `--codes FILE.yaml` overrides any entry:
 
     cameras: [C6, C7, C8]
     expressions:
@@ -20,10 +20,7 @@ Attributes that the path does not encode are null unless `--labels FILE.csv` giv
 
 from __future__ import annotations
 
-import argparse
-import copy
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -33,7 +30,7 @@ import yaml
 from label2label.data.schema import Sample
 from label2label.data.vocabulary import get_vocabulary
 from label2label.errors import UserError, join_lines
-from preparation.card import DatasetDescription
+from preparation.card import read_description
 from preparation.framing import ReadImage, decode_image
 from preparation.program import dataset_parser, prepare, run_program, split_by_hash
 from preparation.sources import BadImageError, Download, Images
@@ -43,79 +40,35 @@ CENTRAL_SHARE = 0.95
 """Share of the reference's images that lie inside the range, as many left out on either side."""
 
 MAX_REFERENCE_IMAGES = 2000
-
-DESCRIPTION = DatasetDescription(
-    title="K-FACE",
-    summary="Frontal Korean faces under even light, in the dataset schema of label2label.",
-    origin=(
-        "K-FACE (Choi et al., K-FACE: A Large-Scale KIST Face Database in Consideration with "
-        "Unconstrained Environments, arXiv:2103.02211), from AI Hub, <https://aihub.or.kr>."
-    ),
-    terms=(
-        "AI Hub's terms of use: the data are for those who applied for them and may not be given "
-        "to others or taken abroad without permission."
-    ),
-    process=(
-        "Images were kept by camera ({cameras}) and light ({lights}) codes{lighting}. {framing} "
-        "Eyeglasses, hat and smile follow from the path's codes, whose meaning comes from public "
-        "users of the set and was not checked against it; other attributes are null. Splits are "
-        "70 % train, 10 % validation and 20 % test of the people, by a hash of their number."
-    ),
-    biases=(
-        "Adults from Korea in one studio: few hair colours, styles and backgrounds, the same "
-        "glasses and hats on everyone. A model can take the props or the studio for the attribute."
-    ),
-    program="datasets_scripts/kface.py",
-    license_name="aihub",
-    license_link="https://aihub.or.kr",
-    tags=("k-face",),
+LIGHTING = (
+    ", then by brightness and left-right balance within the central 95 % of a reference dataset's"
 )
 
-
-CODES: dict[str, Any] = {
-    "cameras": ["C7"],  # the frontal one; C6 and C8 are next to it
-    # L1 is the brightest, all lamps on at 1000 lux; the next are dimmer, later ones from one side.
-    "lights": ["L1", "L2", "L3"],
-    "accessories": {
-        "S001": {"Eyeglasses": False, "Wearing_Hat": False},
-        "S002": {"Eyeglasses": True, "Wearing_Hat": False},
-        "S003": {"Eyeglasses": True, "Wearing_Hat": False},
-        "S004": {"Eyeglasses": True, "Wearing_Hat": False},
-        "S005": {"Eyeglasses": False, "Wearing_Hat": True},
-        "S006": {"Eyeglasses": True, "Wearing_Hat": True},
-    },
-    # Neutral, smile, frown.
-    "expressions": {"E01": {"Smiling": False}, "E02": {"Smiling": True}, "E03": {"Smiling": False}},
-}
-"""Cameras and lights that are kept, and the labels that accessories and expressions tell."""
+CODES = Path(__file__).with_suffix(".yaml")
 
 
 def read_codes(path: Path | None) -> dict[str, Any]:
-    """Return `CODES` with the entries that a YAML file overrides."""
-    codes = copy.deepcopy(CODES)
+    """Read `CODES`, with the entries that another YAML file of this form overrides."""
+    codes = yaml.safe_load(CODES.read_text(encoding="utf-8"))
     if path is None:
         return codes
-    attributes = get_vocabulary("korean-11").attributes
     try:
         changes = yaml.safe_load(path.read_text(encoding="utf-8-sig")) or {}
+        for key, changed in changes.items():
+            codes[key] = list(changed) if isinstance(codes[key], list) else codes[key] | changed
+        labels = {**codes["accessories"], **codes["expressions"]}.values()
+        values = {pair for of_code in labels for pair in of_code.items()}
     except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{path} is not YAML: {join_lines(error)}") from error
-    if not isinstance(changes, dict) or not set(changes) <= set(CODES):
-        raise UserError(f"{path}: the keys must be among {', '.join(CODES)}")
-    for key, changed in changes.items():
-        if not isinstance(changed, type(CODES[key])):
-            kind = "list of codes" if isinstance(CODES[key], list) else "mapping of codes to labels"
-            raise UserError(f"{path}: {key} must be a {kind}")
-        if isinstance(changed, list):
-            codes[key] = list(map(str, changed))
-            continue
-        for code, labels in changed.items():
-            if not isinstance(labels, dict) or not set(labels) <= set(attributes):
-                expected = f"expected attributes among {', '.join(attributes)}"
-                raise UserError(f"{path}: {key}, {code}: {expected}")
-            if not {*map(type, labels.values())} <= {bool, type(None)}:
-                raise UserError(f"{path}: {key}, {code}: values must be true, false or null")
-        codes[key] |= changed
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"{path} does not have the form of {CODES}: {error}") from error
+    attributes = get_vocabulary("korean-11").attributes
+    for name, value in values:
+        if name not in attributes or not isinstance(value, bool | None):
+            raise UserError(
+                f"{path}: {name}: {value} is not true, false or null for one of the attributes "
+                + ", ".join(attributes)
+            )
     return codes
 
 
@@ -151,7 +104,7 @@ def measure_reference(dataset: Path) -> np.ndarray:
             for row in islice(rows, MAX_REFERENCE_IMAGES)
         ]
     except BadImageError as error:
-        raise UserError(f"{dataset}, the reference, holds an image that {error}") from error
+        raise UserError(f"{dataset}, the reference: an image is {error}") from error
     if not measures:
         raise UserError(f"{dataset}, the reference, has no training images")
     tail = 50 * (1 - CENTRAL_SHARE)
@@ -199,24 +152,6 @@ class ReadFace(ReadImage):
         return rows if ((lowest <= measured) & (measured <= highest)).all() else []
 
 
-def describe(arguments: argparse.Namespace, codes: dict[str, Any]) -> DatasetDescription:
-    """Describe in the card how the images were chosen."""
-    lighting = "; their light was not measured"
-    if arguments.reference:
-        lighting = (
-            ", then by brightness and left-right balance within the central 95 % of a reference "
-            "dataset's"
-        )
-    process = DESCRIPTION.process
-    for name, text in (
-        ("cameras", ", ".join(codes["cameras"])),
-        ("lights", ", ".join(codes["lights"])),
-        ("lighting", lighting),
-    ):
-        process = process.replace("{" + name + "}", text)
-    return replace(DESCRIPTION, process=process)
-
-
 def main() -> None:
     """Prepare K-FACE as the command line says."""
     parser = dataset_parser(__doc__, source="folder that holds High_Resolution and the like")
@@ -224,10 +159,13 @@ def main() -> None:
         "--resolution",
         choices=("High", "Middle", "Low"),
         default="High",
-        help="which of the set's resolutions (default: %(default)s)",
+        help="image resolution (default: %(default)s)",
     )
     parser.add_argument(
-        "--reference", type=Path, metavar="DIR", help="prepared dataset whose light is the measure"
+        "--reference",
+        type=Path,
+        metavar="DIR",
+        help="prepared dataset whose light is the reference",
     )
     parser.add_argument("--codes", type=Path, metavar="YAML", help="changes to the code table")
     arguments = parser.parse_args()
@@ -242,7 +180,12 @@ def main() -> None:
             f"{', '.join(codes['cameras'])} and a light of {', '.join(codes['lights'])}"
         )
     read = ReadFace(images, arguments.align, lighting)
-    description = describe(arguments, codes)
+    description = read_description(
+        "kface",
+        cameras=", ".join(codes["cameras"]),
+        lights=", ".join(codes["lights"]),
+        lighting=LIGHTING if arguments.reference else "; their light was not measured",
+    )
     vocabulary = get_vocabulary("korean-11")
     counts = prepare(arguments, samples, read, vocabulary, description, total=len(samples))
     print(f"step 1, by code: {len(samples):,} of {len(images):,} images kept")

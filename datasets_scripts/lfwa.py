@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,7 +21,7 @@ import numpy as np
 from label2label.data.schema import GENDERS, Sample
 from label2label.data.vocabulary import CELEBA_ATTRIBUTES, get_vocabulary
 from label2label.errors import UserError
-from preparation.card import DatasetDescription
+from preparation.card import read_description
 from preparation.framing import ReadImage
 from preparation.program import dataset_parser, prepare, run_program, split_by_hash
 from preparation.sources import Download, Images
@@ -38,32 +37,6 @@ OFFICIAL_SPLITS = (
 )
 HASHED_SPLITS = (
     "The splits are 40 % train, 10 % validation and 50 % test of the people, by a hash of the name."
-)
-
-DESCRIPTION = DatasetDescription(
-    title="LFWA",
-    summary="Labeled Faces in the Wild with 40 attributes, in the dataset schema of label2label.",
-    origin=(
-        "LFW (Huang et al., 2007), <http://vis-www.cs.umass.edu/lfw/>, with the attributes of LFWA "
-        "(Liu et al., Deep Learning Face Attributes in the Wild, ICCV 2015), "
-        "<https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html>."
-    ),
-    terms=(
-        "The attributes are for non-commercial research only and may not be redistributed; the "
-        "images are news photographs whose rights belong to their owners."
-    ),
-    process=(
-        "{framing} LFW's photos are 250x250 pixels, in which the face is smaller than in CelebA's. "
-        "`gender` is the attribute `Male`. {splits}"
-    ),
-    biases=(
-        "People in the news around 2002: mostly men, adults and light-skinned, of the public life "
-        "of a few countries. Many attributes were labelled by a model and are noisy."
-    ),
-    program="datasets_scripts/lfwa.py",
-    license_name="lfwa-agreement",
-    license_link="https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
-    tags=("lfwa",),
 )
 
 
@@ -83,9 +56,7 @@ def read_matlab(path: Path, *names: str) -> dict[str, Any]:
         variables = loadmat(path, variable_names=names)
         return {name: _unpack_cells(variables[name]) for name in names}
     except (KeyError, ValueError, TypeError, OSError, NotImplementedError) as error:
-        raise UserError(
-            f"{path} is not the MATLAB file expected, with {', '.join(names)}: {error}"
-        ) from error
+        raise UserError(f"{path} is not a MATLAB file with {', '.join(names)}: {error}") from error
 
 
 def _read_hdf5(file: Any, name: str) -> Any:
@@ -196,7 +167,7 @@ def main() -> None:
         __doc__, source=f"folder of the images and {ANNOTATION}.mat (or .txt, .csv)"
     )
     parser.add_argument(
-        "--test-people", type=Path, metavar="FILE", help="people who go to test, one name a line"
+        "--test-people", type=Path, metavar="FILE", help="people to move to test, one name per line"
     )
     arguments = parser.parse_args()
     download = Download(arguments.source)
@@ -213,7 +184,7 @@ def main() -> None:
         read_samples(download, images, indices, test_people),
         ReadImage(images, arguments.align),
         get_vocabulary("celeba-40"),
-        replace(DESCRIPTION, process=DESCRIPTION.process.replace("{splits}", splits)),
+        read_description("lfwa", splits=splits),
     )
 
 

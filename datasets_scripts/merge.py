@@ -67,7 +67,9 @@ def fingerprint(row: tuple[int, StoredSample]) -> Fingerprint:
         appearance = perceptual_hash(decode_image(data))
     except BadImageError as error:
         shard = sample.place[0]
-        raise UserError(f"{shard}: the image {sample.key} is {error}; prepare it anew") from error
+        raise UserError(
+            f"{shard}: the image {sample.key} is {error}; prepare the dataset again"
+        ) from error
     name = qualify(sample.source, sample.key)
     content = int.from_bytes(hashlib.sha256(data).digest()[:8], "big")
     split = SPLITS.index(sample.split)
@@ -211,7 +213,7 @@ def main() -> None:
     refuse_common_files(rows, arguments.inputs)
     unique, apart = keep_unique(rows)
     report = (
-        f"{(~unique).sum():,} images that were there twice and {(unique & ~apart).sum():,} whose "
+        f"{(~unique).sum():,} exact copies and {(unique & ~apart).sum():,} whose "
         "near-duplicate is in a later split were left out."
     )
     for source, name in arguments.absent:

@@ -16,23 +16,12 @@ from pathlib import Path
 from label2label.data.schema import Sample
 from label2label.data.vocabulary import Vocabulary
 from label2label.errors import UserError
-from preparation.card import DatasetDescription
+from preparation.card import read_description
 from preparation.framing import ReadImage
 from preparation.program import dataset_parser, prepare, read_value, run_program, split_by_hash
 from preparation.sources import Download, Images
 
 OTHERS = ("image", "split", "identity", "race", "gender", "age")
-
-DESCRIPTION = DatasetDescription(
-    title="Photos of one's own",
-    summary="Photos and labels of one's own, in the dataset schema of label2label.",
-    origin="Photos and a table of labels on the disk of who made it.",
-    terms="Not told: an upload needs the right to, and the consent of the people shown.",
-    process="{framing} Labels are those of the table.",
-    biases="Not told.",
-    program="datasets_scripts/own_photos.py",
-    license_name="not-told",
-)
 
 
 def read_samples(table: Path, images: Images) -> Iterator[Sample]:
@@ -74,7 +63,7 @@ def main() -> None:
         read_samples(table, images),
         ReadImage(images, arguments.align),
         Vocabulary("columns", attributes),
-        DESCRIPTION,
+        read_description("own"),
     )
 
 

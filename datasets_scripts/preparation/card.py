@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import yaml
 from huggingface_hub import DatasetCard, DatasetCardData
 from label2label import __version__
 from label2label.data.schema import GROUP_COLUMNS, SPLITS
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
+
+DESCRIPTIONS = Path(__file__).with_name("cards.yaml")
 
 Counts = Counter[tuple[str, str, str, str]]
 """Rows by (source, split, column, value). The column `image` counts all rows, by variant: the part
@@ -48,7 +52,17 @@ class DatasetDescription:
     license_name: str | None = None
     license_link: str | None = None
     redistributable: bool = False
-    tags: tuple[str, ...] = ()
+    tags: Sequence[str] = ()
+
+
+def read_description(name: str, **texts: str) -> DatasetDescription:
+    """Read a dataset's entry of `cards.yaml`; each `{key}` in it becomes the text of that key."""
+    entry = yaml.safe_load(DESCRIPTIONS.read_text(encoding="utf-8"))[name]
+    for field, value in entry.items():
+        for key, text in texts.items() if isinstance(value, str) else ():
+            value = value.replace("{" + key + "}", text)
+        entry[field] = value.strip() if isinstance(value, str) else value
+    return DatasetDescription(**entry)
 
 
 def write_dataset_card(

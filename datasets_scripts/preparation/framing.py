@@ -114,7 +114,7 @@ class ReadImage:
             if face is not None:
                 return [(sample, encode_image(align_like_celeba(photo, face)))]
         except (cv2.error, MemoryError, ValueError) as error:
-            raise BadImageError(f"no face can be looked for: {first_line(error)}") from error
+            raise BadImageError(f"face detection failed: {first_line(error)}") from error
         return [(replace(sample, key=f"{sample.key}#{UNALIGNED}"), data)]
 
     def _choose(self, faces: list[Face], photo: np.ndarray, key: str) -> Face | None:

@@ -8,13 +8,13 @@ import hashlib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from label2label.data.schema import GENDERS, SPLITS, Sample
-from label2label.data.vocabulary import Vocabulary, get_vocabulary
+from label2label.data.vocabulary import Vocabulary
 from label2label.errors import UserError, printable
 
 from preparation.card import Counts, DatasetDescription, sum_counts
@@ -57,7 +57,7 @@ def dataset_parser(docstring: str | None, source: str | None = None) -> argparse
             "(1, 0, or nothing for unknown), `gender` or `age`",
         )
         parser.add_argument(
-            "--only-labelled", action="store_true", help="keep only what --labels names"
+            "--only-labelled", action="store_true", help="keep only rows that --labels names"
         )
     parser.add_argument(
         "--output", type=Path, required=True, metavar="OUT", help="dataset folder to write"
@@ -134,33 +134,6 @@ def prepare(
     return counts
 
 
-def prepare_by_name(
-    docstring: str | None,
-    roots: Sequence[str | tuple[str, ...]],
-    label: Callable[[str, str], Sample | None],
-    vocabulary: str,
-    description: DatasetDescription,
-    depth: int = 1,
-) -> None:
-    """Prepare a dataset whose labels are in the image names, as the command line says.
-
-    Args:
-        docstring: The program's docstring.
-        roots: Possible names of the images' folder, as for `Download.images`.
-        label: Function from an image's name and split to its sample, or to None to leave it out.
-        vocabulary: Name of the vocabulary.
-        description: Text of the dataset card.
-        depth: Number of trailing path parts that make up an image's name.
-    """
-    arguments = dataset_parser(docstring, source="folder or archive of the images").parse_args()
-    download = Download(arguments.source)
-    images = download.images(*roots, depth=depth)
-    split = read_splits(download)
-    samples = (sample for name in images if (sample := label(name, split(name))))
-    read = ReadImage(images, arguments.align)
-    prepare(arguments, samples, read, get_vocabulary(vocabulary), description, total=len(images))
-
-
 def hash_fraction(name: str) -> float:
     """Hash a name to a pseudorandom number in [0, 1) that is the same on every machine."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
@@ -176,20 +149,12 @@ def split_by_hash(name: str, shares: tuple[float, float, float] = SPLIT_SHARES) 
     return SPLITS[-1]
 
 
-def read_splits(download: Download) -> Callable[[str], str]:
-    """Return the function from image name to split: by `splits.csv` if it exists, else by hash."""
+def read_splits(download: Download) -> dict[str, str] | None:
+    """Read `splits.csv` (columns image and split): split by image, or None without the file."""
     if download.find_text(SPLITS_FILE) is None:
-        return split_by_hash
-    splits = {}
-    for where, row in download.rows(SPLITS_FILE, columns=("image", "split")):
-        splits[row["image"]] = read_value("split", row["split"], where)
-
-    def find(name: str) -> str:
-        if name not in splits:
-            raise UserError(f"{SPLITS_FILE} does not name the image {name}")
-        return splits[name]
-
-    return find
+        return None
+    rows = download.rows(SPLITS_FILE, columns=("image", "split"))
+    return {row["image"]: read_value("split", row["split"], where) for where, row in rows}
 
 
 def add_labels(
@@ -209,7 +174,7 @@ def add_labels(
             told |= table[name]
             unused.pop(name, None)
         if told.pop("split", sample.split) != sample.split:
-            raise UserError(f"{path}: {names[-1]} is in the split {sample.split}, not in this one")
+            raise UserError(f"{path}: {names[-1]} has another split in the dataset: {sample.split}")
         if names or not only_labelled:
             fields = {name: told.pop(name) for name in ("gender", "age") if name in told}
             # A label of the opposite attribute from the source would contradict the table.
@@ -219,12 +184,14 @@ def add_labels(
             yield replace(sample, attributes=attributes, **fields)
     if len(unused) == len(table):
         raise UserError(
-            f"{path}: none of its ids or images is there, the first is {next(iter(table))!r}"
+            f"{path}: none of its ids or images is in the dataset; the first is "
+            f"{next(iter(table))!r}"
         )
     if unused:
         names = printable(", ".join(list(unused)[:20]))
         print(
-            f"{path}: {len(unused):,} of {len(table):,} ids or images are not there: {names}",
+            f"{path}: {len(unused):,} of {len(table):,} ids or images are not in the dataset: "
+            + names,
             file=sys.stderr,
         )
 
@@ -249,7 +216,7 @@ def read_labels(path: Path, vocabulary: Vocabulary) -> dict[str, dict[str, Any]]
                 f"split or attributes among {', '.join(vocabulary.attributes)}"
             )
         if row[key] in table:
-            raise UserError(f"{where}: {row[key]} is there twice")
+            raise UserError(f"{where}: {row[key]} is listed twice")
         texts = {column: row[column].strip() for column in columns}
         table[row[key]] = {
             column: read_value(column, text, where) for column, text in texts.items() if text
@@ -266,7 +233,7 @@ def read_value(column: str, text: str, where: str) -> Any:
     if text in {"gender": GENDERS.values(), "split": SPLITS}.get(column, ()):
         return text
     if column in ("age", "gender", "split") or text not in ("0", "1"):
-        raise UserError(f"{where}: {text!r} is no value of {column}")
+        raise UserError(f"{where}: {text!r} is not a value of {column}")
     return text == "1"
 
 

@@ -56,7 +56,7 @@ class Images:
         try:
             size = archive.getinfo(path).file_size if archive else os.stat(path).st_size
             if size > MAX_IMAGE_BYTES:
-                raise BadImageError(f"{size:,} bytes are too many for an image")
+                raise BadImageError(f"{size:,} bytes exceed the limit of {MAX_IMAGE_BYTES:,}")
             return archive.read(path) if archive else Path(path).read_bytes()
         except BadImageError:
             raise
@@ -220,7 +220,9 @@ class Download:
                         self._opened[key] = _copy_archive(name, file)
             except _DAMAGE as error:
                 where = self.source if outer is None else f"{path} in {self.source}"
-                raise UserError(f"{where}: {name} is no whole archive: get it again") from error
+                raise UserError(
+                    f"{where}: {name} is not a complete archive: download it again"
+                ) from error
         return self._opened[key]
 
 

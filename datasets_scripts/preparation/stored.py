@@ -35,7 +35,7 @@ def read_record(dataset: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{dataset} holds no prepared dataset: make one with a program of datasets_scripts/"
+            f"{dataset} is not a prepared dataset: make one with a program of datasets_scripts/"
         ) from error
 
 
@@ -47,7 +47,7 @@ def read_stored_samples(dataset: Path) -> Iterator[StoredSample]:
         for path in sorted((dataset / "data").glob(f"{split}-*.parquet"))
     ]
     if not shards:
-        raise UserError(f"{dataset} holds no prepared dataset: its data/ has no Parquet files")
+        raise UserError(f"{dataset} is not a prepared dataset: its data/ has no Parquet files")
     own = {field.name for field in fields(Sample)}
     for split, path in shards:
         metadata = _read(path, lambda file: (file.schema_arrow.names, file.num_row_groups))
@@ -83,4 +83,6 @@ def _read(path: str, get: Callable[[pq.ParquetFile], Any]) -> Any:
         with pq.ParquetFile(path) as file:
             return get(file)
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} is no whole shard: prepare the dataset anew") from error
+        raise UserError(
+            f"{path} is not a complete Parquet file: prepare the dataset again"
+        ) from error

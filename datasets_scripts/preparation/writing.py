@@ -178,7 +178,7 @@ def refuse_used_output(output: Path) -> None:
     if output.exists() and not output.is_dir():
         raise UserError(f"{output} is a file: choose a new folder for --output")
     if output.is_dir() and any(output.iterdir()):
-        raise UserError(f"{output} already holds something: remove it or choose a new --output")
+        raise UserError(f"{output} is not empty: remove it or choose another --output")
 
 
 def check_identities(samples: Iterable[Sample]) -> Iterator[Sample]:

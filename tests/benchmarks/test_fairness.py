@@ -1,34 +1,33 @@
-"""Who a model is right for: the rows by hand, the sets as their publishers lay them out."""
+"""For whom a model is right: the rows by hand, and photos as their publishers lay them out."""
 
-import csv
 import json
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from label2label.data.schema import Sample
+from label2label.data.vocabulary import get_vocabulary
 
 
 @pytest.fixture
-def fairness(load_benchmark):
-    return load_benchmark("fairness")
+def fairness(load_benchmark, monkeypatch):
+    module = load_benchmark("fairness")
+    monkeypatch.setitem(sys.modules, "fairness", module)
+    return module
 
 
-def photo(fairness, number, source="fairface", **about):
-    return fairness.TestPhoto(source, f"{number}.jpg", "", **about)
+def photo(fairness, number, source="fairface", race=None, age=None, **labels):
+    key = f"{source}/{number}.jpg"
+    sample = Sample(key, "test", labels, source=source, race=race, age=age)
+    return fairness.Photo(sample, None)
 
 
 @pytest.fixture
 def people(fairness):
     """200 photos of FairFace, half men; White and Black in turn, of 25 years."""
     return [
-        photo(
-            *(fairness, i),
-            race=("White", "Black")[i % 2],
-            age=25,
-            labels={"Male": i < 100, "Young": True},
-        )
+        photo(fairness, i, race=("White", "Black")[i % 2], age=25, Male=i < 100, Young=True)
         for i in range(200)
     ]
 
@@ -36,44 +35,44 @@ def people(fairness):
 def answers_for(photos, right):
     """Answers that are right where `right` says so; None where it is None."""
     return {
-        p.key: None if ok is None else {"Male": 0.95 if p.labels["Male"] == ok else 0.2}
+        p.key: None if ok is None else {"Male": 0.95 if p.sample.attributes["Male"] == ok else 0.2}
         for p, ok in zip(photos, right, strict=True)
     }
 
 
+def measure(fairness, photos, answers):
+    return fairness.Table(photos, fairness.table_rows(), resamples=200).measure(answers)
+
+
 def test_accuracy_is_balanced_and_groups_and_their_gap_are_by_hand(fairness, people):
     # Of the women every Black one is called a man: 1/2 + 1/4 overall, 1 and 1/2 by group.
-    right = [p.labels["Male"] or p.race == "White" for p in people]
-    table = fairness.Table(people, fairness.table_rows(), resamples=200)
-    measured = table.measure(answers_for(people, right))
+    right = [p.sample.attributes["Male"] or p.sample.race == "White" for p in people]
+    measured = measure(fairness, people, answers_for(people, right))
     rows = measured["rows"]
     assert rows["fairface-from-20"]["value"] == pytest.approx(0.75)
-    assert rows["fairface-from-20"]["metric"] == "balanced_accuracy"
-    assert rows["fairface/White"]["value"] == 1
-    assert rows["fairface/Black"]["value"] == pytest.approx(0.5)
+    assert rows["fairface-from-20/White"]["value"] == 1
+    assert rows["fairface-from-20/Black"]["value"] == pytest.approx(0.5)
     assert rows["dark-skin"]["value"] == pytest.approx(0.5)
     gap = measured["gaps"]["fairface-from-20"]
-    assert (gap["worst"], gap["best"], gap["gap"]) == ("fairface/Black", "fairface/White", 0.5)
+    groups = "fairface-from-20/Black", "fairface-from-20/White"
+    assert (gap["worst"], gap["best"], gap["gap"]) == (*groups, 0.5)
     assert gap["p_value"] < 0.001
     # Wrong are the 50 women who are called men with 0.95; 100 men are right with 0.95.
     assert rows["certain/fairface"]["value"] == pytest.approx(50 / 150)
-    assert rows["certain/fairface"]["num_certain"] == 150
 
 
-def test_a_row_of_one_sex_is_judged_by_accuracy(fairness, people):
-    women = [photo(fairness, i, age=70, labels={"Male": False}) for i in range(40)]
-    right = [True] * 30 + [False] * 10
-    row = fairness.Table(women, fairness.table_rows(), 100).measure(answers_for(women, right))
-    assert row["rows"]["women-from-60"]["metric"] == "accuracy"
-    assert row["rows"]["women-from-60"]["value"] == pytest.approx(0.75)
+def test_a_row_of_one_sex_is_judged_by_accuracy(fairness):
+    women = [photo(fairness, i, age=70, Male=False) for i in range(40)]
+    measured = measure(fairness, women, answers_for(women, [True] * 30 + [False] * 10))
+    assert measured["rows"]["women-from-60"]["value"] == pytest.approx(0.75)
 
 
-def test_faces_that_were_not_found_and_photos_not_asked_about_are_counted_apart(fairness, people):
+def test_faces_that_were_not_found_are_counted_apart(fairness, people):
     answers = answers_for(people, [None] * 20 + [True] * 180)
     del answers[people[199].key]
-    row = fairness.Table(people, fairness.table_rows(), 100).measure(answers)["rows"]["fairface"]
-    assert (row["num_asked"], row["num_found"], row["num_yes"]) == (199, 179, 80)
-    assert row["value"] == 1
+    rows = measure(fairness, people, answers)["rows"]
+    assert rows["found/fairface"]["value"] == pytest.approx(179 / 199)
+    assert rows["fairface"]["value"] == 1
 
 
 def test_models_are_compared_on_the_faces_that_both_found(fairness, people):
@@ -84,63 +83,68 @@ def test_models_are_compared_on_the_faces_that_both_found(fairness, people):
     assert (compared["difference"], compared["p_value"]) == (0, 1)
 
 
-@pytest.fixture
-def sets(tmp_path) -> Path:
-    """A few names of every set, as the publishers lay them out."""
-
-    def write(path, *lines):
-        path = tmp_path / "faces" / path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(lines) + "\n")
-
-    def pack(path, *names):
-        with zipfile.ZipFile(tmp_path / "faces" / path, "w") as archive:
-            for name in names:
-                archive.writestr(name, b"")
-
-    people = [f"P_{i}" for i in range(40)]
-    names = [f"{p}/{p}_0001.jpg" for p in people]
-    write("lfwa/lfw_att_40.txt", "Male Wearing_Lipstick", *(f"{n} -1 -1" for n in names))
-    with (tmp_path / "lfw_labels.csv").open("w", newline="") as file:
-        rows = [[name, i % 4 > 0, ""] for i, name in enumerate(names)]
-        csv.writer(file).writerows(
-            [["image", "male", "smiling"], *[[n, int(m), s] for n, m, s in rows]]
+def test_the_eleven_attributes_are_averaged_and_follow_from_celebas(fairness):
+    # 40 East Asian faces: half smile and have beards, none has a mask. The model says "smiling" and
+    # "no beard" of all of them, and has no word for masks.
+    eleven = get_vocabulary("korean-11").attributes
+    faces = [
+        photo(
+            *(fairness, i, "all-age-faces"),
+            **{
+                **dict.fromkeys(eleven, False),
+                "Smiling": i < 20,
+                "No_Beard": i >= 20,
+                "Beard": None,
+            },
         )
-    header = "file,age,gender,race,service_test"
-    write("fairface/fairface_label_val.csv", header, "val/1.jpg,more than 70,Female,Black,True")
-    write("celeba/list_attr_celeba.txt", "2", "Male Bangs", "1.jpg 1 -1", "2.jpg -1 1")
-    write("celeba/list_eval_partition.txt", "1.jpg 0", "2.jpg 2")
-    write("celeba/identity_CelebA.txt", "1.jpg 5", "2.jpg 6")
-    pack("celeba/img_align_celeba.zip", "img_align_celeba/1.jpg", "img_align_celeba/2.jpg")
-    write("utkface/.keep")
-    pack("utkface/UTKFace.zip", *(f"UTKFace/{n}_0_1_2017.jpg.chip.jpg" for n in range(1, 60)))
-    for folder, images in (
-        ("all-age-faces", ("07380A39.jpg", "07381A02.jpg")),
-        ("scut-fbp5500", ("AF1.jpg", "CM1.jpg")),
-        ("masks", ("with_mask/1.jpg", "without_mask/1.jpg")),
+        for i in range(40)
+    ]
+    celeba = dict.fromkeys(get_vocabulary("celeba-40").attributes, 0.1)
+    answer = celeba | {"Smiling": 0.9, "No_Beard": 0.8}
+    table = fairness.Table(faces, fairness.table_rows(), 100)
+    rows = table.measure({face.key: answer for face in faces})["rows"]
+    assert rows["east-asian-accuracy/Beard"]["value"] == pytest.approx(0.5)
+    assert rows["east-asian-accuracy/Wearing_Mask"]["value"] == 1
+    assert rows["east-asian-accuracy"]["value"] == pytest.approx(10 / 11)
+    assert rows["east-asian-balanced"]["value"] == pytest.approx(0.5)
+    assert table.describe()["east-asian-accuracy"]["majority"] == pytest.approx(10 / 11)
+
+
+def test_photos_are_those_of_the_publishers_by_the_names_of_the_merge(
+    fairness, tmp_path, monkeypatch, capsys
+):
+    from preparation.framing import encode_image  # found once fairness is imported
+
+    def row(source, name, split="test", **labels):
+        return Sample(f"{source}/{name}", split, labels, source=source)
+
+    rows = [
+        *(row("lfwa", f"P_{i}/P_{i}_0001.jpg", Male=i > 0) for i in range(4)),
+        row("fairface", "val/1.jpg#unaligned"),
+        row("fairface", "val/2.jpg", split="train"),
+        row("celeba", "3.jpg", Male=False),
+        row("masks", "with_mask/4.jpg"),
+    ]
+    monkeypatch.setattr(fairness, "read_stored_samples", lambda _: rows)
+    pixels = np.full((218, 178, 3), 90, np.uint8)
+    data = encode_image(pixels)
+    for name in (
+        *(f"lfwa/lfw-deepfunneled/P_{i}/P_{i}_0001.jpg" for i in range(4)),
+        *("fairface/fairface-img-margin025-trainval/val/1.jpg", "celeba/img_align_celeba/3.jpg"),
     ):
-        write(f"{folder}/splits.csv", "image,split", *(f"{n},test" for n in images), "no.jpg,train")
-    return tmp_path
-
-
-def test_test_photos_and_their_labels_are_read_from_every_set(fairness, sets):
-    photos = fairness.read_photos(sets / "faces", sets / "lfw_labels.csv")
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    photos = fairness.read_photos(Path("data"), tmp_path)
+    assert "no photos of masks" in capsys.readouterr().err
     by_source = {}
-    for p in photos:
-        by_source.setdefault(p.source, []).append(p)
-    lfw = by_source["lfw"]
-    assert 0 < len(lfw) < 40
-    assert sum(p.labels["Male"] for p in lfw) * 2 == len(lfw)
-    assert all(p.labels["Wearing_Lipstick"] is False for p in lfw)
-    assert (by_source["fairface"][0].age, by_source["fairface"][0].race) == (70, "Black")
-    assert [(p.name, p.person) for p in by_source["celeba"]] == [("2.jpg", "6")]
-    assert 3 < len(by_source["utkface"]) < 25
-    assert {p.race for p in by_source["utkface"]} == {"Black"}
-    women, men = by_source["all-age-faces"]
-    assert (women.labels, women.age) == ({"Male": False, "Young": True}, 39)
-    assert men.labels["Male"]
-    assert [p.race for p in by_source["scut"]] == ["Asian", "Caucasian"]
-    assert [p.labels["Wearing_Mask"] for p in by_source["masks"]] == [True, False]
+    for one in photos:
+        by_source.setdefault(one.source, []).append(one)
+    assert [len(by_source[name]) for name in ("lfwa", "fairface", "celeba")] == [2, 1, 1]
+    assert by_source["fairface"][0].key == "fairface/val/1.jpg"
+    (whole,), (masked,) = by_source["celeba"], by_source["celeba-masked"]
+    assert np.abs(whole.read().astype(int) - pixels).max() < 3
+    changed = np.abs(masked.read().astype(int) - pixels).max(axis=2) > 10
+    assert changed[130:170].mean() > 3 * changed[:100].mean()
 
 
 def test_the_command_writes_rows_models_peers_and_a_plot(
@@ -151,38 +155,54 @@ def test_the_command_writes_rows_models_peers_and_a_plot(
     monkeypatch.setattr(
         fairness,
         "answer_photos",
-        lambda model, photos, runs: {"name": model, "answers": answers_for(photos, told[model])},
+        lambda name, photos, runs: {
+            **{"name": name, "version": "1"},
+            "answers": answers_for(photos, told[name]),
+        },
     )
     peer = {"name": "a-peer", "version": "1.0", "answers": answers_for(people, [True] * 200)}
     (tmp_path / "peer.json").write_text(json.dumps(peer))
     output = tmp_path / "out" / "fairness.json"
-    options = ["--faces", "x", "--lfw-labels", "x", "--models", "old", "new", "--bootstrap", "100"]
+    options = ["--data", "x", "--faces", "x", "--models", "old", "new", "--bootstrap", "100"]
     options += ["--peers", str(tmp_path / "peer.json"), "--output", str(output)]
-    assert fairness.main(options) == 0
+    monkeypatch.setattr(sys, "argv", ["fairness.py", *options])
+    fairness.main()
     result = json.loads(output.read_text())
     old, new, other = result["models"]
     assert result["subject"] == "new"
+    assert result["rows"]["fairface"]["num_photos"] == 200
     assert old["rows"]["fairface"]["value"] == pytest.approx(2 / 3, abs=0.01)
     assert old["subject_against_it"]["fairface"]["interval"][0] > 0.2
     assert (other["peer"], other["subject_against_it"]["fairface"]["difference"]) == (True, 0)
     assert "subject_against_it" not in new
     assert output.with_suffix(".svg").stat().st_size > 5_000
-    assert "| FairFace, all ages | 200 | 66." in capsys.readouterr().out
+    (line,) = [ln for ln in capsys.readouterr().out.splitlines() if ln.startswith("FairFace  ")]
+    assert line.split() == ["FairFace", "66.5", "100.0", "100.0"]
 
 
-def test_a_file_that_is_no_peers_is_one_line(fairness, people, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(fairness, "read_photos", lambda *_: people)
-    (tmp_path / "peer.json").write_text("[]")
-    options = ["--faces", "x", "--lfw-labels", "x", "--models", "m"]
-    monkeypatch.setattr(fairness, "answer_photos", lambda *_: {"name": "m", "answers": {}})
-    assert fairness.main([*options, "--peers", str(tmp_path / "peer.json")]) == 2
-    assert "holds no answers of benchmarks/peers.py" in capsys.readouterr().err
+def test_predictions_are_cached_by_photo_until_the_version_changes(fairness, people, tmp_path):
+    asked = []
+
+    def ask(photos):
+        for one in photos:
+            asked.append(one.key)
+            yield {"Male": 0.9}
+
+    file, first = tmp_path / "peer.json", {"name": "a-peer", "version": "1"}
+    fairness.cached_answers(file, first, people[:3], ask)
+    told = fairness.cached_answers(file, first, people[:5], ask)
+    assert asked == [p.key for p in people[:5]]
+    assert set(told["answers"]) == set(asked) == set(fairness.load_answers(file)["answers"])
+    fairness.cached_answers(file, first | {"version": "2"}, people[:1], ask)
+    assert len(asked) == 6
+    file.write_text("[]")
+    with pytest.raises(fairness.UserError, match="holds no predictions"):
+        fairness.load_answers(file)
 
 
 def test_a_peer_is_shown_pixels_and_its_face_nearest_the_middle_is_taken(
     load_benchmark, fairness, monkeypatch, tmp_path
 ):
-    monkeypatch.setitem(sys.modules, "fairness", fairness)
     peers = load_benchmark("peers")
     program = tmp_path / "echo.py"
     program.write_text("""
@@ -196,8 +216,8 @@ while line := sys.stdin.buffer.readline():
 """)
     shown = [photo(fairness, i) for i in range(2)]
     pixels = {p.key: np.full((10, 10, 3), i, np.uint8) for i, p in enumerate(shown)}
-    monkeypatch.setattr(fairness.TestPhoto, "read", lambda self: pixels[self.key])
-    answers = dict(peers.ask([sys.executable, str(program)], shown))
-    assert answers[shown[0].key] is None
-    assert answers[shown[1].key]["Male"] == 0.9
-    assert answers[shown[1].key]["Young"] < 0.01
+    monkeypatch.setattr(fairness.Photo, "read", lambda self: pixels[self.key])
+    none, face = peers.ask([sys.executable, str(program)], shown)
+    assert none is None
+    assert face["Male"] == 0.9
+    assert face["Young"] < 0.01

@@ -55,7 +55,7 @@ def reference(photos: list[bytes], tmp_path: Path, run: Run) -> Path:
             image = scale_light(decode_image(photo), factor)
             (folder / f"30_0_2_{index}{factor}.jpg").write_bytes(image)
     output = tmp_path / "reference"
-    assert run("utkface", "--source", folder.parent, "--output", output) == 0
+    assert run("by_name", "utkface", "--source", folder.parent, "--output", output) == 0
     return output
 
 
@@ -111,7 +111,7 @@ def test_user_overrides_codes_and_adds_labels(
     )
     options = ("--codes", tmp_path / "codes.yaml", "--labels", tmp_path / "labels.csv")
     assert run("kface", "--source", kface, "--output", tmp_path / "out", *options) == 0
-    assert "1 of 3 ids or images are not there: 19" in capsys.readouterr().err
+    assert "1 of 3 ids or images are not in the dataset: 19" in capsys.readouterr().err
     rows = load(tmp_path / "out")
     assert set(rows["Smiling"]) == {None, False}
     columns = ["Young", "Beard", "gender", "age"]
@@ -124,12 +124,16 @@ def test_user_overrides_codes_and_adds_labels(
 @pytest.mark.parametrize(
     ("option", "text", "message"),
     [
-        ("--codes", "camera: [C7]", "the keys must be among cameras, lights"),
-        ("--codes", "lights: L1", "lights must be a list"),
-        ("--codes", "accessories: {S001: {Glasses: true}}", "expected attributes among"),
+        ("--codes", "camera: [C7]", "does not have the form of"),
+        ("--codes", "lights: 1", "does not have the form of"),
+        (
+            "--codes",
+            "accessories: {S001: {Glasses: true}}",
+            "Glasses: True is not true, false or null",
+        ),
         ("--codes", "accessories: [", "is not YAML"),
-        ("--codes", "accessories: [S001]", "accessories must be a mapping"),
-        ("--codes", "expressions: {E01: {Smiling: 1}}", "values must be true, false or null"),
+        ("--codes", "accessories: [S001]", "does not have the form of"),
+        ("--codes", "expressions: {E01: {Smiling: 1}}", "Smiling: 1 is not true, false or null"),
     ],
 )
 def test_bad_tables_are_refused(

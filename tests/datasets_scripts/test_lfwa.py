@@ -137,4 +137,4 @@ def test_damaged_annotation_is_refused(
 ):
     (tmp_path / "source/lfw_att_40.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200))
     assert run("lfwa", "--source", tmp_path / "source", "--output", tmp_path / "out") == 2
-    assert "is not the MATLAB file expected" in capsys.readouterr().err
+    assert "is not a MATLAB file with" in capsys.readouterr().err

@@ -173,11 +173,11 @@ def test_bad_inputs_are_refused(
     output = ("--output", tmp_path / "out")
     for arguments, message in (
         ((first, first), "give each dataset only once"),
-        ((first, tmp_path), "holds no prepared dataset"),
+        ((first, tmp_path), "is not a prepared dataset"),
         ((first, second, "--absent", "third=Bald"), "no source is called third"),
         ((first, second, "--absent", "first=Wings"), "has no attribute Wings"),
         ((first, second, "--absent", "first"), "is not like SOURCE=ATTRIBUTE"),
-        ((first, second, "--output", first), "already holds something"),
+        ((first, second, "--output", first), "is not empty"),
     ):
         assert run("merge", *output, *arguments) == 2
         assert message in capsys.readouterr().err
@@ -203,4 +203,4 @@ def test_a_shard_that_is_cut_short_ends_in_one_line(
     (shard,) = (first / "data").glob("train-*")
     shard.write_bytes(shard.read_bytes()[:-100])
     assert run("merge", first, "--output", tmp_path / "out") == 2
-    assert capsys.readouterr().err.splitlines()[-1].endswith("prepare the dataset anew")
+    assert capsys.readouterr().err.splitlines()[-1].endswith("prepare the dataset again")

@@ -93,7 +93,7 @@ def test_damaged_archives_are_refused_and_damaged_members_are_bad_images(tmp_pat
     write_zip(tmp_path / "faces.zip", FILES)
     whole = (tmp_path / "faces.zip").read_bytes()
     (tmp_path / "faces.zip").write_bytes(whole[:-40])
-    with pytest.raises(UserError, match=r"faces\.zip is no whole archive: get it again"):
+    with pytest.raises(UserError, match=r"faces\.zip is not a complete archive: download it again"):
         Download(tmp_path).images("faces")
     start = whole.index(b"a.jpg") + 100
     (tmp_path / "faces.zip").write_bytes(whole[:start] + bytes(50) + whole[start + 50 :])
@@ -129,6 +129,6 @@ def test_hostile_images_are_skipped_and_start_no_program(
         files[f"23_0_1_{number}.jpg"] = bytes(mutant)
     write_zip(tmp_path / "crop_part1.zip", {f"crop_part1/{name}": files[name] for name in files})
     options = ("--source", tmp_path, "--output", tmp_path / "out", "--max-bad", "61")
-    assert run("utkface", *options) == 0
+    assert run("by_name", "utkface", *options) == 0
     assert not (tmp_path / "started").exists()
     assert "22_0_1_2017.jpg" in (tmp_path / "out/skipped.csv").read_text()

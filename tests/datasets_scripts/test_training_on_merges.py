@@ -27,12 +27,21 @@ def test_one_recipe_trains_on_the_merge_of_celeba_and_utkface(
     source.mkdir(parents=True)
     for name, data in read_zip(shared / "data/utkface/crop_part1.zip", step=60).items():
         (source / name).write_bytes(data)
-    assert run("utkface", "--source", source.parent, "--output", tmp_path / "utkface") == 0
+    assert (
+        run("by_name", "utkface", "--source", source.parent, "--output", tmp_path / "utkface") == 0
+    )
     inputs = (celeba, tmp_path / "utkface", "--absent", "celeba=Wearing_Mask")
     assert run("merge", *inputs, "--output", tmp_path / "merged") == 0
-    settings = ("init_from=null", *TINY, "epochs=1", "workers=0", "mixed_precision='no'")
+    settings = (
+        f"data={tmp_path / 'merged'}",
+        "init_from=null",
+        *TINY,
+        "epochs=1",
+        "workers=0",
+        "mixed_precision='no'",
+    )
     options = [word for setting in settings for word in ("--set", setting)]
-    folders = ["--data", str(tmp_path / "merged"), "--output", str(tmp_path / "run")]
-    assert main(["train", "--recipe", "merged", *folders, *options]) == 0
+    output = ["--output", str(tmp_path / "run")]
+    assert main(["train", "--recipe", "merged", *output, *options]) == 0
     config = json.loads((tmp_path / "run/best/config.json").read_text())
     assert len(config["id2label"]) == 41

@@ -71,7 +71,7 @@ def test_more_unusable_images_than_accepted_are_refused_with_their_list(
 def test_output_that_holds_something_is_left_untouched(images: Path, tmp_path: Path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/thesis.txt").write_text("mine")
-    with pytest.raises(UserError, match="already holds something"):
+    with pytest.raises(UserError, match="is not empty"):
         prepare(images, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "out"]
