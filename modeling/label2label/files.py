@@ -37,6 +37,26 @@ def write_whole(path: Path, text: str) -> None:
     os.replace(draft, path)
 
 
+@contextmanager
+def replace_folder(path: Path) -> Iterator[Path]:
+    """Write a folder under a temporary name, then put it in place of an earlier one.
+
+    Args:
+        path: Folder to replace; it stays if the block raises.
+
+    Yields:
+        The folder to write to, which does not exist yet.
+    """
+    draft = path.with_name(f".{path.name}.part")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        yield draft
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(draft, path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
 def prepare_output(path: Path) -> None:
     """Create the folders of an output file, so that a bad path fails before long work.
 

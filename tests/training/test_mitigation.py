@@ -69,9 +69,8 @@ def test_interrupted_balanced_training_ends_with_the_same_weights(values, tmp_pa
 
 def test_accuracy_is_the_mean_over_sources_and_the_worst_group_is_named():
     counts = np.array([[3, 2, 4], [4, 4, 4], [1, 1, 1], [0, 1, 1]])
-    first, second = np.array([1, 1, 0, 0]) > 0, np.array([0, 0, 1, 1]) > 0
-    groups = {"a": np.array([0, 0, 1, 0]) > 0, "b": np.array([0, 0, 0, 1]) > 0}
-    scores = score_parts(counts, {"source": {"x": first, "y": second}, "group": groups})
+    groups = np.array([None, None, "a", "b"], object)
+    scores = score_parts(counts, np.array(["x", "x", "y", "y"]), groups)
     assert scores == {
         "accuracy": pytest.approx((7 / 8 + 1 / 2) / 2),
         "query_accuracy": pytest.approx((6 / 8 + 1) / 2),
@@ -83,9 +82,8 @@ def test_accuracy_is_the_mean_over_sources_and_the_worst_group_is_named():
 
 def test_a_source_or_group_without_a_known_label_does_not_count_as_wrong():
     counts = np.array([[3, 2, 4], [4, 4, 4], [0, 0, 0], [0, 0, 0]])
-    first, second = np.array([1, 1, 0, 0]) > 0, np.array([0, 0, 1, 1]) > 0
-    parts = {"source": {"x": first, "y": second}, "group": {"a": first, "b": second}}
-    scores = score_parts(counts, parts)
+    sources = np.array(["x", "x", "y", "y"])
+    scores = score_parts(counts, sources, np.array(["a", "a", "b", "b"], object))
     assert scores == {
         "accuracy": 7 / 8,
         "query_accuracy": 6 / 8,
@@ -93,23 +91,21 @@ def test_a_source_or_group_without_a_known_label_does_not_count_as_wrong():
         "groups": {"a": 7 / 8, "b": None},
         "worst_group_accuracy": 7 / 8,
     }
-    parts["group"] = {"b": second}
-    assert score_parts(counts, parts)["worst_group_accuracy"] is None
+    groups = np.array([None, None, "b", "b"], object)
+    assert score_parts(counts, sources, groups)["worst_group_accuracy"] is None
 
 
 def test_the_worst_group_has_30_labelled_images_where_any_has():
     # Group c has 40 images, of which 29 are labelled.
     hits = np.array([1] * 27 + [0] * 3 + [1] * 20 + [0] * 10 + [0] * 40)
     known = np.array([1] * 60 + [1] * 29 + [0] * 11)
-    groups = {name: np.zeros(100, bool) for name in "abc"}
-    groups["a"][:30], groups["b"][30:60], groups["c"][60:] = True, True, True
+    groups, sources = np.array(["a"] * 30 + ["b"] * 30 + ["c"] * 40, object), np.array(["x"] * 100)
     counts = np.stack([hits, hits, known], axis=1)
-    parts = {"source": {"x": np.ones(100, bool)}, "group": groups}
-    scores = score_parts(counts, parts)
+    scores = score_parts(counts, sources, groups)
     assert scores["groups"] == {"a": 0.9, "b": pytest.approx(2 / 3), "c": 0.0}
     assert scores["worst_group_accuracy"] == pytest.approx(2 / 3)
-    parts["group"] = {"c": groups["c"]}
-    assert score_parts(counts, parts)["worst_group_accuracy"] == 0.0
+    groups[:60] = None
+    assert score_parts(counts, sources, groups)["worst_group_accuracy"] == 0.0
 
 
 def test_only_the_replay_is_shown_to_the_teacher(values, tmp_path):
@@ -121,10 +117,11 @@ def test_only_the_replay_is_shown_to_the_teacher(values, tmp_path):
         Recipe(**{**continued, "init_from": best, "teachers": [best], "distillation": 0.8}),
         tmp_path / "second",
     )
-    teacher = trainer.data.teacher
+    teacher = trainer.data.supervision["teacher"]
     assert ((teacher[:40] >= 0) & (teacher[:40] <= 1)).all()
     assert (teacher[40:] == -100).all()
-    assert np.allclose(trainer.data.distillation[:, 0], [0.8] * 40 + [0] * 40)
+    shares = trainer.data.supervision["distillation"]
+    assert np.allclose(shares[:, 0], [0.8] * 40 + [0] * 40)
 
 
 def moved(trainer: Trainer) -> set[str]:

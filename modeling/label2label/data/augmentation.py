@@ -58,9 +58,9 @@ class Augmentation:
             float32, (batch, 3, size, size), 0..255.
         """
         geometry, color, blur, erasing = np.split(draws, (7, 11, 13), axis=1)
-        crops = self._warp(images, size, *geometry.T)
+        crops = self._warp(images, size, geometry)
         if self.color or self.grayscale:
-            crops = self._recolor(crops, *color.T)
+            crops = self._recolor(crops, color)
         if len(rows := np.flatnonzero(blur[:, 0] < self.blur)):
             index = torch.from_numpy(rows).to(crops.device)
             crops[index] = gaussian_blur(crops[index], _between(BLUR_RANGE, blur[rows, 1]))
@@ -69,18 +69,8 @@ class Augmentation:
             crops[index] = erase_rectangles(crops[index], erasing[rows, 1:])
         return crops
 
-    def _warp(
-        self,
-        images: Tensor,
-        size: int,
-        flip: np.ndarray,
-        zoom: np.ndarray,
-        zoom_scale: np.ndarray,
-        scale: np.ndarray,
-        rotation: np.ndarray,
-        right: np.ndarray,
-        down: np.ndarray,
-    ) -> Tensor:
+    def _warp(self, images: Tensor, size: int, draws: np.ndarray) -> Tensor:
+        flip, zoom, zoom_scale, scale, rotation, right, down = draws.T
         height, width = images.shape[1:3]
         scales = np.where(
             zoom < self.zoom,
@@ -91,15 +81,8 @@ class Augmentation:
         angle = np.radians(self.rotation * (2 * rotation - 1))
         mirror = np.where(flip < self.flip, -1.0, 1.0)
         # Source position of the crop's pixel (x, y), both from their centres: matrix (x, y) + start
-        matrix = (
-            np.array(
-                [
-                    [mirror * np.cos(angle), mirror * np.sin(angle)],
-                    [-np.sin(angle), np.cos(angle)],
-                ]
-            ).transpose(2, 0, 1)
-            * (step[:, None, None])
-        )
+        cosine, sine = step * np.cos(angle), step * np.sin(angle)
+        matrix = np.array([[mirror * cosine, mirror * sine], [-sine, cosine]]).transpose(2, 0, 1)
         shift = self.shift * size * (2 * np.stack([right, down], axis=1) - 1)
         start = -(matrix @ shift[..., None])
         # grid_sample counts from -1 to 1 between the centres of the outermost pixels.
@@ -115,19 +98,10 @@ class Augmentation:
             images.permute(0, 3, 1, 2).float(), grid, padding_mode="border", align_corners=True
         )
 
-    def _recolor(
-        self,
-        crops: Tensor,
-        brightness: np.ndarray,
-        contrast: np.ndarray,
-        saturation: np.ndarray,
-        grayscale: np.ndarray,
-    ) -> Tensor:
+    def _recolor(self, crops: Tensor, draws: np.ndarray) -> Tensor:
         """Change brightness, contrast and saturation, all affine in colour, by one matrix."""
-        brightness, contrast, saturation = (
-            1 + self.color * (2 * draw - 1) for draw in (brightness, contrast, saturation)
-        )
-        saturation = np.where(grayscale < self.grayscale, 0.0, saturation)[:, None, None]
+        brightness, contrast, saturation = 1 + self.color * (2 * draws[:, :3].T - 1)
+        saturation = np.where(draws[:, 3] < self.grayscale, 0.0, saturation)[:, None, None]
         matrix = saturation * np.eye(3) + (1 - saturation) * np.array(LUMA)
         matrix *= (brightness * contrast)[:, None, None]
         tensors = matrix, brightness * (1 - contrast)

@@ -17,9 +17,12 @@ from label2label.data.vocabulary import VOCABULARIES
 from label2label.errors import UserError, join_lines
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
-_PRESENT = {"1", "1.0", "true", "yes"}
-_ABSENT = {"0", "0.0", "-1", "-1.0", "false", "no"}
-_UNKNOWN = {"", "-100", "-100.0", "nan", "na", "n/a", "null", "none"}
+_UNKNOWN = ("", "-100", "-100.0", "nan", "na", "n/a", "null", "none")
+_LABELS: dict[str, bool | None] = {
+    **dict.fromkeys(("1", "1.0", "true", "yes"), True),
+    **dict.fromkeys(("0", "0.0", "-1", "-1.0", "false", "no"), False),
+    **dict.fromkeys(_UNKNOWN, None),
+}
 
 
 @dataclass
@@ -85,7 +88,7 @@ def read_label_table(
     return LabelTable(
         images=_images(columns["image"], path.parent),
         labels={name: _labels(name, columns[name]) for name in found}
-        | {name: _readable_labels(columns[name]) for name in lacking},
+        | {name: [_LABELS.get(_text(value)) for value in columns[name]] for name in lacking},
         groups={
             name: _ages(columns[name]) if name == "age" else _texts(columns[name])
             for name in group_columns
@@ -170,49 +173,37 @@ def _images(values: Iterable[Any], folder: Path) -> list[Path | bytes]:
 
 
 def _holds_labels(name: str, values: Sequence[Any]) -> bool:
+    """Return whether a column that the model does not predict has labels."""
+    texts = set(map(_text, values))
     is_attribute = name in VOCABULARIES["union"].attributes
-    if not is_attribute and any(
-        _label_text(value) not in _PRESENT | _ABSENT | _UNKNOWN for value in values
-    ):
-        return False
-    return any(label is not None for label in _readable_labels(values))
+    readable = is_attribute or texts <= _LABELS.keys()
+    return readable and any(_LABELS.get(text) is not None for text in texts)
 
 
-def _readable_labels(values: Iterable[Any]) -> list[bool | None]:
-    texts = map(_label_text, values)
-    return [True if text in _PRESENT else False if text in _ABSENT else None for text in texts]
-
-
-def _label_text(value: Any) -> str:
+def _text(value: Any) -> str:
     return "" if value is None else str(value).strip().lower()
 
 
 def _labels(name: str, values: Sequence[Any]) -> list[bool | None]:
-    labels: list[bool | None] = []
-    texts = [_label_text(value) for value in values]
+    texts = list(map(_text, values))
     if {"0", "-1"} <= {text.removesuffix(".0") for text in texts}:
         raise UserError(
             f"column {name!r} holds both 0 and -1: leave a cell empty where the label is unknown"
         )
     for row, text in enumerate(texts, start=1):
-        if text not in _PRESENT | _ABSENT | _UNKNOWN:
+        if text not in _LABELS:
             raise UserError(
                 f"column {name!r}, row {row}: {text[:40]!r} is no label; it must be 1 or 0, or "
                 "empty where unknown"
             )
-        labels.append(None if text in _UNKNOWN else text in _PRESENT)
-    return labels
+    return [_LABELS[text] for text in texts]
 
 
 def _ages(values: Iterable[Any]) -> list[int | None]:
     ages: list[int | None] = []
-    for row, value in enumerate(values, start=1):
-        text = "" if value is None else str(value).strip()
-        if text.lower() in _UNKNOWN:
-            ages.append(None)
-            continue
+    for row, text in enumerate(map(_text, values), start=1):
         try:
-            ages.append(int(float(text)))
+            ages.append(None if text in _UNKNOWN else int(float(text)))
         except (ValueError, OverflowError) as error:
             raise UserError(f"column 'age', row {row}: {text[:40]!r} is no age") from error
     return ages

@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from label2label.data.images import read_image
 from label2label.data.vocabulary import IGNORE_INDEX, VOCABULARIES, Vocabulary, derive_labels
 from label2label.errors import UserError, first_line
+from label2label.files import replace_folder
 
 # A training crop's width and height, as multiples of the model's crop: a margin for augmentation
 # within the portrait format of CelebA's aligned images.
@@ -124,8 +125,7 @@ def label_array(
         UserError: If a column holds other values, such as -1 or -100.
     """
     vocabulary = Vocabulary("asked", tuple(attributes), VOCABULARIES["union"].opposites)
-    wanted = set(attributes)
-    wanted |= {vocabulary.opposites[name] for name in attributes if name in vocabulary.opposites}
+    wanted = {*attributes, *(vocabulary.opposites.get(name) for name in attributes)}
     if isinstance(dataset, datasets.Dataset):
         columns = [name for name in dataset.column_names if name in wanted]
         table, count = dataset.with_format("arrow"), len(dataset)
@@ -479,18 +479,15 @@ def pack_dataset(path: str | Path, output: str | Path, size: int, threads: int =
     parts = {
         split: load_split(path, split) for split in datasets.get_dataset_split_names(str(path))
     }
-    temporary = output.with_name(f".{output.name}-{os.getpid()}")
     try:
-        (temporary / "data").mkdir(parents=True)
-        for split, dataset in parts.items():
-            _write_parts(dataset, pack, temporary / "data" / split, threads)
-        if (card := Path(path) / "README.md").is_file():  # the terms of the data go with them
-            shutil.copy(card, temporary)
-        os.replace(temporary, output)
+        with replace_folder(output) as folder:
+            (folder / "data").mkdir(parents=True)
+            for split, dataset in parts.items():
+                _write_parts(dataset, pack, folder / "data" / split, threads)
+            if (card := Path(path) / "README.md").is_file():  # the terms of the data go with them
+                shutil.copy(card, folder)
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return sum(map(len, parts.values()))
 
 

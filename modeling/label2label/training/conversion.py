@@ -1,6 +1,6 @@
 """Convert public MobileFaceNet checkpoints to a backbone folder that transformers loads.
 
-The expected layout is that of foliamu/MobileFaceNet's state dicts: `conv1`, `dw_conv`,
+The expected layout is that of foamliu/MobileFaceNet's state dicts: `conv1`, `dw_conv`,
 `features.N.conv`, `conv2`, `gdconv`, `conv3`, `bn`.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import pickle
-import re
 import tempfile
 import warnings
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 import torch
 
-from label2label.errors import UserError
+from label2label.errors import UserError, join_lines
 from label2label.faces.face import ARCFACE_TEMPLATE
 from label2label.models import (
     Label2LabelImageProcessor,
@@ -25,7 +24,7 @@ from label2label.models import (
     MobileFaceNetModel,
 )
 
-# Prefix of the public layer names -> ours; bottlenecks are named by `rename_bottleneck`.
+# Public layer names -> ours.
 LAYER_NAMES = {
     "conv1.0": "encoder.stem.0.convolution",
     "conv1.1": "encoder.stem.0.normalization",
@@ -53,22 +52,32 @@ BOTTLENECK_NAMES = {
     "3": "project.normalization",
 }
 
+BLOCKS = [
+    f"encoder.stages.{stage}.{block}"
+    for stage, (_, _, repeats, _) in enumerate(MobileFaceNetConfig.stages)
+    for block in range(repeats)
+]
+LAYER_NAMES |= {
+    f"features.{index}.conv.{theirs}": f"{block}.{ours}"
+    for index, block in enumerate(BLOCKS)
+    for theirs, ours in BOTTLENECK_NAMES.items()
+}
+
 
 def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     """Read a PyTorch state dict without running Python code that the file may contain.
 
     Args:
-        path: file written by `torch.save(model.state_dict(), path)`, from any device, or a
+        path: File written by `torch.save(model.state_dict(), path)`, from any device, or a
             TorchScript archive, like the public model's release.
 
     Returns:
         Tensors by name, on the CPU.
 
     Raises:
-        UserError: the file is missing, truncated, not a checkpoint, or holds more than tensors.
+        UserError: If the file is missing, truncated, not a checkpoint, or holds more than tensors.
     """
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).is_file():
         raise UserError(f"{path} is not a file: give the path of a MobileFaceNet state dict (.pt)")
     try:
         state = _load(path)
@@ -80,41 +89,18 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     if not isinstance(state, dict) or not all(
         isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
     ):
-        raise UserError(
-            f"{path} holds a {type(state).__name__}, not a dictionary of tensors by name"
-        )
+        kind = type(state).__name__
+        raise UserError(f"{path} holds a {kind}, not a dictionary of tensors by name")
     return state
 
 
-def _load(path: Path) -> Any:
+def _load(path: str | Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except RuntimeError:  # raised for a TorchScript archive
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             return dict(torch.jit.load(path, map_location="cpu").state_dict())
-
-
-def rename_parameter(name: str) -> str | None:
-    """Return our name of a public layout's parameter, or None if the layout does not have it."""
-    bottleneck = re.fullmatch(r"features\.(\d+)\.conv\.(\d(?:\.\d)?)\.(\w+)", name)
-    if bottleneck:
-        index, layer, parameter = bottleneck.groups()
-        stage, block = find_bottleneck(int(index))
-        if stage is None or layer not in BOTTLENECK_NAMES:
-            return None
-        return f"encoder.stages.{stage}.{block}.{BOTTLENECK_NAMES[layer]}.{parameter}"
-    layer, _, parameter = name.rpartition(".")
-    return f"{LAYER_NAMES[layer]}.{parameter}" if layer in LAYER_NAMES else None
-
-
-def find_bottleneck(index: int) -> tuple[int | None, int]:
-    """Return the stage of bottleneck `index`, None past the end, and the place in it."""
-    for stage, (_, _, repeats, _) in enumerate(MobileFaceNetConfig.stages):
-        if index < repeats:
-            return stage, index
-        index -= repeats
-    return None, index
 
 
 def infer_config(state: dict[str, torch.Tensor]) -> MobileFaceNetConfig:
@@ -143,43 +129,37 @@ def convert_checkpoint(path: str | Path) -> MobileFaceNetModel:
     """Build our MobileFaceNet from a public checkpoint, with identical outputs.
 
     Args:
-        path: state dict of foliamu/MobileFaceNet, ReLU6 or PReLU, of any widths.
+        path: State dict of foamliu/MobileFaceNet, ReLU6 or PReLU, of any widths.
 
     Returns:
         The face-embedding model, in evaluation mode; `MobileFaceNetBackbone` loads its folder too.
 
     Raises:
-        UserError: the file cannot be read, or has another layout.
+        UserError: If the file cannot be read, or has another layout.
     """
     state = read_state_dict(path)
-    try:
-        config = infer_config(state)
-    except KeyError as error:
-        raise UserError(
-            f"{path} is not a MobileFaceNet checkpoint that this command can read: it has no "
-            f"{error.args[0]} (the layout is that of foliamu/MobileFaceNet)"
-        ) from error
-    except (IndexError, ZeroDivisionError) as error:
-        raise UserError(f"{path} does not fit MobileFaceNet: a layer has no channels") from error
     converted = {}
     for name, tensor in state.items():
-        renamed = rename_parameter(name)
-        if renamed is None:
-            raise UserError(f"{path} has a parameter that MobileFaceNet does not: {name}")
-        converted[renamed] = tensor
+        layer, _, parameter = name.rpartition(".")
+        if layer not in LAYER_NAMES:
+            raise UserError(f"{path} has a parameter that MobileFaceNet does not have: {name}")
+        converted[f"{LAYER_NAMES[layer]}.{parameter}"] = tensor
     # Our embedding convolution has no bias: it is folded into the BatchNorm after it, as
     # (W x + b - mean) = (W x - (mean - b)).
     bias = converted.pop("embedding.convolution.bias", None)
-    if bias is not None and "embedding.normalization.running_mean" in converted:
-        converted["embedding.normalization.running_mean"] = (
-            converted["embedding.normalization.running_mean"] - bias
-        )
+    mean = converted.get("embedding.normalization.running_mean")
+    if bias is not None and mean is not None:
+        converted["embedding.normalization.running_mean"] = mean - bias
     try:
-        model = MobileFaceNetModel(config)
+        model = MobileFaceNetModel(infer_config(state))
         model.load_state_dict(converted)
-    except (RuntimeError, ValueError) as error:
-        problem = " ".join(str(error).split())
-        raise UserError(f"{path} does not fit MobileFaceNet: {problem[:300]}") from error
+    except KeyError as error:
+        raise UserError(
+            f"{path} is not a MobileFaceNet checkpoint: it has no {error.args[0]} (the layout must "
+            "be that of foamliu/MobileFaceNet)"
+        ) from error
+    except (RuntimeError, ValueError, IndexError, ZeroDivisionError) as error:
+        raise UserError(f"{path} does not fit MobileFaceNet: {join_lines(error)}") from error
     return model.eval()
 
 
@@ -187,29 +167,27 @@ def save_backbone(model: MobileFaceNetModel, output: str | Path) -> None:
     """Save a face encoder for AutoModel, AutoBackbone and AutoImageProcessor.
 
     Args:
-        model: the encoder.
-        output: folder to write; if it exists, it must be empty or hold an earlier backbone.
+        model: The encoder.
+        output: Folder to write; if it exists, it must be empty or hold an earlier backbone.
 
     Raises:
-        UserError: the folder holds something else, or cannot be written.
+        UserError: If the folder holds something else, or cannot be written.
     """
     output = Path(output)
     empty = output.is_dir() and not any(output.iterdir())
     if output.exists() and not empty and not (output / "config.json").is_file():
         raise UserError(f"{output} exists and is not a model folder: choose another output")
+    processor = Label2LabelImageProcessor(alignment_template=[list(p) for p in ARCFACE_TEMPLATE])
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
-            folder = Path(scratch) / "backbone"
-            model.save_pretrained(folder)
-            Label2LabelImageProcessor(
-                alignment_template=[list(point) for point in ARCFACE_TEMPLATE]
-            ).save_pretrained(folder)
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as draft:
+            model.save_pretrained(draft)
+            processor.save_pretrained(draft)
             output.mkdir(exist_ok=True)
-            for file in folder.iterdir():
+            for file in Path(draft).iterdir():
                 os.replace(file, output / file.name)
     except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror or error}") from error
+        raise UserError(f"{output} cannot be written: {error.strerror or error}") from error
 
 
 def convert_command(args: argparse.Namespace) -> int:

@@ -1,8 +1,6 @@
 """A recipe's data: rows, groups, teachers' labels and batches."""
 
 import functools
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +9,12 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pandas
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from datasets.distributed import split_dataset_by_node
+from datasets.fingerprint import Hasher
 
 from label2label.checkpoints import find_checkpoint
 from label2label.data.loading import (
@@ -29,7 +29,7 @@ from label2label.data.loading import (
 )
 from label2label.data.vocabulary import VOCABULARIES, get_vocabulary
 from label2label.errors import UserError, first_line
-from label2label.files import sha256, write_whole
+from label2label.files import sha256
 from label2label.training.distillation import teach
 from label2label.training.recipe import Recipe, Source
 
@@ -51,12 +51,11 @@ class TrainingData:
         attributes: Names of the attributes to learn, in the model's order.
         labels: int8, (rows, attributes), of the training rows, or of a stream's first rows.
         batches_per_epoch: Batches per epoch and process.
-        distillation: The teachers' weight in each training row's soft labels, (rows, 1).
-        weight: Each training row's weight in the loss, (rows,), or `None` if all are 1.
-        teacher: The teachers' probabilities, (rows, attributes), or `None`.
+        supervision: Arrays indexed by training row that `training_inputs` takes beside the labels:
+            `weight`, `teacher` and `distillation`, or only those that the recipe has.
         validation_labels: int8, (rows, attributes).
-        validation_parts: Masks of the validation rows that are reported separately, `{"source":
-            {path: bool (rows,)}, "group": {...}}`.
+        validation_sources, validation_groups: Names of each validation row's source and group,
+            (rows,); `None` for rows without a group, or instead of the array without groups.
         crops, validation_crops: The faces, after `prepare`.
 
     Raises:
@@ -65,27 +64,21 @@ class TrainingData:
 
     def __init__(self, recipe: Recipe, accelerator: Accelerator):
         self.recipe, self.accelerator = recipe, accelerator
-        self.title = ", ".join(source.path for source in recipe.sources)
+        self.title = ", ".join(source.path for source in recipe.data)
         self.stream: ImageStream | None = None
-        self.teacher: np.ndarray | None = None
-        self.weight: np.ndarray | None = None
+        self.supervision: dict[str, np.ndarray] = {}
         self.validation_rows, source_of = open_sources(
-            recipe.sources, "validation", recipe.seed, alone=recipe.streaming
+            recipe.data, "validation", recipe.seed, alone=recipe.streaming
         )
         self.attributes = choose_attributes(recipe.vocabulary, self.validation_rows, self.title)
         self.validation_labels = label_array(self.validation_rows, self.attributes)
         if not (self.validation_labels >= 0).any():
             raise UserError(f"{self.title}: no label of the validation split is known")
-        self.validation_parts = {
-            "source": {
-                f"{source.path} {source.condition}".strip(): source_of == i
-                for i, source in enumerate(recipe.sources)
-            },
-            "group": {},
-        }
+        names = [f"{source.path} {source.condition}".strip() for source in recipe.data]
+        self.validation_sources = np.array(names)[source_of]
+        self.validation_groups = None
         if recipe.groups:
-            names, group_of = group_rows(self.validation_rows, recipe.groups, self.title)
-            self.validation_parts["group"] = {name: group_of == i for i, name in enumerate(names)}
+            self.validation_groups = name_groups(self.validation_rows, recipe.groups, self.title)
         if recipe.streaming:
             self.stream = ImageStream(recipe, accelerator)
             # Read by one process, so that all start with the same model.
@@ -107,23 +100,26 @@ class TrainingData:
             )
 
     def _open_train(self) -> int:
-        recipe = self.recipe
-        self.rows, source_of = open_sources(recipe.sources, "train", recipe.seed)
+        recipe, sources = self.recipe, self.recipe.data
+        self.rows, source_of = open_sources(sources, "train", recipe.seed)
         self.labels = label_array(self.rows, self.attributes)
         group_of = None
         if recipe.sampling == "group-balanced":
-            _, group_of = group_rows(self.rows, recipe.groups, self.title)
+            group_of, _ = pandas.factorize(name_groups(self.rows, recipe.groups, self.title))
+        shares = [source.share for source in sources]
         try:
-            shares = [source.share for source in recipe.sources]
             self.probabilities = draw_probabilities(source_of, shares, group_of)
         except ValueError as error:
             raise UserError(f"data: {error}") from error
-        own = [source.distillation for source in recipe.sources]
-        taught = np.array([recipe.distillation if share is None else share for share in own])
-        self.distillation = taught[source_of, None].astype(np.float32)
-        weights = np.array([source.weight for source in recipe.sources], np.float32)
-        if (weights != 1).any():
-            self.weight = weights[source_of]
+        taught = [
+            recipe.distillation if source.distillation is None else source.distillation
+            for source in sources
+        ]
+        if recipe.teachers:
+            self.supervision["distillation"] = np.array(taught, np.float32)[source_of, None]
+        if any(source.weight != 1 for source in sources):
+            weights = np.array([source.weight for source in sources], np.float32)
+            self.supervision["weight"] = weights[source_of]
         return len(self.rows)
 
     def prepare(self, processor: Any, output: Path) -> None:
@@ -146,7 +142,7 @@ class TrainingData:
             return
         self.crops.move(self.accelerator.device)
         if recipe.teachers:
-            self.teacher = self._teach(processor, output)
+            self.supervision["teacher"] = self._teach(processor, output)
 
     def batches(self, epoch: int, start: int) -> Iterator[dict[str, Any]]:
         """Load this process's remaining batches of an epoch.
@@ -156,9 +152,10 @@ class TrainingData:
             start: Number of the epoch's batches that this process has already used.
 
         Yields:
-            `pixels`, uint8, (batch, height, width, 3), and `labels`, int64, (batch, attributes), on
-            the process's device; `rows` and `occurrences`, int64 arrays, (batch,), as in
-            `draw_epoch`; from a stream also `names`, and `state` after the batch.
+            `pixels`, uint8, (batch, height, width, 3), `labels`, int64, (batch, attributes), and
+            the rows' `supervision`, on the process's device; `rows` and `occurrences`, int64
+            arrays, (batch,), as in `draw_epoch`; from a stream also `names`, and `state` after the
+            batch.
 
         Raises:
             UserError: If an image cannot be read.
@@ -170,9 +167,10 @@ class TrainingData:
             batches = self._read(*drawn, start)
         device = self.accelerator.device
         for batch in prefetch(batches):
-            for name in ("pixels", "labels"):
-                batch[name] = batch[name].to(device, non_blocking=True)
-            yield batch
+            yield {
+                name: value.to(device, non_blocking=True) if torch.is_tensor(value) else value
+                for name, value in batch.items()
+            }
 
     def _read(
         self, rows: np.ndarray, occurrences: np.ndarray, start: int
@@ -186,6 +184,7 @@ class TrainingData:
                 "labels": torch.from_numpy(self.labels[own].astype(np.int64)),
                 "rows": own,
                 "occurrences": occurrences[first : first + size],
+                **{name: torch.from_numpy(of[own]) for name, of in self.supervision.items()},
             }
 
     def validation_batches(self) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]]:
@@ -209,57 +208,39 @@ class TrainingData:
         return [self.crops.name(row) for row in batch["rows"].tolist()]
 
     def _teach(self, processor: Any, output: Path) -> np.ndarray:
-        """Return the teachers' probabilities, memory-mapped from the cache.
+        """Return the teachers' probabilities, memory-mapped from a file in the run's folder.
 
-        They are computed if the cache is missing or its key names other teachers or rows.
+        Its name has a hash of all that they depend on; without the file, they are computed.
         """
-        file, told = output / "teacher.npy", output / "teacher.json"
-        shown = np.flatnonzero(self.distillation[:, 0] > 0)
-        key = self._teaching_key(processor, shown)
+        recipe = self.recipe
+        shown = np.flatnonzero(self.supervision["distillation"][:, 0] > 0)
+        teachers = [_identify(name) for name in recipe.teachers]
+        rows = self.rows._fingerprint, shown.tobytes()
+        key = Hasher.hash([teachers, list(self.attributes), *rows, processor.to_json_string()])
+        file = output / f"teacher-{key}.npy"
         with self.accelerator.main_process_first():
-            if not (file.exists() and told.exists() and told.read_text(encoding="utf-8") == key):
+            if not file.exists():
                 probabilities = np.full(self.labels.shape, -100, np.float32)
                 if len(shown):
-                    crops = FaceCrops(
-                        self.rows.select(shown), processor, threads=self.recipe.workers
-                    )
-                    probabilities[shown] = teach(
-                        self.recipe.teachers,
-                        crops,
-                        self.labels[shown],
-                        self.attributes,
-                        processor,
-                        self.accelerator.device,
-                    )
+                    crops = FaceCrops(self.rows.select(shown), processor, threads=recipe.workers)
+                    known = self.labels[shown], self.attributes
+                    device = self.accelerator.device
+                    probabilities[shown] = teach(recipe.teachers, crops, *known, processor, device)
+                draft = output / ".teacher.npy"
                 try:
                     output.mkdir(parents=True, exist_ok=True)
-                    np.save(file.with_name(".teacher.npy"), probabilities)
-                    # In this order an interrupted run never leaves a key to other predictions.
-                    told.unlink(missing_ok=True)
-                    os.replace(file.with_name(".teacher.npy"), file)
-                    write_whole(told, key)
+                    np.save(draft, probabilities)
+                    os.replace(draft, file)
                 except OSError as error:
                     raise UserError(f"{file}: cannot be written: {error.strerror}") from error
             return np.load(file, mmap_mode="r")
 
-    def _teaching_key(self, processor: Any, shown: np.ndarray) -> str:
-        """Return everything that the teachers' predictions depend on, as JSON."""
 
-        def identify(name: str) -> str | dict[str, str]:
-            folder = Path(find_checkpoint(name))
-            kinds = ("config.json", "*.safetensors", "*.bin")
-            files = sorted(path for kind in kinds for path in folder.glob(kind))
-            return {path.name: sha256(path) for path in files} or name
-
-        key = {
-            "teachers": [identify(name) for name in self.recipe.teachers],
-            "attributes": list(self.attributes),
-            "dataset": self.rows._fingerprint,
-            "rows": len(self.labels),
-            "shown": hashlib.sha256(shown.astype(np.int64).tobytes()).hexdigest(),
-            "processor": hashlib.sha256(processor.to_json_string().encode()).hexdigest(),
-        }
-        return json.dumps(key, indent=1) + "\n"
+def _identify(teacher: str) -> str | list[str]:
+    """Return the hashes of a teacher's files, or the id of one on the Hub."""
+    files = Path(find_checkpoint(teacher)).glob("*")
+    kinds = (".json", ".safetensors", ".bin")
+    return [sha256(path) for path in sorted(files) if path.suffix in kinds] or teacher
 
 
 class ImageStream:
@@ -283,7 +264,7 @@ class ImageStream:
     """
 
     def __init__(self, recipe: Recipe, accelerator: Accelerator):
-        self.path = recipe.sources[0].path
+        self.path = recipe.data[0].path
         self.batch_size = recipe.batch_size
         self.process = accelerator.process_index
         dataset = load_split(self.path, "train", streaming=True)
@@ -459,16 +440,13 @@ def _open(source: Source, split: str, seed: int, alone: bool) -> datasets.Datase
     for column, wanted in source.where.items():
         values = column_values(dataset, column, source.path)
         allowed = wanted if isinstance(wanted, list) else [wanted]
-        matches = np.array([value in allowed for value in values])
-        if not matches.any():
-            found = sorted({str(value) for value in values})[:8]
+        keep &= np.array([value in allowed for value in values])
+        if not keep.any():
+            found = ", ".join(sorted({str(value) for value in values})[:8])
             raise UserError(
-                f"{source.path}: no row of the {split} split has {column} = {wanted}; "
-                f"it has {', '.join(found)}"
+                f"{source.path}: no row of the {split} split has {source.condition}; "
+                f"its values of {column}: {found}"
             )
-        keep &= matches
-    if not keep.any():
-        raise UserError(f"{source.path}: no row of the {split} split has {source.condition}")
     rows = np.flatnonzero(keep)
     if source.limit and split == "train":
         rows = np.sort(np.random.default_rng(seed).permutation(rows)[: source.limit])
@@ -482,23 +460,20 @@ def column_values(dataset: datasets.Dataset, column: str, path: str) -> list[Any
     return list(dataset.select_columns([column])[:][column])
 
 
-def group_rows(
-    dataset: datasets.Dataset, columns: Sequence[str], path: str
-) -> tuple[list[str], np.ndarray]:
-    """Name the groups of a dataset's rows: one for each combination of the columns' values.
+def name_groups(dataset: datasets.Dataset, columns: Sequence[str], path: str) -> np.ndarray:
+    """Name each row's group, one for each combination of the columns' values.
 
     Returns:
-        Names of the groups, such as `"Asian, Male"`, and each row's group index, (rows,): -1 if
-        one of the columns is null.
+        (rows,), such as `"Asian, Male"`; `None` if one of the columns is null.
 
     Raises:
         UserError: If a column is missing, or there are fewer than two groups.
     """
     rows = zip(*(column_values(dataset, column, path) for column in columns), strict=True)
     names = [None if None in row else ", ".join(map(str, row)) for row in rows]
-    groups = sorted({name for name in names if name is not None})
-    if len(groups) < 2:
-        found = f"only {groups[0]}" if groups else "nothing"
-        raise UserError(f"{path}: {' and '.join(columns)} name {found}: there are no groups")
-    index = {name: i for i, name in enumerate(groups)}
-    return groups, np.array([-1 if name is None else index[name] for name in names])
+    if len(groups := set(names) - {None}) < 2:
+        raise UserError(
+            f"{path}: {' and '.join(columns)} must divide the images into at least two groups; "
+            f"found {', '.join(map(str, groups)) or 'none'}"
+        )
+    return np.array(names, object)

@@ -1,7 +1,6 @@
 """Build the model that a recipe trains, from a config, a backbone or another model."""
 
 import copy
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from label2label.models import (
 from label2label.models.modeling_mobilefacenet import MobileFaceNetBackbone
 from label2label.prediction.backends import load_model
 from label2label.training.pruning import prune_channels
-from label2label.training.recipe import Recipe
+from label2label.training.recipe import Recipe, check_keys
 
 
 def build_model(
@@ -46,15 +45,13 @@ def build_model(
     Raises:
         UserError: If the backbone cannot be loaded or the config is not valid.
     """
-    known = {field.name for field in dataclasses.fields(Label2LabelConfig)}
-    if unknown := sorted(set(recipe.model) - known):
-        raise UserError(f"model: unknown key {', '.join(unknown)}")
     if recipe.init_from:
         return _continue_model(recipe, attributes, labels)
     backbone = load_backbone(recipe.backbone) if recipe.backbone else None
     if backbone is not None and recipe.backbone_config:
         backbone = _change_backbone(backbone, recipe.backbone_config)
     try:
+        check_keys(recipe.model, Label2LabelConfig)
         config = Label2LabelConfig(
             backbone_config=recipe.backbone_config if backbone is None else backbone.config,
             id2label=dict(enumerate(attributes)),

@@ -17,18 +17,17 @@ def training_inputs(
     batch: dict[str, torch.Tensor],
     recipe: Recipe,
     rng: np.random.Generator,
-    distillation: torch.Tensor | float = 0.0,
 ) -> tuple[dict[str, Any], torch.Tensor | None]:
     """Soften a batch's labels, then apply mixup or known words, as the recipe says.
 
     Args:
         batch: `pixel_values` of shape (batch, 3, height, width), `labels` of shape (batch,
-            attributes), 1, 0 or -100; `teacher`, if the recipe has teachers; and the sources'
-            `weight`, (batch,), unless all are 1.
+            attributes), 1, 0 or -100; with teachers, `teacher`, their probabilities, and
+            `distillation`, their weight, (batch, 1); and the sources' `weight`, (batch,), unless
+            all are 1.
         recipe: Gives `label_smoothing`, `mixup`, `known_words`, `teacher_confidence` and
             `label_count_power`.
         rng: Source of all draws.
-        distillation: The teacher's weight, 0..1, for all images or (batch, 1).
 
     Returns:
         The model's arguments; and the images' weights for `weighted_loss`, or `None` if the model's
@@ -38,7 +37,7 @@ def training_inputs(
     soft = soften_labels(
         labels,
         batch.get("teacher"),
-        distillation,
+        batch.get("distillation", 0.0),
         recipe.label_smoothing,
         recipe.teacher_confidence,
     )

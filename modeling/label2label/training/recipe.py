@@ -1,6 +1,7 @@
 """A training recipe: all settings of a run, in one flat YAML file."""
 
 import dataclasses
+import difflib
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from label2label.errors import UserError, join_lines
 
+# Least and greatest number of a field, or of each number in a list.
 LIMITS = {
     **dict.fromkeys(("flip", "shift", "scale", "zoom", "color", "grayscale", "blur"), (0, 1)),
     **dict.fromkeys(("erasing", "mixup", "label_smoothing", "distillation"), (0, 1)),
@@ -23,8 +25,10 @@ LIMITS = {
     "workers": (0, 256),
     "seed": (0, 2**32 - 1),
     "checkpoint_every": (0, 10**9),
+    "image_sizes": (32, 1024),
+    "frozen_stages": (0, 100),
 }
-IMAGE_SIZES = (32, 1024)
+SOURCE_LIMITS = {**dict.fromkeys(("share", "weight", "distillation"), (0, 1)), "limit": (0, 10**12)}
 CHOICES = {
     "sampling": ("uniform", "group-balanced"),
     "mixed_precision": ("no", "bf16"),
@@ -56,12 +60,7 @@ class Source:
     distillation: float | int | None = None
 
     def __post_init__(self):
-        for name in ("share", "weight", "distillation"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise ValueError(f"{name} must be in 0..1, got {value}")
-        if self.limit < 0:
-            raise ValueError(f"limit must not be negative, got {self.limit}")
+        _check_limits(self, SOURCE_LIMITS)
 
     @property
     def condition(self) -> str:
@@ -69,31 +68,30 @@ class Source:
         return " and ".join(f"{column} = {value}" for column, value in self.where.items())
 
 
-def read_sources(data: str | list[Any]) -> list[Source]:
-    """Read a recipe's `data`.
+def _check_limits(settings: Any, limits: dict[str, tuple[float, float]]) -> None:
+    for name, (least, most) in limits.items():
+        value = getattr(settings, name)
+        for number in value if isinstance(value, list) else [value]:
+            if number is not None and not least <= number <= most:
+                raise ValueError(f"{name} must be in {least}..{most}, got {str(number)[:40]}")
 
-    Args:
-        data: A path, or a list of paths and mappings with the fields of `Source`.
 
-    Returns:
-        The sources, in order.
+def check_keys(values: Any, settings: type, where: str = "") -> None:
+    """Raise ValueError for keys that are no fields of a dataclass."""
+    known = [field.name for field in dataclasses.fields(settings)]
+    if unknown := sorted(set(map(str, values)) - set(known)):
+        similar = ", ".join(difflib.get_close_matches(unknown[0], known, cutoff=0))
+        raise ValueError(f"{where}unknown key {', '.join(unknown)}; similar keys: {similar}")
 
-    Raises:
-        ValueError: If an entry is neither, or has an unknown key, or the list is empty.
-    """
-    entries = [data] if isinstance(data, str) else data
-    if not entries:
-        raise ValueError("data names no dataset")
-    known = [field.name for field in dataclasses.fields(Source)]
-    sources = []
-    for entry in entries:
-        values = {"path": entry} if isinstance(entry, str) else entry
-        if not isinstance(values, dict) or "path" not in values:
-            raise ValueError(f"data: each entry is a path or a mapping with a path, got {entry!r}")
-        if unknown := sorted(set(map(str, values)) - set(known)):
-            raise ValueError(f"data: unknown key {', '.join(unknown)}; known: {', '.join(known)}")
-        sources.append(Source(**values))
-    return sources
+
+def _read_source(entry: Any) -> Source:
+    if isinstance(entry, Source):
+        return entry
+    values = {"path": entry} if isinstance(entry, str) else entry
+    if not isinstance(values, dict) or "path" not in values:
+        raise ValueError(f"data: each entry is a path or a mapping with a path, got {entry!r}")
+    check_keys(values, Source, "data: ")
+    return Source(**values)
 
 
 @strict
@@ -103,7 +101,7 @@ class Recipe:
 
     Data:
         data: Folder that a script of `datasets_scripts/` wrote, or a Hub dataset id; or a list of
-            these and of mappings with the fields of `Source`.
+            these and of mappings with the fields of `Source`. Read as a list of `Source`.
         vocabulary: Attributes to learn: a name of `label2label.data.vocabulary`, or `"columns"` for
             the dataset's own attribute columns.
         streaming: Whether to read the training split sequentially, from disk or the Hub. It cannot
@@ -214,41 +212,29 @@ class Recipe:
     checkpoint_every: int = 0
 
     def __post_init__(self):
-        for name, (least, most) in LIMITS.items():
-            if not least <= getattr(self, name) <= most:
-                value = str(getattr(self, name))[:40]
-                raise ValueError(f"{name} must be in {least}..{most}, got {value}")
-        for size in self.image_sizes:
-            if not IMAGE_SIZES[0] <= size <= IMAGE_SIZES[1]:
-                raise ValueError(
-                    f"image_sizes must be in {IMAGE_SIZES[0]}..{IMAGE_SIZES[1]}, got {size}"
-                )
-        if any(number < 0 for number in self.frozen_stages):
-            raise ValueError(f"frozen_stages must not be negative, got {self.frozen_stages}")
+        _check_limits(self, LIMITS)
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(
                     f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
                 )
+        if not self.data:
+            raise ValueError("data names no dataset")
+        entries = [self.data] if isinstance(self.data, str) else self.data
+        self.data = [_read_source(entry) for entry in entries]
         if self.init_from and (self.backbone or self.backbone_config or self.model):
             raise ValueError("init_from loads a whole model: leave out backbone and model")
-        read_sources(self.data)
-        if self.streaming:
-            self._check_streaming()
         if self.sampling == "group-balanced" and not self.groups:
             raise ValueError("sampling 'group-balanced' needs groups, such as [race]")
-
-    def _check_streaming(self) -> None:
-        asked = {
+        several = self.data != [Source(self.data[0].path)]
+        given = {
             "teachers": self.teachers,
             "groups": self.groups,
-            f"sampling {self.sampling}": self.sampling != "uniform",
-            "all of data but one path": self.sources != [Source(self.sources[0].path)],
+            "all of data but a path": several,
         }
-        if refused := [name for name, value in asked.items() if value]:
-            raise ValueError(
-                f"streaming does not load all rows at once: leave out {', '.join(refused)}"
-            )
+        if self.streaming and any(given.values()):
+            refused = ", ".join(name for name, value in given.items() if value)
+            raise ValueError(f"streaming does not load all rows at once: leave out {refused}")
 
     def at_epoch(self, values: list[int], epoch: int) -> int | None:
         """Return the value for an epoch, from 0, where each has an equal share of the epochs."""
@@ -256,17 +242,10 @@ class Recipe:
             return None
         return values[min(epoch * len(values) // self.epochs, len(values) - 1)]
 
-    @property
-    def sources(self) -> list[Source]:
-        """`data` as a list."""
-        return read_sources(self.data)
-
     def differences(self, other: "Recipe") -> list[str]:
         """Return the names of the fields that differ in another recipe."""
-        own, others = (
-            dataclasses.asdict(recipe) | {"data": recipe.sources} for recipe in (self, other)
-        )
-        return [name for name, value in own.items() if value != others[name]]
+        names = [field.name for field in dataclasses.fields(self)]
+        return [name for name in names if getattr(self, name) != getattr(other, name)]
 
 
 def load_recipe(config: str | Path | None, overrides: list[str] | None = None) -> Recipe:
@@ -295,13 +274,9 @@ def load_recipe(config: str | Path | None, overrides: list[str] | None = None) -
             _override(values, key.split("."), parsed)
         except ValueError as error:
             raise UserError(f"--set {override}: {error}") from error
-    known = {field.name for field in dataclasses.fields(Recipe)}
     where = config if config is not None else "--set"
-    if unknown := sorted(map(str, set(values) - known)):
-        raise UserError(
-            f"{where}: unknown key {', '.join(unknown)}; known: {', '.join(sorted(known))}"
-        )
     try:
+        check_keys(values, Recipe)
         return Recipe(**values)
     except (TypeError, ValueError, RecursionError, StrictDataclassError) as error:
         raise UserError(f"{where}: {join_lines(error)}") from error
@@ -325,33 +300,24 @@ def _override(values: dict[str, Any], keys: list[str], value: Any) -> None:
 
 def _read(config: str | Path) -> dict[str, Any]:
     recipes = Path(str(resources.files("label2label.training"))) / "recipes"
-    bundled = recipes / f"{config}.yaml"
-    path = Path(config)
+    path, bundled = Path(config), recipes / f"{config}.yaml"
     if not path.exists() and "/" not in str(config) and bundled.is_file():
-        text = bundled.read_text(encoding="utf-8")
-    else:
-        try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError as error:
-            shipped = sorted(file.stem for file in recipes.glob("*.yaml"))
-            raise UserError(
-                f"{config}: no such recipe file; shipped recipes: {', '.join(shipped)}"
-            ) from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{config}: cannot read the recipe: {error}") from error
-    values = _parse(text, str(config))
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
+        path = bundled
+    try:
+        values = _parse(path.read_text(encoding="utf-8"), str(config))
+    except FileNotFoundError as error:
+        shipped = ", ".join(sorted(file.stem for file in recipes.glob("*.yaml")))
+        raise UserError(f"{config}: no such recipe; shipped recipes: {shipped}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{config}: the recipe cannot be read: {error}") from error
+    if not isinstance(values, dict | None):
         raise UserError(f"{config}: a recipe must be a mapping of keys to values")
-    return values
+    return values or {}
 
 
 def _parse(text: str, where: str) -> Any:
     try:
         return yaml.safe_load(text)
-    # YAML also raises Python's errors, for invalid dates and numbers that are too long.
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
+    # YAML also raises Python's errors, for invalid dates, long numbers and deep nesting.
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{where}: not valid YAML: {join_lines(error)}") from error
-    except RecursionError as error:
-        raise UserError(f"{where}: not valid YAML: it is nested too deeply") from error

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import shutil
 import signal
@@ -13,20 +14,21 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import pandas
 import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, gather_object
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
 from label2label.data.augmentation import Augmentation, draw_uniform
 from label2label.data.loading import normalize_pixels
-from label2label.errors import UserError, first_line
-from label2label.files import write_whole
+from label2label.errors import UserError, first_line, join_lines
+from label2label.files import hold_lock, prepare_output, replace_folder, write_whole
 from label2label.models import Label2LabelForImageClassification, MobileFaceNetBackbone
 from label2label.prediction.backends import without_accelerator
 from label2label.training.data import TrainingData
@@ -57,14 +59,20 @@ def train_command(args: argparse.Namespace) -> int:
     if args.vocabulary:
         recipe = dataclasses.replace(recipe, vocabulary=args.vocabulary)
     if args.data:
-        recipe = _replace_data(recipe, args.data)
+        source, *others = recipe.data
+        if others:
+            raise UserError(
+                f"the recipe reads {1 + len(others)} datasets: replace one of them with "
+                f"--set data.0.path={args.data}"
+            )
+        recipe = dataclasses.replace(recipe, data=[dataclasses.replace(source, path=args.data)])
     with lock_output(Path(args.output)):
         trainer = Trainer(recipe, args.output)
         if args.resume:
             trainer.resume()
         elif latest_state(Path(args.output) / "state"):
             raise UserError(
-                f"{args.output}: holds a run; go on with --resume or choose another folder"
+                f"{args.output}: holds a run; continue it with --resume or choose another folder"
             )
 
         def interrupt(signum: int, frame: Any) -> None:
@@ -75,54 +83,25 @@ def train_command(args: argparse.Namespace) -> int:
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, interrupt)
         result = trainer.train()
-    if not result["finished"]:
-        trainer.accelerator.print(
-            f"stopped and saved at step {result['step']}; go on with --resume"
-        )
-        return 130
-    best = trainer.output / "best"
-    trainer.accelerator.print(
-        f"best validation accuracy {result['best_accuracy']:.4f}; model in {best}"
-    )
-    return 0
+    text = f"stopped and saved at step {result['step']}; continue with --resume"
+    if result["finished"]:
+        best = trainer.output / "best"
+        text = f"best validation accuracy {result['best_accuracy']:.4f}; model in {best}"
+    trainer.accelerator.print(text)
+    return 0 if result["finished"] else 130
 
 
-def _replace_data(recipe: Recipe, path: str) -> Recipe:
-    """Return the recipe with another dataset; its conditions and limits stay."""
-    sources = recipe.sources
-    if len(sources) > 1:
-        raise UserError(
-            f"the recipe reads {len(sources)} datasets: replace one with --set data.0.path={path}"
-        )
-    return dataclasses.replace(recipe, data=[dataclasses.asdict(sources[0]) | {"path": path}])
-
-
-@contextlib.contextmanager
-def lock_output(output: Path) -> Iterator[None]:
+def lock_output(output: Path) -> contextlib.AbstractContextManager[None]:
     """Create a run's folder and lock it against other runs; the first process holds the lock.
 
     Raises:
         UserError: If another run holds the lock, or the folder cannot be written.
     """
     if os.environ.get("RANK", "0") != "0":
-        yield
-        return
-    file = output / ".lock"
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(file, timeout=0)
-        lock.acquire()
-    except Timeout as error:
-        raise UserError(
-            f"{output}: another training runs in this folder; wait for it or choose another"
-        ) from error
-    except OSError as error:
-        raise UserError(f"{output}: cannot be written: {error.strerror or error}") from error
-    try:
-        yield
-    finally:
-        file.unlink(missing_ok=True)
-        lock.release()
+        return contextlib.nullcontext()
+    prepare_output(output / ".lock")
+    message = f"{output}: another training runs in this folder; wait for it or choose another"
+    return hold_lock(output / ".lock", message)
 
 
 class Trainer:
@@ -227,22 +206,30 @@ class Trainer:
             UserError: If a checkpoint cannot be written; earlier ones stay.
         """
         self._start_output()
-        progress, recipe = self.progress, self.recipe
-        while progress.epoch < recipe.epochs:
-            started = time.monotonic() - progress.seconds
-            for batch in self.batches():
-                progress.loss_sum += self.step(batch)
-                progress.seconds = time.monotonic() - started
-                if self._stop_requested():
-                    save_state(self.accelerator, self.output / "state", progress.step)
-                    self.accelerator.end_training()
-                    return self._result(finished=False)
-                every = recipe.checkpoint_every
-                if every and progress.step % every == 0:
-                    save_state(self.accelerator, self.output / "state", progress.step)
-            self._end_epoch()
+        progress = self.progress
+        finished = all(self._train_epoch() for _ in range(progress.epoch, self.recipe.epochs))
         self.accelerator.end_training()
-        return self._result(finished=True)
+        return {
+            "finished": finished,
+            "step": progress.step,
+            "best_accuracy": progress.best_accuracy,
+            "history": progress.history,
+        }
+
+    def _train_epoch(self) -> bool:
+        """Train the rest of an epoch; return False if interrupted."""
+        progress, every = self.progress, self.recipe.checkpoint_every
+        started = time.monotonic() - progress.seconds
+        for batch in self.batches():
+            progress.loss_sum += self.step(batch)
+            progress.seconds = time.monotonic() - started
+            stop = any(gather_object([self.interrupted]))
+            if stop or (every and progress.step % every == 0):
+                save_state(self.accelerator, self.output / "state", progress.step)
+            if stop:
+                return False
+        self._end_epoch()
+        return True
 
     def _start_output(self) -> None:
         if self.accelerator.is_main_process:
@@ -314,47 +301,30 @@ class Trainer:
         self, batch: dict[str, Any], rng: np.random.Generator
     ) -> tuple[dict[str, Any], torch.Tensor | None]:
         """Augment and normalise a batch on the device, then call `training_inputs`."""
-        recipe, device, rows = self.recipe, self.accelerator.device, batch["rows"]
-        size = self.processor.crop_size["height"]
-        draws = draw_uniform(recipe.seed, self.progress.epoch, rows, batch["occurrences"])
-        pixels = self.augmentation(batch["pixels"], size, draws)
-        share: torch.Tensor | float = 0.0
-        if self.data.teacher is not None:
-            share = torch.from_numpy(self.data.distillation[rows]).to(device)
-            batch = {**batch, "teacher": torch.from_numpy(self.data.teacher[rows]).to(device)}
-        if self.data.weight is not None:
-            batch = {**batch, "weight": torch.from_numpy(self.data.weight[rows]).to(device)}
-        pixels = self._resize(normalize_pixels(pixels, self.processor))
-        inputs, weights = training_inputs({**batch, "pixel_values": pixels}, recipe, rng, share)
-        inputs["pixel_values"] = inputs["pixel_values"].contiguous(
-            memory_format=torch.channels_last
-        )
-        return inputs, weights
-
-    def _resize(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Resize images to the recipe's size for this epoch (progressive resizing)."""
-        size = self.recipe.at_epoch(self.recipe.image_sizes, self.progress.epoch)
-        if size is None or pixels.shape[-1] == size:
-            return pixels
-        return torch.nn.functional.interpolate(
-            pixels, (size, size), mode="bilinear", antialias=True
-        )
+        recipe, epoch = self.recipe, self.progress.epoch
+        draws = draw_uniform(recipe.seed, epoch, batch["rows"], batch["occurrences"])
+        crop_size = self.processor.crop_size["height"]
+        pixels = self.augmentation(batch["pixels"], crop_size, draws)
+        pixels = normalize_pixels(pixels, self.processor)
+        size = recipe.at_epoch(recipe.image_sizes, epoch)
+        if size not in (None, crop_size):  # progressive resizing
+            pixels = nn.functional.interpolate(
+                pixels, (size, size), mode="bilinear", antialias=True
+            )
+        inputs, weights = training_inputs({**batch, "pixel_values": pixels}, recipe, rng)
+        pixels = inputs["pixel_values"].contiguous(memory_format=torch.channels_last)
+        return {**inputs, "pixel_values": pixels}, weights
 
     def _refuse_nan(self, loss: torch.Tensor, batch: dict[str, Any]) -> None:
         """Stop all processes if the loss of one is not finite, before weights change."""
-        finite = torch.isfinite(loss.detach()).float()
-        if self.accelerator.num_processes > 1:
-            finite = self.accelerator.reduce(finite, "sum") == self.accelerator.num_processes
-        if finite:
-            return
-        own = [] if torch.isfinite(loss.detach()) else self.data.names(batch)
-        blamed = gather_object(own)
-        kept = latest_state(self.output / "state")
-        rest = f"the last good state is {kept}" if kept else "no state was saved before"
-        raise UserError(
-            f"the loss of step {self.progress.step + 1} is not a finite number; {rest}; lower the "
-            f"learning rates, or look at the batch's images: {', '.join(blamed)}"
-        )
+        finite = bool(torch.isfinite(loss.detach()))
+        if blamed := gather_object([] if finite else self.data.names(batch)):
+            kept = latest_state(self.output / "state")
+            rest = f"the last good state is {kept}" if kept else "no state was saved before"
+            raise UserError(
+                f"the loss of step {self.progress.step + 1} is not a finite number; {rest}; lower "
+                f"the learning rates, or look at the batch's images: {', '.join(blamed)}"
+            )
 
     def _end_epoch(self) -> None:
         progress, accelerator = self.progress, self.accelerator
@@ -408,74 +378,59 @@ class Trainer:
             own.append((rows, torch.stack(sums, dim=1).cpu().numpy()))
         for rows, sums in gather_object(own):
             counts[rows] = sums
-        return score_parts(counts, self.data.validation_parts)
+        return score_parts(counts, self.data.validation_sources, self.data.validation_groups)
 
     def _save_model(self, name: str) -> None:
         if not self.accelerator.is_main_process:
             return
-        path = self.output / name
-        temporary = self.output / f".{name}"
         try:
-            shutil.rmtree(temporary, ignore_errors=True)
-            self.averaged_model.save_pretrained(temporary)
-            self.processor.save_pretrained(temporary)
-            shutil.rmtree(path, ignore_errors=True)
-            os.replace(temporary, path)
+            with replace_folder(self.output / name) as folder:
+                self.averaged_model.save_pretrained(folder)
+                self.processor.save_pretrained(folder)
             text = json.dumps(self.progress.history, indent=1)
-            (self.output / "history.json").write_text(text + "\n", encoding="utf-8")
+            write_whole(self.output / "history.json", text + "\n")
         except Exception as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise UserError(f"{path}: could not write the model: {error}") from error
-
-    def _stop_requested(self) -> bool:
-        return any(gather_object([self.interrupted]))
-
-    def _result(self, finished: bool) -> dict[str, Any]:
-        progress = self.progress
-        return {
-            "finished": finished,
-            "step": progress.step,
-            "best_accuracy": progress.best_accuracy,
-            "history": progress.history,
-        }
+            raise UserError(f"{self.output / name}: cannot be written: {error}") from error
 
 
 def score_parts(
-    counts: np.ndarray, parts: dict[str, dict[str, np.ndarray]]
+    counts: np.ndarray, sources: np.ndarray, groups: np.ndarray | None
 ) -> dict[str, float | dict[str, float | None] | None]:
     """Compute accuracies of sources and groups from counts per image.
 
     Args:
         counts: (images, 3): correct predictions, the query network's correct ones, known labels.
-        parts: As `TrainingData.validation_parts`.
+        sources: (images,), names.
+        groups: (images,), names, or `None` for no group; `None` without groups.
 
     Returns:
         As `Trainer.validate`.
     """
+    table = pandas.DataFrame(counts, columns=["final", "query", "known"])
 
-    def accuracies(part: str) -> dict[str, np.ndarray | None]:
-        sums = {name: counts[rows].sum(axis=0) for name, rows in parts[part].items()}
-        return {name: total[:2] / total[2] if total[2] else None for name, total in sums.items()}
+    def accuracy_by(names: np.ndarray) -> pandas.DataFrame:
+        sums = table.groupby(names, sort=False).sum()
+        return sums[["final", "query"]].div(sums["known"].where(sums["known"] > 0), axis=0)
 
-    def final(values: dict[str, np.ndarray | None]) -> dict[str, float | None]:
-        return {name: None if value is None else float(value[0]) for name, value in values.items()}
+    def as_dict(accuracies: pandas.Series) -> dict[str, float | None]:
+        return {name: None if math.isnan(value) else value for name, value in accuracies.items()}
 
-    sources = accuracies("source")
-    mean = np.mean([value for value in sources.values() if value is not None], axis=0)
-    scores: dict[str, Any] = {"accuracy": float(mean[0]), "query_accuracy": float(mean[1])}
-    if len(sources) > 1:
-        scores["sources"] = final(sources)
-    if parts["group"]:
-        scores["groups"] = final(accuracies("group"))
-        known = {name: value for name, value in scores["groups"].items() if value is not None}
-        labelled = counts[:, 2] > 0
-        sizes = {name: (parts["group"][name] & labelled).sum() for name in known}
-        large = [value for name, value in known.items() if sizes[name] >= MINIMUM_IMAGES]
-        scores["worst_group_accuracy"] = min(large or known.values(), default=None)
+    by_source = accuracy_by(sources)
+    accuracy, query_accuracy = by_source.mean()  # without NaN
+    scores: dict[str, Any] = {"accuracy": float(accuracy), "query_accuracy": float(query_accuracy)}
+    if len(by_source) > 1:
+        scores["sources"] = as_dict(by_source["final"])
+    if groups is not None:
+        by_group = accuracy_by(groups)["final"]
+        sizes = (table["known"] > 0).groupby(groups, sort=False).sum()
+        large = by_group[sizes >= MINIMUM_IMAGES]
+        worst = float((large if len(large) else by_group).min())
+        scores["groups"] = as_dict(by_group)
+        scores["worst_group_accuracy"] = None if math.isnan(worst) else worst
     return scores
 
 
-def build_average(model: torch.nn.Module, recipe: Recipe) -> AveragedModel | None:
+def build_average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
     """Build the exponential moving average of weights and BatchNorm statistics, if `ema` is not 0.
 
     The decay after n steps is (1 + n) / (10 + n), at most `ema`, so that the initial weights do not
@@ -491,7 +446,7 @@ def build_average(model: torch.nn.Module, recipe: Recipe) -> AveragedModel | Non
     return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
 
 
-def parameter_groups(model: torch.nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """Group parameters for an optimizer by learning rate and weight decay.
 
     Matrices and kernels decay, vectors do not.
@@ -502,7 +457,7 @@ def parameter_groups(model: torch.nn.Module, recipe: Recipe) -> list[dict[str, A
         # The last BatchNorm sets the scale of the logits, which starts far below its final value.
         "normalization": 10 * recipe.head_learning_rate,
     }
-    groups: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -526,7 +481,7 @@ def freeze(model: Label2LabelForImageClassification, recipe: Recipe, epoch: int)
     learn, `freeze_backbone` those of the backbone, `frozen_stages` all of its first parts.
     """
     for name, module in model.named_modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and (
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (
             recipe.freeze_statistics or (recipe.freeze_backbone and "backbone" in name.split("."))
         ):
             module.eval()
@@ -591,29 +546,23 @@ def save_state(accelerator: Accelerator, folder: Path, step: int) -> None:
         UserError: If the disk is full or cannot be written; the previous state stays.
     """
     path = folder / f"step-{step:08d}"
-    temporary = folder / f".{path.name}"
+    draft = folder / f".{path.name}"
     try:
         with accelerator.main_process_first():
             if accelerator.is_main_process:
-                shutil.rmtree(temporary, ignore_errors=True)
-                temporary.mkdir(parents=True)
-        accelerator.save_state(str(temporary))
+                shutil.rmtree(draft, ignore_errors=True)
+                draft.mkdir(parents=True)
+        accelerator.save_state(str(draft))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process and not path.exists():
-            os.replace(temporary, path)
-    # torch.save wraps a failed write in a RuntimeError
+            os.replace(draft, path)
+    # torch.save wraps a failed write in a RuntimeError.
     except (OSError, SafetensorError, RuntimeError) as error:
-        free = shutil.disk_usage(folder).free / 1e6 if folder.exists() else 0.0
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(draft, ignore_errors=True)
         kept = latest_state(folder)
-        rest = f"resume from {kept} with --resume" if kept else "nothing was saved before"
-        raise UserError(
-            f"{path}: could not write the state with {free:.1f} MB left on the disk "
-            f"({' '.join(str(error).split())}); {rest}"
-        ) from error
+        rest = f"resume from {kept} with --resume" if kept else "no state was saved before"
+        raise UserError(f"{path}: cannot be written: {join_lines(error)}; {rest}") from error
     if accelerator.is_main_process:
-        shutil.rmtree(temporary, ignore_errors=True)
-        for other in folder.glob("step-*"):
-            if other != path:
-                shutil.rmtree(other)
+        for other in {draft, *folder.glob("step-*")} - {path}:
+            shutil.rmtree(other, ignore_errors=True)
     accelerator.wait_for_everyone()
