@@ -80,9 +80,9 @@ def load_split(path: str | Path, split: str, streaming: bool = False, alone: boo
         raise UserError(f"{path}: the {split} split has no column 'image'")
     if not streaming and len(dataset) == 0:
         raise UserError(f"{path}: the {split} split is empty")
-    if isinstance(dataset.features["image"], datasets.Image):
-        return dataset
     kind = dataset.features["image"]
+    if isinstance(kind, datasets.Image):
+        return dataset
     fields = kind if isinstance(kind, dict) else {}
     encoded = {name: getattr(field, "dtype", "") for name, field in fields.items()}
     is_encoded = encoded.keys() == {"bytes", "path"} and (
@@ -253,22 +253,12 @@ class FaceCrops:
 
 
 def decode_crops(
-    encoded: Sequence[Any],
-    names: Sequence[str],
-    make: Callable[[np.ndarray], np.ndarray],
+    encoded: Sequence[Any],  # `{"bytes", "path"}` each, as from `datasets.Image(decode=False)`
+    names: Sequence[str],  # in error messages
+    make: Callable[[np.ndarray], np.ndarray],  # from `crop_maker`
     pool: ThreadPoolExecutor,
 ) -> torch.Tensor:
-    """Decode images to crops in the pool's threads.
-
-    Args:
-        encoded: (batch,), `{"bytes", "path"}` each, as from `datasets.Image(decode=False)`.
-        names: (batch,), the images' names in error messages.
-        make: Function from an image to its crop, see `crop_maker`.
-        pool: Pool of threads.
-
-    Returns:
-        uint8, (batch, height, width, 3).
-    """
+    """Decode images to crops in the pool's threads: uint8, (batch, height, width, 3)."""
 
     def crop(image: Any, name: str) -> np.ndarray:
         try:
@@ -300,12 +290,7 @@ def image_name(image: Any) -> str:
 def crop_maker(
     processor: Any, augmented: bool
 ) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[int, int]]:
-    """Build the function that crops images, as for `FaceCrops`.
-
-    Returns:
-        A function from an RGB image to its crop, both uint8, (height, width, 3); and the crops'
-        height and width.
-    """
+    """Return the function from an RGB image to its crop, and the crops' height and width."""
     size = processor.crop_size["height"]
     if augmented:
         width, height = (round(ratio * size) for ratio in CROP_FORMAT)
@@ -321,15 +306,9 @@ def crop_maker(
 
 
 def crop_with_margin(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Resize an image and crop its centre, with edges repeated beyond the image.
+    """Resize an image's short side to `width` and crop its centre to (height, width).
 
-    Args:
-        image: RGB, uint8, (height, width, 3).
-        width: Width of the crop and length of the resized image's short side, in pixels.
-        height: Height of the crop, at least the width.
-
-    Returns:
-        RGB, uint8, (height, width, 3).
+    Where the crop is larger than the image, the edges are repeated.
     """
     ratio = width / min(image.shape[:2])
     shape = [max(width, round(ratio * side)) for side in image.shape[1::-1]]
@@ -340,22 +319,15 @@ def crop_with_margin(image: np.ndarray, width: int, height: int) -> np.ndarray:
     top, left = (max(n, 0) // 2 for n in spare)
     image = image[top : top + height, left : left + width]
     above, beside = (max(-n, 0) for n in spare)
-    return cv2.copyMakeBorder(
-        image,
-        above // 2,
-        above - above // 2,
-        beside // 2,
-        beside - beside // 2,
-        cv2.BORDER_REPLICATE,
-    )
+    borders = above // 2, above - above // 2, beside // 2, beside - beside // 2
+    return cv2.copyMakeBorder(image, *borders, cv2.BORDER_REPLICATE)
 
 
 def normalize_pixels(pixels: torch.Tensor, processor: Any) -> torch.Tensor:
     """Rescale and normalise a batch, like the image processor's last two steps.
 
     Args:
-        pixels: uint8, (batch, height, width, 3), or float32, (batch, 3, height, width), 0..255; on
-            any device.
+        pixels: uint8, (batch, height, width, 3), or float32, (batch, 3, height, width), 0..255.
         processor: The model's image processor.
 
     Returns:

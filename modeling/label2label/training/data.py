@@ -43,10 +43,6 @@ class TrainingData:
 
     Attributes below are indexed by the `rows` of a batch.
 
-    Args:
-        recipe: The recipe.
-        accelerator: The process's accelerator.
-
     Attributes:
         attributes: Names of the attributes to learn, in the model's order.
         labels: int8, (rows, attributes), of the training rows, or of a stream's first rows.
@@ -79,15 +75,7 @@ class TrainingData:
         self.validation_groups = None
         if recipe.groups:
             self.validation_groups = name_groups(self.validation_rows, recipe.groups, self.title)
-        if recipe.streaming:
-            self.stream = ImageStream(recipe, accelerator)
-            # Read by one process, so that all start with the same model.
-            first = self.stream.first_rows() if accelerator.is_main_process else None
-            rows = broadcast_object_list([first])[0]
-            self.labels = label_array(rows, self.attributes)
-            num_images = self.stream.num_images
-        else:
-            num_images = self._open_train()
+        num_images = self._open_stream() if recipe.streaming else self._open_train()
         self.batches_per_epoch = num_images // (recipe.batch_size * accelerator.num_processes)
         if self.batches_per_epoch == 0:
             raise UserError(
@@ -98,6 +86,13 @@ class TrainingData:
             raise UserError(
                 f"{self.title}: no label of the training split is known: nothing to learn"
             )
+
+    def _open_stream(self) -> int:
+        self.stream = ImageStream(self.recipe, self.accelerator)
+        # Read by one process, so that all start with the same model.
+        first = self.stream.first_rows() if self.accelerator.is_main_process else None
+        self.labels = label_array(broadcast_object_list([first])[0], self.attributes)
+        return self.stream.num_images
 
     def _open_train(self) -> int:
         recipe, sources = self.recipe, self.recipe.data
@@ -111,11 +106,9 @@ class TrainingData:
             self.probabilities = draw_probabilities(source_of, shares, group_of)
         except ValueError as error:
             raise UserError(f"data: {error}") from error
-        taught = [
-            recipe.distillation if source.distillation is None else source.distillation
-            for source in sources
-        ]
         if recipe.teachers:
+            own = [source.distillation for source in sources]
+            taught = [recipe.distillation if share is None else share for share in own]
             self.supervision["distillation"] = np.array(taught, np.float32)[source_of, None]
         if any(source.weight != 1 for source in sources):
             weights = np.array([source.weight for source in sources], np.float32)
@@ -145,20 +138,13 @@ class TrainingData:
             self.supervision["teacher"] = self._teach(processor, output)
 
     def batches(self, epoch: int, start: int) -> Iterator[dict[str, Any]]:
-        """Load this process's remaining batches of an epoch.
-
-        Args:
-            epoch: Epoch, from 0.
-            start: Number of the epoch's batches that this process has already used.
+        """Load this process's batches of an epoch, from batch `start` on; both count from 0.
 
         Yields:
             `pixels`, uint8, (batch, height, width, 3), `labels`, int64, (batch, attributes), and
             the rows' `supervision`, on the process's device; `rows` and `occurrences`, int64
             arrays, (batch,), as in `draw_epoch`; from a stream also `names`, and `state` after the
             batch.
-
-        Raises:
-            UserError: If an image cannot be read.
         """
         if self.stream is not None:
             batches = self.stream.batches(self.attributes, self.batches_per_epoch - start)
@@ -188,12 +174,7 @@ class TrainingData:
             }
 
     def validation_batches(self) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]]:
-        """Load this process's part of the validation split.
-
-        Yields:
-            Rows, (batch,); crops, uint8, (batch, size, size, 3); and labels, int64, (batch,
-            attributes), the last two on the process's device.
-        """
+        """Load this process's part of the validation split: rows, crops and labels of batches."""
         processes, device = self.accelerator.num_processes, self.accelerator.device
         own = np.arange(self.accelerator.process_index, len(self.validation_rows), processes)
         for first in range(0, len(own), self.recipe.batch_size):
@@ -250,10 +231,6 @@ class ImageStream:
     `SHUFFLED_AT_ONCE` images are shuffled at a time. An epoch has the same number of batches on
     each process: one with a smaller share starts its next pass early.
 
-    Args:
-        recipe: Gives `data`, `batch_size` and `seed`.
-        accelerator: The process's accelerator.
-
     Attributes:
         num_images: Number of training images.
         make_crop: Function from an image to its crop; set before `batches`.
@@ -294,11 +271,7 @@ class ImageStream:
         return table
 
     def batches(self, attributes: Sequence[str], count: int) -> Iterator[dict[str, Any]]:
-        """Read the next `count` batches from `state` on, as `TrainingData.batches`.
-
-        Raises:
-            UserError: If the stream breaks off, or is too short for a batch.
-        """
+        """Read the next `count` batches from `state` on, as `TrainingData.batches`."""
         number, taken = self.state["pass"], self.state["taken"]
         rows = self._open_pass(number, self.state["dataset"])
         while count:
@@ -367,9 +340,7 @@ def prefetch(batches: Iterator[Any]) -> Iterator[Any]:
 
 
 def choose_attributes(vocabulary: str, rows: datasets.Dataset, title: str) -> tuple[str, ...]:
-    """Return the attributes that a recipe learns: a vocabulary's, or the dataset's own.
-
-    The dataset's own, with `"columns"`, are the columns of booleans, or of 1 and 0, and nulls.
+    """Return the attributes to learn: a vocabulary's, or with `"columns"` all columns of labels.
 
     Raises:
         UserError: If there is no such vocabulary, or the dataset called `title` has no column for
@@ -408,13 +379,7 @@ def _holds_labels(rows: datasets.Dataset, name: str) -> bool:
 def open_sources(
     sources: Sequence[Source], split: str, seed: int, alone: bool = False
 ) -> tuple[datasets.Dataset, np.ndarray]:
-    """Open one split of all sources, one after another.
-
-    Args:
-        sources: Datasets, with conditions on their rows.
-        split: `"train"`, `"validation"` or `"test"`.
-        seed: Seed that selects the rows of a `limit`.
-        alone: As in `load_split`.
+    """Open one split of all sources, one after another; `alone` as in `load_split`.
 
     Returns:
         The rows, with null for columns that a source lacks, and the index of each row's source.

@@ -1,4 +1,4 @@
-"""Soft labels from teachers: models, and linear probes of backbones."""
+"""Teachers: probabilities from other models, and from linear probes of backbones."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from huggingface_hub.errors import HfHubHTTPError
+from torch import nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedConfig
 
@@ -67,15 +68,12 @@ def teach(
 
 
 def probe_out_of_fold(
-    features: np.ndarray, labels: np.ndarray, folds: int = FOLDS, ridge: float = RIDGE
+    features: np.ndarray,  # (images, features)
+    labels: np.ndarray,  # (images, attributes); 1, 0 or -100
+    folds: int = FOLDS,
+    ridge: float = RIDGE,
 ) -> np.ndarray:
     """Predict labels from features by ridge regression with cross-fitting.
-
-    Args:
-        features: (images, features).
-        labels: (images, attributes); 1, 0 or -100, which is ignored.
-        folds: Number of folds; image i is in fold i modulo `folds`.
-        ridge: Penalty per fitted image, on standardised features.
 
     Returns:
         (images, attributes), clipped to 0..1; -100 for an attribute without two known labels.
@@ -102,37 +100,7 @@ def probe_out_of_fold(
     return np.where(predictions == IGNORE_INDEX, predictions, predictions.clip(0, 1))
 
 
-def soften_labels(
-    labels: torch.Tensor,
-    teacher: torch.Tensor | None,
-    share: float | torch.Tensor,
-    smoothing: float,
-    confidence: float = 0.5,
-) -> torch.Tensor:
-    """Mix labels with a teacher's probabilities (arXiv:1503.02531), then smooth them.
-
-    Args:
-        labels: (batch, attributes); 1, 0 or -100.
-        teacher: (batch, attributes), in 0..1 or -100; `None` for no teacher.
-        share: The teacher's weight, 0..1, for all images or (batch, 1). Attributes unknown to one
-            of labels and teacher come from the other alone.
-        smoothing: Label smoothing towards one half, 0..1 (arXiv:1512.00567, section 7).
-        confidence: The teacher stands in for an unknown label only where its probability is at
-            least this, 0.5..1, or at most 1 minus this.
-
-    Returns:
-        (batch, attributes), in 0..1; -100 where unknown.
-    """
-    soft = labels.float()
-    if teacher is not None:
-        confident = torch.maximum(teacher, 1 - teacher) >= confidence
-        alone = torch.where(confident, teacher, IGNORE_INDEX)
-        taught = torch.where(soft >= 0, (1 - share) * soft + share * teacher, alone)
-        soft = torch.where(teacher >= 0, taught, soft)
-    return torch.where(soft >= 0, soft * (1 - smoothing) + smoothing / 2, soft)
-
-
-def _open_teacher(name: str) -> tuple[torch.nn.Module, list[str] | None]:
+def _open_teacher(name: str) -> tuple[nn.Module, list[str] | None]:
     """Load a module from pixels to probabilities, with their names, or to features, with None."""
     name = find_checkpoint(name)
     try:
@@ -145,16 +113,16 @@ def _open_teacher(name: str) -> tuple[torch.nn.Module, list[str] | None]:
         return _Output(model, lambda output: output.logits.float().sigmoid()), names
 
     def pool(output):
-        grid = torch.nn.functional.adaptive_avg_pool2d(output.feature_maps[-1], PROBED_GRID)
+        grid = nn.functional.adaptive_avg_pool2d(output.feature_maps[-1], PROBED_GRID)
         return grid.flatten(1).float()
 
     return _Output(load_backbone(name).eval(), pool), None
 
 
-class _Output(torch.nn.Module):
+class _Output(nn.Module):
     """A model and a function of its output."""
 
-    def __init__(self, model: torch.nn.Module, read: Callable):
+    def __init__(self, model: nn.Module, read: Callable):
         super().__init__()
         self.model, self.read = model, read
 
@@ -164,11 +132,7 @@ class _Output(torch.nn.Module):
 
 @torch.inference_mode()
 def _both_ways(
-    module: torch.nn.Module,
-    crops: FaceCrops,
-    processor: Any,
-    device: torch.device | str,
-    title: str,
+    module: nn.Module, crops: FaceCrops, processor: Any, device: torch.device | str, title: str
 ) -> np.ndarray:
     """Average a module's outputs over each image and its mirror image: (images, values)."""
     layout = torch.channels_last  # faster on most devices

@@ -1,4 +1,4 @@
-"""Build the model that a recipe trains, from a config, a backbone or another model."""
+"""Build models for training: backbones, attributes and layers."""
 
 import copy
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ from label2label.training.recipe import Recipe, check_keys
 def build_model(
     recipe: Recipe, attributes: Sequence[str], labels: np.ndarray | None = None
 ) -> tuple[Label2LabelForImageClassification, Label2LabelImageProcessor]:
-    """Build the model that a recipe trains.
+    """Build the model that a recipe trains, from a config, a backbone or another model.
 
     Args:
         recipe: Gives `backbone`, `backbone_config` and `model`, or `init_from`.
@@ -39,14 +39,32 @@ def build_model(
             their frequencies.
 
     Returns:
-        The model, on the CPU, and its image processor. With `init_from`, the processor is that
-        model's, with these attributes and without thresholds.
+        The model, on the CPU, and its image processor; with `init_from`, that model's.
 
     Raises:
         UserError: If the backbone cannot be loaded or the config is not valid.
     """
+    frequencies = None if labels is None else attribute_frequencies(labels)
     if recipe.init_from:
-        return _continue_model(recipe, attributes, labels)
+        model, processor = load_model(recipe.init_from)
+        if _names(model) != list(attributes):
+            model = replace_attributes(model, attributes, frequencies)
+        # Calibration belongs to the former weights.
+        absorb_temperature(model)
+    else:
+        model, processor = _build_from_backbone(recipe, attributes), Label2LabelImageProcessor()
+        if frequencies is not None:
+            set_prior(model, frequencies)
+    processor.thresholds = None
+    processor.attributes = list(attributes)
+    rules = [[name for name in rule if name in attributes] for rule in processor.exclusive_answers]
+    processor.exclusive_answers = [rule for rule in rules if len(rule) > 1]
+    return model, processor
+
+
+def _build_from_backbone(
+    recipe: Recipe, attributes: Sequence[str]
+) -> Label2LabelForImageClassification:
     backbone = load_backbone(recipe.backbone) if recipe.backbone else None
     if backbone is not None and recipe.backbone_config:
         backbone = _change_backbone(backbone, recipe.backbone_config)
@@ -61,33 +79,10 @@ def build_model(
         model = Label2LabelForImageClassification(config)
         if backbone is not None:
             model.label2label.backbone.load_state_dict(backbone.state_dict())
+        return model
     # Layers raise many kinds of errors for settings that no config validates.
     except (LookupError, RuntimeError, TypeError, ValueError, StrictDataclassError) as error:
         raise UserError(f"model: {join_lines(error)}") from error
-    if labels is not None:
-        set_prior(model, attribute_frequencies(labels))
-    return model, _name_attributes(Label2LabelImageProcessor(), attributes)
-
-
-def _continue_model(
-    recipe: Recipe, attributes: Sequence[str], labels: np.ndarray | None
-) -> tuple[Label2LabelForImageClassification, Label2LabelImageProcessor]:
-    model, processor = load_model(str(recipe.init_from))
-    if [model.config.id2label[i] for i in range(model.config.num_labels)] != list(attributes):
-        frequencies = None if labels is None else attribute_frequencies(labels)
-        model = replace_attributes(model, attributes, frequencies)
-    # Calibration belongs to the former weights.
-    absorb_temperature(model)
-    return model, _name_attributes(processor, attributes)
-
-
-def _name_attributes(processor: Any, attributes: Sequence[str]) -> Label2LabelImageProcessor:
-    """Return the processor for these attributes, without the former thresholds and rules."""
-    processor.thresholds = None
-    processor.attributes = list(attributes)
-    rules = [[name for name in rule if name in attributes] for rule in processor.exclusive_answers]
-    processor.exclusive_answers = [rule for rule in rules if len(rule) > 1]
-    return processor
 
 
 def _change_backbone(backbone: Any, wanted: dict[str, Any]) -> Any:
@@ -140,13 +135,8 @@ def load_backbone(name: str) -> Any:
 
 
 def attribute_frequencies(labels: np.ndarray) -> torch.Tensor:
-    """Measure how often attributes are present, from labels of (images, attributes): 1, 0 or -100.
-
-    Returns:
-        float32, (attributes,), in 0..1; one half where no label is known.
-    """
-    known = (labels >= 0).sum(axis=0)
-    present = (labels > 0).sum(axis=0)
+    """Measure how often each attribute is present, 0..1; one half where no label is known."""
+    known, present = (labels >= 0).sum(axis=0), (labels > 0).sum(axis=0)
     frequencies = np.where(known > 0, present / np.maximum(known, 1), 0.5)
     return torch.from_numpy(frequencies.astype(np.float32))
 
@@ -181,11 +171,8 @@ def replace_attributes(
         model: The model to start from.
         attributes: The new attributes, in order.
         frequencies: (attributes,), share of images with each, 0..1; initialises new attributes.
-
-    Returns:
-        A new model with the old backbone and decoders.
     """
-    old_names = [model.config.id2label[i] for i in range(model.config.num_labels)]
+    old_names = _names(model)
     # The old index of each new attribute and the sign of its logits, 0 if it is not in the model.
     sources, signs = [], []
     for name in attributes:
@@ -207,6 +194,10 @@ def replace_attributes(
     }
     new.load_state_dict(state)
     return new.eval()
+
+
+def _names(model: Label2LabelForImageClassification) -> list[str]:
+    return [model.config.id2label[i] for i in range(model.config.num_labels)]
 
 
 def _carry_over(

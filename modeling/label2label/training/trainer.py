@@ -44,17 +44,7 @@ MAX_GRADIENT_NORM = 1.0
 
 
 def train_command(args: argparse.Namespace) -> int:
-    """Run `label2label train`.
-
-    Args:
-        args: `config`, `set`, `data`, `vocabulary`, `output` and `resume`.
-
-    Returns:
-        Exit status: 0, or 130 if the run was interrupted and saved.
-
-    Raises:
-        UserError: If recipe, data or output cannot be used.
-    """
+    """Run `label2label train`; return 0, or 130 if the run was interrupted and saved."""
     recipe = load_recipe(args.config, args.set)
     if args.vocabulary:
         recipe = dataclasses.replace(recipe, vocabulary=args.vocabulary)
@@ -92,11 +82,7 @@ def train_command(args: argparse.Namespace) -> int:
 
 
 def lock_output(output: Path) -> contextlib.AbstractContextManager[None]:
-    """Create a run's folder and lock it against other runs; the first process holds the lock.
-
-    Raises:
-        UserError: If another run holds the lock, or the folder cannot be written.
-    """
+    """Create a run's folder and lock it against other runs; the first process holds the lock."""
     if os.environ.get("RANK", "0") != "0":
         return contextlib.nullcontext()
     prepare_output(output / ".lock")
@@ -203,7 +189,8 @@ class Trainer:
             `{"finished", "step", "best_accuracy", "history"}`.
 
         Raises:
-            UserError: If a checkpoint cannot be written; earlier ones stay.
+            UserError: If an image cannot be read, a loss is not finite, or a checkpoint cannot be
+                written; earlier ones stay.
         """
         self._start_output()
         progress = self.progress
@@ -256,11 +243,7 @@ class Trainer:
             yield from self.data.batches(progress.epoch, progress.step_in_epoch)
 
     def step(self, batch: dict[str, Any]) -> float:
-        """Take one step on a batch of `batches`; return this process's loss.
-
-        Raises:
-            UserError: If the loss is not a finite number.
-        """
+        """Take one step on a batch of `batches`; return this process's loss."""
         recipe, progress, accelerator = self.recipe, self.progress, self.accelerator
         # Randomness is a function of seed, batch and process: resuming changes no draw.
         position = progress.epoch * self.data.batches_per_epoch + progress.step_in_epoch
@@ -394,18 +377,11 @@ class Trainer:
 
 
 def score_parts(
-    counts: np.ndarray, sources: np.ndarray, groups: np.ndarray | None
-) -> dict[str, float | dict[str, float | None] | None]:
-    """Compute accuracies of sources and groups from counts per image.
-
-    Args:
-        counts: (images, 3): correct predictions, the query network's correct ones, known labels.
-        sources: (images,), names.
-        groups: (images,), names, or `None` for no group; `None` without groups.
-
-    Returns:
-        As `Trainer.validate`.
-    """
+    counts: np.ndarray,  # (images, 3): correct answers, the query network's, known labels
+    sources: np.ndarray,  # (images,), names
+    groups: np.ndarray | None,  # (images,), names, or `None` for images without one
+) -> dict[str, Any]:
+    """Compute accuracies of sources and groups from counts per image, as `Trainer.validate`."""
     table = pandas.DataFrame(counts, columns=["final", "query", "known"])
 
     def accuracy_by(names: np.ndarray) -> pandas.DataFrame:
@@ -447,10 +423,7 @@ def build_average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Group parameters for an optimizer by learning rate and weight decay.
-
-    Matrices and kernels decay, vectors do not.
-    """
+    """Group parameters by learning rate and weight decay: matrices decay, vectors do not."""
     rates = {
         "backbone": recipe.backbone_learning_rate,
         "head": recipe.head_learning_rate,
@@ -465,12 +438,8 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
         key = (part if part in rates else "head", parameter.ndim > 1)
         groups.setdefault(key, []).append(parameter)
     return [
-        {
-            "params": parameters,
-            "lr": rates[part],
-            "weight_decay": recipe.weight_decay if decays else 0.0,
-        }
-        for (part, decays), parameters in groups.items()
+        {"params": group, "lr": rates[part], "weight_decay": decays * float(recipe.weight_decay)}
+        for (part, decays), group in groups.items()
     ]
 
 
