@@ -117,13 +117,13 @@ def test_a_group_may_be_an_attribute_or_the_age(photos):
         ("Male,race\n1,White\n", "no column 'image'"),
         ("image,Male\na.jpg,1\n", "no column 'race': it has image, Male"),
         ("image,race\na.jpg,White\n", "has no labels"),
-        ("image,Male,race\na.jpg,2,White\n", "column 'Male', row 1: '2' is no label"),
+        ("image,Male,race\na.jpg,2,White\n", "column 'Male', row 1: '2' is not a label"),
         ("image,Male,race\na.jpg,0,x\nb.jpg,-1,y\n", "both 0 and -1"),
         ("image,Male,race\nz.jpg,1,x\na.jpg,1,y\n", r"1 of 2 images do not exist.*z.jpg \(row 1"),
         ("image,Male,race\n,1,x\n", "column 'image', row 1: it is empty"),
         ("image,Male,race\na.jpg,1\n", "line 2: 2 values for 3 columns"),
         ("image,Male,Male,race\na.jpg,1,0,x\n", "same name"),
-        ("image,Male,race,age\na.jpg,1,x,old\n", "column 'age', row 1: 'old' is no age"),
+        ("image,Male,race,age\na.jpg,1,x,old\n", "column 'age', row 1: 'old' is not an age"),
     ],
 )
 def test_what_is_wrong_is_named_by_column_and_row(photos, text, message):
@@ -132,7 +132,7 @@ def test_what_is_wrong_is_named_by_column_and_row(photos, text, message):
 
 
 def test_images_are_no_group(photos):
-    with pytest.raises(UserError, match="'image' is no group"):
+    with pytest.raises(UserError, match="'image' cannot be a group"):
         read(write(photos, "image,Male\na.jpg,1\n"), ["image"])
 
 

@@ -129,8 +129,12 @@ def test_public_checkpoint_gives_the_numbers_of_its_own_graph(shared, tmp_path):
     assert stem.max() > 6
 
 
-def test_widths_and_activation_are_told_from_the_checkpoint(public_model, tmp_path):
-    torch.save(public_model.state_dict(), tmp_path / "narrow.pt")
+@pytest.mark.parametrize("scripted", [False, True])
+def test_widths_and_activation_are_told_from_the_checkpoint(public_model, tmp_path, scripted):
+    if scripted:
+        torch.jit.script(public_model).save(tmp_path / "narrow.pt")
+    else:
+        torch.save(public_model.state_dict(), tmp_path / "narrow.pt")
     assert main(["convert", str(tmp_path / "narrow.pt"), str(tmp_path / "backbone")]) == 0
     pixel_values = torch.randn(8, 3, 112, 112)
     with torch.no_grad():
@@ -148,15 +152,6 @@ def test_relu6_checkpoint_without_slopes_converts(tmp_path):
     assert model.config.stem_pointwise
 
 
-def test_torchscript_archive_converts_as_its_state_dict(public_model, tmp_path):
-    torch.jit.script(public_model).save(tmp_path / "scripted.pt")
-    assert main(["convert", str(tmp_path / "scripted.pt"), str(tmp_path / "backbone")]) == 0
-    pixel_values = torch.randn(8, 3, 112, 112)
-    with torch.no_grad():
-        scale = float(public_model(pixel_values)[0].abs().max())
-    assert_parity(public_model, tmp_path / "backbone", pixel_values, 1e-6 * max(10.0, scale))
-
-
 def test_folder_has_the_processor_of_the_recognition_crop(public_model, tmp_path):
     torch.save(public_model.state_dict(), tmp_path / "narrow.pt")
     main(["convert", str(tmp_path / "narrow.pt"), str(tmp_path / "backbone")])
@@ -166,80 +161,42 @@ def test_folder_has_the_processor_of_the_recognition_crop(public_model, tmp_path
     assert sorted(p.name for p in tmp_path.iterdir()) == ["backbone", "narrow.pt"]
 
 
-def write_missing(path, state):
-    pass
+def save_changed(change):
+    """Write a state dict with some tensors replaced, or left out if `None`."""
+
+    def write(path, state):
+        changed = {**state, **change}
+        torch.save({name: value for name, value in changed.items() if value is not None}, path)
+
+    return write
 
 
-def write_empty(path, state):
-    path.touch()
-
-
-def write_text(path, state):
-    path.write_text("not a checkpoint\n" * 50)
-
-
-def write_truncated(path, state):
+def truncate(path, state):
     torch.save(state, path)
     os.truncate(path, path.stat().st_size // 2)
 
 
-def write_folder(path, state):
-    path.mkdir()
+BAD = {
+    "missing": lambda path, state: None,
+    "empty": lambda path, state: path.touch(),
+    "text": lambda path, state: path.write_text("not a checkpoint\n" * 50),
+    "truncated": truncate,
+    "folder": lambda path, state: path.mkdir(),
+    "other model": lambda path, state: torch.save({"weight": torch.zeros(2, 2)}, path),
+    "tensor": lambda path, state: torch.save(torch.zeros(3), path),
+    "pickled model": lambda path, state: torch.save(nn.Linear(2, 2), path),
+    "extra parameter": save_changed({"features.99.conv.3.weight": torch.zeros(2)}),
+    "missing parameter": save_changed({"gdconv.bn.weight": None}),
+    "missing layer": save_changed({"features.6.conv.0.0.weight": None}),
+    "wrong shape": save_changed({"features.3.conv.3.weight": torch.zeros(7)}),
+    "width 0": save_changed({"conv1.0.weight": torch.zeros(0, 3, 3, 3)}),
+}
 
 
-def write_other_model(path, state):
-    torch.save({"weight": torch.zeros(2, 2)}, path)
-
-
-def write_tensor(path, state):
-    torch.save(torch.zeros(3), path)
-
-
-def write_pickled_model(path, state):
-    torch.save(nn.Linear(2, 2), path)
-
-
-def write_extra_parameter(path, state):
-    torch.save({**state, "features.99.conv.3.weight": torch.zeros(2)}, path)
-
-
-def write_missing_parameter(path, state):
-    torch.save({k: v for k, v in state.items() if k != "gdconv.bn.weight"}, path)
-
-
-def write_missing_block(path, state):
-    torch.save({k: v for k, v in state.items() if not k.startswith("features.6.")}, path)
-
-
-def write_wrong_shape(path, state):
-    torch.save({**state, "features.3.conv.3.weight": torch.zeros(7)}, path)
-
-
-def write_width_zero(path, state):
-    torch.save({**state, "conv1.0.weight": torch.zeros(0, 3, 3, 3)}, path)
-
-
-@pytest.mark.parametrize(
-    "write",
-    [
-        write_missing,
-        write_empty,
-        write_text,
-        write_truncated,
-        write_folder,
-        write_other_model,
-        write_tensor,
-        write_pickled_model,
-        write_extra_parameter,
-        write_missing_parameter,
-        write_missing_block,
-        write_wrong_shape,
-        write_width_zero,
-    ],
-)
-def test_bad_checkpoint_ends_in_one_line_and_writes_nothing(write, public_model, tmp_path, capsys):
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_checkpoint_ends_in_one_line_and_writes_nothing(kind, public_model, tmp_path, capsys):
     checkpoint = tmp_path / "bad.pt"
-    write(checkpoint, public_model.state_dict())
+    BAD[kind](checkpoint, public_model.state_dict())
     assert main(["convert", str(checkpoint), str(tmp_path / "out" / "backbone")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")

@@ -8,7 +8,6 @@ import pytest
 import torch
 from label2label import Label2LabelForImageClassification, Label2LabelImageProcessor
 from label2label.cli import main
-from label2label.data.loading import normalize_pixels
 from label2label.data.vocabulary import CELEBA_ATTRIBUTES
 from label2label.errors import UserError
 from label2label.training.data import choose_attributes
@@ -83,14 +82,7 @@ def test_it_learns_attributes_of_its_own(recipe_values, own_folder, tmp_path):
     assert list(trainer.data.attributes) == OWN
     assert trainer.data.labels[0].tolist() == [0, 0, -100, 0, 0, 0, 0, 0]
     assert trainer.data.labels[1].tolist() == [1, 0, 1, 1, 1, 1, 1, 1]
-    trainer.train()
-    model = trainer.averaged_model.eval()
-    hits = []
-    for _, pixels, labels in trainer.data.validation_batches():
-        with torch.no_grad():
-            logits = model(normalize_pixels(pixels, trainer.processor)).logits
-        hits.append(((logits > 0) == (labels > 0))[:, 0].float().mean())
-    assert torch.stack(hits).mean() > 0.9
+    assert trainer.train()["best_accuracy"] > 0.9
 
 
 def test_columns_without_labels_are_refused():

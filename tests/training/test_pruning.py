@@ -54,12 +54,6 @@ def test_the_largest_scales_are_kept(backbone):
     assert kept.min() >= scales.sort(descending=True).values[len(kept) :].max()
 
 
-@pytest.mark.parametrize("width", [0.0, 1.0, 1.5])
-def test_a_backbone_is_not_widened(backbone, width):
-    with pytest.raises(ValueError, match="width_multiplier"):
-        prune_channels(backbone, width)
-
-
 def test_a_recipe_prunes_the_backbone_of_the_shipped_model():
     recipe = Recipe(
         backbone="celeba-mobilefacenet",

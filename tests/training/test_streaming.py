@@ -196,20 +196,6 @@ def test_what_a_stream_cannot_offer_is_refused_in_one_line(values, change, messa
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"data": "nowhere/at/all"}, "no such folder"),
-        ({"batch_size": 64}, "do not fill one batch of 64"),
-        ({"vocabulary": "korean-11"}, "no column 'Wearing_Mask'"),
-    ],
-)
-def test_data_that_cannot_be_streamed_is_refused_in_one_line(values, tmp_path, change, message):
-    with pytest.raises(UserError, match=message) as refused:
-        Trainer(Recipe(**{**values, **change}), tmp_path)
-    assert "\n" not in str(refused.value)
-
-
 def test_without_a_card_an_epochs_length_is_not_known(values, tmp_path):
     values["data"] = str(write(tmp_path / "data", [24], card=False))
     with pytest.raises(UserError, match="does not give the number of training images"):

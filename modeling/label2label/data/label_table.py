@@ -72,7 +72,7 @@ def read_label_table(
         if name not in columns:
             raise UserError(f"{path} has no column {name!r}: it has {', '.join(columns)}")
     if "image" in group_columns:
-        raise UserError("'image' is no group: every image would be one of its own")
+        raise UserError("'image' cannot be a group column: every image would be its own group")
     if not columns["image"]:
         raise UserError(f"{path} has no rows")
     opposites = VOCABULARIES["union"].opposites
@@ -116,11 +116,13 @@ def _decode(path: Path) -> str:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path} is not UTF-8: in Excel, save it as 'CSV UTF-8'; a file in cp949 becomes it by "
+            f"{path} is not UTF-8: in Excel, save it as 'CSV UTF-8'; convert a file in cp949 with "
             "`iconv -f cp949 -t utf-8`"
         ) from error
     if "\0" in text:
-        raise UserError(f"{path} is no text in UTF-8, or UTF-16 with its mark: save it as UTF-8")
+        raise UserError(
+            f"{path} is not text in UTF-8, or in UTF-16 with a byte order mark: save it as UTF-8"
+        )
     return text
 
 
@@ -193,7 +195,7 @@ def _labels(name: str, values: Sequence[Any]) -> list[bool | None]:
     for row, text in enumerate(texts, start=1):
         if text not in _LABELS:
             raise UserError(
-                f"column {name!r}, row {row}: {text[:40]!r} is no label; it must be 1 or 0, or "
+                f"column {name!r}, row {row}: {text[:40]!r} is not a label; it must be 1 or 0, or "
                 "empty where unknown"
             )
     return [_LABELS[text] for text in texts]
@@ -205,7 +207,7 @@ def _ages(values: Iterable[Any]) -> list[int | None]:
         try:
             ages.append(None if text in _UNKNOWN else int(float(text)))
         except (ValueError, OverflowError) as error:
-            raise UserError(f"column 'age', row {row}: {text[:40]!r} is no age") from error
+            raise UserError(f"column 'age', row {row}: {text[:40]!r} is not an age") from error
     return ages
 
 

@@ -321,7 +321,9 @@ class ImageStream:
         try:
             return next(tables, None)
         except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"{self.path}: the stream broke off: {first_line(error)}") from error
+            raise UserError(
+                f"{self.path}: the stream cannot be read: {first_line(error)}"
+            ) from error
 
 
 def shuffle_rows(rows: dict[str, list[Any]], seed: tuple[int, ...]) -> dict[str, list[Any]]:

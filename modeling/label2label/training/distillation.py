@@ -55,8 +55,8 @@ def teach(
     total = np.zeros(labels.shape)
     count = np.zeros(labels.shape, int)
     for name in teachers:
-        forward, names = _open_teacher(name)
-        mean = _both_ways(forward, crops, processor, device, f"teacher {name}")
+        model, read, names = _open_teacher(name)
+        mean = _predict_mirrored(model, read, crops, processor, device, f"teacher {name}")
         if names is None:
             probabilities = probe_out_of_fold(mean, labels)
         else:
@@ -100,8 +100,13 @@ def probe_out_of_fold(
     return np.where(predictions == IGNORE_INDEX, predictions, predictions.clip(0, 1))
 
 
-def _open_teacher(name: str) -> tuple[nn.Module, list[str] | None]:
-    """Load a module from pixels to probabilities, with their names, or to features, with None."""
+def _open_teacher(name: str) -> tuple[nn.Module, Callable, list[str] | None]:
+    """Load a teacher.
+
+    Returns:
+        The model; a function from its output to probabilities, or to a backbone's features; and the
+        names of the probabilities, or `None` for features.
+    """
     name = find_checkpoint(name)
     try:
         config, _ = PreTrainedConfig.get_config_dict(name)
@@ -110,36 +115,31 @@ def _open_teacher(name: str) -> tuple[nn.Module, list[str] | None]:
     if config.get("model_type") == Label2LabelConfig.model_type:
         model, _ = load_model(name)
         names = [model.config.id2label[i] for i in range(model.config.num_labels)]
-        return _Output(model, lambda output: output.logits.float().sigmoid()), names
+        return model, lambda output: output.logits.float().sigmoid(), names
 
     def pool(output):
         grid = nn.functional.adaptive_avg_pool2d(output.feature_maps[-1], PROBED_GRID)
         return grid.flatten(1).float()
 
-    return _Output(load_backbone(name).eval(), pool), None
-
-
-class _Output(nn.Module):
-    """A model and a function of its output."""
-
-    def __init__(self, model: nn.Module, read: Callable):
-        super().__init__()
-        self.model, self.read = model, read
-
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        return self.read(self.model(pixel_values))
+    return load_backbone(name).eval(), pool, None
 
 
 @torch.inference_mode()
-def _both_ways(
-    module: nn.Module, crops: FaceCrops, processor: Any, device: torch.device | str, title: str
+def _predict_mirrored(
+    model: nn.Module,
+    read: Callable,
+    crops: FaceCrops,
+    processor: Any,
+    device: torch.device | str,
+    title: str,
 ) -> np.ndarray:
-    """Average a module's outputs over each image and its mirror image: (images, values)."""
+    """Average outputs over each image and its mirror image: (images, values)."""
     layout = torch.channels_last  # faster on most devices
-    module.to(device, memory_format=layout)  # type: ignore[call-overload]
+    model.to(device, memory_format=layout)  # type: ignore[call-overload]
     rows = []
     for first in tqdm(range(0, len(crops), BATCH_SIZE), desc=title, unit="batch"):
         batch = crops.batch(np.arange(first, min(first + BATCH_SIZE, len(crops))))
         pixels = normalize_pixels(batch.to(device), processor)
-        rows.append(((module(pixels) + module(pixels.flip(-1))) / 2).cpu().numpy())
+        both = read(model(pixels)) + read(model(pixels.flip(-1)))
+        rows.append((both / 2).cpu().numpy())
     return np.concatenate(rows)

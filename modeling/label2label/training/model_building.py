@@ -91,7 +91,7 @@ def _change_backbone(backbone: Any, wanted: dict[str, Any]) -> Any:
         allowed.add("width_multiplier")
     if not set(wanted) <= allowed:
         raise UserError(
-            "beside a backbone, backbone_config can only give its out_features and the "
+            "with a pretrained backbone, backbone_config can only set its out_features and the "
             "width_multiplier to which a MobileFaceNet's channels are pruned"
         )
     try:

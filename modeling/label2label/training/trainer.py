@@ -174,8 +174,8 @@ class Trainer:
         begun = load_recipe(self.output / "recipe.yaml").differences(self.recipe)
         if changed := [name for name in begun if name not in CHANGEABLE]:
             raise UserError(
-                f"{self.output}: was begun with another {', '.join(changed)}; resume with its "
-                "recipe.yaml, or choose another folder"
+                f"{self.output}: was started with a different {', '.join(changed)}; resume with "
+                "its recipe.yaml, or choose another folder"
             )
         try:
             self.accelerator.load_state(str(state))
