@@ -60,17 +60,17 @@ class TrainingData:
 
     def __init__(self, recipe: Recipe, accelerator: Accelerator):
         self.recipe, self.accelerator = recipe, accelerator
-        self.title = ", ".join(source.path for source in recipe.data)
+        self.title = ", ".join(source.path for source in recipe.sources)
         self.stream: ImageStream | None = None
         self.supervision: dict[str, np.ndarray] = {}
         self.validation_rows, source_of = open_sources(
-            recipe.data, "validation", recipe.seed, alone=recipe.streaming
+            recipe.sources, "validation", recipe.seed, alone=recipe.streaming
         )
         self.attributes = choose_attributes(recipe.vocabulary, self.validation_rows, self.title)
         self.validation_labels = label_array(self.validation_rows, self.attributes)
         if not (self.validation_labels >= 0).any():
             raise UserError(f"{self.title}: no label of the validation split is known")
-        names = [f"{source.path} {source.condition}".strip() for source in recipe.data]
+        names = [f"{source.path} {source.condition}".strip() for source in recipe.sources]
         self.validation_sources = np.array(names)[source_of]
         self.validation_groups = None
         if recipe.groups:
@@ -95,7 +95,7 @@ class TrainingData:
         return self.stream.num_images
 
     def _open_train(self) -> int:
-        recipe, sources = self.recipe, self.recipe.data
+        recipe, sources = self.recipe, self.recipe.sources
         self.rows, source_of = open_sources(sources, "train", recipe.seed)
         self.labels = label_array(self.rows, self.attributes)
         group_of = None
@@ -241,7 +241,7 @@ class ImageStream:
     """
 
     def __init__(self, recipe: Recipe, accelerator: Accelerator):
-        self.path = recipe.data[0].path
+        self.path = recipe.sources[0].path
         self.batch_size = recipe.batch_size
         self.process = accelerator.process_index
         dataset = load_split(self.path, "train", streaming=True)

@@ -45,6 +45,7 @@ def build_model(
         UserError: If the backbone cannot be loaded or the config is not valid.
     """
     frequencies = None if labels is None else attribute_frequencies(labels)
+    processor: Any = Label2LabelImageProcessor()
     if recipe.init_from:
         model, processor = load_model(recipe.init_from)
         if _names(model) != list(attributes):
@@ -52,7 +53,7 @@ def build_model(
         # Calibration belongs to the former weights.
         absorb_temperature(model)
     else:
-        model, processor = _build_from_backbone(recipe, attributes), Label2LabelImageProcessor()
+        model = _build_from_backbone(recipe, attributes)
         if frequencies is not None:
             set_prior(model, frequencies)
     processor.thresholds = None

@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from huggingface_hub.dataclasses import strict
@@ -101,7 +101,7 @@ class Recipe:
 
     Data:
         data: Folder that a script of `datasets_scripts/` wrote, or a Hub dataset id; or a list of
-            these and of mappings with the fields of `Source`. Read as a list of `Source`.
+            these and of mappings with the fields of `Source`.
         vocabulary: Attributes to learn: a name of `label2label.data.vocabulary`, or `"columns"` for
             the dataset's own attribute columns.
         streaming: Whether to read the training split sequentially, from disk or the Hub. It cannot
@@ -226,7 +226,7 @@ class Recipe:
             raise ValueError("init_from loads a whole model: leave out backbone and model")
         if self.sampling == "group-balanced" and not self.groups:
             raise ValueError("sampling 'group-balanced' needs groups, such as [race]")
-        several = self.data != [Source(self.data[0].path)]
+        several = self.data != [Source(self.sources[0].path)]
         given = {
             "teachers": self.teachers,
             "groups": self.groups,
@@ -236,10 +236,13 @@ class Recipe:
             refused = ", ".join(name for name, value in given.items() if value)
             raise ValueError(f"streaming does not load all rows at once: leave out {refused}")
 
-    def at_epoch(self, values: list[int], epoch: int) -> int | None:
+    @property
+    def sources(self) -> list[Source]:
+        """The entries of `data`."""
+        return cast("list[Source]", self.data)
+
+    def at_epoch(self, values: list[int], epoch: int) -> int:
         """Return the value for an epoch, from 0, where each has an equal share of the epochs."""
-        if not values:
-            return None
         return values[min(epoch * len(values) // self.epochs, len(values) - 1)]
 
     def differences(self, other: "Recipe") -> list[str]:

@@ -49,7 +49,7 @@ def train_command(args: argparse.Namespace) -> int:
     if args.vocabulary:
         recipe = dataclasses.replace(recipe, vocabulary=args.vocabulary)
     if args.data:
-        source, *others = recipe.data
+        source, *others = recipe.sources
         if others:
             raise UserError(
                 f"the recipe reads {1 + len(others)} datasets: replace one of them with "
@@ -289,8 +289,9 @@ class Trainer:
         crop_size = self.processor.crop_size["height"]
         pixels = self.augmentation(batch["pixels"], crop_size, draws)
         pixels = normalize_pixels(pixels, self.processor)
-        size = recipe.at_epoch(recipe.image_sizes, epoch)
-        if size not in (None, crop_size):  # progressive resizing
+        sizes = recipe.image_sizes or [crop_size]
+        size = recipe.at_epoch(sizes, epoch)
+        if size != crop_size:  # progressive resizing
             pixels = nn.functional.interpolate(
                 pixels, (size, size), mode="bilinear", antialias=True
             )
