@@ -185,7 +185,6 @@ def test_an_image_that_cannot_be_read_ends_in_one_line(values, tmp_path):
     [
         ({"teachers": ["some/model"]}, "leave out teachers$"),
         ({"groups": ["race"]}, "leave out groups$"),
-        ({"groups": ["race"], "sampling": "group-balanced"}, "sampling group-balanced"),
         ({"data": ["one", "two"]}, "leave out all of data but one path"),
         ({"data": [{"path": "one", "limit": 5}]}, "leave out all of data but one path"),
     ],

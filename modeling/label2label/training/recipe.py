@@ -230,7 +230,7 @@ class Recipe:
         given = {
             "teachers": self.teachers,
             "groups": self.groups,
-            "all of data but a path": several,
+            "all of data but one path": several,
         }
         if self.streaming and any(given.values()):
             refused = ", ".join(name for name, value in given.items() if value)
