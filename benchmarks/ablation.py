@@ -1,20 +1,19 @@
-"""Measure what parts of a model are worth: tables of rows that differ in a few settings.
+"""Measure what backbone and head are worth: the papers' Tables 1 and 2 on equal terms.
 
     label2label convert mobilefacenet_scripted.pt runs/backbone
     python datasets_scripts/celeba.py --source CELEBA --output data/celeba
-    python benchmarks/ablation.py heads
-    python benchmarks/ablation.py sizes
+    python benchmarks/ablation.py --plan     # the hours of each row on this machine
+    python benchmarks/ablation.py            # trains what is missing; run it again to go on
 
-`heads` compares the heads `fc`, `query2label`, `label2label` without masking and `label2label` on
-MobileFaceNet from a converted face-recognition checkpoint, the last also on MobileFaceNet and
-ResNet-50 from scratch (without ImageNet weights, unlike the papers); it is scored on test.
-`sizes` compares heads of several widths, depths and feed-forward widths on the shipped model's
-frozen backbone; it serves to choose a model, so it is scored on validation.
+Each row is a backbone and a head, trained by the recipe `celeba` on CelebA's official partition
+with the same images, steps, augmentation and seeds, and scored on the test part. All heads attend
+to the backbone's last feature map, as the papers' do; nothing is frozen, and no words are given.
+ResNet-50 starts from random weights (the papers' from ImageNet's), MobileFaceNet from random
+weights and from a converted face-recognition checkpoint.
 
-All rows of a table have the same budget and the same list of seeds. Each cell, one seed of one
-row, writes its results to its own file (`runs/ablation/TABLE/*.json`) and is trained once, on any
-machine: run the same command again to continue a stopped table. The best epoch is chosen on
-validation.
+Each cell, one seed of one row, writes its results to its own file, `runs/ablation/*.json`, and is
+trained once, on any machine. The best epoch is chosen on validation. `results/ablation.json` is
+written anew after each cell; `--rows` and `--seeds` choose what to train.
 """
 
 from __future__ import annotations
@@ -26,97 +25,63 @@ import math
 import re
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from common import describe_machine, finish, write_json
+from accelerate.state import AcceleratorState
+from common import command_line, describe_machine, finish, write_json
 from label2label.data.loading import label_array, load_split
 from label2label.errors import UserError
 from label2label.evaluation.evaluate import predict_dataset
 from label2label.evaluation.intervals import bootstrap_draws, clusters_of
-from label2label.evaluation.metrics import balanced_accuracy_per_attribute, mean_accuracy
-from label2label.evaluation.plots import figure_svg
+from label2label.evaluation.metrics import overall_scores
 from label2label.export.complexity import measure_complexity
-from label2label.prediction.backends import load_model
-from matplotlib import colormaps
-from matplotlib.figure import Figure
+from label2label.prediction.backends import TorchBackend
+from label2label.training.recipe import Recipe, load_recipe
+from label2label.training.trainer import Trainer
 from scipy.stats import t as student_t
+from training_speed import endless_batches
 
-# The same architecture as the converted backbone of the other rows.
+# The same architecture as the converted backbone.
 MOBILEFACENET = '{"hidden_act": "relu6", "stem_hidden_act": "relu", "stem_pointwise": true}'
 RESNET = '{"model_type": "resnet", "out_features": ["stage4"]}'
-LABEL2LABEL = ["model.head_type=label2label"]
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows to compare with each other.
-
-    Args:
-        split: The split that the rows are scored on.
-        rows: Recipe settings by row name.
-    """
-
-    split: str
-    rows: dict[str, list[str]]
-
-
-def _size(
-    hidden: int, heads: int, layers: tuple[int, int] = (1, 1), feed_forward: int | None = None
-) -> list[str]:
-    return [
-        *("backbone=celeba-mobilefacenet", "freeze_backbone=true"),
-        f"model.hidden_size={hidden}",
-        f"model.intermediate_size={feed_forward or 2 * hidden}",
-        f"model.num_attention_heads={heads}",
-        *(f"model.num_query_layers={layers[0]}", f"model.num_mlm_layers={layers[1]}"),
-    ]
-
-
-TABLES = {
-    "heads": Table(
-        "test",
-        {
-            "fc": ["model.head_type=fc"],
-            "query2label": ["model.head_type=query2label"],
-            "label2label, nothing masked": [*LABEL2LABEL, "model.mask_probability=0.0"],
-            "label2label": LABEL2LABEL,
-            "label2label, from scratch": [
-                *(*LABEL2LABEL, "backbone=null"),
-                f"backbone_config={MOBILEFACENET}",
-            ],
-            "label2label, ResNet-50 from scratch": [
-                *(*LABEL2LABEL, "backbone=null"),
-                f"backbone_config={RESNET}",
-            ],
-        },
-    ),
-    "sizes": Table(
-        "validation",
-        {
-            "32 wide": _size(32, 4),
-            "64 wide": _size(64, 4),
-            "96 wide": _size(96, 4),
-            "128 wide": _size(128, 4),
-            "192 wide": _size(192, 4),
-            "96 wide, 1 attention head": _size(96, 1),
-            "96 wide, 8 attention heads": _size(96, 8),
-            "96 wide, feed-forward 96": _size(96, 4, feed_forward=96),
-            "96 wide, feed-forward 384": _size(96, 4, feed_forward=384),
-            "96 wide, 2 query layers": _size(96, 4, (2, 1)),
-            "96 wide, 2 language model layers": _size(96, 4, (1, 2)),
-        },
-    ),
+COMMON = ["frozen_stages=[]", "known_words=0", "image_sizes=[80, 112]"]
+BACKBONES = {
+    "MobileFaceNet, recognition": ["backbone_config=null"],
+    "MobileFaceNet": ["backbone=null", f"backbone_config={MOBILEFACENET}"],
+    "ResNet-50": ["backbone=null", f"backbone_config={RESNET}"],
 }
+HEADS = {
+    "fc": ["model.head_type=fc"],
+    "query2label": ["model.head_type=query2label"],
+    "label2label, nothing masked": ["model.head_type=label2label", "model.mask_probability=0.0"],
+    "label2label": ["model.head_type=label2label"],
+}
+ROWS = {f"{head} on {backbone}": (head, backbone) for backbone in BACKBONES for head in HEADS}
+SPLIT = "test"
 SCORES = ("accuracy", "balanced_accuracy", "query_accuracy")
 SEEDS = (0, 1, 2)
 EPOCHS = 4
+CROP = 112  # pixels, of the model's own crops
+PLANNED_STEPS = 4
+
+
+def reference_of(row: str) -> str | None:
+    """Name the row with which a row is compared.
+
+    Heads are compared with `label2label` on the same backbone, and `label2label` on other backbones
+    with that on MobileFaceNet from random weights.
+    """
+    head, backbone = ROWS[row]
+    reference = f"label2label on {backbone if head != 'label2label' else 'MobileFaceNet'}"
+    return None if reference == row else reference
 
 
 def run_command(arguments: Sequence[str]) -> int:
@@ -131,36 +96,47 @@ def slug(row: str) -> str:
 
 def cell_file(args: argparse.Namespace, row: str, seed: int) -> Path:
     """Return the path of a cell's JSON file."""
-    return args.runs / args.table / f"{slug(row)}-seed-{seed}.json"
+    return args.runs / f"{slug(row)}-seed-{seed}.json"
 
 
 def cell_settings(args: argparse.Namespace, row: str, seed: int) -> list[str]:
     """Return the recipe settings that a cell overrides, as `KEY=VALUE` strings."""
-    budget = [f"data={args.data}", f"seed={seed}", f"epochs={args.epochs}"]
-    return [*budget, *args.set, *TABLES[args.table].rows[row]]
+    head, backbone = ROWS[row]
+    data = json.dumps([{"path": args.data, "limit": args.images}])
+    budget = [f"data={data}", f"seed={seed}", f"epochs={args.epochs}"]
+    return [*budget, *COMMON, *BACKBONES[backbone], *HEADS[head], *args.set]
+
+
+def read_cell(args: argparse.Namespace, row: str, seed: int) -> dict[str, Any] | None:
+    """Read a cell's results, if it was trained.
+
+    Raises:
+        UserError: It was trained by another recipe.
+    """
+    file = cell_file(args, row, seed)
+    if not file.is_file():
+        return None
+    cell = json.loads(file.read_text(encoding="utf-8"))
+    if cell["recipe"] != asdict(load_recipe(args.recipe, cell_settings(args, row, seed))):
+        raise UserError(
+            f"{file} was trained with other settings: delete it to train the cell again"
+        )
+    return cell
 
 
 def train_cell(args: argparse.Namespace, row: str, seed: int) -> None:
     """Train and measure one cell, unless its results exist.
 
-    Args:
-        args: The command line.
-        row: The row's name.
-        seed: Random seed.
-
     Raises:
-        UserError: If the training fails or is stopped, or the cell was trained with other settings.
+        UserError: The training fails or is stopped, or the cell was trained with other settings.
     """
-    file, settings = cell_file(args, row, seed), cell_settings(args, row, seed)
-    made = {"recipe": args.recipe, "settings": settings}
-    if file.is_file():
-        cell = json.loads(file.read_text(encoding="utf-8"))
-        if any(cell[name] != value for name, value in made.items()):
-            raise UserError(f"{file} was made with other settings: remove it to make it anew")
+    if read_cell(args, row, seed):
         return
+    settings = cell_settings(args, row, seed)
+    recipe = asdict(load_recipe(args.recipe, settings))
     # Resume a stopped cell, but never one with other settings.
-    digest = hashlib.sha256(json.dumps(made).encode()).hexdigest()[:8]
-    folder = args.runs / args.table / slug(row) / f"seed-{seed}-{digest}"
+    digest = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:8]
+    folder = args.runs / slug(row) / f"seed-{seed}-{digest}"
     print(f"== {row}, seed {seed}", file=sys.stderr, flush=True)
     arguments = ["train", "--recipe", args.recipe, "--output", str(folder)]
     for setting in settings:
@@ -168,41 +144,36 @@ def train_cell(args: argparse.Namespace, row: str, seed: int) -> None:
     if list((folder / "state").glob("step-*")):
         arguments.append("--resume")
     if code := run_command(arguments):
-        raise UserError(f"{folder}: exit code {code}; the same command goes on from here")
-    write_json(file, {**made, **measure_cell(args, folder)})
+        raise UserError(f"{folder}: exit code {code}; run the same command again to continue")
+    write_json(cell_file(args, row, seed), {"recipe": recipe, **measure_cell(args.data, folder)})
 
 
-def measure_cell(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def measure_cell(data: str, folder: Path) -> dict[str, Any]:
     """Score a trained cell.
-
-    Args:
-        args: The command line.
-        folder: The cell's run.
 
     Returns:
         Its scores, and per image the number of `known` labels and of `right` predictions.
     """
-    model, processor = load_model(folder / "best")
-    names = [model.config.id2label[i] for i in range(model.config.num_labels)]
+    model = TorchBackend.from_pretrained(folder / "best")
     history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
-    # The processor's crop gives the image size: not every backbone's config has it.
-    complexity = measure_complexity(model.config, processor.crop_size["height"])
-    dataset = load_split(args.data, TABLES[args.table].split)
-    labels = label_array(dataset, names)
+    complexity = measure_complexity(model.model.config, model.preprocessing.crop_size)
+    dataset = load_split(data, SPLIT)
+    labels = label_array(dataset, model.preprocessing.attributes)
     accelerator = Accelerator(mixed_precision="no")
-    probabilities, by_queries = predict_dataset(accelerator, model, processor, dataset)
+    probabilities, by_queries = predict_dataset(accelerator, model, dataset)
     known = labels >= 0
     right = ((probabilities > 0.5) == (labels > 0)) & known
-    balanced = balanced_accuracy_per_attribute(probabilities, labels)
+    scores = overall_scores(probabilities, labels, names=("accuracy", "balanced_accuracy"))
+    queries = None
+    if by_queries is not None:
+        queries = float(overall_scores(by_queries, labels, names=("accuracy",))["accuracy"])
     return {
-        "accuracy": float(mean_accuracy(probabilities, labels)),
-        "balanced_accuracy": float(np.nanmean(balanced)),
-        "query_accuracy": None if by_queries is None else float(mean_accuracy(by_queries, labels)),
+        **{name: float(score) for name, score in scores.items()},
+        "query_accuracy": queries,
         # The fastest epoch: other load on the machine can only slow one down.
         "seconds_per_epoch": min(entry["seconds"] for entry in history),
-        "epochs": len(history),
         "parameters": complexity["parameters"],
-        "flops": complexity["flops"]["all"],
+        "flops": complexity["flops"],
         "processor": describe_machine()["processor"],
         "threads": torch.get_num_threads(),
         "right": right.sum(axis=1).tolist(),
@@ -211,181 +182,154 @@ def measure_cell(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def gather_rows(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Gather the table's rows from all finished cells with these settings.
-
-    Args:
-        args: The command line.
+    """Gather the table's rows from all finished cells.
 
     Returns:
-        By row name: mean and standard deviation of the scores over seeds, the seeds, and the values
-        that all seeds share.
+        By row: `head`, `backbone`, `seeds`, mean and standard deviation of the scores over seeds,
+        the values that all seeds share, and `compared` as `compare_cells` returns it.
     """
+    found = {}
+    for row in ROWS:
+        seeds = sorted(
+            int(f.stem.rpartition("-")[2]) for f in args.runs.glob(f"{slug(row)}-seed-*.json")
+        )
+        if seeds:
+            found[row] = {seed: read_cell(args, row, seed) for seed in seeds}
+    dataset = load_split(args.data, SPLIT)
+    people = dataset["identity"] if "identity" in dataset.column_names else [None] * len(dataset)
+    clusters = clusters_of(list(people))
     rows = {}
-    for name in TABLES[args.table].rows:
-        cells = {}
-        for file in (args.runs / args.table).glob(f"{slug(name)}-seed-*.json"):
-            seed = int(file.stem.rpartition("-")[2])
-            cell = json.loads(file.read_text(encoding="utf-8"))
-            settings = cell_settings(args, name, seed)
-            if (cell["recipe"], cell["settings"]) == (args.recipe, settings):
-                cells[seed] = cell
-        cells = dict(sorted(cells.items()))
-        if not cells:
-            continue
-        first = next(iter(cells.values()))
-        row: dict[str, Any] = {"seeds": list(cells)}
+    for name, cells in found.items():
+        head, backbone = ROWS[name]
+        row: dict[str, Any] = {"head": head, "backbone": backbone, "seeds": list(cells)}
         for score in SCORES:
             values = [cell[score] for cell in cells.values()]
-            if None in values:
-                continue  # a head without a query network
-            spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-            row[score] = {"mean": float(np.mean(values)), "std": spread}
-        seconds = [cell["seconds_per_epoch"] for cell in cells.values()]
-        row["seconds_per_epoch"] = min(seconds)
-        row["processors"] = sorted({cell["processor"] for cell in cells.values()})
-        rows[name] = row | {name: first[name] for name in ("parameters", "flops", "epochs")}
+            if None not in values:  # a head without a query network
+                spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+                row[score] = {"mean": float(np.mean(values)), "std": spread}
+        first = next(iter(cells.values()))
+        row |= {key: first[key] for key in ("parameters", "flops", "processor")}
+        row["seconds_per_epoch"] = min(cell["seconds_per_epoch"] for cell in cells.values())
+        reference = reference_of(name)
+        others = found.get(reference) if reference else None
+        compared = others and compare_cells([*cells.values()], [*others.values()], clusters)
+        row["compared"] = compared and {"with": reference, **compared}
+        rows[name] = row
     return rows
 
 
-def compare_rows(
-    args: argparse.Namespace, rows: dict[str, dict[str, Any]], resamples: int = 1000
-) -> list[dict[str, Any]]:
-    """Compute the accuracy difference of each pair of rows, with its interval and p-value.
+def compare_cells(
+    cells: Sequence[dict[str, Any]],
+    others: Sequence[dict[str, Any]],
+    clusters: np.ndarray,
+    resamples: int = 1000,
+) -> dict[str, Any]:
+    """Compute the accuracy difference of two rows, with its interval.
 
-    The variance of a difference is the sum of the variance over people, from a paired bootstrap of
-    the means over seeds, and the variance over seeds, s^2 / n of each row; its interval is
-    Student's, with Welch-Satterthwaite degrees of freedom. (A bootstrap over three seeds would
-    underestimate their variance by a third, and call differences real far too often.)
+    The variance is the sum of the variance over people, from a paired bootstrap of the means over
+    seeds, and the variance over seeds, s^2 / n of each row; the interval is Student's, with
+    Welch-Satterthwaite degrees of freedom. (A bootstrap over three seeds would underestimate their
+    variance by a third, and call differences real far too often.)
 
     Args:
-        args: The command line.
-        rows: As `gather_rows` returns them.
+        cells, others: Cells of the two rows, one per seed.
+        clusters: Person on each image, (images,).
         resamples: Number of bootstrap resamples.
 
     Returns:
-        For each pair: `rows`, the `difference` (first minus second), its 95 % `interval`, `p_value`
-        and whether it is `real`: the interval excludes 0. With a row of one seed the interval is
-        over people only, and `real` is `None`, as the variance over seeds is unknown.
+        The `difference` (first minus second), its 95 % `interval`, and whether it is `real`: the
+        interval excludes 0. With a row of one seed the interval is over people only, and `real` is
+        None, as the variance over seeds is unknown.
     """
-    dataset = load_split(args.data, TABLES[args.table].split)
-    identities = dataset["identity"] if "identity" in dataset.column_names else [None]
-    clusters = clusters_of(list(identities) if len(identities) > 1 else [None] * len(dataset))
-    cells = {
-        name: [
-            json.loads(cell_file(args, name, seed).read_text(encoding="utf-8"))
-            for seed in row["seeds"]
-        ]
-        for name, row in rows.items()
+
+    def mean(row: Sequence[dict[str, Any]], weights: np.ndarray) -> np.ndarray:
+        # (resamples,): the mean over seeds of the accuracy on the people drawn
+        shares = [weights @ np.array(c["right"]) / (weights @ np.array(c["known"])) for c in row]
+        return np.mean(shares, axis=0)
+
+    draws = bootstrap_draws(
+        lambda w: {"difference": mean(cells, w) - mean(others, w)}, clusters, resamples
+    )
+    accuracies = [[sum(c["right"]) / sum(c["known"]) for c in row] for row in (cells, others)]
+    difference = float(np.mean(accuracies[0]) - np.mean(accuracies[1]))
+    variance = float(np.var(draws["difference"], ddof=1))
+    alone = min(map(len, accuracies)) == 1
+    freedom = np.inf
+    if not alone:
+        by_seed = [float(np.var(row, ddof=1)) / len(row) for row in accuracies]
+        variance += sum(by_seed)
+        terms = [v**2 / (len(row) - 1) for v, row in zip(by_seed, accuracies, strict=True)]
+        freedom = variance**2 / max(sum(terms), np.finfo(float).tiny)
+    margin = float(student_t.ppf(0.975, freedom)) * math.sqrt(variance)
+    return {
+        "difference": difference,
+        "interval": [difference - margin, difference + margin],
+        "real": None if alone else abs(difference) > margin,
     }
 
-    def by_row(weights: np.ndarray) -> dict[str, np.ndarray]:
-        # (resamples,): the mean over seeds of the accuracy on the people drawn
-        return {
-            name: np.mean(
-                [weights @ np.array(c["right"]) / (weights @ np.array(c["known"])) for c in row],
-                axis=0,
-            )
-            for name, row in cells.items()
-        }
 
-    draws = bootstrap_draws(by_row, clusters, resamples)
-    comparisons = []
-    for first, second in combinations(rows, 2):
-        difference = rows[first]["accuracy"]["mean"] - rows[second]["accuracy"]["mean"]
-        variance = float(np.var(draws[first] - draws[second], ddof=1))
-        alone = min(len(rows[name]["seeds"]) for name in (first, second)) == 1
-        freedom = np.inf
-        if not alone:
-            pair = [rows[name] for name in (first, second)]
-            by_seed = [row["accuracy"]["std"] ** 2 / len(row["seeds"]) for row in pair]
-            variance += sum(by_seed)
-            terms = (v**2 / (len(row["seeds"]) - 1) for v, row in zip(by_seed, pair, strict=True))
-            freedom = variance**2 / max(sum(terms), np.finfo(float).tiny)
-        error = max(math.sqrt(variance), np.finfo(float).tiny)
-        margin = float(student_t.ppf(0.975, freedom)) * error
-        comparisons.append(
-            {
-                "rows": [first, second],
-                "difference": float(difference),
-                "interval": [difference - margin, difference + margin],
-                "p_value": float(2 * student_t.sf(abs(difference) / error, freedom)),
-                "real": None if alone else abs(difference) > margin,
-            }
-        )
-    return comparisons
+def images_per_second(recipe: Recipe, size: int) -> float:
+    """Measure the training loop's speed at one image size, in a few steps."""
+    AcceleratorState._reset_state(True)
+    images = (PLANNED_STEPS + 1) * recipe.batch_size
+    source = {**asdict(recipe.sources[0]), "limit": images}
+    recipe = replace(recipe, data=[source], image_sizes=[size], cache_pixels=False)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(recipe, folder)
+        trainer.accelerator.init_trackers("logs")
+        batches = endless_batches(trainer)
+        trainer.step(next(batches))  # warm-up
+        started = time.perf_counter()
+        for _ in range(PLANNED_STEPS):
+            trainer.step(next(batches))
+        return PLANNED_STEPS * recipe.batch_size / (time.perf_counter() - started)
 
 
-def plot_frontier(result: dict[str, Any], path: Path) -> None:
-    """Plot accuracy against the size of the whole model: a point per row, with its seeds' spread.
-
-    Args:
-        result: The result as written to JSON.
-        path: The SVG file to write.
-    """
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
-    axes = figure.subplots()
-    rows = sorted(
-        result["rows"].items(),
-        key=lambda item: (item[1]["parameters"]["all"], -item[1]["accuracy"]["mean"]),
-    )
-    frontier: list[tuple[float, float]] = []
-    for number, (name, row) in enumerate(rows):
-        size, accuracy = row["parameters"]["all"] / 1e6, row["accuracy"]
-        if not frontier or accuracy["mean"] > frontier[-1][1]:
-            frontier.append((size, accuracy["mean"]))
-        axes.errorbar(
-            size,
-            accuracy["mean"],
-            yerr=accuracy["std"],
-            fmt="o",
-            capsize=3,
-            color=colormaps["tab20"](number),
-            label=f"{name}: {size:.2f} M, {accuracy['mean']:.4f}",
-        )
-    axes.plot(*zip(*frontier, strict=True), "--", color="gray", zorder=0, label="the frontier")
-    axes.set_xlabel("parameters of the whole model, millions")
-    axes.set_ylabel(f"accuracy, {result['split']}")
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    path.write_bytes(figure_svg(figure))
+def print_plan(args: argparse.Namespace) -> None:
+    """Print the estimated hours of every row, of the cells that are still to be trained."""
+    train, validation = (len(load_split(args.data, split)) for split in ("train", "validation"))
+    train = min(args.images or train, train)
+    total = 0.0
+    for row in args.rows:
+        missing = [seed for seed in args.seeds if read_cell(args, row, seed) is None]
+        recipe = load_recipe(args.recipe, cell_settings(args, row, 0))
+        sizes = [recipe.at_epoch(recipe.image_sizes, epoch) or CROP for epoch in range(args.epochs)]
+        speeds = {size: images_per_second(recipe, size) for size in sorted(set(sizes))}
+        # A forward pass, as in validation, takes a third of a step.
+        validating = args.epochs * validation / (3 * speeds[max(sizes)])
+        hours = (sum(train / speeds[size] for size in sizes) + validating) / 3600
+        total += hours * len(missing)
+        described = ", ".join(f"{s}x{s}: {speed:.0f} images/s" for s, speed in speeds.items())
+        print(f"{row}: {hours:.1f} h a seed, {len(missing)} seeds left ({described})", flush=True)
+    print(f"in all {total:.1f} h; choose by --rows, --seeds, --epochs and --images")
 
 
 def main() -> None:
     """Train the missing cells, and write the table after each."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("table", choices=list(TABLES))
-    parser.add_argument("--rows", nargs="+", metavar="NAME", help="to train: all by default")
-    parser.add_argument("--recipe", default="benchmarks/ablation.yaml", metavar="NAME|FILE")
+    parser = command_line(__doc__)
+    parser.add_argument("--plan", action="store_true", help="print the hours of each row and stop")
+    parser.add_argument("--rows", nargs="+", metavar="NAME", default=list(ROWS), help="to train")
+    parser.add_argument("--recipe", default="celeba", metavar="NAME|FILE")
     parser.add_argument("--data", default="data/celeba", metavar="DIR")
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, help="to train")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="the budget of every cell")
+    parser.add_argument("--images", type=int, default=0, help="to train on (default: all)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), metavar="DIR")
-    parser.add_argument("--output", type=Path, metavar="JSON", help="results/ablation_TABLE.json")
+    parser.add_argument("--output", type=Path, default=Path("results/ablation.json"))
     args = parser.parse_args()
-    table = TABLES[args.table]
-    args.rows = args.rows or list(table.rows)
-    args.output = args.output or Path(f"results/ablation_{args.table}.json")
-    if unknown := sorted(set(args.rows) - set(table.rows)):
-        parser.error(f"unknown row {', '.join(unknown)}; known: {', '.join(table.rows)}")
+    if unknown := sorted(set(args.rows) - set(ROWS)):
+        raise UserError(f"no row {unknown[0]!r}: the rows are {'; '.join(ROWS)}")
+    if args.plan:
+        return print_plan(args)
+    trained = len(load_split(args.data, "train"))
+    budget = {"epochs": args.epochs, "train_images": min(args.images or trained, trained)}
+    budget |= {"split": SPLIT, "test_images": len(load_split(args.data, SPLIT))}
     # Seed by seed, so that a table with all rows exists early.
     for seed in args.seeds:
         for row in args.rows:
             train_cell(args, row, seed)
-            rows = gather_rows(args)
-            result = {
-                "table": args.table,
-                "split": table.split,
-                "epochs": args.epochs,
-                "rows": rows,
-                "comparisons": compare_rows(args, rows),
-            }
-            write_json(args.output, result)
-    plot_frontier(result, args.output.with_suffix(".svg"))
-    for name, row in result["rows"].items():
-        print(f"{name}: {row['accuracy']['mean']:.4f}, {len(row['seeds'])} seeds")
+            write_json(args.output, {**budget, "rows": gather_rows(args)})
 
 
 if __name__ == "__main__":

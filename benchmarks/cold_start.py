@@ -7,7 +7,6 @@ Each time is that of a whole process, from start to exit; the programs run in tu
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -17,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import describe_machine, finish, write_json
+from common import command_line, describe_machine, finish, sample_photo, write_json
 from label2label.cli import main as label2label_main
 from label2label.errors import UserError
 from label2label.faces import detection
@@ -27,11 +26,7 @@ HEAVY = ("torch", "transformers", "datasets", "pyarrow", "matplotlib")
 
 
 def run(arguments: list[str], environment: dict[str, str]) -> tuple[float, str]:
-    """Run Python and return its duration in seconds and its standard error.
-
-    Raises:
-        UserError: The process failed.
-    """
+    """Run Python; return the seconds that it took, and its standard error."""
     started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, *arguments], env=environment, capture_output=True, text=True
@@ -45,17 +40,9 @@ def run(arguments: list[str], environment: dict[str, str]) -> tuple[float, str]:
 def measure(photo: str, runs: int, scratch: Path) -> dict[str, Any]:
     """Time all programs in turn.
 
-    Args:
-        photo: A photo with a face.
-        runs: Number of runs per program.
-        scratch: Folder for the exported model.
-
     Returns:
         `median_seconds` by program, and `heavy_imports`, the large packages that the first
         prediction imports.
-
-    Raises:
-        UserError: A program fails, or the face detector is not available.
     """
     if label2label_main(["export", "--output", str(scratch / "model")]) != 0:
         raise UserError("the model cannot be exported")
@@ -87,19 +74,14 @@ def measure(photo: str, runs: int, scratch: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Measure and write the results."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--photo", help="with a face (default: the one that matplotlib brings)")
     parser.add_argument("--runs", type=int, default=15, help="of each program")
     parser.add_argument("--output", type=Path, default=Path("results/cold_start.json"))
     args = parser.parse_args()
-    if args.photo is None:
-        from matplotlib import cbook
-
-        args.photo = str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
+    photo = args.photo or str(sample_photo())
     with tempfile.TemporaryDirectory() as scratch:
-        write_json(args.output, measure(args.photo, args.runs, Path(scratch)))
+        write_json(args.output, measure(photo, args.runs, Path(scratch)))
 
 
 if __name__ == "__main__":

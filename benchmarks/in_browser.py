@@ -10,11 +10,9 @@ needs playwright, Chromium, and the face detector of `label2label predict`.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import http.server
 import json
-import shutil
 import sys
 import tempfile
 import threading
@@ -24,7 +22,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from common import finish, write_json
+from common import command_line, find_chromium, finish, percentiles, write_json
 from label2label.errors import UserError
 from label2label.faces.alignment import align_face
 from label2label.faces.detection import FaceDetector
@@ -35,7 +33,6 @@ from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 from tqdm import tqdm
 
 PAGE = Path(__file__).parents[1] / "spaces_app" / "on_device"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 STEPS = ("detection", "attributes")
 WARM_UP = 3
 VIDEO_SIZE = (640, 480)
@@ -58,18 +55,12 @@ def serve(folder: Path) -> str:
 
 
 def launch(playwright: Playwright, film: Path) -> Browser:
-    """Start Chromium with a fake camera that plays a video file.
-
-    Raises:
-        UserError: Chromium is not installed.
-    """
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        raise UserError("no Chromium on the path: install Debian's package chromium")
+    """Start Chromium with a fake camera that plays a video file."""
     flags = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
     camera = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
     return playwright.chromium.launch(
-        executable_path=path, args=[*flags, *camera, f"--use-file-for-fake-video-capture={film}"]
+        executable_path=find_chromium(),
+        args=[*flags, *camera, f"--use-file-for-fake-video-capture={film}"],
     )
 
 
@@ -125,15 +116,6 @@ def write_film(photo: Path, path: Path) -> None:
     frame.save(path, "JPEG", quality=92)
 
 
-def summarize(times: list[dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Compute the median and 95th percentile per step, in milliseconds."""
-    values = {step: [one[step] for one in times] for step in STEPS}
-    return {
-        step: {"p50": float(np.median(x)), "p95": float(np.percentile(x, 95))}
-        for step, x in values.items()
-    }
-
-
 def measure(folder: Path, photo: Path, repeats: int) -> dict[str, Any]:
     """Time the page and Python in turn.
 
@@ -177,7 +159,10 @@ def measure(folder: Path, photo: Path, repeats: int) -> dict[str, Any]:
         video = time_video(page, repeats)
         version = browser.version
         browser.close()
-    summaries = {name: summarize(values) for name, values in times.items()}
+    summaries = {
+        name: {step: percentiles([one[step] for one in values]) for step in STEPS}
+        for name, values in times.items()
+    }
     return {
         **summaries,
         "ratio": {
@@ -199,9 +184,7 @@ def measure(folder: Path, photo: Path, repeats: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure and write the results."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--page", type=Path, default=PAGE, metavar="DIR")
     parser.add_argument("--photo", type=Path, default=PAGE / "example.jpg", metavar="FILE")
     parser.add_argument("--repeats", type=int, default=50, metavar="N")

@@ -9,7 +9,6 @@ links, to save disk space.
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from common import describe_machine, finish, write_json
+from common import command_line, describe_machine, finish, write_json
 from label2label.cli import main as label2label_main
 from label2label.errors import UserError
 from label2label.prediction.photos import find_photos
@@ -64,11 +63,7 @@ def label(model: Path, data: Path, output: Path) -> dict[str, float]:
 def measure(photos: list[Path], repeat: int, runs: int, scratch: Path) -> dict[str, Any]:
     """Label the photos once and repeated, in turn.
 
-    Args:
-        photos: Photo files.
-        repeat: Copies of each photo in the larger set.
-        runs: Runs of each; the fastest counts for speed, the largest for memory.
-        scratch: Folder for the model, the links and the labels.
+    Of all runs, the fastest counts for speed, the one with the highest peak for memory.
 
     Returns:
         `once` and `repeated`, each with `images`, `images_per_second` (loading the model and
@@ -96,9 +91,7 @@ def measure(photos: list[Path], repeat: int, runs: int, scratch: Path) -> dict[s
 
 def main() -> None:
     """Measure and write the results."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("photos", type=Path, help="folder or zip archive of photos")
     parser.add_argument("--limit", type=int, default=1000, help="photos to take")
     parser.add_argument("--repeat", type=int, default=50, help="size of the larger set")

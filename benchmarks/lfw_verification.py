@@ -10,20 +10,20 @@ on the other nine. The embedding is the sum of those of the crop and of its mirr
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import json
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from common import command_line, finish, write_json
 from label2label.errors import UserError
 from label2label.faces.alignment import align_face, choose_face
 from label2label.faces.detection import Face, FaceDetector
-from label2label.files import write_whole
 from label2label.models import Label2LabelImageProcessor
 from PIL import Image
 from tqdm import tqdm
@@ -32,23 +32,10 @@ from transformers import AutoModel
 FOLDS = 10
 
 
-def central_face(size: tuple[int, int]) -> Face:
-    """Return the box of an LFW photo's subject: centred, with 45 % of the photo's side.
-
-    Args:
-        size: The photo's width and height in pixels.
-
-    Returns:
-        A face without landmarks.
-    """
-    width, height = size
-    return Face((0.28 * width, 0.28 * height, 0.72 * width, 0.72 * height), 0.0)
-
-
 def embed_photos(
     photos: dict[str, Image.Image], model_path: str, batch_size: int = 32
 ) -> tuple[dict[str, np.ndarray], int]:
-    """Compute unit-length embeddings of the subjects of photos.
+    """Compute unit-length embeddings of the subjects of LFW's photos.
 
     Args:
         photos: RGB photos by name.
@@ -66,7 +53,9 @@ def embed_photos(
         pixels = np.asarray(photo)
         faces = detector(pixels)
         missed += not faces
-        subject = choose_face(faces, pixels) if faces else central_face(photo.size)
+        # The subject is centred, with 45 % of the photo's side.
+        box = tuple(share * side for share in (0.28, 0.72) for side in photo.size)
+        subject = choose_face(faces, pixels) if faces else Face(box, 0.0)
         crops.append(align_face(pixels, subject, processor.alignment_template))
     embeddings = []
     for start in tqdm(range(0, len(crops), batch_size), desc="embed"):
@@ -102,7 +91,7 @@ def verify_pairs(similarities: np.ndarray, same: np.ndarray) -> tuple[float, flo
     return float(np.mean(accuracies)), float(error), float(np.mean(thresholds))
 
 
-def verify_lfw(source: Path, model_path: str) -> dict:
+def verify_lfw(source: Path, model_path: str) -> dict[str, Any]:
     """Measure the verification accuracy of a face encoder on a folder of LFW pairs.
 
     Args:
@@ -144,22 +133,17 @@ def verify_lfw(source: Path, model_path: str) -> dict:
     }
 
 
-def main() -> int:
-    """Print the results as JSON, and write them to `--output` if given."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main() -> None:
+    """Print the results as JSON, and write them to `--output`."""
+    parser = command_line(__doc__)
     parser.add_argument("source", type=Path, help="folder with lfw_subset.zip and pairs.csv")
     parser.add_argument("--model", default="runs/backbone", help="converted backbone's folder")
     parser.add_argument("--output", type=Path, default=Path("results/lfw_verification.json"))
     args = parser.parse_args()
-    try:
-        figures = json.dumps(verify_lfw(args.source, args.model), indent=2)
-        write_whole(args.output, figures + "\n")
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(figures)
-    return 0
+    figures = verify_lfw(args.source, args.model)
+    write_json(args.output, figures)
+    print(json.dumps(figures, indent=2))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(finish(main))

@@ -8,7 +8,6 @@ the response has arrived.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import base64
 import json
@@ -21,13 +20,14 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
-from label2label.files import write_whole
+from common import command_line, finish, percentiles, sample_photo, write_json
+from label2label.errors import UserError
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,21 +35,6 @@ START_SECONDS = 300
 ANSWER_SECONDS = 60
 WARM_UP_REQUESTS = 5
 SAMPLE_SECONDS = 1.0
-
-
-def parse_arguments() -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--output", type=Path, metavar="FILE.json", help="write the figures here")
-    parser.add_argument("--users", type=int, default=20, metavar="N", help="default: %(default)s")
-    parser.add_argument("--seconds", type=float, default=60, metavar="S", help="default: 60")
-    parser.add_argument(
-        "--requests", type=int, default=50, metavar="N", help="of the one visitor (default: 50)"
-    )
-    parser.add_argument(
-        "--url", help="measure a Space that runs already: neither its start nor its memory is known"
-    )
-    return parser.parse_args()
 
 
 @contextmanager
@@ -77,7 +62,8 @@ def started_space() -> Iterator[tuple[str, float, psutil.Process]]:
                 except httpx.HTTPError:
                     if process.poll() is not None or seconds > START_SECONDS:
                         log.seek(0)
-                        sys.exit(f"error: the Space did not start: {log.read()[-2000:].decode()}")
+                        text = log.read()[-2000:].decode()
+                        raise UserError(f"the Space did not start: {text}") from None
                     time.sleep(0.05)
             yield url, time.perf_counter() - start, psutil.Process(process.pid)
         finally:
@@ -86,18 +72,8 @@ def started_space() -> Iterator[tuple[str, float, psutil.Process]]:
 
 
 def build_request(url: str) -> dict[str, Any]:
-    """Build the request that the page sends for a photo with one face.
-
-    Args:
-        url: Address of the Space.
-
-    Returns:
-        The body of a request to its queue, without the session.
-    """
-    from matplotlib import get_data_path
-
-    file = Path(get_data_path(), "sample_data", "grace_hopper.jpg")
-    photo = base64.b64encode(file.read_bytes()).decode()
+    """Build the request that the page sends to the queue for a photo, without the session."""
+    photo = base64.b64encode(sample_photo().read_bytes()).decode()
     config = httpx.get(f"{url}/config", trust_env=False, timeout=60).raise_for_status().json()
     # The event has no public API name: find it by its component's name for it, `analyse`.
     (index,) = (
@@ -110,15 +86,7 @@ def build_request(url: str) -> dict[str, Any]:
 
 
 async def ask(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> float:
-    """Send one request through the queue and wait for the response.
-
-    Args:
-        client: The visitor's client.
-        url: Address of the Space.
-        body: As `build_request` returns it.
-
-    Returns:
-        The response time in seconds.
+    """Send one request through the queue and return the seconds until its response.
 
     Raises:
         RuntimeError: The response is an error, or does not hold exactly one face.
@@ -156,14 +124,7 @@ async def measure_single(url: str, body: dict[str, Any], count: int) -> dict[str
 async def measure_many(
     url: str, body: dict[str, Any], users: int, duration: float, process: psutil.Process | None
 ) -> tuple[dict[str, Any], list[float]]:
-    """Measure many visitors at once.
-
-    Args:
-        url: Address of the Space.
-        body: As `build_request` returns it.
-        users: Number of visitors.
-        duration: Seconds after which no new request is sent.
-        process: Process of the Space, or None.
+    """Measure many visitors at once, who send no new request after `duration` seconds.
 
     Returns:
         Response times and errors, and the memory of the process in megabytes, every second.
@@ -204,11 +165,10 @@ async def measure_many(
 
 def summarize(seconds: list[float]) -> dict[str, float | None]:
     """Compute the median and 95th percentile in milliseconds, None without responses."""
-    if len(seconds) < 2:
-        return {"median_ms": None, "p95_ms": None}
+    times = percentiles(seconds) if seconds else {}
     return {
-        "median_ms": round(1e3 * statistics.median(seconds), 1),
-        "p95_ms": round(1e3 * statistics.quantiles(seconds, n=20)[-1], 1),
+        f"{title}_ms": round(1e3 * times[name], 1) if times else None
+        for title, name in (("median", "p50"), ("p95", "p95"))
     }
 
 
@@ -226,36 +186,39 @@ def summarize_memory(memory: list[float]) -> dict[str, float] | None:
     }
 
 
-def measure(args: argparse.Namespace, url: str, process: psutil.Process | None) -> dict[str, Any]:
-    """Measure a running Space."""
-    body = build_request(url)
-    single = asyncio.run(measure_single(url, body, args.requests))
-    many, memory = asyncio.run(measure_many(url, body, args.users, args.seconds, process))
-    return {"one_visitor": single, "many_visitors": many, "memory": summarize_memory(memory)}
-
-
-def main() -> int:
-    """Measure, print the results, and write them to `--output` if given.
-
-    Returns:
-        The exit code: 0, or 1 if a request failed.
-    """
-    args = parse_arguments()
+def main() -> None:
+    """Measure, print the results, and write them to `--output`."""
+    parser = command_line(__doc__)
+    parser.add_argument("--output", type=Path, metavar="FILE.json", help="write the figures here")
+    parser.add_argument("--users", type=int, default=20, metavar="N", help="default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=60, metavar="S", help="default: 60")
+    parser.add_argument(
+        "--requests", type=int, default=50, metavar="N", help="of the one visitor (default: 50)"
+    )
+    parser.add_argument(
+        "--url", help="measure a Space that runs already: neither its start nor its memory is known"
+    )
+    args = parser.parse_args()
     # Other load slows the Space down, so it is reported.
-    machine = {"cpus": os.cpu_count(), "load_before": round(os.getloadavg()[0], 2)}
-    if args.url:
-        url = args.url.rstrip("/")
-        figures = measure(args, url, None)
-    else:
-        with started_space() as (url, start_seconds, process):
-            figures = measure(args, url, process)
-            figures = {"start_seconds": round(start_seconds, 2), **figures}
-    text = json.dumps({"machine": machine, **figures}, indent=1)
-    print(text)
+    figures: dict[str, Any] = {
+        "machine": {"cpus": os.cpu_count(), "load_before": round(os.getloadavg()[0], 2)}
+    }
+    with nullcontext((args.url, None, None)) if args.url else started_space() as space:
+        url, start_seconds, process = space
+        if start_seconds:
+            figures["start_seconds"] = round(start_seconds, 2)
+        url = url.rstrip("/")
+        body = build_request(url)
+        figures["one_visitor"] = asyncio.run(measure_single(url, body, args.requests))
+        many = measure_many(url, body, args.users, args.seconds, process)
+        figures["many_visitors"], memory = asyncio.run(many)
+        figures["memory"] = summarize_memory(memory)
+    print(json.dumps(figures, indent=1))
     if args.output:
-        write_whole(args.output, text + "\n")
-    return int(figures["many_visitors"]["errors"] > 0)
+        write_json(args.output, figures)
+    if figures["many_visitors"]["errors"]:
+        raise UserError(f"requests failed: {figures['many_visitors']['first_errors'][0]}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(finish(main))

@@ -7,20 +7,18 @@ Debian's package fonts-nanum.
 
 from __future__ import annotations
 
-import argparse
 import io
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from common import command_line, find_chromium, finish
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 from space_load import started_space
 from tqdm import tqdm
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync")
 DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 1080}, "locale": "en-US"}
 PHONE: dict[str, Any] = {
@@ -112,22 +110,14 @@ PICTURES: dict[str, Callable[[Browser, str], Page | None]] = {
 }
 
 
-def main() -> int:
-    """Take the screenshots.
-
-    Returns:
-        The exit code: 0, or 2 without a browser.
-    """
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def main() -> None:
+    """Take the screenshots."""
+    parser = command_line(__doc__)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
     args = parser.parse_args()
-    chromium = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if chromium is None:
-        print("error: no Chromium: install Debian's package chromium", file=sys.stderr)
-        return 2
     args.output.mkdir(parents=True, exist_ok=True)
     with started_space() as (url, _, _), sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=[*ARGUMENTS])
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=[*ARGUMENTS])
         for name, show in tqdm(PICTURES.items(), unit="picture"):
             page = show(browser, url)
             if page is None:
@@ -138,8 +128,7 @@ def main() -> int:
             print(f"{path}: {picture.width}x{picture.height}, {path.stat().st_size / 1000:.0f} kB")
             page.context.close()
         browser.close()
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(finish(main))

@@ -10,12 +10,9 @@ without public weights have random ones, which does not change their speed.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,9 +22,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import describe_machine, finish, write_json
+from common import (
+    Worker,
+    command_line,
+    describe_machine,
+    finish,
+    percentiles,
+    serve_answers,
+    write_json,
+)
 from label2label.checkpoints import find_checkpoint
-from label2label.errors import UserError
+from label2label.errors import UserError, join_lines
 from label2label.files import sha256
 from tqdm import tqdm
 
@@ -257,15 +262,8 @@ def load(runtime: str, path: str, threads: int, shape: tuple[int, ...]) -> Run:
 
 
 def serve(specification: str) -> None:
-    """Serve one row: print a line of JSON once loaded, and one per number of runs read."""
-    # Keep the output of libraries out of the lines of JSON.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-
-    def answer(message: dict[str, Any]) -> None:
-        print(json.dumps(message), file=answers, flush=True)
-
-    row = json.loads(specification)
+    """Serve one row: answer once it is loaded, and for each number of runs read."""
+    answer, row = serve_answers(), json.loads(specification)
     pixels = noise(row["batch"], row["image_size"])
     try:
         started = time.perf_counter()
@@ -274,7 +272,7 @@ def serve(specification: str) -> None:
         output = run(pixels)
         seconds = time.perf_counter() - started
     except Exception as error:  # any library's error: the other rows continue
-        return answer({"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"})
+        return answer({"error": f"{type(error).__name__}: {join_lines(error)}"})
     answer({"start_seconds": seconds, "probabilities": output.tolist()})
     for line in sys.stdin:
         times, cpu = [], time.process_time()
@@ -289,98 +287,60 @@ def serve(specification: str) -> None:
     answer({"peak_memory_bytes": peak[0] if peak else None})
 
 
-class Worker:
-    """The main process's handle of a row's process."""
-
-    def __init__(self, row: Row, threads: int, batch: int) -> None:
-        self.row = row
-        specification = {"path": str(row.path), "threads": threads, "batch": batch}
-        specification |= {name: row.facts[name] for name in ("runtime", "image_size")}
-        numbers = {name: str(threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, "--serve", json.dumps(specification)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={**os.environ, **numbers},
-        )
-        self.start = self.read()
-        self.rounds: list[dict[str, Any]] = []
-        self.runs = 2
-
-    def read(self) -> dict[str, Any]:
-        line = self.process.stdout.readline()  # type: ignore[union-attr]
-        return json.loads(line) if line else {"error": "its process ended without a word"}
-
-    def measure(self) -> dict[str, Any]:
-        """Run one round."""
-        self.process.stdin.write(f"{self.runs}\n")  # type: ignore[union-attr]
-        self.process.stdin.flush()  # type: ignore[union-attr]
-        answer = self.read()
-        if "error" in answer:
-            raise UserError(f"the row {self.row.name} failed: {answer['error']}")
-        return answer
-
-    def stop(self) -> int | None:
-        """End the process and return its peak memory in bytes."""
-        self.process.stdin.close()  # type: ignore[union-attr]
-        return self.read().get("peak_memory_bytes")
-
-
 def measure(
     rows: list[Row], threads: int, batch: int, rounds: int, seconds: float, entries: dict[str, Any]
 ) -> None:
     """Run all rows in turn and add the measurements to their entries."""
     title = f"{threads} thread{'s' * (threads > 1)}, batch {batch}"
     with contextlib.ExitStack() as stack:
-        running = []
+        running: list[tuple[Row, Worker, int, list[dict[str, Any]]]] = []
         for row in tqdm(rows, desc=f"load ({title})", unit="row"):
-            worker = Worker(row, threads, batch)
+            asked = {name: row.facts[name] for name in ("runtime", "image_size")}
+            asked |= {"path": str(row.path), "threads": threads, "batch": batch}
+            worker = Worker(__file__, asked, threads)
             stack.callback(worker.process.kill)
             if "error" in worker.start:
                 entries[row.name]["error"] = worker.start["error"]
                 continue
-            worker.runs = max(1, min(100, int(seconds / worker.measure()["seconds"][-1])))
-            running.append(worker)
+            runs = max(1, min(100, int(seconds / worker.ask(2)["seconds"][-1])))
+            running.append((row, worker, runs, []))
         for _ in tqdm(range(rounds), desc=f"run ({title})", unit="round"):
-            for worker in running:
-                worker.rounds.append(worker.measure())
+            for _, worker, runs, answers in running:
+                answers.append(worker.ask(runs))
         medians = {
-            w.row.name: np.array([np.median(x["seconds"]) for x in w.rounds]) for w in running
+            row.name: np.array([np.median(answer["seconds"]) for answer in answers])
+            for row, _, _, answers in running
         }
-        for worker in running:
-            entry = entries[worker.row.name]
-            times = 1e3 * np.concatenate([x["seconds"] for x in worker.rounds])
+        for row, worker, _, answers in running:
+            entry = entries[row.name]
+            times = 1e3 * np.concatenate([answer["seconds"] for answer in answers])
             found = np.array(worker.start["probabilities"])
-            images = min(len(found), len(worker.row.expected))
-            difference = float(np.abs(found[:images] - worker.row.expected[:images]).max())
+            images = min(len(found), len(row.expected))
+            difference = float(np.abs(found[:images] - row.expected[:images]).max())
             entry["largest_difference"] = max(entry["largest_difference"] or 0.0, difference)
-            if "int8" not in worker.row.name and not difference <= TOLERANCE:
+            if "int8" not in row.name and not difference <= TOLERANCE:
                 entry["error"] = f"its probabilities differ from PyTorch's by {difference:.2f}"
             ratios = None
             if REFERENCE in medians:
-                ratios = float(np.median(medians[worker.row.name] / medians[REFERENCE]))
-            cpu = [x["cpu_seconds"] / len(x["seconds"]) for x in worker.rounds]
+                ratios = float(np.median(medians[row.name] / medians[REFERENCE]))
+            cpu = [answer["cpu_seconds"] / len(answer["seconds"]) for answer in answers]
             entry["measurements"].append(
                 {
                     "threads": threads,
                     "batch": batch,
                     "runs": len(times),
-                    "p50_ms": float(np.median(times)),
-                    "p95_ms": float(np.percentile(times, 95)),
+                    **{f"{name}_ms": value for name, value in percentiles(times).items()},
                     "times_as_long": ratios,
                     "cpu_ms_per_image": 1e3 * float(np.median(cpu)) / batch,
                     "start_seconds": worker.start["start_seconds"],
-                    "peak_memory_bytes": worker.stop(),
+                    "peak_memory_bytes": worker.stop().get("peak_memory_bytes"),
                 }
             )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Measure the rows in turn, by threads and batch size."""
+    parser = command_line(__doc__)
     names = [*OURS, *OTHERS]
     parser.add_argument("--rows", nargs="+", metavar="ROW", default=names, help="these alone")
     parser.add_argument("--int8", type=Path, metavar="FILE", help="of the default model")

@@ -16,7 +16,6 @@ disagree, or if no document shows a file under results/.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -24,7 +23,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from common import finish
+from common import command_line, finish
 from label2label.errors import UserError
 from label2label.files import write_whole
 
@@ -401,6 +400,60 @@ def ablation_sizes(read: Read) -> Rows:
 
 
 @table
+def paper_tables(read: Read) -> Rows:
+    """List backbones and heads on equal terms, beside the papers' Tables 1 and 2."""
+    yield (
+        *("backbone", "head", "accuracy", "query network", "backbone / all, M"),
+        *("backbone / all, GFLOPs", "difference", "95 % interval", "seeds"),
+    )
+    for row in read("ablation")["rows"].values():
+        accuracy = f"{row['accuracy']['mean']:.4f}"
+        if row["accuracy"]["std"] is not None:
+            accuracy += f" ± {row['accuracy']['std']:.4f}"
+        query = f"{row['query_accuracy']['mean']:.4f}" if "query_accuracy" in row else ""
+        sizes = [millions(row["parameters"][part]) for part in ("backbone", "all")]
+        flops = [f"{row['flops'][part] / 1e9:.2f}" for part in ("backbone", "all")]
+        compared, difference = row["compared"], ("", "")
+        if compared:
+            difference = f"{compared['difference']:+.4f}", between(compared["interval"], "+.4f")
+        cells = row["backbone"], row["head"], accuracy, query, " / ".join(sizes), " / ".join(flops)
+        yield *cells, *difference, str(len(row["seeds"]))
+    for title, parameters, flops, accuracy in PUBLISHED[:2]:
+        yield title, "label2label", accuracy, "", parameters, flops, "", "", ""
+
+
+@table
+def contradictions(read: Read) -> Rows:
+    """List the share of contradictory answers per dataset, and what deciding costs in accuracy."""
+    measured = read("contradictions")["datasets"]
+    yield (
+        "contradictory",
+        *(f"{name}, {row['num_images']:,} images" for name, row in measured.items()),
+    )
+    for key, title in (
+        ("labels", "labels"),
+        ("query_answers", "attribute query network"),
+        ("answers", "masked language model"),
+        ("decided", "as decided"),
+    ):
+        shares = (row[key] for row in measured.values())
+        yield title, *(f"{x['share']:.2%}" if x else "" for x in shares)
+    changes = (row["accuracy"] for row in measured.values())
+    cells = (f"{x['difference']:+.5f} ({between(x['interval'], '+.5f')})" for x in changes)
+    yield "accuracy, decided less not", *cells
+
+
+@table
+def over_queries(read: Read) -> Rows:
+    """Compare the masked language model with its own query network."""
+    compared = read("known_words")["over_queries"]
+    yield "accuracy", "difference", "95 % interval", "p"
+    interval = between(compared["interval"], "+.4f")
+    difference = f"{compared['difference']:+.4f}"
+    yield "IC-MLM less AQN", difference, interval, f"{compared['p_value']:.3f}"
+
+
+@table
 def lfw_verification(read: Read) -> Rows:
     """List the backbone's verification accuracy on LFW pairs."""
     measured = read("lfw_verification")
@@ -412,25 +465,13 @@ def lfw_verification(read: Read) -> Rows:
 @table
 def training_speed(read: Read) -> Rows:
     """List images per second in training; each row makes one change to the baseline."""
+    measured = read("training_speed")
     yield "training step", "images per second", "times the baseline"
-    for row in read("training_speed")["rows"].values():
-        yield row["title"], f"{row['images_per_second']:.0f}", f"{row['ratio']:.2f}"
-
-
-@table
-def scaling(read: Read) -> Rows:
-    """Extrapolate training times to larger datasets from the training loop's measured speed."""
-    measured = read("training_speed")["loop"]
-    yield "", "CelebA's training split", "a hundred million web faces"
-    sets = ((162_770, 14), (100_000_000, 1))  # images, passes
-    hours = [images * passes / measured["images_per_second"] / 3600 for images, passes in sets]
-    yield "images", *(f"{images:,}" for images, _ in sets)
-    yield "passes", *(str(passes) for _, passes in sets)
-    yield "hours on one such machine", *(f"{x:,.1f}" for x in hours)
-    yield "hours on 64, at best", *(f"{x / 64:.1f}" for x in hours)
-    pixels = measured["decoded_bytes_per_image"]
-    yield "decoded pixels, GB", *(f"{images * pixels / 1e9:,.1f}" for images, _ in sets)
-    yield "labels and order, GB a process", *(f"{images * 48 / 1e9:.2f}" for images, _ in sets)
+    for row in measured["rows"].values():
+        if "error" not in row:
+            yield row["title"], f"{row['images_per_second']:.0f}", f"{row['ratio']:.2f}"
+    bare = measured["loop"]["images_per_second"] / measured["loop"]["ratio"]
+    yield "the baseline's bare step", f"{bare:.0f}", f"{1 / measured['loop']['ratio']:.2f}"
 
 
 def both_clocks(stages: dict[str, Any], stage: str) -> str:
@@ -509,9 +550,7 @@ def photo_quality(read: Read) -> Rows:
 
 def main() -> None:
     """Fill the tables of the documents given, or of all."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE.md")
     for file in parser.parse_args().files or documents():
         write_whole(file, fill(file.read_text(encoding="utf-8")))

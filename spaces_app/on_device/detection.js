@@ -2,7 +2,7 @@
 
 import { warp } from "./alignment.js";
 import { centreOf, rollOf, sizeOf } from "./face.js";
-import { resizeBy } from "./resampling.js";
+import { resizeBy, roundHalfToEven } from "./resampling.js";
 
 const STRIDES = [8, 16, 32]; // of YuNet's three grids
 const DIVISOR = 32; // its input's sides are multiples of this
@@ -91,29 +91,41 @@ export class FaceDetector {
   }
 
   /**
-   * What YuNet finds in the photo, scaled and turned by quarters.
+   * What YuNet finds in the photo, scaled, in tiles and turned by quarters.
    * @param {Pixels} photo
    * @param {Pixels} source the photo or a smaller copy.
    * @param {number} scale pixels of the canvas to a pixel of the photo.
    * @param {number} turns quarters, counterclockwise.
-   * @returns {Promise<Face[]>} in pixels of the photo, surest first.
+   * @returns {Promise<Face[]>} in pixels of the photo.
    */
   async lookAt(photo, source, scale, turns) {
-    let canvas = resizeBy(source, (scale * photo.width) / source.width);
-    const { width, height } = canvas;
-    for (let turn = 0; turn < turns; turn++) canvas = turnQuarter(canvas);
-    const toPhoto = (point) => {
-      let [x, y] = point;
-      // The right edge before a turn is the top edge after it.
-      for (let turn = turns; turn > 0; turn--) [x, y] = [(turn % 2 ? width : height) - y, x];
-      return [(x * photo.width) / width, (y * photo.height) / height];
-    };
-    const faces = await this.runYunet(canvas);
-    return faces.flatMap(({ box, score, landmarks }) => {
-      const [[x0, y0], [x1, y1]] = [toPhoto(box.slice(0, 2)), toPhoto(box.slice(2))];
-      const corners = [Math.min(x0, x1), Math.min(y0, y1), Math.max(x0, x1), Math.max(y0, y1)];
-      return clipFace({ box: corners, score, landmarks: landmarks.map(toPhoto) }, photo);
-    });
+    const { tile_side, tile_overlap } = this.settings;
+    const [ratioX, ratioY] = [photo.width / source.width, photo.height / source.height];
+    const zoom = scale * ratioX;
+    const split = (side) => splitSide(side, tile_side / zoom, tile_overlap / zoom);
+    const found = [];
+    for (const [top, bottom] of split(source.height)) {
+      for (const [left, right] of split(source.width)) {
+        const tile = { x: left, y: top, width: right - left, height: bottom - top };
+        let canvas = resizeBy(source, zoom, tile);
+        const { width, height } = canvas;
+        for (let turn = 0; turn < turns; turn++) canvas = turnQuarter(canvas);
+        const toPhoto = (point) => {
+          let [x, y] = point;
+          // The right edge before a turn is the top edge after it.
+          for (let turn = turns; turn > 0; turn--) [x, y] = [(turn % 2 ? width : height) - y, x];
+          [x, y] = [left + (x * tile.width) / width, top + (y * tile.height) / height];
+          return [x * ratioX, y * ratioY];
+        };
+        for (const { box, score, landmarks } of await this.runYunet(canvas)) {
+          const [[x0, y0], [x1, y1]] = [toPhoto(box.slice(0, 2)), toPhoto(box.slice(2))];
+          const corners = [Math.min(x0, x1), Math.min(y0, y1), Math.max(x0, x1), Math.max(y0, y1)];
+          const face = { box: corners, score, landmarks: landmarks.map(toPhoto) };
+          found.push(...clipFace(face, photo));
+        }
+      }
+    }
+    return found;
   }
 
   /**
@@ -331,6 +343,16 @@ function clipFace(face, photo) {
     Math.min(Math.max(value, 0), i % 2 ? photo.height : photo.width),
   );
   return box[2] > box[0] && box[3] > box[1] ? [{ ...face, box }] : [];
+}
+
+/** Equal overlapping parts of a side, as [start, end], each of at most about `most` pixels. */
+function splitSide(side, most, overlap) {
+  const count = Math.max(1, Math.ceil((side - overlap) / (most - overlap)));
+  const step = (side - overlap) / count;
+  return Array.from({ length: count }, (_, i) => [
+    roundHalfToEven(i * step),
+    Math.min(side, Math.ceil((i + 1) * step + overlap)),
+  ]);
 }
 
 /** Degrees from one direction to another, -180 to 180. */

@@ -70,17 +70,17 @@ function linearTaps(source, target) {
 }
 
 /**
- * Scale an image; much smaller by area averages, else by linear interpolation.
+ * Scale an image or a part of it; much smaller by area averages, else by linear interpolation.
  * @param {Pixels} source
  * @param {number} scale
+ * @param {{x: number, y: number, width: number, height: number}} part of the source, in pixels.
  * @returns {Pixels} the source itself where nothing changes, else RGB, of at least one pixel.
  */
-export function resizeBy(source, scale) {
-  const width = Math.max(1, roundHalfToEven(source.width * scale));
-  const height = Math.max(1, roundHalfToEven(source.height * scale));
+export function resizeBy(source, scale, part = { x: 0, y: 0, ...source }) {
+  const width = Math.max(1, roundHalfToEven(part.width * scale));
+  const height = Math.max(1, roundHalfToEven(part.height * scale));
   if (width === source.width && height === source.height) return source;
-  const whole = { x: 0, y: 0, width: source.width, height: source.height };
-  return { width, height, data: resize(source, whole, width, height, scale < 0.5) };
+  return { width, height, data: resize(source, part, width, height, scale < 0.5) };
 }
 
 /**

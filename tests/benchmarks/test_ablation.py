@@ -1,9 +1,10 @@
 """The ablation table: every cell trained once, differences that are real told from chance."""
 
-import argparse
 import json
 import shutil
 import sys
+from argparse import Namespace
+from itertools import combinations
 from pathlib import Path
 
 import datasets
@@ -15,11 +16,11 @@ from label2label.data.loading import label_array, load_split
 from label2label.data.vocabulary import CELEBA_ATTRIBUTES
 from label2label.evaluation.evaluate import predict_dataset
 from label2label.evaluation.metrics import mean_accuracy
-from label2label.prediction.backends import load_model
+from label2label.models import Label2LabelConfig
+from label2label.prediction.backends import TorchBackend
+from label2label.training.recipe import load_recipe
 
 from tests.training.conftest import dataset_folder, draw, recipe_values  # noqa: F401
-
-RECIPE = Path(__file__).parents[2] / "benchmarks/ablation.yaml"
 
 
 @pytest.fixture
@@ -52,130 +53,98 @@ def test_a_stopped_table_goes_on_and_holds_every_row(
         return 1 if len(ran) == 2 else run_inside(arguments)
 
     monkeypatch.setattr(ablation, "run_command", run)
-    rows = {"fc": ["model.head_type=fc"], "no masks": ["model.mask_probability=0.0"]}
-    monkeypatch.setitem(ablation.TABLES, "heads", ablation.Table("test", rows))
+    monkeypatch.setitem(ablation.BACKBONES, "MobileFaceNet", [])
+    fc, unmasked = "fc on MobileFaceNet", "label2label, nothing masked on MobileFaceNet"
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(yaml.safe_dump(recipe_values))
-    options = ["heads", "--recipe", str(recipe), "--data", str(with_test_split), "--epochs", "1"]
-    options += ["--seeds", "4", "--runs", str(tmp_path / "runs")]
+    options = ["--rows", fc, unmasked, "--recipe", str(recipe), "--data", str(with_test_split)]
+    options += ["--epochs", "1", "--seeds", "4", "--runs", str(tmp_path / "runs")]
     options += ["--output", str(tmp_path / "ablation.json")]
 
-    def build() -> int:
-        monkeypatch.setattr(sys, "argv", ["ablation.py", *options])
+    def build(*more) -> int:
+        monkeypatch.setattr(sys, "argv", ["ablation.py", *options, *more])
         return ablation.finish(ablation.main)
 
+    assert build("--plan") == 0
+    planned = capsys.readouterr().out
+    assert f"{fc}: 0.0 h a seed, 1 seeds left (" in planned
+    assert "in all 0.0 h" in planned
+    assert ran == []
+
     assert build() == 2
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "run the same command again" in capsys.readouterr().err
     assert build() == 0
     assert len(ran) == 3
 
     result = json.loads((tmp_path / "ablation.json").read_text())
-    assert (result["split"], result["epochs"]) == ("test", 1)
-    fc, unmasked = result["rows"]["fc"], result["rows"]["no masks"]
-    assert fc["parameters"]["backbone"] == unmasked["parameters"]["backbone"]
-    assert fc["parameters"]["head"] < unmasked["parameters"]["head"]
-    assert 0 < fc["flops"] < unmasked["flops"]
-    cell = json.loads((tmp_path / "runs/heads/fc-seed-4.json").read_text())
-    assert fc["accuracy"]["mean"] == pytest.approx(sum(cell["right"]) / sum(cell["known"]))
-    (best,) = tmp_path.glob("runs/heads/no-masks/seed-4-*/best")
+    assert (result["split"], result["epochs"], result["test_images"]) == ("test", 1, 20)
+    rows = result["rows"]
+    assert list(rows) == [fc, unmasked]
+    assert rows[fc]["parameters"]["backbone"] == rows[unmasked]["parameters"]["backbone"]
+    assert rows[fc]["parameters"]["head"] < rows[unmasked]["parameters"]["head"]
+    assert 0 < rows[fc]["flops"]["all"] < rows[unmasked]["flops"]["all"]
+    cell = json.loads((tmp_path / "runs/fc-on-mobilefacenet-seed-4.json").read_text())
+    expected = sum(cell["right"]) / sum(cell["known"])
+    assert rows[fc]["accuracy"]["mean"] == pytest.approx(expected)
+    assert rows[fc]["compared"] is None  # its reference, label2label, is not trained
+    # All scores are of the test split; a head without queries has none of theirs.
+    assert "query_accuracy" not in rows[fc]
+    (best,) = tmp_path.glob("runs/label2label-nothing-masked-*/seed-4-*/best")
     assert json.loads((best / "config.json").read_text())["mask_probability"] == 0.0
-    assert f"{fc['accuracy']['mean']:.4f}" in capsys.readouterr().out
-    assert "<svg" in (tmp_path / "ablation.svg").read_text()
-    # Of one seed a difference is never called real.
-    assert [pair["real"] for pair in result["comparisons"]] == [None]
-    # All scores are of the split that the table names; a head without queries has none of theirs.
-    assert "query_accuracy" not in fc
-    model, processor = load_model(str(best))
+    model = TorchBackend.from_pretrained(best)
     dataset = load_split(with_test_split, "test")
-    _, by_queries = predict_dataset(Accelerator(cpu=True), model, processor, dataset)
-    expected = mean_accuracy(by_queries, label_array(dataset, list(model.config.label2id)))
-    assert unmasked["query_accuracy"]["mean"] == pytest.approx(float(expected), abs=1e-6)
+    _, by_queries = predict_dataset(Accelerator(cpu=True), model, dataset)
+    expected = mean_accuracy(by_queries, label_array(dataset, model.preprocessing.attributes))
+    assert rows[unmasked]["query_accuracy"]["mean"] == pytest.approx(float(expected), abs=1e-6)
 
     # What was trained on another machine counts, unless it was trained otherwise.
-    for folder in (tmp_path / "runs/heads").iterdir():
+    for folder in (tmp_path / "runs").iterdir():
         if folder.is_dir():
             shutil.rmtree(folder)
     assert build() == 0
     assert len(ran) == 3
-    rows["fc"].append("model.dropout=0.3")
-    assert build() == 2
-    assert "made with other settings" in capsys.readouterr().err
+    assert build("--set", "model.dropout=0.3") == 2
+    assert "trained with other settings" in capsys.readouterr().err
 
 
-def test_a_difference_is_real_if_neither_people_nor_seeds_undo_it(
-    tmp_path, load_benchmark, monkeypatch
-):
-    ablation = load_benchmark("ablation")
-    people = [str(i // 2) for i in range(200)]
-    monkeypatch.setattr(
-        ablation, "load_split", lambda *_: datasets.Dataset.from_dict({"identity": people})
-    )
-    rng = np.random.default_rng(0)
+def cells(rates, people, rng):
+    """Cells of one row, a seed each, that are right on this share of 40 labels."""
+    return [
+        {"right": rng.binomial(40, rate, people).tolist(), "known": [40] * people} for rate in rates
+    ]
+
+
+def test_a_difference_is_real_if_neither_people_nor_seeds_undo_it(load_benchmark):
+    compare, rng = load_benchmark("ablation").compare_cells, np.random.default_rng(0)
+    people = np.arange(200) // 2
     rates = {"good": (0.91, 0.9, 0.905), "same": (0.9, 0.905, 0.91), "bad": (0.8, 0.81, 0.805)}
     rates["unsteady"] = (0.98, 0.75, 0.9)
-    rows = {}
-    (tmp_path / "heads").mkdir()
-    for head, values in rates.items():
-        means = []
-        for seed, rate in enumerate(values):
-            right = rng.binomial(40, rate, 200)
-            cell = {"right": right.tolist(), "known": [40] * 200}
-            (tmp_path / "heads" / f"{head}-seed-{seed}.json").write_text(json.dumps(cell))
-            means.append(right.mean() / 40)
-        accuracy = {"mean": float(np.mean(means)), "std": float(np.std(means, ddof=1))}
-        rows[head] = {"seeds": [0, 1, 2], "accuracy": accuracy}
-    args = argparse.Namespace(data="", runs=tmp_path, table="heads")
-    found = {tuple(c["rows"]): c for c in ablation.compare_rows(args, rows)}
-    assert found["good", "bad"]["real"]
-    assert found["good", "bad"]["difference"] == pytest.approx(0.1, abs=0.01)
-    assert not found["good", "same"]["real"]
+    rows = {name: cells(values, 200, rng) for name, values in rates.items()}
+    worse = compare(rows["good"], rows["bad"], people)
+    assert worse["real"]
+    assert worse["difference"] == pytest.approx(0.1, abs=0.01)
+    assert worse["interval"][0] < worse["difference"] < worse["interval"][1]
+    assert not compare(rows["good"], rows["same"], people)["real"]
     # As far from good on average as a real difference would be, but not in every seed.
-    assert not found["good", "unsteady"]["real"]
-    low, high = found["good", "bad"]["interval"]
-    assert low < found["good", "bad"]["difference"] < high
+    assert not compare(rows["good"], rows["unsteady"], people)["real"]
+    # Of one seed a difference is never called real.
+    assert compare(rows["good"][:1], rows["bad"], people)["real"] is None
 
 
-def test_rows_of_the_same_recipe_are_seldom_called_different(tmp_path, load_benchmark, monkeypatch):
+def test_rows_of_the_same_recipe_are_seldom_called_different(load_benchmark):
+    compare, rng = load_benchmark("ablation").compare_cells, np.random.default_rng(0)
+    rows = [cells(rng.normal(0.9, 0.01, 3), 50, rng) for _ in range(24)]  # seeds as people
+    pairs = combinations(rows, 2)
+    real = [compare(*pair, np.arange(50), resamples=100)["real"] for pair in pairs]
+    assert 0 < np.mean(real) < 0.09  # of 276; 0.05 by definition
+
+
+def test_all_rows_are_valid_recipes_of_files_of_their_own(load_benchmark):
     ablation = load_benchmark("ablation")
-    people = datasets.Dataset.from_dict({"identity": list(map(str, range(50)))})
-    monkeypatch.setattr(ablation, "load_split", lambda *_: people)
-    rng = np.random.default_rng(0)
-    (tmp_path / "heads").mkdir()
-    rows = {}
-    for row in range(30):  # whose seeds differ as much as people do
-        means = []
-        for seed, rate in enumerate(rng.normal(0.9, 0.01, 3)):
-            right = rng.binomial(40, rate, 50)
-            cell = {"right": right.tolist(), "known": [40] * 50}
-            (tmp_path / f"heads/row-{row}-seed-{seed}.json").write_text(json.dumps(cell))
-            means.append(right.mean() / 40)
-        accuracy = {"mean": float(np.mean(means)), "std": float(np.std(means, ddof=1))}
-        rows[f"row {row}"] = {"seeds": [0, 1, 2], "accuracy": accuracy}
-    args = argparse.Namespace(data="", runs=tmp_path, table="heads")
-    found = ablation.compare_rows(args, rows, resamples=200)
-    assert 0 < np.mean([pair["real"] for pair in found]) < 0.08  # 435 pairs; 0.05 by definition
-    assert all(pair["real"] == (pair["p_value"] < 0.05) for pair in found)
-
-
-def test_rows_lie_in_files_of_their_own(load_benchmark, tmp_path):
-    ablation = load_benchmark("ablation")
-    for name, table in ablation.TABLES.items():
-        args = argparse.Namespace(runs=tmp_path, table=name)
-        files = {ablation.cell_file(args, row, 0) for row in table.rows}
-        assert len(files) == len(table.rows)
-
-
-@pytest.mark.parametrize("name", ["heads", "sizes"])
-def test_all_rows_are_valid_recipes(load_benchmark, name):
-    from label2label.models import Label2LabelConfig
-    from label2label.training.recipe import load_recipe
-
-    ablation = load_benchmark("ablation")
-    table = ablation.TABLES[name]
-    plain = load_recipe(RECIPE)
-    for row, settings in table.rows.items():
-        recipe = load_recipe(RECIPE, settings)
-        assert (recipe != plain) == (row not in ("the recipe", "label2label"))
+    args = Namespace(data="d", images=500, epochs=4, set=[], runs=Path("runs"))
+    files, recipes = set(), []
+    for row, (_, backbone) in ablation.ROWS.items():
+        recipe = load_recipe("celeba", ablation.cell_settings(args, row, 0))
         config = Label2LabelConfig(
             backbone_config=recipe.backbone_config,
             id2label=dict(enumerate(CELEBA_ATTRIBUTES)),
@@ -183,12 +152,21 @@ def test_all_rows_are_valid_recipes(load_benchmark, name):
             **recipe.model,
         )
         parameters = ablation.measure_complexity(config, 112)["parameters"]
-        assert (recipe.backbone is None) == row.endswith("scratch")
-        assert (parameters["backbone"] > 20e6) == ("ResNet-50" in row)
+        assert (recipe.backbone is None) == ("recognition" not in backbone)
+        assert (parameters["backbone"] > 20e6) == (backbone == "ResNet-50")
+        assert recipe.sources[0].limit == 500
+        assert recipe not in recipes
+        recipes.append(recipe)
+        files.add(ablation.cell_file(args, row, 0))
+        assert ablation.reference_of(row) in (*ablation.ROWS, None)
+    assert len(files) == len(ablation.ROWS) == 12
+    assert ablation.reference_of("fc on ResNet-50") == "label2label on ResNet-50"
+    assert ablation.reference_of("label2label on ResNet-50") == "label2label on MobileFaceNet"
+    assert ablation.reference_of("label2label on MobileFaceNet") is None
 
 
 def test_an_unknown_row_is_refused(load_benchmark, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["ablation.py", "sizes", "--rows", "1,000 wide"])
-    with pytest.raises(SystemExit, match="2"):
-        load_benchmark("ablation").main()
-    assert "unknown row 1,000 wide; known: 32 wide" in capsys.readouterr().err
+    ablation = load_benchmark("ablation")
+    monkeypatch.setattr(sys, "argv", ["ablation.py", "--rows", "1,000 wide"])
+    assert ablation.finish(ablation.main) == 2
+    assert "no row '1,000 wide': the rows are fc on" in capsys.readouterr().err

@@ -25,6 +25,7 @@ from label2label.data.loading import (
 )
 from label2label.errors import UserError
 from label2label.evaluation.evaluate import predict_dataset
+from label2label.prediction.backends import TorchBackend
 from PIL import Image
 
 SOURCES = np.array([0] * 60 + [1] * 40)
@@ -75,10 +76,13 @@ def test_what_is_no_plain_rgb_is_converted_alike_in_training_validation_and_eval
     assert augmented[:, 0, 0, 0].tolist() == [255, 128]
 
     class Corner(torch.nn.Module):
+        config = SimpleNamespace(num_labels=1, id2label={0: "Male"})
+
         def forward(self, pixel_values):
             return SimpleNamespace(logits=pixel_values[:, 0, 0, :1], query_logits=None)
 
-    found, _ = predict_dataset(Accelerator(cpu=True), Corner(), processor, rows)
+    model = TorchBackend(Corner(), processor)
+    found, _ = predict_dataset(Accelerator(cpu=True), model, rows)
     assert found[:, 0] == pytest.approx(expected[:, 0, 0, 0].sigmoid().numpy(), abs=1e-5)
 
 

@@ -20,9 +20,8 @@ ATTRIBUTES = ["Male", "Smiling", "Beard"]
 NUM_IMAGES = 67
 
 
-@pytest.fixture(scope="session")
-def model_folder(tmp_path_factory):
-    """Save a tiny random model of three attributes with its processor."""
+def save_tiny_model(folder, names, **settings):
+    """Save a tiny random model of these attributes, with a processor of these settings."""
     torch.manual_seed(0)
     backbone = MobileFaceNetConfig(stem_channels=8, stages=[[2, 8, 1, 2]], feature_channels=16)
     config = Label2LabelConfig(
@@ -30,13 +29,18 @@ def model_folder(tmp_path_factory):
         hidden_size=16,
         intermediate_size=16,
         num_attention_heads=2,
-        id2label=dict(enumerate(ATTRIBUTES)),
-        label2id={name: index for index, name in enumerate(ATTRIBUTES)},
+        id2label=dict(enumerate(names)),
+        label2id={name: index for index, name in enumerate(names)},
     )
-    folder = tmp_path_factory.mktemp("models") / "tiny"
     Label2LabelForImageClassification(config).save_pretrained(folder)
-    Label2LabelImageProcessor().save_pretrained(folder)
+    Label2LabelImageProcessor(**settings).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory):
+    """A tiny random model of three attributes with its processor."""
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny", ATTRIBUTES)
 
 
 @pytest.fixture(scope="session")

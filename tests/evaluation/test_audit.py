@@ -12,8 +12,9 @@ import torch
 from label2label.cli import main
 from label2label.data.label_table import LabelTable
 from label2label.evaluation.audit import html_page, prepare_photos
+from label2label.evaluation.predictions import Predictions
 from label2label.evaluation.report import write_report
-from label2label.evaluation.scores import Predictions, compare_predictions, score_predictions
+from label2label.evaluation.scores import compare_predictions, score_predictions
 from label2label.faces import detection
 from label2label.prediction.backends import Preprocessing, load_model
 from PIL import Image

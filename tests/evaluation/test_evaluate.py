@@ -24,7 +24,8 @@ def result(model_folder, dataset_folder, tmp_path_factory):
 
 
 def arguments(model, data, **options):
-    defaults = {"split": "test", "group": ["race", "gender"], "output": None, "batch_size": 16}
+    defaults = {"split": "test", "group": ["race", "gender"], "batch_size": 16, "minimum_age": 15}
+    defaults |= dict.fromkeys(("output", "report", "against"))
     return Namespace(model=str(model), data=str(data), bootstrap=50, **(defaults | options))
 
 

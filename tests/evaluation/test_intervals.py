@@ -67,13 +67,6 @@ def test_paired_comparison_of_a_model_with_itself_finds_nothing():
     assert comparison == {"difference": 0.0, "interval": [0.0, 0.0], "p_value": 1.0}
 
 
-def test_predictions_of_another_length_cannot_be_paired():
-    with pytest.raises(ValueError, match="cannot be paired"):
-        paired_comparison(
-            np.ones((3, 1)), np.ones((2, 1)), np.ones((3, 1), dtype=int), np.arange(3)
-        )
-
-
 def test_resamples_without_a_difference_do_not_count_for_its_p_value():
     nan = np.nan
     draws = np.array([[1, -1, nan, nan], [1, 1, nan, 2], [1, 1, nan, 1], [1, 1, nan, -1]])

@@ -1,10 +1,4 @@
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import evaluate
-import label2label
 import numpy as np
 import pytest
 from label2label.evaluation import MULTI_ATTRIBUTE, metrics
@@ -220,39 +214,6 @@ if accelerator.is_main_process:
     expected = metrics.overall_scores(probabilities, labels)
     assert float(accuracy) == pytest.approx(float(expected["accuracy"]))
     assert float(f1) == pytest.approx(float(expected["f1"]), abs=1e-6)
-
-
-@pytest.mark.slow
-def test_two_processes_add_up_to_the_whole(sparse, tmp_path):
-    probabilities, labels = sparse
-    np.savez(tmp_path / "predictions.npz", probabilities=probabilities, labels=labels)
-    program = """
-import sys
-import evaluate, numpy
-from label2label.evaluation import MULTI_ATTRIBUTE
-folder, process = sys.argv[1], int(sys.argv[2])
-metric = evaluate.load(MULTI_ATTRIBUTE, num_process=2, process_id=process, experiment_id="pair",
-                       cache_dir=folder)
-data = numpy.load(folder + "/predictions.npz")
-mine = slice(0, 20) if process == 0 else slice(20, 50)
-metric.add_batch(predictions=data["probabilities"][mine], references=data["labels"][mine])
-scores = metric.compute()
-print(scores["accuracy"] if process == 0 else scores)
-"""
-    source = str(Path(label2label.__file__).parents[1])
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", program, str(tmp_path), str(process)],
-            env=os.environ | {"PYTHONPATH": source, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for process in (0, 1)
-    ]
-    first, second = (process.communicate(timeout=120)[0].strip() for process in processes)
-    assert second == "None"
-    whole = metrics.mean_accuracy(probabilities, labels)
-    assert float(first) == pytest.approx(float(whole))
 
 
 @pytest.mark.parametrize("probability", [float("nan"), 1.5])

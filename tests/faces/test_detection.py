@@ -135,6 +135,28 @@ def test_faces_of_40_pixels_are_found_in_large_photos(yunet, portrait, size):
     assert all(25 < face.size < 50 for face in faces)
 
 
+def test_large_canvases_are_searched_in_tiles_and_faces_on_their_seams_once(
+    yunet, portrait, monkeypatch
+):
+    photo = np.full((900, 1200, 3), 120, np.uint8)
+    small = np.asarray(Image.fromarray(portrait).resize((104, 122), Image.Resampling.BOX))
+    for x in range(20, 1080, 150):
+        photo[x // 2 : x // 2 + 122, x : x + 104] = small
+    whole = yunet(photo)
+    assert len(whole) == 8
+    sides, search = [], yunet._yunet
+    monkeypatch.setattr(detection, "TILE_SIDE", 320)
+    monkeypatch.setattr(
+        yunet,
+        "_yunet",
+        lambda canvas, least: sides.append(max(canvas.shape)) or search(canvas, least),
+    )
+    tiled = yunet(photo)
+    assert max(sides) <= 321
+    boxes = [[face.box for face in faces] for faces in (whole, tiled)]
+    assert np.abs(np.subtract(*boxes)).max() < 6
+
+
 def test_overlapping_boxes_keep_the_surest():
     weak, strong = Face((0, 0, 10, 10), 0.7), Face((1, 1, 11, 11), 0.9)
     inside, apart = Face((3, 3, 6, 6), 0.8), Face((9, 9, 19, 19), 0.75)

@@ -14,6 +14,7 @@ from label2label.faces import detection
 def benchmark_module():
     """The benchmark's own code."""
     path = Path(__file__).parents[2] / "benchmarks" / "lfw_verification.py"
+    sys.path.insert(0, str(path.parent))  # as a program finds those beside it
     spec = importlib.util.spec_from_file_location("lfw_verification", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module

@@ -134,13 +134,13 @@ def convert_to_rgb(image: Image.Image) -> np.ndarray:
     image.load()
     width, height = image.size  # Pillow rotates a TIFF on load
     factor = _find_factor(image)
-    pixels = np.empty((height, width, 3), np.uint8)
+    pixels, turned = _prepare_upright(image)
     rows = max(1, STRIP // width)
     for top in range(0, height, rows):
         box = (0, top, width, min(top + rows, height))
         strip = image if rows >= height else image.crop(box)
-        pixels[top : top + rows] = _strip_to_rgb(strip, factor, image.info)
-    return _turn_upright(pixels, image)
+        turned[top : top + rows] = _strip_to_rgb(strip, factor, image.info)
+    return pixels
 
 
 def _load(file: BinaryIO, enough: int | None) -> LoadedImage:
@@ -267,15 +267,14 @@ def _strip_to_rgb(strip: Image.Image, factor: float, info: Mapping[Any, Any]) ->
     return np.asarray(strip.convert("RGB"))
 
 
-def _turn_upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
+def _prepare_upright(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+    """Return empty upright pixels, and their view in the orientation of the file."""
     try:
         orientation = image.getexif().get(ORIENTATION, 1)
     except Exception:  # damaged EXIF does not make the photo unreadable
         orientation = 1
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)
+    sideways = orientation in (5, 6, 7, 8)
+    pixels = np.empty((*image.size[:: 1 if sideways else -1], 3), np.uint8)
+    turned = pixels[::-1] if orientation in (3, 4, 7, 8) else pixels
+    turned = turned[:, ::-1] if orientation in (2, 3, 6, 7) else turned
+    return pixels, turned.transpose(1, 0, 2) if sideways else turned

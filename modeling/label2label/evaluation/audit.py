@@ -14,7 +14,6 @@ from typing import Any
 import datasets
 import jinja2
 import markdown
-import numpy as np
 from accelerate import Accelerator
 from datasets.arrow_writer import ArrowWriter
 from markupsafe import Markup
@@ -100,24 +99,22 @@ def prepare_photos(
         UserError: If no photo is left.
     """
     detector = FaceDetector() if align else None
-    texts = dict.fromkeys([*table.groups, "identity"], datasets.Value("string"))
-    features = datasets.Features(
-        {
-            "image": datasets.Image(),
-            **dict.fromkeys(table.labels, datasets.Value("bool")),
-            **{name: value for name, value in texts.items() if name not in table.labels},
-            "age": datasets.Value("int32"),
-        }
-    )
+    columns = {**table.groups, "identity": table.identities, "age": table.ages, **table.labels}
+    kinds = {name: "bool" if name in table.labels else "string" for name in columns} | {
+        "age": "int32"
+    }
+    features = {name: datasets.Value(kind) for name, kind in kinds.items()}
+    features = datasets.Features({"image": datasets.Image(), **features})
     unreadable: list[str] = []
     without_face: list[int] = []
     crowded = 0
     with ArrowWriter(path=str(file), features=features) as writer:
-        for row in tqdm(range(len(table)), desc="photos", unit="photo"):
+        for row, source in enumerate(tqdm(table.images, desc="photos", unit="photo")):
             try:
-                pixels = read_photo(table.images[row])
+                pixels = read_photo(source)
             except UserError as error:
-                unreadable.append(f"{_name_image(table, row)} ({error})")
+                name = f"row {row + 1}" if isinstance(source, bytes) else source.name
+                unreadable.append(f"{name} ({error})")
                 continue
             if detector is not None:
                 faces = detector(pixels)
@@ -126,15 +123,14 @@ def prepare_photos(
                     continue
                 crowded += len(faces) > 1
                 pixels = align_face(
-                    pixels,
-                    choose_face(faces, pixels),
-                    preprocessing.alignment_template,
-                    preprocessing.crop_size,
+                    *(pixels, choose_face(faces, pixels)),
+                    *(preprocessing.alignment_template, preprocessing.crop_size),
                 )
-            crop = preprocessing.crop(pixels)
-            writer.write(_row(table, row, crop))
+            png = io.BytesIO()
+            Image.fromarray(preprocessing.crop(pixels)).save(png, "PNG")
+            values = {name: values[row] if values else None for name, values in columns.items()}
+            writer.write({"image": {"bytes": png.getvalue(), "path": None}, **values})
         writer.finalize()
-    kept = len(table) - len(unreadable) - len(without_face)
     notices = []
     if unreadable:
         shown = "; ".join(unreadable[:_NAMES_SHOWN])
@@ -148,14 +144,14 @@ def prepare_photos(
         )
     if detector is not None and detector.name == "haar":
         notices.append(
-            "Faces were found by OpenCV's Haar cascade, because YuNet's file cannot be had: it "
+            "Faces were found by OpenCV's Haar cascade, because YuNet's file is missing: it "
             "misses more of them, and aligns them less exactly."
         )
     if crowded:
         notices.append(
             f"{crowded:,} photos show several faces: the one nearest to the middle was taken."
         )
-    if not kept:
+    if len(unreadable) + len(without_face) == len(table):
         raise UserError(f"no photo is left to score: {' '.join(notices)}")
     return datasets.Dataset.from_file(str(file)), notices
 
@@ -163,25 +159,18 @@ def prepare_photos(
 def _read_photos(
     args: Namespace, folder: Path
 ) -> tuple[datasets.Dataset, list[str], datasets.Dataset | None]:
-    asked = _preprocessing(args.model)
+    asked = load_scored_model(args.model).preprocessing
     table = read_label_table(Path(args.data), asked.attributes, args.group)
     _check_groups(table.groups)
     dataset, notices = prepare_photos(table, asked, args.align, folder / "crops.arrow")
     others = None
     if args.against:
-        other = _preprocessing(args.against)
+        other = load_scored_model(args.against).preprocessing
         frame = (asked.alignment_template, asked.shortest_edge, asked.crop_size)
         if frame != (other.alignment_template, other.shortest_edge, other.crop_size):
             # Each model needs crops like those that it was trained on.
             others, _ = prepare_photos(table, other, args.align, folder / "others.arrow")
     return dataset, notices, others
-
-
-def _preprocessing(name: str) -> Preprocessing:
-    model, processor = load_scored_model(name)
-    config: Any = model.config
-    attributes = [config.id2label[index] for index in range(config.num_labels)]
-    return Preprocessing.from_processor(processor, attributes)
 
 
 def _check_groups(groups: Mapping[str, Sequence[Any]]) -> None:
@@ -196,16 +185,6 @@ def _check_groups(groups: Mapping[str, Sequence[Any]]) -> None:
             )
 
 
-def _row(table: LabelTable, row: int, crop: np.ndarray) -> dict[str, Any]:
-    file = io.BytesIO()
-    Image.fromarray(crop).save(file, "PNG")
-    columns = {**table.groups, "identity": table.identities, "age": table.ages, **table.labels}
-    return {
-        "image": {"bytes": file.getvalue(), "path": None},
-        **{name: values[row] if values else None for name, values in columns.items()},
-    }
-
-
 def _by_group(table: LabelTable, rows: Sequence[int]) -> str:
     parts = []
     for column, values in table.groups.items():
@@ -217,11 +196,6 @@ def _by_group(table: LabelTable, rows: Sequence[int]) -> str:
         )
         parts.append(f"; by {column}: {', '.join(shares)}")
     return "".join(parts)
-
-
-def _name_image(table: LabelTable, row: int) -> str:
-    image = table.images[row]
-    return f"row {row + 1}" if isinstance(image, bytes) else image.name
 
 
 def html_page(result: Mapping[str, Any], notices: Sequence[str] = ()) -> str:
@@ -239,8 +213,7 @@ def html_page(result: Mapping[str, Any], notices: Sequence[str] = ()) -> str:
     )
     body = writer.convert(markdown_report(result))
     contents: str = writer.toc  # type: ignore[attr-defined]
-    tables = re.compile(r"<table>.*?</table>", re.DOTALL)
-    body = tables.sub(lambda match: _scrolling(match.group(), "Table"), body)
+    body = re.sub("(?s)<table>.*?</table>", lambda match: _scrolling(match.group(), "Table"), body)
     figures = report_figures(result)
     body = re.sub(
         r'<p><img alt="([^"]*)" src="([^"]*)\.svg" /></p>',
@@ -249,18 +222,15 @@ def html_page(result: Mapping[str, Any], notices: Sequence[str] = ()) -> str:
     )
     head, end, rest = body.partition("</ul>")
     template = Path(__file__).with_name("audit_template.html").read_text(encoding="utf-8")
-    return (
-        jinja2.Environment(autoescape=True, trim_blocks=True)
-        .from_string(template)
-        .render(
-            title=printable(f"{result['model']['name']} on {result['dataset']['name']}"),
-            summary=Markup(head + end),
-            notices=notices,
-            contents=Markup(contents),
-            body=Markup(rest),
-            numbers=base64.b64encode(json.dumps(result, allow_nan=False).encode()).decode(),
-            versions=", ".join(f"{name} {v}" for name, v in result["versions"].items()),
-        )
+    page = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(template)
+    return page.render(
+        title=printable(f"{result['model']['name']} on {result['dataset']['name']}"),
+        summary=Markup(head + end),
+        notices=notices,
+        contents=Markup(contents),
+        body=Markup(rest),
+        numbers=base64.b64encode(json.dumps(result, allow_nan=False).encode()).decode(),
+        versions=", ".join(f"{name} {v}" for name, v in result["versions"].items()),
     )
 
 

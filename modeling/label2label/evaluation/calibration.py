@@ -13,7 +13,7 @@ largest whose accuracy stays within the permitted loss.
 import json
 import os
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,30 +34,20 @@ from label2label.evaluation.evaluate import (
     library_versions,
     short_name,
 )
-from label2label.evaluation.intervals import Statistics, bootstrap_intervals, compare_paired
-from label2label.evaluation.metrics import (
-    THRESHOLD,
-    FloatArray,
-    IntArray,
-    balanced_accuracy_per_attribute,
-    calibration_error_per_attribute,
-    f1_per_attribute,
-    mean_accuracy,
-    mean_of_defined,
-    ratio,
-    reliability_curve,
-)
-from label2label.evaluation.plots import reliability_plot, save_figure
+from label2label.evaluation.intervals import Statistics, compare_paired
+from label2label.evaluation.metrics import THRESHOLD, FloatArray, IntArray, overall_scores, ratio
+from label2label.evaluation.predictions import Predictions
 from label2label.evaluation.report import markdown_table
-from label2label.evaluation.scores import Predictions, jsonable
+from label2label.evaluation.scores import jsonable
 from label2label.files import prepare_output, write_whole
-from label2label.prediction.backends import load_model, without_accelerator
+from label2label.prediction.backends import TorchBackend, without_accelerator
 
 BALANCE_WEIGHTS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 FOLDS = 5
 REPEATS = 4
 LOGIT_LIMIT = 30.0
 
+DECISION_SCORES = ("accuracy", "balanced_accuracy", "f1")
 COUPLING_STEPS = 500  # early stopping keeps the weights of rare attributes small
 COUPLING_RIDGE = 1e-5  # factor of the sum of squared weights in the loss
 
@@ -83,43 +73,45 @@ class Calibration:
 def calibrate_command(args: Namespace) -> int:
     """Run `label2label calibrate`: rewrite the calibration, and coupling, in a model's folder.
 
-    If another split is measured, also save a reliability plot beside the JSON file.
-
     Raises:
         UserError: If the model is not a folder, a dataset or split cannot be read, or there are too
             few images for a fit.
     """
     folder = Path(args.model)
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder: calibrate rewrites the files of a model's folder")
+        raise UserError(f"{folder} is not a folder: calibrate rewrites a model's files in place")
     if args.measure_on == args.split:
         raise UserError(
-            f"--measure-on {args.split} is the split that is fitted to: measure on another"
+            f"--measure-on {args.split} is the split that is fitted to: choose another one"
         )
     if args.couple_on and args.couple_on in (args.split, args.measure_on):
-        raise UserError(f"--couple-on {args.couple_on}: couple on a split of its own, as train")
+        raise UserError(f"--couple-on {args.couple_on}: choose a split of its own, such as train")
     if args.output:
         prepare_output(Path(args.output))
     accelerator = Accelerator(cpu=without_accelerator())
     splits = (args.split, args.measure_on, args.couple_on)
     datasets = [load_split(args.data, split) if split else None for split in splits]
-    model, processor = load_model(folder)
-    if args.couple_on and model.config.head_type != "label2label":
-        raise UserError("--couple-on is for the label2label head: others take no known words")
-    # The fit needs logits at temperature 1, so the current division is undone.
-    temperature = float(model.config.temperature)
+    model = TorchBackend.from_pretrained(folder)
+    config: Any = model.model.config
+    if args.couple_on and config.head_type != "label2label":
+        raise UserError("--couple-on needs a label2label head: other heads take no known words")
     fitting, measured, coupled = (
-        dataset
-        and collect_predictions(
-            model, processor, dataset, batch_size=args.batch_size, accelerator=accelerator
-        )
+        dataset and collect_predictions(model, dataset, (), args.batch_size, accelerator)
         for dataset in datasets
     )
     # Exiting before the process group is destroyed may abort the process.
     accelerator.end_training()
     if fitting is None:
         return 0
-    calibration = calibrate(fitting, temperature, args.accuracy_loss)
+    # The fit needs logits at temperature 1, so the current division is undone.
+    temperature = float(config.temperature)
+    labelled = fitting.select((fitting.labels != IGNORE_INDEX).any(axis=1))
+    if len(set(labelled.clusters)) < FOLDS:
+        raise UserError(f"calibration needs labelled images of at least {FOLDS} people")
+    calibration = fit_calibration(
+        *(to_logits(labelled.probabilities) * temperature, labelled.labels),
+        *(labelled.clusters, args.accuracy_loss),
+    )
     resamples = args.bootstrap or 1000
     effect = measured and calibration_effect(measured, temperature, calibration, resamples)
     if coupled:
@@ -137,40 +129,16 @@ def calibrate_command(args: Namespace) -> int:
             "cross_validation": calibration.cross_validation,
         },
         "coupled_on": coupled and {"split": args.couple_on, "num_images": len(coupled.labels)},
-        "measured_on": effect and {"split": args.measure_on, **effect},
+        "measured_on": measured
+        and {"split": args.measure_on, "num_images": len(measured.labels), "scores": effect},
         "versions": library_versions(),
     }
     store_calibration(folder, fitting.names, calibration)
     if args.output:
-        output = Path(args.output)
-        write_whole(output, json.dumps(jsonable(result), indent=1, allow_nan=False) + "\n")
-        if effect:
-            before, after = (
-                effect[when]["expected_calibration_error"]["value"] for when in ("before", "after")
-            )
-            curves = {
-                "before": effect["reliability"]["before"],
-                f"after, temperature {calibration.temperature:.3f}": effect["reliability"]["after"],
-            }
-            title = f"expected calibration error {before:.3f} to {after:.3f}\n(mean of attributes)"
-            save_figure(reliability_plot(curves, title), output.parent, output.stem)
+        text = json.dumps(jsonable(result), indent=1, allow_nan=False)
+        write_whole(Path(args.output), text + "\n")
     print(summary(result))
     return 0
-
-
-def calibrate(predictions: Predictions, temperature: float, accuracy_loss: float) -> Calibration:
-    """Fit a calibration to predictions of held-out images that were made at `temperature`.
-
-    Raises:
-        UserError: If fewer people (or images, where people are unknown) have labels than folds.
-    """
-    labelled = predictions.select(
-        np.flatnonzero((predictions.labels != IGNORE_INDEX).any(axis=1)).tolist()
-    )
-    if not len(labelled.labels) or labelled.clusters.max() + 1 < FOLDS:
-        raise UserError(f"too few people with labels to calibrate by: {FOLDS} are the least")
-    logits = to_logits(labelled.probabilities) * temperature
-    return fit_calibration(logits, labelled.labels, labelled.clusters, accuracy_loss)
 
 
 def fit_calibration(
@@ -212,7 +180,7 @@ def _cross_validate(
             frequency = frequencies(labels[train])
             for index, weight in enumerate(BALANCE_WEIGHTS):
                 decisions[index, test] = probabilities >= balanced_thresholds(frequency, weight)
-        tables.append([decision_scores(made, labels) for made in decisions])
+        tables.append([overall_scores(made, labels, names=DECISION_SCORES) for made in decisions])
     return [
         {"balance_weight": weight}
         | {name: float(np.mean([t[index][name] for t in tables])) for name in tables[0][index]}
@@ -278,19 +246,6 @@ def negative_log_likelihood(
     return ratio(weights @ np.where(known, -np.log(given), 0).sum(1), weights @ known.sum(1))
 
 
-def decision_scores(
-    decisions: FloatArray, labels: IntArray, weights: FloatArray | None = None
-) -> dict[str, FloatArray]:
-    """Compute accuracy, mean balanced accuracy and mean F1 of decisions (1 present, 0 absent)."""
-    return {
-        "accuracy": mean_accuracy(decisions, labels, weights),
-        "balanced_accuracy": mean_of_defined(
-            balanced_accuracy_per_attribute(decisions, labels, weights)
-        ),
-        "f1": mean_of_defined(f1_per_attribute(decisions, labels, weights)),
-    }
-
-
 def calibration_effect(
     predictions: Predictions, temperature: float, calibration: Calibration, resamples: int = 1000
 ) -> dict[str, Any]:
@@ -303,58 +258,26 @@ def calibration_effect(
         resamples: Number of bootstrap resamples.
 
     Returns:
-        `num_images`; `before` (temperature 1, thresholds of 0.5), `after` and `difference`, each
-        with `value` and 95 % `interval` of `accuracy`, `balanced_accuracy`, `f1`,
-        `expected_calibration_error` and `negative_log_likelihood`; `per_attribute` (balanced
-        accuracy and calibration error before and after); `reliability` before and after.
+        `accuracy`, `balanced_accuracy`, `f1`, `expected_calibration_error` and
+        `negative_log_likelihood`, each as by `compare_paired`: `model` is after, `other` before
+        (temperature 1, thresholds of 0.5).
     """
-    labels = predictions.labels
+    labels, clusters = predictions.labels, predictions.clusters
     logits = to_logits(predictions.probabilities) * temperature
+
+    def scores(temperature: float, decide: Callable[[FloatArray], FloatArray]) -> Statistics:
+        probabilities = to_probabilities(logits, temperature)
+        decisions = decide(probabilities).astype(float)
+        return lambda weights: {
+            **overall_scores(decisions, labels, weights, DECISION_SCORES),
+            **overall_scores(probabilities, labels, weights, ["expected_calibration_error"]),
+            "negative_log_likelihood": negative_log_likelihood(probabilities, labels, weights),
+        }
+
     thresholds = calibration.thresholds.round(4)  # rounded as in the stored file
-    before, after = to_probabilities(logits, 1.0), to_probabilities(logits, calibration.temperature)
-    decisions = ((before > THRESHOLD).astype(float), (after >= thresholds).astype(float))
-
-    def scores(probabilities: FloatArray, decided: FloatArray) -> Statistics:
-        return lambda weights: (
-            decision_scores(decided, labels, weights)
-            | {
-                "expected_calibration_error": mean_of_defined(
-                    calibration_error_per_attribute(probabilities, labels, weights)
-                ),
-                "negative_log_likelihood": negative_log_likelihood(probabilities, labels, weights),
-            }
-        )
-
-    first, second = scores(after, decisions[1]), scores(before, decisions[0])
-    compared = compare_paired(first, second, predictions.clusters, resamples)
-    of_after, of_before = (
-        bootstrap_intervals(of_one, predictions.clusters, resamples) for of_one in (first, second)
-    )
-    per_attribute = {
-        "balanced_accuracy_before": balanced_accuracy_per_attribute(decisions[0], labels),
-        "balanced_accuracy_after": balanced_accuracy_per_attribute(decisions[1], labels),
-        "calibration_error_before": calibration_error_per_attribute(before, labels),
-        "calibration_error_after": calibration_error_per_attribute(after, labels),
-    }
-    return {
-        "num_images": len(labels),
-        **{
-            when: {n: {"value": c[key], "interval": ends[n]} for n, c in compared.items()}
-            for when, key, ends in (
-                ("before", "other", of_before),
-                ("after", "model", of_after),
-                ("difference", "difference", {n: c["interval"] for n, c in compared.items()}),
-            )
-        },
-        "per_attribute": {
-            name: {score: values[a] for score, values in per_attribute.items()}
-            for a, name in enumerate(predictions.names)
-        },
-        "reliability": {
-            "before": reliability_curve(before, labels),
-            "after": reliability_curve(after, labels),
-        },
-    }
+    before = scores(1.0, lambda probabilities: probabilities > THRESHOLD)
+    after = scores(calibration.temperature, lambda probabilities: probabilities >= thresholds)
+    return compare_paired(after, before, clusters, resamples)
 
 
 def store_calibration(folder: Path, names: Sequence[str], calibration: Calibration) -> None:
@@ -450,11 +373,11 @@ def summary(result: dict[str, Any]) -> str:
         rows = (
             (
                 name.replace("_", " "),
-                f"{measured['before'][name]['value']:.4f}",
-                f"{measured['after'][name]['value']:.4f}",
+                f"{change['other']:.4f}",
+                f"{change['model']:.4f}",
                 "[{:+.4f}, {:+.4f}]".format(*change["interval"]),
             )
-            for name, change in measured["difference"].items()
+            for name, change in measured["scores"].items()
         )
         header = (f"{measured['split']}, {measured['num_images']:,} images", "before", "after")
         lines += ["", markdown_table((*header, "95 % interval of the difference"), rows)]

@@ -14,28 +14,23 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from datasets import Dataset, Image
-from torch import nn
+from scipy.special import expit
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
 
 from label2label.data.loading import label_array, load_split, read_encoded
 from label2label.data.vocabulary import IGNORE_INDEX, VOCABULARIES
 from label2label.errors import UserError
-from label2label.evaluation.groups import Column, age_bands
+from label2label.evaluation.groups import age_bands
+from label2label.evaluation.predictions import Column, Predictions
 from label2label.evaluation.report import REPORT, markdown_table, write_report
-from label2label.evaluation.scores import (
-    MINIMUM_AGE,
-    Predictions,
-    compare_predictions,
-    score_predictions,
-)
+from label2label.evaluation.scores import MINIMUM_AGE, compare_predictions, score_predictions
 from label2label.files import prepare_output, sha256, write_whole
-from label2label.models import Label2LabelConfig, Label2LabelImageProcessor
-from label2label.models.modeling_label2label import Label2LabelImageClassifierOutput
-from label2label.prediction.backends import Preprocessing, load_model, without_accelerator
+from label2label.prediction.backends import OnnxBackend, TorchBackend, without_accelerator
 
 _LIBRARIES = ("label2label", "torch", "transformers", "datasets", "accelerate", "numpy")
+
+ScoredModel = TorchBackend | OnnxBackend
 
 
 def evaluate_command(args: Namespace) -> int:
@@ -45,21 +40,18 @@ def evaluate_command(args: Namespace) -> int:
         UserError: If an output cannot be written, a model or dataset cannot be read, a split or
             column is missing, or the split has no images or labels.
     """
-    if args.output:
-        prepare_output(Path(args.output))
-    report = Path(args.report) / REPORT if getattr(args, "report", None) else None
-    if report:
-        prepare_output(report)
+    report = Path(args.report) / REPORT if args.report else None
+    for file in filter(None, (args.output, report)):
+        prepare_output(Path(file))
     accelerator = Accelerator(cpu=without_accelerator())
-    dataset = load_split(args.data, args.split)
     result = evaluate_models(
         args.model,
-        dataset,
-        against=getattr(args, "against", None),
-        group_columns=getattr(args, "group", None) or (),
-        batch_size=getattr(args, "batch_size", None) or 64,
-        resamples=getattr(args, "bootstrap", None) or 1000,
-        minimum_age=getattr(args, "minimum_age", MINIMUM_AGE),
+        load_split(args.data, args.split),
+        against=args.against,
+        group_columns=args.group,
+        batch_size=args.batch_size,
+        resamples=args.bootstrap or 1000,
+        minimum_age=args.minimum_age,
         accelerator=accelerator,
     )
     # Exiting before the process group is destroyed may abort the process.
@@ -114,22 +106,13 @@ def evaluate_models(
             images or no labels of the model's attributes.
     """
     accelerator = accelerator or Accelerator(cpu=without_accelerator())
-    model, processor = load_scored_model(model_name)
-    other = load_scored_model(against) if against else None
-
-    def collect(model: Any, processor: Any, images: Dataset) -> Predictions | None:
-        return collect_predictions(model, processor, images, group_columns, batch_size, accelerator)
-
-    predictions = collect(model, processor, dataset)
-    others = collect(*other, other_dataset or dataset) if other else None
+    model, other = load_scored_model(model_name), against and load_scored_model(against)
+    predictions = collect_predictions(model, dataset, group_columns, batch_size, accelerator)
+    others = other and collect_predictions(
+        other, other_dataset or dataset, group_columns, batch_size, accelerator
+    )
     if predictions is None:
         return {}
-    comparison = None
-    if other and others:
-        comparison = {
-            "model": identify_model(str(against), other[0]),
-            **compare_predictions(predictions, others, resamples),
-        }
     known = (predictions.labels != IGNORE_INDEX).any(axis=0)
     return {
         "model": identify_model(model_name, model),
@@ -139,14 +122,17 @@ def evaluate_models(
             name for name, labelled in zip(predictions.names, known, strict=True) if not labelled
         ],
         "unscored_columns": _unscored_columns(dataset, predictions.names, group_columns),
-        "comparison": comparison,
+        "comparison": others
+        and {
+            "model": identify_model(str(against), other),
+            **compare_predictions(predictions, others, resamples),
+        },
         "versions": library_versions(),
     }
 
 
 def collect_predictions(
-    model: PreTrainedModel,
-    processor: Any,
+    model: ScoredModel,
     dataset: Dataset,
     group_columns: Sequence[str] = (),
     batch_size: int = 64,
@@ -155,12 +141,8 @@ def collect_predictions(
     """Predict a labelled dataset and collect its labels, people, groups and ages.
 
     Args:
-        model: A `Label2LabelForImageClassification` or `ExportedModel`.
-        processor: The model's image processor.
-        dataset: As for `evaluate_models`.
-        group_columns: Columns to group by; `age` is grouped into bands.
-        batch_size: Images per forward pass and process.
-        accelerator: A new one by default.
+        model: The model, from `load_scored_model`.
+        dataset, group_columns, batch_size, accelerator: As for `evaluate_models`.
 
     Returns:
         The predictions; None on all but the main process.
@@ -170,26 +152,22 @@ def collect_predictions(
             model's attributes.
     """
     accelerator = accelerator or Accelerator(cpu=without_accelerator())
-    config: Any = model.config
-    names = [config.id2label[index] for index in range(config.num_labels)]
-    labels = label_array(dataset, names)
+    asked = model.preprocessing
+    labels = label_array(dataset, asked.attributes)
     for column in group_columns:
         if column not in dataset.column_names or column == "image":
             raise UserError(f"no group column {column!r}: the dataset has {dataset.column_names}")
     groups = {column: _groups(dataset, column) for column in group_columns}
     if (labels == IGNORE_INDEX).all():
         raise UserError(
-            f"the dataset has no label for any of the model's attributes ({names[0]}, ...): it "
-            "needs at least one bool column of those names that is not null throughout"
+            f"the dataset has no label for any of the model's attributes ({asked.attributes[0]}, "
+            "...): it needs at least one bool column of those names that is not null throughout"
         )
-    probabilities, query_probabilities = predict_dataset(
-        accelerator, model, processor, dataset, batch_size
-    )
+    probabilities, query_probabilities = predict_dataset(accelerator, model, dataset, batch_size)
     if not accelerator.is_main_process:
         return None
-    asked = Preprocessing.from_processor(processor, names)
     return Predictions(
-        names=names,
+        names=asked.attributes,
         probabilities=probabilities,
         query_probabilities=query_probabilities,
         labels=labels,
@@ -202,70 +180,68 @@ def collect_predictions(
 
 
 def predict_dataset(
-    accelerator: Accelerator,
-    model: torch.nn.Module,
-    processor: Any,
-    dataset: Dataset,
-    batch_size: int = 64,
+    accelerator: Accelerator, model: ScoredModel, dataset: Dataset, batch_size: int = 64
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Predict every image once, shared between processes, in the dataset's order.
 
     Args:
         accelerator: Accelerator of this process.
-        model: A `Label2LabelForImageClassification` or `ExportedModel`.
-        processor: The model's image processor.
+        model: The model, from `load_scored_model`.
         dataset: Dataset with an `image` column.
         batch_size: Images per forward pass and process.
 
     Returns:
-        Sigmoid of `logits` and of `query_logits` (None if the model has none), each
-        (images, attributes), 0 to 1, on every process.
+        Probabilities of the model and of its query network (None if it has none, or is an ONNX
+        file), each (images, attributes), 0 to 1, on every process.
 
     Raises:
         UserError: If an image cannot be read.
     """
+    # Not decoded by datasets, so that an unreadable image fails here, where its row is known.
+    images = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))
 
-    def read_row(image: Any, row: int) -> np.ndarray:
+    def crop(row: int) -> np.ndarray:
         try:
-            return read_encoded(image)
+            return model.preprocessing.crop(read_encoded(images[row]["image"]))
         except UserError as error:
             raise UserError(
                 f"the image in row {row} of the split cannot be read: {error}"
             ) from error
 
-    def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        images = [read_row(row["image"], row["row"]) for row in rows]
-        pixel_values = processor(images, return_tensors="pt").pixel_values
-        return {"pixel_values": pixel_values, "row": torch.tensor([row["row"] for row in rows])}
+    if isinstance(model, TorchBackend):
+        layout = torch.channels_last  # faster on most devices
+        network = model.model.to(memory_format=layout)  # type: ignore[call-overload]
+        network = accelerator.prepare_model(network, evaluation_mode=True).eval()
 
-    # Not decoded here, so that an unreadable image fails in `collate`, where its row is known.
-    rows = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))
-    rows = rows.add_column("row", list(range(len(dataset))))
-    loader = accelerator.prepare(DataLoader(rows, batch_size=batch_size, collate_fn=collate))
-    layout = torch.channels_last  # faster on most devices
-    model = model.to(memory_format=layout)  # type: ignore[call-overload]
-    model = accelerator.prepare_model(model, evaluation_mode=True).eval()
-    gathered: dict[str, list[np.ndarray]] = {"row": [], "logits": [], "query_logits": []}
-    progress = tqdm(loader, desc="evaluate", unit="batch", disable=not accelerator.is_main_process)
-    for batch in progress:
+    def predict(crops: np.ndarray) -> dict[str, Any]:
+        if not isinstance(model, TorchBackend):
+            return {"probabilities": torch.from_numpy(model.predict(crops))}
+        pixels = torch.from_numpy(model.preprocessing.normalize(crops)).to(accelerator.device)
         with torch.inference_mode():
-            outputs = model(pixel_values=batch["pixel_values"].contiguous(memory_format=layout))
-        values = {"row": batch["row"], "logits": outputs.logits.float()}
-        if outputs.query_logits is not None:
-            values["query_logits"] = outputs.query_logits.float()
-        for name, value in accelerator.gather(values).items():
-            gathered[name].append(value.cpu().numpy())
+            outputs = network(pixel_values=pixels.contiguous(memory_format=layout))
+        return {"logits": outputs.logits, "query_logits": outputs.query_logits}
+
+    loader = accelerator.prepare(DataLoader(range(len(dataset)), batch_size=batch_size))
+    gathered: dict[str, list[np.ndarray]] = {}
+    progress = tqdm(loader, desc="evaluate", unit="batch", disable=not accelerator.is_main_process)
+    for rows in progress:
+        values = {"row": rows, **predict(np.stack([crop(row) for row in rows.tolist()]))}
+        known = {
+            name: value.to(accelerator.device)
+            for name, value in values.items()
+            if value is not None
+        }
+        for name, value in accelerator.gather(known).items():
+            gathered.setdefault(name, []).append(value.cpu().double().numpy())
     # Accelerate repeats rows to fill the last batches, so duplicates are dropped.
-    rows_seen, order = np.unique(np.concatenate(gathered["row"]), return_index=True)
+    rows_seen, order = np.unique(np.concatenate(gathered.pop("row")), return_index=True)
     if len(rows_seen) != len(dataset):
         raise RuntimeError(f"{len(rows_seen)} predictions for {len(dataset)} images")
-
-    def probabilities(name: str) -> np.ndarray:
-        logits = np.concatenate(gathered[name])[order].astype(np.float64)
-        return 1 / (1 + np.exp(-logits))
-
-    query_probabilities = probabilities("query_logits") if gathered["query_logits"] else None
-    return probabilities("logits"), query_probabilities
+    whole = {name: np.concatenate(parts)[order] for name, parts in gathered.items()}
+    if "probabilities" in whole:
+        return whole["probabilities"], None
+    query_logits = whole.get("query_logits")
+    return expit(whole["logits"]), None if query_logits is None else expit(query_logits)
 
 
 def summary(result: dict[str, Any]) -> str:
@@ -296,65 +272,26 @@ def summary(result: dict[str, Any]) -> str:
     )
 
 
-class ExportedModel(nn.Module):
-    """An ONNX file from `label2label export`, with the interface of the PyTorch model."""
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        from label2label.prediction.backends import OnnxBackend
-
-        super().__init__()
-        self.backend = OnnxBackend(path)
-        names = dict(enumerate(self.backend.preprocessing.attributes))
-        self.config = Label2LabelConfig(
-            id2label=names, label2id={name: index for index, name in names.items()}
-        )
-
-    def forward(self, pixel_values: torch.Tensor) -> Label2LabelImageClassifierOutput:
-        """Predict logits (batch, attributes) from normalised pixels (batch, 3, height, width)."""
-        preprocessing = self.backend.preprocessing
-        mean, std = np.array(preprocessing.image_mean), np.array(preprocessing.image_std)
-        pixels = pixel_values.cpu().numpy().transpose(0, 2, 3, 1) * std + mean
-        # Undo the normalisation: the backend takes uint8 pixels whatever the input of the file.
-        probabilities = self.backend.predict((255 * pixels).round().astype(np.uint8))
-        logits = torch.from_numpy(probabilities).double().logit(eps=1e-9)
-        return Label2LabelImageClassifierOutput(logits=logits)
-
-
-def load_scored_model(name: str | os.PathLike[str]) -> tuple[Any, Label2LabelImageProcessor]:
-    """Load a model to be scored, and its image processor.
+def load_scored_model(name: str | os.PathLike[str]) -> ScoredModel:
+    """Load a model to be scored: an ONNX file by ONNX Runtime, all others by PyTorch.
 
     Args:
         name: Folder, Hub id, or ONNX file from `label2label export`.
 
-    Returns:
-        The PyTorch model or an `ExportedModel`, and the processor.
-
     Raises:
         UserError: If the model cannot be loaded.
     """
-    if Path(name).suffix != ".onnx":
-        return load_model(name)
-    model = ExportedModel(name)
-    preprocessing = model.backend.preprocessing
-    processor = Label2LabelImageProcessor(
-        size={"shortest_edge": preprocessing.shortest_edge},
-        crop_size={"height": preprocessing.crop_size, "width": preprocessing.crop_size},
-        image_mean=preprocessing.image_mean,
-        image_std=preprocessing.image_std,
-        alignment_template=preprocessing.alignment_template,
-        attributes=preprocessing.attributes,
-        thresholds=preprocessing.thresholds,
-        exclusive_answers=preprocessing.exclusive_answers,
-    )
-    return model.eval(), processor
+    if Path(name).suffix == ".onnx":
+        return OnnxBackend(name)
+    return TorchBackend.from_pretrained(name)
 
 
-def identify_model(reference: str | os.PathLike[str], model: Any) -> dict[str, Any]:
+def identify_model(reference: str | os.PathLike[str], model: ScoredModel) -> dict[str, Any]:
     """Describe the model that was evaluated.
 
     Args:
         reference: Folder, Hub id or ONNX file that it was loaded from.
-        model: A `Label2LabelForImageClassification` or `ExportedModel`.
+        model: The model, from `load_scored_model`.
 
     Returns:
         `name` and `weights_sha256` (None for a Hub id); for a PyTorch model also `backbone` (model
@@ -365,14 +302,14 @@ def identify_model(reference: str | os.PathLike[str], model: Any) -> dict[str, A
         weights /= "model.safetensors"
     digest = sha256(weights) if weights.is_file() else None
     identity = {"name": short_name(reference), "weights_sha256": digest}
-    if not isinstance(model, PreTrainedModel):
+    if not isinstance(model, TorchBackend):
         return identity
-    base_model: Any = model.base_model
-    everything = model.num_parameters()
-    backbone = sum(parameter.numel() for parameter in base_model.backbone.parameters())
+    network: Any = model.model
+    everything = network.num_parameters()
+    backbone = sum(p.numel() for p in network.base_model.backbone.parameters())
     return identity | {
-        "backbone": model.config.backbone_config.model_type,
-        "head": model.config.head_type,
+        "backbone": network.config.backbone_config.model_type,
+        "head": network.config.head_type,
         "parameters": {"backbone": backbone, "head": everything - backbone, "all": everything},
     }
 

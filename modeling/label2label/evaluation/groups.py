@@ -1,7 +1,7 @@
 """Score groups: accuracy, gaps, parity and odds differences, and direct standardisation by age."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from label2label.data.vocabulary import IGNORE_INDEX
 from label2label.evaluation.intervals import (
     bootstrap_draws,
+    compare_paired,
     expected_gap_under_null,
     interval_of,
     wald_p_value,
@@ -22,42 +23,31 @@ from label2label.evaluation.metrics import (
     correct_predictions,
     ratio,
 )
+from label2label.evaluation.predictions import Column, Predictions
 
 MINIMUM_IMAGES = 30  # per group that is compared
 MINIMUM_CELL = 10  # per compared group and stratum
 AGE_BANDS = (0, 5, 15, 30, 45, 60)
 CHILDREN_BELOW = 15
 
-Column = Sequence[str | None]
-"""One value an image; None where unknown."""
-
 _OVERALL = 0  # index of all attributes pooled; the attributes follow
 
 
 def with_intersection(groups: Mapping[str, Column]) -> dict[str, Column]:
-    """Add the intersection of all group columns, named "a x b", if there are two or more."""
+    """Add the intersection of all group columns, named "a x b", if there are two or more.
+
+    Its values are such as "White, Male"; None where any column is unknown.
+    """
     columns = dict(groups)
     if len(columns) > 1:
-        columns[" x ".join(columns)] = intersection(list(columns.values()))
+        columns[" x ".join(columns)] = [
+            None if None in row else ", ".join(map(str, row))
+            for row in zip(*groups.values(), strict=True)
+        ]
     return columns
 
 
-def intersection(columns: Sequence[Column]) -> Column:
-    """Combine group columns into one with values such as "a, b"; None where any is unknown."""
-    return [
-        None if any(v is None for v in row) else ", ".join(map(str, row))
-        for row in zip(*columns, strict=True)
-    ]
-
-
-def group_scores(
-    probabilities: FloatArray,
-    labels: IntArray,
-    groups: Column,
-    names: Sequence[str],
-    clusters: IntArray,
-    resamples: int = 1000,
-) -> dict[str, Any]:
+def group_scores(predictions: Predictions, groups: Column, resamples: int = 1000) -> dict[str, Any]:
     """Score every group, overall and per attribute, and the gaps between groups.
 
     Groups with fewer than 30 images are reported as `small` and excluded from the worst and best
@@ -65,11 +55,8 @@ def group_scores(
     positive rates from fewer than 30 images are NaN. Images without any known label do not count.
 
     Args:
-        probabilities: (images, attributes), 0 to 1.
-        labels: (images, attributes).
+        predictions: Predictions of one model.
         groups: One group per image; images without a group are left out and counted.
-        names: Names of the attributes.
-        clusters: Person on each image, (images,), from `clusters_of`.
         resamples: Number of bootstrap resamples.
 
     Returns:
@@ -81,49 +68,65 @@ def group_scores(
         `demographic_parity_difference` and `equalized_odds_difference`. Differences are None or NaN
         if fewer than two groups can be compared.
     """
-    known = np.array([g is not None for g in groups], dtype=bool)
-    column = np.array(groups, dtype=object)[known]
-    probabilities, labels = probabilities[known], labels[known]
-    clusters = np.unique(clusters[known], return_inverse=True)[1]
-    values = in_order(column)
-    cells = members(column, values)
-    accuracy = accuracy_by_cell(probabilities, labels, cells)  # (groups, 1 + attributes)
-    images = images_by_cell(labels, cells)
+    known, (values,), (cells,) = _by_value(predictions, groups)
+    num_unknown = len(groups) - len(known.labels)
+    if not values:
+        no_gap = gap_entries(np.empty(0), np.empty(0, int), [], np.empty((0, 0)))
+        return {"per_group": {}, **no_gap, "num_unknown": num_unknown, "per_attribute": {}}
+    accuracy_of = _accuracy_by_cell(known, cells)
+    accuracy, images = accuracy_of(None), images_by_cell(known.labels, cells)
+    draws = bootstrap_draws(lambda w: {"accuracy": accuracy_of(w)}, known.clusters, resamples)
+    draws_of = draws["accuracy"]  # (resamples, groups, 1 + attributes)
+    intervals = np.clip(interval_of(draws_of, accuracy), 0, 1).swapaxes(0, 1)  # by group
+    rates = _rates_by_group(known, cells)
 
-    def resampled(weights: FloatArray) -> dict[str, FloatArray]:
-        return {"accuracy": accuracy_by_cell(probabilities, labels, cells, weights)}
+    def by_group(of_groups: FloatArray, a: int) -> dict[str, Any]:
+        return {v: of_groups[g].tolist() for g, v in enumerate(values) if images[g, a]}
 
-    empty = {"accuracy": accuracy[None]}
-    draws = (bootstrap_draws(resampled, clusters, resamples) if values else empty)["accuracy"]
-    intervals = np.clip(interval_of(draws, accuracy), 0, 1).swapaxes(0, 1)  # by group
-    rates = _rates_by_group(probabilities, labels, cells, values)
-
-    def by_group(array: FloatArray, a: int) -> dict[str, Any]:
-        return {v: array[g, ..., a].tolist() for g, v in enumerate(values) if images[g, a]}
+    def gap(a: int) -> dict[str, Any]:
+        return gap_entries(accuracy[:, a], images[:, a], values, draws_of[..., a])
 
     return {
         "per_group": {
             value: {
-                "accuracy": float(accuracy[g, _OVERALL]),
-                "interval": intervals[g, :, _OVERALL].tolist(),
-                "num_images": int(images[g, _OVERALL]),
+                "accuracy": accuracy[g, _OVERALL],
+                "interval": intervals[g, :, _OVERALL],
+                "num_images": images[g, _OVERALL],
                 "small": bool(images[g, _OVERALL] < MINIMUM_IMAGES),
             }
             for g, value in enumerate(values)
         },
-        **gap_entries(accuracy[:, _OVERALL], images[:, _OVERALL], values, draws[..., _OVERALL]),
-        "num_unknown": int((~known).sum()),
+        **gap(_OVERALL),
+        "num_unknown": num_unknown,
         "per_attribute": {
             name: {
-                "accuracy": by_group(accuracy, a),
-                "interval": by_group(intervals, a),
-                **rates[a - 1],
-                **gap_entries(accuracy[:, a], images[:, a], values, draws[..., a]),
+                "accuracy": by_group(accuracy[..., a], a),
+                "interval": by_group(intervals[..., a], a),
+                **{rate: by_group(array[:, a - 1], a) for rate, array in rates[0].items()},
+                **{name: array[a - 1] for name, array in rates[1].items()},
+                **gap(a),
             }
-            for a, name in enumerate(names, start=1)
+            for a, name in enumerate(predictions.names, start=1)
             if images[:, a].any()
         },
     }
+
+
+def _by_value(
+    predictions: Predictions, *columns: Column
+) -> tuple[Predictions, list[list[str]], list[npt.NDArray[np.bool_]]]:
+    """Select the images with a value in all columns.
+
+    Returns:
+        Their predictions, and for each column its values in order, and whether each image has each
+        value, (images, values).
+    """
+    arrays = [np.array(column, dtype=object) for column in columns]
+    known = np.all([[value is not None for value in array] for array in arrays], axis=0)
+    arrays = [array[known] for array in arrays]
+    values = [in_order(array) for array in arrays]
+    cells = [a[:, None] == np.array(v, dtype=object) for a, v in zip(arrays, values, strict=True)]
+    return predictions.select(known), values, cells
 
 
 def in_order(column: npt.NDArray[np.object_]) -> list[str]:
@@ -136,36 +139,26 @@ def in_order(column: npt.NDArray[np.object_]) -> list[str]:
     return sorted(set(column), key=numbers_by_size)
 
 
-def members(column: npt.NDArray[np.object_], values: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Return whether each image has each value: (images, values)."""
-    return column[:, None] == np.array(values, dtype=object)[None, :]
+def _accuracy_by_cell(
+    predictions: Predictions, cells: npt.NDArray[np.bool_]
+) -> Callable[[FloatArray | None], FloatArray]:
+    """Return the accuracy of every cell (such as a group) as a function of image weights.
 
-
-def accuracy_by_cell(
-    probabilities: FloatArray,
-    labels: IntArray,
-    cells: npt.NDArray[np.bool_],
-    weights: FloatArray | None = None,
-) -> FloatArray:
-    """Compute the accuracy of every cell (such as a group), over all attributes and per attribute.
-
-    Args:
-        probabilities: (images, attributes), 0 to 1.
-        labels: (images, attributes).
-        cells: Whether each image belongs to each cell, (images, cells).
-        weights: (..., images).
-
-    Returns:
-        (..., cells, 1 + attributes), all attributes first; NaN where a cell has no known label.
+    The function takes (..., images), or None for a weight of 1, and returns
+    (..., cells, 1 + attributes), all attributes first; NaN where a cell has no known label.
     """
-    weights = np.ones(len(labels)) if weights is None else weights
-    correct = _with_total(correct_predictions(probabilities, labels))
-    known = _with_total(labels != IGNORE_INDEX)
-    scores = np.empty((*weights.shape[:-1], cells.shape[1], known.shape[1]))
-    for c, cell in enumerate(cells.T):
-        of_cell = weights[..., cell]
-        scores[..., c, :] = ratio(of_cell @ correct[cell], of_cell @ known[cell])
-    return scores
+    correct = _with_total(correct_predictions(predictions.probabilities, predictions.labels))
+    known = _with_total(predictions.labels != IGNORE_INDEX)
+
+    def accuracy(weights: FloatArray | None) -> FloatArray:
+        weights = np.ones(len(known)) if weights is None else weights
+        scores = [
+            ratio(weights[..., cell] @ correct[cell], weights[..., cell] @ known[cell])
+            for cell in cells.T
+        ]
+        return np.stack(scores, axis=-2)
+
+    return accuracy
 
 
 def images_by_cell(labels: IntArray, cells: npt.NDArray[np.bool_]) -> IntArray:
@@ -222,12 +215,15 @@ def gap_entries(
 
 
 def _rates_by_group(
-    probabilities: FloatArray, labels: IntArray, cells: npt.NDArray[np.bool_], values: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Compute rates by group, and the parity and odds differences, per attribute."""
-    predicted, groups = probabilities > THRESHOLD, cells.T.astype(int)
-    present, absent = labels == 1, labels == 0
-    images = groups @ (present | absent)  # (groups, attributes), as all below
+    predictions: Predictions, cells: npt.NDArray[np.bool_]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Compute counts and rates (groups, attributes), and parity and odds differences (attributes,).
+
+    Rates from fewer than 30 images are NaN.
+    """
+    predicted, groups = predictions.probabilities > THRESHOLD, cells.T.astype(int)
+    present, absent = predictions.labels == 1, predictions.labels == 0
+    images = groups @ (present | absent)
     rates = {"selection_rate": ratio(groups @ (predicted & (present | absent)), images)}
     for name, side in (("true_positive_rate", present), ("false_positive_rate", absent)):
         number = groups @ side
@@ -240,23 +236,22 @@ def _rates_by_group(
         least, most = (f.reduce(compared, initial=np.nan) for f in (np.fmin, np.fmax))
         spread[name] = np.where(enough, most - least, np.nan)
     odds = np.maximum(spread["true_positive_rate"], spread["false_positive_rate"])
-    table = {"num_images": images, "num_present": groups @ present, **rates}
-    return [
-        {
-            **{
-                name: {v: array[g, a].item() for g, v in enumerate(values) if images[g, a]}
-                for name, array in table.items()
-            },
-            "demographic_parity_difference": float(spread["selection_rate"][a]),
-            "equalized_odds_difference": float(odds[a]),
-        }
-        for a in range(labels.shape[1])
-    ]
+    return {"num_images": images, "num_present": groups @ present, **rates}, {
+        "demographic_parity_difference": spread["selection_rate"],
+        "equalized_odds_difference": odds,
+    }
 
 
-def age_bands(ages: Sequence[int | None]) -> Column:
+def age_bands(ages: Sequence[int | None], edges: Sequence[int] = AGE_BANDS) -> Column:
     """Assign each age in years to a band: 0-4, 5-14, 15-29, 30-44, 45-59, 60+; else None."""
-    return _name_bands(ages, AGE_BANDS)
+    names = [*(f"{a}-{b - 1}" for a, b in pairwise(edges)), f"{edges[-1]}+"]
+
+    def band(age: int | None) -> str | None:
+        if age is None or not age >= edges[0]:  # not `age < edges[0]`, which is false for NaN
+            return None
+        return names[int(np.searchsorted(edges, age, side="right")) - 1]
+
+    return [band(age) for age in ages]
 
 
 def shared_age_bands(ages: Sequence[int | None], groups: Column) -> Column:
@@ -273,47 +268,30 @@ def shared_age_bands(ages: Sequence[int | None], groups: Column) -> Column:
     Returns:
         One band per image; None where the age is unknown or negative.
     """
-    known = np.array(
-        [a is not None and a >= 0 and g is not None for a, g in zip(ages, groups, strict=True)],
-        dtype=bool,
-    )
-    if not known.any():
+    pairs = [
+        (a, g)
+        for a, g in zip(ages, groups, strict=True)
+        if a is not None and a >= 0 and g is not None
+    ]
+    if not pairs:
         return [None] * len(ages)
-    years = np.array([a for a, k in zip(ages, known, strict=True) if k])
-    column = np.array(groups, dtype=object)[known]
-    compared = members(column, [g for g in set(column) if (column == g).sum() >= MINIMUM_IMAGES])
+    years = np.array([age for age, _ in pairs])
+    column = np.array([group for _, group in pairs], dtype=object)
+    compared = [of for g in set(column) if (of := column == g).sum() >= MINIMUM_IMAGES]
     youngest = AGE_BANDS[np.searchsorted(AGE_BANDS, years.min(), side="right") - 1]
     inner = [edge for edge in AGE_BANDS if edge > youngest]
     chosen: tuple[int, ...] = (youngest,)
     for number in range(1, len(inner) + 1):
         for picked in combinations(inner, number):
             edges = (youngest, *picked)
-            spans = pairwise((*edges, np.inf))
-            sizes = [compared[(years >= a) & (years < b)].sum(0) for a, b in spans]
-            if np.min(sizes, initial=MINIMUM_CELL) >= MINIMUM_CELL:
+            spans = [(years >= a) & (years < b) for a, b in pairwise((*edges, np.inf))]
+            if all((span & of).sum() >= MINIMUM_CELL for span in spans for of in compared):
                 chosen = max(chosen, edges, key=lambda e: (CHILDREN_BELOW in e, len(e)))
-    return _name_bands(ages, chosen)
-
-
-def _name_bands(ages: Sequence[int | None], edges: Sequence[int]) -> Column:
-    names = [*(f"{a}-{b - 1}" for a, b in pairwise(edges)), f"{edges[-1]}+"]
-
-    def band(age: int | None) -> str | None:
-        if age is None or not age >= edges[0]:  # not `age < edges[0]`, which is false for NaN
-            return None
-        return names[int(np.searchsorted(edges, age, side="right")) - 1]
-
-    return [band(age) for age in ages]
+    return age_bands(ages, chosen)
 
 
 def standardised_scores(
-    probabilities: FloatArray,
-    labels: IntArray,
-    groups: Column,
-    strata: Column,
-    names: Sequence[str],
-    clusters: IntArray,
-    resamples: int = 1000,
+    predictions: Predictions, groups: Column, strata: Column, resamples: int = 1000
 ) -> dict[str, Any]:
     """Score every group by direct standardisation over strata, such as age bands.
 
@@ -322,8 +300,9 @@ def standardised_scores(
     strata in which a compared group has fewer than 10 images are left out.
 
     Args:
-        groups: One group per image, or None.
-        strata: One stratum per image, or None. The other arguments are those of `group_scores`.
+        predictions: Predictions of one model.
+        groups, strata: One group and one stratum per image, or None.
+        resamples: Number of bootstrap resamples.
 
     Returns:
         `overall` and `per_attribute`, each with `per_group` (adjusted `accuracy`, its 95 %
@@ -331,57 +310,93 @@ def standardised_scores(
         and the entries of `gap_entries`. If fewer than two groups share a stratum, `overall` is
         None and the attribute is left out.
     """
-    known = np.array([g is not None and s is not None for g, s in zip(groups, strata, strict=True)])
-    known = known & (labels != IGNORE_INDEX).any(axis=1)
-    if not known.any():
+    labelled = (predictions.labels != IGNORE_INDEX).any(axis=1)
+    strata = [stratum if has else None for stratum, has in zip(strata, labelled, strict=True)]
+    known, (values, bands), (by_group, by_band) = _by_value(predictions, groups, strata)
+    if not values:
         return {"overall": None, "per_attribute": {}}
-    group_column = np.array(groups, dtype=object)[known]
-    band_column = np.array(strata, dtype=object)[known]
-    probabilities, labels = probabilities[known], labels[known]
-    clusters = np.unique(clusters[known], return_inverse=True)[1]
-    values, bands = in_order(group_column), in_order(band_column)
-    by_group, by_band = members(group_column, values), members(band_column, bands)
-    cells = (by_group[:, :, None] & by_band[:, None, :]).reshape(len(labels), -1)
+    cells = (by_group[:, :, None] & by_band[:, None, :]).reshape(len(known.labels), -1)
     shape = (len(values), len(bands), -1)  # groups, strata, 1 + attributes
-    counts = images_by_cell(labels, cells).reshape(shape)
+    counts = images_by_cell(known.labels, cells).reshape(shape)
     compared = counts.sum(axis=1) >= MINIMUM_IMAGES  # (groups, 1 + attributes)
     enough = (counts >= MINIMUM_CELL) | ~compared[:, None]
     pooled = np.where(compared[:, None], counts, 0).sum(axis=0) * enough.all(axis=0)
     shares = np.nan_to_num(ratio(pooled, pooled.sum(axis=0)))  # (strata, 1 + attributes)
+    accuracy_of = _accuracy_by_cell(known, cells)
 
     def adjusted(weights: FloatArray | None = None) -> FloatArray:
-        cell = accuracy_by_cell(probabilities, labels, cells, weights)
+        cell = accuracy_of(weights)
         cell = cell.reshape(*cell.shape[:-2], *shape)
         return np.where(shares > 0, cell * shares, 0).sum(axis=-2)  # (..., groups, 1 + attributes)
 
     accuracy = adjusted()
-    draws = bootstrap_draws(lambda weights: {"accuracy": adjusted(weights)}, clusters, resamples)
+    draws = bootstrap_draws(lambda w: {"accuracy": adjusted(w)}, known.clusters, resamples)
     intervals = np.clip(interval_of(draws["accuracy"], accuracy), 0, 1)
 
     def entry(a: int) -> dict[str, Any] | None:
-        members_compared = np.flatnonzero(compared[:, a])
+        members = np.flatnonzero(compared[:, a])
         kept = [b for b in range(len(bands)) if shares[b, a] > 0]
-        if len(members_compared) < 2 or not kept:
+        if len(members) < 2 or not kept:
             return None
-        named = [values[g] for g in members_compared]
-        sizes = counts[members_compared, :, a].sum(axis=1)
-        draws_of = draws["accuracy"][:, members_compared, a]
+        sizes, of_members = counts[members, :, a].sum(axis=1), draws["accuracy"][:, members, a]
         return {
             "per_group": {
                 values[g]: {
-                    "accuracy": float(accuracy[g, a]),
-                    "interval": intervals[:, g, a].tolist(),
-                    "num_images": {bands[b]: int(counts[g, b, a]) for b in kept},
+                    "accuracy": accuracy[g, a],
+                    "interval": intervals[:, g, a],
+                    "num_images": {bands[b]: counts[g, b, a] for b in kept},
                 }
-                for g in members_compared
+                for g in members
             },
-            "strata": {bands[b]: float(shares[b, a]) for b in kept},
+            "strata": {bands[b]: shares[b, a] for b in kept},
             "strata_left_out": [bands[b] for b in range(len(bands)) if b not in kept],
-            **gap_entries(accuracy[members_compared, a], sizes, named, draws_of),
+            **gap_entries(accuracy[members, a], sizes, [values[g] for g in members], of_members),
         }
 
-    entries = {name: entry(a) for a, name in enumerate(names, start=1)}
+    entries = {name: entry(a) for a, name in enumerate(predictions.names, start=1)}
     return {
         "overall": entry(_OVERALL),
         "per_attribute": {name: scores for name, scores in entries.items() if scores},
+    }
+
+
+def compare_groups(
+    model: Predictions, other: Predictions, groups: Column, resamples: int = 1000
+) -> dict[str, Any]:
+    """Compare two models in every group by the paired bootstrap, as `compare_paired`.
+
+    Args:
+        model, other: Predictions of the same images and attributes.
+        groups: One group per image, or None.
+        resamples: Number of bootstrap resamples.
+
+    Returns:
+        `per_group`, comparisons of accuracy that also have `num_images` with a known label and
+        `small`; and `gap`, in which each model has its own worst and best group.
+    """
+    known, (values,), (cells,) = _by_value(model, groups)
+    if not values:
+        return {"per_group": {}, "gap": None}
+    images = images_by_cell(known.labels, cells)[:, _OVERALL]
+
+    def scored(predictions: Predictions) -> Callable[[FloatArray], dict[str, FloatArray]]:
+        accuracy_of = _accuracy_by_cell(predictions, cells)
+        pair = extremes(accuracy_of(None)[:, _OVERALL], images)
+
+        def scores(weights: FloatArray) -> dict[str, FloatArray]:
+            accuracy = accuracy_of(weights)[..., _OVERALL]
+            gap = {} if pair is None else {"gap": accuracy[..., pair[1]] - accuracy[..., pair[0]]}
+            return {"accuracy": accuracy, **gap}
+
+        return scores
+
+    others, *_ = _by_value(other, groups)
+    compared = compare_paired(scored(known), scored(others), known.clusters, resamples)
+    return {
+        "per_group": {
+            value: {name: of_groups[..., g] for name, of_groups in compared["accuracy"].items()}
+            | {"num_images": images[g], "small": bool(images[g] < MINIMUM_IMAGES)}
+            for g, value in enumerate(values)
+        },
+        "gap": compared.get("gap"),
     }

@@ -27,16 +27,13 @@ def clusters_of(identities: Sequence[str | None]) -> IntArray:
 def bootstrap_draws(
     statistics: Statistics, clusters: IntArray, resamples: int = 1000, seed: int = 0
 ) -> dict[str, FloatArray]:
-    """Compute statistics in bootstrap resamples of the clusters.
+    """Compute statistics in bootstrap resamples of the clusters: (resamples, ...) by name.
 
     Args:
-        statistics: Function of image weights (resamples, images).
+        statistics: Function of image weights; its values are NaN where undefined.
         clusters: Integers from 0, (images,), from `clusters_of`.
         resamples: Number of bootstrap resamples.
         seed: Random seed; equal seeds draw the same images for every model.
-
-    Returns:
-        Values (resamples, ...) by name; NaN where the statistic is undefined.
     """
     draws: dict[str, list[FloatArray]] = {}
     for weights in _resampled_weights(clusters, resamples, seed):
@@ -77,14 +74,12 @@ def p_values(draws: FloatArray, estimate: FloatArray) -> FloatArray:
     """Compute two-sided bootstrap p-values for a difference of zero.
 
     The draws are centred on the estimate, as in `interval_of`, so that p-value and interval agree.
+    The value is twice the share of defined resamples on the rarer side of zero, from 1 / resamples
+    to 1; NaN where all are undefined.
 
     Args:
         draws: Differences, (resamples, ...); NaN where undefined.
         estimate: The difference without resampling, (...).
-
-    Returns:
-        Twice the share of resamples on the rarer side of zero, from 1 / resamples to 1, (...).
-        Undefined resamples do not count; NaN where all are undefined.
     """
     draws = _centred(draws, estimate)
     lesser_side = np.minimum((draws <= 0).sum(axis=0), (draws >= 0).sum(axis=0))
@@ -96,14 +91,14 @@ def expected_gap_under_null(draws: FloatArray) -> float:
     """Estimate the expected gap under the null hypothesis that all groups are equally accurate.
 
     Sampling noise biases the gap between the best and the worst group upwards, most of all for
-    small groups.
+    small groups. The estimate is the mean over resamples of the range of the groups' deviations
+    from their means.
 
     Args:
         draws: Bootstrapped accuracy of the compared groups, (resamples, groups).
 
     Returns:
-        Mean over resamples of the range of the groups' deviations from their means, 0 to 1; NaN if
-        there are fewer than two groups, or no resample contains all of them.
+        0 to 1; NaN if there are fewer than two groups, or no resample contains all of them.
     """
     whole = draws[np.isfinite(draws).all(axis=1)]
     if whole.shape[1] < 2 or not len(whole):
@@ -137,13 +132,13 @@ def wald_p_value(draws: FloatArray, estimate: FloatArray) -> float:
 
 
 def compare_paired(
-    first: Statistics, second: Statistics, clusters: IntArray, resamples: int = 1000, seed: int = 0
+    first: Statistics, second: Statistics, clusters: IntArray, resamples: int = 1000
 ) -> dict[str, dict[str, Any]]:
     """Compare two models on the same images by the paired bootstrap.
 
     Args:
-        first: Statistics of the first model.
-        second: Statistics of the second model. The other arguments are those of `bootstrap_draws`.
+        first, second: Statistics of the two models.
+        clusters, resamples: As for `bootstrap_draws`.
 
     Returns:
         By name: `model` and `other` (the two values), `difference` (first minus second), its 95 %
@@ -155,17 +150,16 @@ def compare_paired(
         return {name: mine[name] - others[name] for name in mine}
 
     once = np.ones((1, len(clusters)))
-    mine, others, estimates = first(once), second(once), differences(once)
-    return {
-        name: {
-            "model": mine[name][0],
-            "other": others[name][0],
-            "difference": estimates[name][0],
-            "interval": interval_of(values, estimates[name][0]),
-            "p_value": p_values(values, estimates[name][0]),
+    mine, others = first(once), second(once)
+    compared = {}
+    for name, draws in bootstrap_draws(differences, clusters, resamples).items():
+        model, other = mine[name][0], others[name][0]
+        compared[name] = {
+            **{"model": model, "other": other, "difference": model - other},
+            "interval": interval_of(draws, model - other),
+            "p_value": p_values(draws, model - other),
         }
-        for name, values in bootstrap_draws(differences, clusters, resamples, seed).items()
-    }
+    return compared
 
 
 def paired_comparison(
@@ -174,32 +168,19 @@ def paired_comparison(
     labels: IntArray,
     clusters: IntArray,
     resamples: int = 1000,
-    seed: int = 0,
 ) -> dict[str, Any]:
-    """Compare the mean accuracy of two models on the same labelled images.
+    """Compare the mean accuracy of two predictions of the same labelled images.
 
     Returns:
         `difference` (first minus second), its 95 % `interval`, and its `p_value`, as in
         `compare_paired`; NaN if no label is known.
-
-    Raises:
-        ValueError: If the arrays differ in shape.
     """
-    if not probabilities.shape == other_probabilities.shape == labels.shape:
-        raise ValueError(
-            f"predictions of shape {probabilities.shape} and {other_probabilities.shape} cannot be "
-            f"paired over labels of shape {labels.shape}"
-        )
     compared = compare_paired(
         lambda weights: {"accuracy": mean_accuracy(probabilities, labels, weights)},
         lambda weights: {"accuracy": mean_accuracy(other_probabilities, labels, weights)},
-        *(clusters, resamples, seed),
+        *(clusters, resamples),
     )["accuracy"]
-    return {
-        "difference": float(compared["difference"]),
-        "interval": compared["interval"].tolist(),
-        "p_value": float(compared["p_value"]),
-    }
+    return {name: compared[name].tolist() for name in ("difference", "interval", "p_value")}
 
 
 def _centred(draws: FloatArray, estimate: FloatArray) -> FloatArray:

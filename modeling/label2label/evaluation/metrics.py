@@ -36,43 +36,35 @@ def ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> FloatArray:
     return np.divide(numerator, denominator, out=undefined, where=denominator > 0)
 
 
-def mean_of_defined(values: FloatArray) -> FloatArray:
-    """Average along the last axis, ignoring NaN; NaN where all values are NaN."""
-    return ratio(np.nansum(values, axis=-1), np.isfinite(values).sum(axis=-1))
+def _confusion(
+    probabilities: FloatArray, labels: IntArray, weights: FloatArray | None
+) -> tuple[FloatArray, ...]:
+    """Count true and false positives, and true and false negatives: (..., attributes) each."""
+    weights = _image_weights(labels, weights)
+    predicted, present, absent = probabilities > THRESHOLD, labels == 1, labels == 0
+    found, false_alarms = weights @ (predicted & present), weights @ (predicted & absent)
+    return found, false_alarms, weights @ absent - false_alarms, weights @ present - found
 
 
 def accuracy_per_attribute(
     probabilities: FloatArray, labels: IntArray, weights: FloatArray | None = None
 ) -> FloatArray:
-    """Compute the share of correct predictions per attribute.
-
-    Returns:
-        (..., attributes).
-    """
-    weights = _image_weights(labels, weights)
-    correct = correct_predictions(probabilities, labels)
-    return ratio(weights @ correct, weights @ (labels != IGNORE_INDEX))
+    """Compute the share of correct predictions: (..., attributes)."""
+    tp, fp, tn, fn = _confusion(probabilities, labels, weights)
+    return ratio(tp + tn, tp + tn + fp + fn)
 
 
 def mean_accuracy(
     probabilities: FloatArray, labels: IntArray, weights: FloatArray | None = None
 ) -> FloatArray:
-    """Average (prediction == label) over images and attributes: the papers' mean accuracy.
-
-    Returns:
-        (...).
-    """
+    """Average (prediction == label) over images and attributes: the papers' mean accuracy (...)."""
     weights = _image_weights(labels, weights)
     correct = correct_predictions(probabilities, labels).sum(1)
     return ratio(weights @ correct, weights @ (labels != IGNORE_INDEX).sum(1))
 
 
 def majority_accuracy(labels: IntArray) -> float:
-    """Compute the mean accuracy of the majority-class baseline.
-
-    Returns:
-        0 to 1; NaN if no label is known.
-    """
+    """Compute the mean accuracy of the majority-class baseline; NaN if no label is known."""
     present, absent = (labels == 1).sum(0), (labels == 0).sum(0)
     return float(ratio(np.maximum(present, absent).sum(), (present + absent).sum()))
 
@@ -80,31 +72,23 @@ def majority_accuracy(labels: IntArray) -> float:
 def balanced_accuracy_per_attribute(
     probabilities: FloatArray, labels: IntArray, weights: FloatArray | None = None
 ) -> FloatArray:
-    """Average the true positive rate and the true negative rate per attribute.
+    """Average the true positive rate and the true negative rate: (..., attributes).
 
-    Returns:
-        (..., attributes), NaN if an attribute is never or always present.
+    NaN if an attribute is never or always present.
     """
-    weights = _image_weights(labels, weights)
-    predicted = probabilities > THRESHOLD
-    present, absent = labels == 1, labels == 0
-    true_positive_rate = ratio(weights @ (predicted & present), weights @ present)
-    true_negative_rate = ratio(weights @ (~predicted & absent), weights @ absent)
-    return (true_positive_rate + true_negative_rate) / 2
+    tp, fp, tn, fn = _confusion(probabilities, labels, weights)
+    return (ratio(tp, tp + fn) + ratio(tn, tn + fp)) / 2
 
 
 def f1_per_attribute(
     probabilities: FloatArray, labels: IntArray, weights: FloatArray | None = None
 ) -> FloatArray:
-    """Compute the harmonic mean of precision and recall of "present" per attribute.
+    """Compute the harmonic mean of precision and recall of "present": (..., attributes).
 
-    Returns:
-        (..., attributes), NaN if an attribute is neither present nor predicted in any image.
+    NaN if an attribute is neither present nor predicted in any image.
     """
-    weights = _image_weights(labels, weights)
-    predicted = (probabilities > THRESHOLD) & (labels != IGNORE_INDEX)
-    present = labels == 1
-    return ratio(2 * (weights @ (predicted & present)), weights @ predicted + weights @ present)
+    tp, fp, _, fn = _confusion(probabilities, labels, weights)
+    return ratio(2 * tp, 2 * tp + fp + fn)
 
 
 def average_precision_per_attribute(
@@ -112,8 +96,7 @@ def average_precision_per_attribute(
 ) -> FloatArray:
     """Integrate the precision-recall curve as a step function, as scikit-learn does.
 
-    Returns:
-        (..., attributes), NaN if an attribute is present in no image.
+    (..., attributes); NaN if an attribute is present in no image.
     """
     weights = _image_weights(labels, weights)
     resamples = weights.reshape(-1, len(labels)).T  # (images, resamples): contiguous by image
@@ -147,11 +130,10 @@ def _average_precision(
 def calibration_error_per_attribute(
     probabilities: FloatArray, labels: IntArray, weights: FloatArray | None = None
 ) -> FloatArray:
-    """Compute the expected calibration error over 15 bins of equal width, per attribute.
+    """Compute the expected calibration error over 15 bins of equal width: (..., attributes).
 
-    Returns:
-        Mean absolute difference between predicted and observed share of "present", weighted by the
-        images in each bin, (..., attributes).
+    It is the mean absolute difference between predicted and observed share of "present", weighted
+    by the images in each bin.
     """
     weights = _image_weights(labels, weights)
     bins = _calibration_bins(probabilities)
@@ -166,10 +148,9 @@ def calibration_error_per_attribute(
 def reliability_curve(
     probabilities: FloatArray, labels: IntArray
 ) -> dict[str, list[float] | list[int]]:
-    """Compute the predicted and observed share of "present" per bin, pooled over attributes.
+    """Compute `predicted` and `observed` share of "present" and `count` of labels per filled bin.
 
-    Returns:
-        `predicted`, `observed` and `count` of every bin with a known label, in ascending order.
+    Attributes are pooled.
     """
     known = labels != IGNORE_INDEX
     bins = _calibration_bins(probabilities)[known]
@@ -187,15 +168,9 @@ def reliability_curve(
 def contradictory(
     present: npt.NDArray[np.bool_], names: Sequence[str], exclusive_answers: Iterable[Sequence[str]]
 ) -> npt.NDArray[np.bool_]:
-    """Find images whose predictions or labels contradict each other (LogicNet, arXiv:2311.11208).
+    """Find images with two present attributes of a group that excludes it: bool, (images,).
 
-    Args:
-        present: Predictions or labels, (images, attributes).
-        names: Names of the attributes.
-        exclusive_answers: Groups of names of which at most one may be present.
-
-    Returns:
-        Whether each image has a contradiction, (images,).
+    LogicNet (arXiv:2311.11208) counts such answers as failed. `present` is (images, attributes).
     """
     groups = ([a for a, name in enumerate(names) if name in group] for group in exclusive_answers)
     broken = [present[:, group].sum(axis=1) > 1 for group in groups]
@@ -212,17 +187,24 @@ PER_ATTRIBUTE: dict[str, Callable[..., FloatArray]] = {
 
 
 def overall_scores(
-    probabilities: FloatArray, labels: IntArray, weights: FloatArray | None = None
+    probabilities: FloatArray,
+    labels: IntArray,
+    weights: FloatArray | None = None,
+    names: Iterable[str] = tuple(PER_ATTRIBUTE),
 ) -> dict[str, FloatArray]:
-    """Compute mean accuracy, and the mean of every other metric over attributes.
+    """Compute mean accuracy, and the mean of other metrics over the attributes that define them.
 
     Returns:
-        Values (...) by name. Attributes for which a metric is undefined do not count.
+        Values (...) by name, of all metrics or of `names`.
     """
-    scores = {"accuracy": mean_accuracy(probabilities, labels, weights)}
-    for name, metric in PER_ATTRIBUTE.items():
-        if name not in scores:
-            scores[name] = mean_of_defined(metric(probabilities, labels, weights))
+    scores = {}
+    for name in names:
+        if name == "accuracy":
+            scores[name] = mean_accuracy(probabilities, labels, weights)
+        else:
+            values = PER_ATTRIBUTE[name](probabilities, labels, weights)
+            defined = np.isfinite(values).sum(axis=-1)
+            scores[name] = ratio(np.nansum(values, axis=-1), defined)
     return scores
 
 
@@ -271,8 +253,8 @@ class MultiAttribute(evaluate.Metric):
         if not ((probabilities >= 0) & (probabilities <= 1)).all():  # also true for NaN
             raise ValueError("predictions must be probabilities in 0..1")
         names = list(PER_ATTRIBUTE) if self.config_name == "default" else [self.config_name]
-        overall = overall_scores(probabilities, labels)
-        return {name: float(overall[name]) for name in names} | {
+        overall = overall_scores(probabilities, labels, names=names)
+        return {name: float(value) for name, value in overall.items()} | {
             "per_attribute": {
                 name: PER_ATTRIBUTE[name](probabilities, labels).tolist() for name in names
             }

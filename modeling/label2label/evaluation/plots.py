@@ -35,6 +35,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
+@rc_context(STYLE)
 def attribute_bars(result: Mapping[str, Any]) -> Figure:
     """Draw accuracy, 95 % confidence interval and majority-class baseline per attribute.
 
@@ -47,28 +48,28 @@ def attribute_bars(result: Mapping[str, Any]) -> Figure:
     interval = np.array([s["interval"] for _, s in rows]).reshape(-1, 2).T
     majority = [s["majority_accuracy"] for _, s in rows]
     y = np.arange(len(rows))
-    with rc_context(STYLE):
-        figure = Figure(figsize=(6.5, 1.2 + 0.2 * len(rows)), layout="constrained")
-        axes = figure.add_subplot()
-        axes.barh(y, accuracy, color=BLUE, height=0.7, label="model (95 % interval)")
-        spread = np.abs(interval - accuracy)
-        axes.errorbar(accuracy, y, xerr=spread, fmt="none", ecolor="black", elinewidth=0.8)
-        axes.plot(
-            *(majority, y, "|"),
-            color=ORANGE,
-            markersize=9,
-            markeredgewidth=2,
-            label="majority-class baseline",
-        )
-        axes.set_yticks(y, [row_label(n) for n, _ in rows])
-        axes.set_xlim(max(0.0, min([*majority, *interval[0], 1.0]) - 0.05), 1)
-        axes.set_ylim(-0.6, len(rows) - 0.4)
-        axes.set_xlabel("accuracy")
-        axes.grid(axis="x", color="white", linewidth=0.6)
-        figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    figure = Figure(figsize=(6.5, 1.2 + 0.2 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.barh(y, accuracy, color=BLUE, height=0.7, label="model (95 % interval)")
+    spread = np.abs(interval - accuracy)
+    axes.errorbar(accuracy, y, xerr=spread, fmt="none", ecolor="black", elinewidth=0.8)
+    axes.plot(
+        *(majority, y, "|"),
+        color=ORANGE,
+        markersize=9,
+        markeredgewidth=2,
+        label="majority-class baseline",
+    )
+    axes.set_yticks(y, [row_label(n) for n, _ in rows])
+    axes.set_xlim(max(0.0, min([*majority, *interval[0], 1.0]) - 0.05), 1)
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set_xlabel("accuracy")
+    axes.grid(axis="x", color="white", linewidth=0.6)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     return figure
 
 
+@rc_context(STYLE)
 def group_heat_map(scores: Mapping[str, Any], title: str) -> Figure:
     """Draw accuracy per attribute (row) and group (column), in gray for fewer than 30 images.
 
@@ -88,93 +89,83 @@ def group_heat_map(scores: Mapping[str, Any], title: str) -> Figure:
         "\n".join([*_lines(g), f"({s['num_images']:,})"])
         for g, s in zip(groups, of_groups, strict=True)
     ]
-    with rc_context(STYLE):
-        size = (2.2 + 0.85 * len(groups), 1.3 + 0.22 * len(rows))
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.add_subplot()
-        shown = np.ma.masked_where(small | np.isnan(values), values)
-        image = axes.imshow(shown, cmap="Blues", vmin=0.5, vmax=1, aspect="auto")
-        for (row, group), value in np.ndenumerate(values):
-            if np.isfinite(value):
-                dark = value > 0.75 and not small[row, group]
-                color = "white" if dark else GRAY if small[row, group] else "black"
-                axes.text(group, row, f"{value:.2f}", ha="center", va="center", color=color)
-        axes.set_xticks(range(len(groups)), labels)
-        axes.set_yticks(range(len(rows)), list(rows))
-        axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
-        axes.spines[:].set_visible(False)
-        axes.set_title(f"accuracy by {printable(title)} (images)")
-        figure.colorbar(image, ax=axes, shrink=0.6)
+    size = (2.2 + 0.85 * len(groups), 1.3 + 0.22 * len(rows))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.add_subplot()
+    shown = np.ma.masked_where(small | np.isnan(values), values)
+    image = axes.imshow(shown, cmap="Blues", vmin=0.5, vmax=1, aspect="auto")
+    for (row, group), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            dark = value > 0.75 and not small[row, group]
+            color = "white" if dark else GRAY if small[row, group] else "black"
+            axes.text(group, row, f"{value:.2f}", ha="center", va="center", color=color)
+    axes.set_xticks(range(len(groups)), labels)
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+    axes.spines[:].set_visible(False)
+    axes.set_title(f"accuracy by {printable(title)} (images)")
+    figure.colorbar(image, ax=axes, shrink=0.6)
     return figure
 
 
-def reliability_plot(curves: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
+@rc_context(STYLE)
+def reliability_plot(curve: Mapping[str, Any], title: str) -> Figure:
     """Draw the observed share of "present" against the predicted probability.
 
     Args:
-        curves: One or two results of `reliability_curve`, by name. The last one is drawn on top,
-            with the share of its predictions in each bin below.
+        curve: Result of `reliability_curve`; the share of predictions in each bin is drawn below.
         title: Title of the figure.
     """
-    styles = [(ORANGE, "s--"), (BLUE, "o-")][-len(curves) :]
-    with rc_context(STYLE):
-        figure = Figure(figsize=(4.2, 4.8), layout="constrained")
-        axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-        axes.plot([0, 1], [0, 1], color=GRAY, linewidth=1, label="perfectly calibrated")
-        for (name, curve), (color, style) in zip(curves.items(), styles, strict=True):
-            axes.plot(curve["predicted"], curve["observed"], style, color=color, label=name)
-        axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="observed share of “present”", title=title)
-        axes.legend(frameon=False, loc="upper left")
-        last = list(curves.values())[-1]
-        share = np.array(last["count"]) / max(1, sum(last["count"]))
-        counts.bar(last["predicted"], share, width=0.04, color=BLUE)
-        counts.set(xlabel="predicted probability of “present”", ylabel="share")
+    figure = Figure(figsize=(4.2, 4.8), layout="constrained")
+    axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    axes.plot([0, 1], [0, 1], color=GRAY, linewidth=1, label="perfectly calibrated")
+    axes.plot(curve["predicted"], curve["observed"], "o-", color=BLUE, label="model")
+    axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="observed share of “present”", title=title)
+    axes.legend(frameon=False, loc="upper left")
+    share = np.array(curve["count"]) / max(1, sum(curve["count"]))
+    counts.bar(curve["predicted"], share, width=0.04, color=BLUE)
+    counts.set(xlabel="predicted probability of “present”", ylabel="share")
     return figure
 
 
+@rc_context(STYLE)
 def gap_plot(comparison: Mapping[str, Any], column: str, after: str, before: str) -> Figure:
     """Draw the accuracy per group of two models, and each model's gap between groups.
+
+    Groups with fewer than 30 images are gray.
 
     Args:
         comparison: Comparison of one group column, from `compare_predictions`.
         column: Name of the group column, for the title.
-        after: Name of the model.
-        before: Name of the other model, with which it is compared.
-
-    Returns:
-        A figure with one line per group, sorted by the other model's accuracy; groups with fewer
-        than 30 images are gray.
+        after, before: Names of the model and of the other one.
     """
     rows = [(g, s) for g, s in comparison["per_group"].items() if s["difference"] is not None]
     rows.sort(key=lambda row: row[1]["other"])
-    with rc_context(STYLE):
-        figure = Figure(figsize=(6.5, 1.7 + 0.35 * len(rows)), layout="constrained")
-        axes = figure.add_subplot()
-        for y, (_, s) in enumerate(rows):
-            colors = (GRAY, GRAY) if s["small"] else (ORANGE, BLUE)
-            axes.plot([s["other"], s["model"]], [y, y], color=GRAY, linewidth=2, zorder=1)
-            axes.scatter(s["other"], y, s=55, color=colors[0], marker="o", zorder=2)
-            axes.scatter(s["model"], y, s=55, color=colors[1], marker="D", zorder=3)
-        axes.set_yticks(
-            range(len(rows)), [row_label(g, f" ({s['num_images']:,})") for g, s in rows]
-        )
-        axes.set_ylim(-0.6, len(rows) - 0.4)
-        axes.margins(x=0.08)
-        axes.set_xlabel("accuracy")
-        axes.grid(axis="x", color="#e2e8f0", linewidth=0.6)
-        axes.set_axisbelow(True)
-        gap = comparison["gap"]
-        handles = [
-            axes.scatter([], [], s=55, color=color, marker=marker)
-            for color, marker in ((ORANGE, "o"), (BLUE, "D"))
-        ]
-        titles = [
-            # "model " first, because matplotlib hides labels that begin with an underscore.
-            f"model {printable(name)}" + (f", gap {gap[side]:.3f}" if gap else "")
-            for name, side in ((before, "other"), (after, "model"))
-        ]
-        figure.legend(handles, titles, loc="outside upper center", ncols=1, frameon=False)
-        axes.set_title(f"accuracy by {printable(column)} (images)")
+    figure = Figure(figsize=(6.5, 1.7 + 0.35 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    for y, (_, s) in enumerate(rows):
+        colors = (GRAY, GRAY) if s["small"] else (ORANGE, BLUE)
+        axes.plot([s["other"], s["model"]], [y, y], color=GRAY, linewidth=2, zorder=1)
+        axes.scatter(s["other"], y, s=55, color=colors[0], marker="o", zorder=2)
+        axes.scatter(s["model"], y, s=55, color=colors[1], marker="D", zorder=3)
+    axes.set_yticks(range(len(rows)), [row_label(g, f" ({s['num_images']:,})") for g, s in rows])
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.margins(x=0.08)
+    axes.set_xlabel("accuracy")
+    axes.grid(axis="x", color="#e2e8f0", linewidth=0.6)
+    axes.set_axisbelow(True)
+    gap = comparison["gap"]
+    handles = [
+        axes.scatter([], [], s=55, color=color, marker=marker)
+        for color, marker in ((ORANGE, "o"), (BLUE, "D"))
+    ]
+    titles = [
+        # "model " first, because matplotlib hides labels that begin with an underscore.
+        f"model {printable(name)}" + (f", gap {gap[side]:.3f}" if gap else "")
+        for name, side in ((before, "other"), (after, "model"))
+    ]
+    figure.legend(handles, titles, loc="outside upper center", ncols=1, frameon=False)
+    axes.set_title(f"accuracy by {printable(column)} (images)")
     return figure
 
 

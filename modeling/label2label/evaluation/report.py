@@ -47,7 +47,7 @@ def report_figures(result: Mapping[str, Any]) -> dict[str, Figure]:
     title = f"expected calibration error {error}\n(mean over attributes)"
     figures = {
         "attributes": attribute_bars(result),
-        "reliability": reliability_plot({"model": result["reliability"]}, title),
+        "reliability": reliability_plot(result["reliability"], title),
     }
     comparison, slugs = result["comparison"], _slugs(result)
     for column, scores in result["groups"].items():

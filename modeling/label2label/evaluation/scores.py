@@ -1,8 +1,7 @@
 """Score and compare predictions; return dictionaries that are ready for JSON."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,13 +9,8 @@ import numpy as np
 from label2label.data.vocabulary import IGNORE_INDEX
 from label2label.errors import UserError
 from label2label.evaluation.groups import (
-    MINIMUM_IMAGES,
-    accuracy_by_cell,
-    extremes,
+    compare_groups,
     group_scores,
-    images_by_cell,
-    in_order,
-    members,
     shared_age_bands,
     standardised_scores,
     with_intersection,
@@ -25,7 +19,6 @@ from label2label.evaluation.intervals import (
     LEVEL,
     Statistics,
     bootstrap_intervals,
-    clusters_of,
     compare_paired,
     paired_comparison,
 )
@@ -33,7 +26,6 @@ from label2label.evaluation.metrics import (
     PER_ATTRIBUTE,
     THRESHOLD,
     FloatArray,
-    IntArray,
     accuracy_per_attribute,
     contradictory,
     majority_accuracy,
@@ -41,6 +33,7 @@ from label2label.evaluation.metrics import (
     overall_scores,
     reliability_curve,
 )
+from label2label.evaluation.predictions import Predictions
 from label2label.models.exclusive_answers import decide_answers
 
 MINIMUM_AGE = 15
@@ -48,86 +41,6 @@ _OF_MINIMUM_AGE = (
     *("accuracy", "balanced_accuracy", "intervals", "num_images", "num_labels"),
     *("per_attribute", "groups", "age_adjusted"),
 )
-
-
-@dataclass
-class Predictions:
-    """Predictions of a model on labelled images.
-
-    Args:
-        names: Names of the attributes, in the order of the arrays' columns.
-        probabilities: The model's prediction (IC-MLM's `logits`), (images, attributes), 0 to 1.
-        labels: (images, attributes).
-        query_probabilities: The Attribute Query Network's prediction (`query_logits`),
-            (images, attributes), 0 to 1; None for a model without one.
-        identities: One person per image, None where unknown; None if all are unknown.
-        groups: One group per image, None where unknown, by column name.
-        ages: In years, one per image, None where unknown; None if all are unknown.
-        thresholds: Least probability at which an attribute counts as present, (attributes,); 0.5 by
-            default.
-        exclusive_answers: Groups of names of which at most one may be present.
-
-    Raises:
-        UserError: If the arrays differ in images or attributes, a probability is outside 0..1, or a
-            label is not 1, 0 or -100.
-    """
-
-    names: Sequence[str]
-    probabilities: FloatArray
-    labels: IntArray
-    query_probabilities: FloatArray | None = None
-    identities: Sequence[str | None] | None = None
-    groups: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
-    ages: Sequence[int | None] | None = None
-    thresholds: Sequence[float] | None = None
-    exclusive_answers: Sequence[Sequence[str]] = ()
-
-    def __post_init__(self) -> None:
-        shape = (len(self.labels), len(self.names))
-        for title, array in (
-            ("labels", self.labels),
-            ("predictions", self.probabilities),
-            ("query predictions", self.query_probabilities),
-        ):
-            if array is not None and array.shape != shape:
-                raise UserError(
-                    f"{title} of shape {array.shape} do not belong to {shape[0]} images and "
-                    f"{shape[1]} attributes"
-                )
-            # Not `(array < 0) | (array > 1)`, which is false for NaN.
-            if array is not None and title != "labels" and not ((array >= 0) & (array <= 1)).all():
-                raise UserError(
-                    f"the {title} hold numbers that are no probabilities in 0..1: are the model's "
-                    "weights damaged?"
-                )
-        if not np.isin(self.labels, (0, 1, IGNORE_INDEX)).all():
-            raise UserError(f"labels must be 1, 0, or {IGNORE_INDEX} where unknown")
-        columns = {"identities": self.identities, "ages": self.ages, **self.groups}
-        for title, column in columns.items():
-            if column is not None and len(column) != shape[0]:
-                raise UserError(f"{title}: {len(column)} values for {shape[0]} images")
-
-    @property
-    def clusters(self) -> IntArray:
-        """Return the person on each image, numbered by `clusters_of`: (images,)."""
-        return clusters_of(self.identities or [None] * len(self.labels))
-
-    def select(self, images: Sequence[int]) -> "Predictions":
-        """Select images by index."""
-
-        def pick(column: Sequence[Any] | None) -> list[Any] | None:
-            return None if column is None else [column[i] for i in images]
-
-        query = self.query_probabilities
-        return replace(
-            self,
-            probabilities=self.probabilities[images],
-            labels=self.labels[images],
-            query_probabilities=None if query is None else query[images],
-            identities=pick(self.identities),
-            groups={name: pick(column) or [] for name, column in self.groups.items()},
-            ages=pick(self.ages),
-        )
 
 
 def score_predictions(
@@ -155,8 +68,8 @@ def score_predictions(
     result = _scores(predictions, resamples)
     result["minimum_age"] = None
     ages = predictions.ages or ()
-    old_enough = [i for i, age in enumerate(ages) if age is not None and age >= minimum_age]
-    if old_enough:
+    old_enough = np.array([age is not None and age >= minimum_age for age in ages])
+    if old_enough.any():
         # Group comparisons need neither the reliability curve nor the query network.
         older = _scores(predictions.select(old_enough), resamples)
         kept = {name: older[name] for name in _OF_MINIMUM_AGE}
@@ -169,22 +82,21 @@ def _scores(predictions: Predictions, resamples: int) -> dict[str, Any]:
     query, clusters = predictions.query_probabilities, predictions.clusters
 
     def statistics(weights: FloatArray) -> dict[str, FloatArray]:
-        scores = overall_scores(probabilities, labels, weights)
+        scores = _scores_and_each(probabilities, labels, weights)
         if query is not None:
             scores["query_accuracy"] = mean_accuracy(query, labels, weights)
-        return scores | {"each": accuracy_per_attribute(probabilities, labels, weights)}
+        return scores
 
     intervals = bootstrap_intervals(statistics, clusters, resamples)
     intervals = {name: np.clip(ends, 0, 1) for name, ends in intervals.items()}
     attribute_intervals = intervals.pop("each")
     people = any(identity is not None for identity in predictions.identities or ())
-    compared = (query is not None) and paired_comparison(
-        probabilities, query, labels, clusters, resamples
-    )
     return {
         **overall_scores(probabilities, labels),
         "query_accuracy": None if query is None else mean_accuracy(query, labels),
-        "over_queries": compared or None,
+        "over_queries": None
+        if query is None
+        else paired_comparison(probabilities, query, labels, clusters, resamples),
         "contradictions": contradiction_scores(predictions, resamples),
         "majority_accuracy": majority_accuracy(labels),
         "intervals": intervals,
@@ -198,22 +110,26 @@ def _scores(predictions: Predictions, resamples: int) -> dict[str, Any]:
         "num_labels": int((labels != IGNORE_INDEX).sum()),
         "per_attribute": _per_attribute(predictions, attribute_intervals),
         "groups": {
-            column: group_scores(
-                probabilities, labels, groups, predictions.names, clusters, resamples
-            )
+            column: group_scores(predictions, groups, resamples)
             for column, groups in with_intersection(predictions.groups).items()
         },
         "age_adjusted": {
             column: standardised_scores(
-                *(probabilities, labels, groups),
-                *(shared_age_bands(predictions.ages, groups), predictions.names),
-                *(clusters, resamples),
+                predictions, groups, shared_age_bands(predictions.ages, groups), resamples
             )
             for column, groups in predictions.groups.items()
             if predictions.ages is not None and column != "age"
         },
         "reliability": reliability_curve(probabilities, labels),
     }
+
+
+def _scores_and_each(
+    probabilities: FloatArray, labels: FloatArray, weights: FloatArray
+) -> dict[str, FloatArray]:
+    """Compute the overall scores, and as `each` the accuracy per attribute."""
+    scores = overall_scores(probabilities, labels, weights)
+    return scores | {"each": accuracy_per_attribute(probabilities, labels, weights)}
 
 
 def contradiction_scores(predictions: Predictions, resamples: int = 1000) -> dict[str, Any] | None:
@@ -307,10 +223,8 @@ def compare_predictions(
 
     Returns:
         A dictionary for JSON: `overall` (comparison by score), `per_attribute` (comparison of
-        accuracy by attribute), `groups` (by column: `per_group`, `per_attribute` by attribute and
-        group, and `gap`), and `attributes_left_out`. A comparison has `model`, `other`,
-        `difference`, its `interval` (`interval_of`) and `p_value` (`p_values`), None where
-        undefined; for groups also `num_images` with a known label and `small` (under 30).
+        accuracy by attribute), `groups` (by column, from `compare_groups`), and
+        `attributes_left_out`. A comparison is that of `compare_paired`, None where undefined.
 
     Raises:
         UserError: If the images or labels differ, or no shared attribute has a known label.
@@ -319,11 +233,11 @@ def compare_predictions(
     if not names:
         raise UserError("the two models share no attribute: there is nothing to compare")
     left_out = [name for name in (*model.names, *other.names) if name not in names]
-    columns, others = ([list(p.names).index(name) for name in names] for p in (model, other))
-    labels, other_labels = model.labels[:, columns], other.labels[:, others]
-    if labels.shape != other_labels.shape or (labels != other_labels).any():
+    first, second = (predictions.only(names) for predictions in (model, other))
+    labels = first.labels
+    if labels.shape != second.labels.shape or (labels != second.labels).any():
         raise UserError(
-            f"predictions of {len(labels)} and {len(other_labels)} images cannot be paired: they "
+            f"predictions of {len(labels)} and {len(second.labels)} images cannot be paired: they "
             "must be of the same images, in the same order, with the same labels"
         )
     if (labels == IGNORE_INDEX).all():
@@ -331,85 +245,24 @@ def compare_predictions(
             f"no attribute that the two models share has a known label ({', '.join(names)}): there "
             "is nothing to compare"
         )
-    first, second = model.probabilities[:, columns], other.probabilities[:, others]
-    clusters = model.clusters
 
-    def scored(probabilities: FloatArray) -> Statistics:
-        return lambda weights: (
-            overall_scores(probabilities, labels, weights)
-            | {"each": accuracy_per_attribute(probabilities, labels, weights)}
-        )
+    def scored(predictions: Predictions) -> Statistics:
+        return lambda weights: _scores_and_each(predictions.probabilities, labels, weights)
 
-    compared = compare_paired(scored(first), scored(second), clusters, resamples)
+    compared = compare_paired(scored(first), scored(second), model.clusters, resamples)
     each = compared.pop("each")
     return jsonable(
         {
-            "overall": {name: _entry(values) for name, values in compared.items()},
+            "overall": compared,
             "per_attribute": {
-                name: _entry(each, a)
+                name: {key: values[..., a] for key, values in each.items()}
                 for a, name in enumerate(names)
                 if (labels[:, a] != IGNORE_INDEX).any()
             },
             "groups": {
-                column: _compare_groups(first, second, labels, groups, names, clusters, resamples)
+                column: compare_groups(first, second, groups, resamples)
                 for column, groups in with_intersection(model.groups).items()
             },
             "attributes_left_out": left_out,
         }
     )
-
-
-def _compare_groups(
-    first: FloatArray,
-    second: FloatArray,
-    labels: IntArray,
-    groups: Sequence[str | None],
-    names: Sequence[str],
-    clusters: IntArray,
-    resamples: int,
-) -> dict[str, Any]:
-    known = np.array([g is not None for g in groups], dtype=bool)
-    if not known.any():
-        return {"per_group": {}, "per_attribute": {}, "gap": None}
-    column = np.array(groups, dtype=object)[known]
-    first, second, labels = first[known], second[known], labels[known]
-    clusters = np.unique(clusters[known], return_inverse=True)[1]
-    values = in_order(column)
-    cells = members(column, values)
-    images = images_by_cell(labels, cells)
-
-    def scored(probabilities: FloatArray) -> Statistics:
-        # Per model, because each gap is between that model's own worst and best group.
-        pair = extremes(accuracy_by_cell(probabilities, labels, cells)[:, 0], images[:, 0])
-
-        def scores(weights: FloatArray) -> dict[str, FloatArray]:
-            accuracy = accuracy_by_cell(probabilities, labels, cells, weights)
-            overall = accuracy[..., 0]
-            gap = {} if pair is None else {"gap": overall[..., pair[1]] - overall[..., pair[0]]}
-            return {"accuracy": accuracy, **gap}
-
-        return scores
-
-    compared = compare_paired(scored(first), scored(second), clusters, resamples)
-
-    def entry(g: int, a: int) -> dict[str, Any]:
-        size = int(images[g, a])
-        small = size < MINIMUM_IMAGES
-        return _entry(compared["accuracy"], g, a) | {"num_images": size, "small": small}
-
-    return {
-        "per_group": {value: entry(g, 0) for g, value in enumerate(values)},
-        "per_attribute": {
-            name: {value: entry(g, a) for g, value in enumerate(values) if images[g, a]}
-            for a, name in enumerate(names, start=1)
-            if images[:, a].any()
-        },
-        "gap": _entry(compared["gap"]) if "gap" in compared else None,
-    }
-
-
-def _entry(compared: Mapping[str, Any], *index: int) -> dict[str, Any]:
-    ends = (slice(None), *index)
-    return {
-        name: values[ends if name == "interval" else index] for name, values in compared.items()
-    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import os
 import threading
@@ -35,6 +36,7 @@ SAME_FACE_OVERLAP = 0.5  # intersection over the smaller box's area
 # doubles from FIRST_SIDE on, until no small face is found.
 FIRST_SIDE, ENOUGH_SIDE, TURNED_SIDE = 160, 1280, 320
 REDUCED_SIDE = 640  # canvases up to this side are resized from one reduced copy
+TILE_SIDE, TILE_OVERLAP = 1792, 96  # larger canvases are searched in tiles, to bound memory
 LEAST_PART = 5.5  # a photo is searched at least at this reduction of its sides
 SMALL_FACE = 24  # pixels on a canvas; with a smaller face, a larger canvas is searched too
 SMALL_HINT = 0.3  # minimum confidence of a possible small face
@@ -137,20 +139,30 @@ class FaceDetector:
     def _look_at(
         self, photo: np.ndarray, source: np.ndarray, scale: float, turns: int
     ) -> list[Face]:
-        """Run YuNet on the photo, scaled and rotated by quarter turns; return photo coordinates."""
-        canvas = resize_by(source, scale * photo.shape[1] / source.shape[1])
-        rows, columns = canvas.shape[:2]
-        to_photo = np.array([photo.shape[1] / columns, photo.shape[0] / rows])
+        """Run YuNet on the photo, scaled and rotated by quarter turns; return photo coordinates.
+
+        A larger canvas is never in memory as a whole: its tiles overlap by more than the faces that
+        smaller canvases missed.
+        """
+        to_photo = np.array(photo.shape[1::-1]) / source.shape[1::-1]
+        zoom = scale * to_photo[0]
         faces = []
-        canvas = np.ascontiguousarray(np.rot90(canvas, turns))
-        for corners, score, landmarks in self._yunet(canvas, SMALL_HINT):
-            points = np.vstack([corners, landmarks])
-            for turn in range(turns, 0, -1):
-                # The right edge before a turn is the top edge after it.
-                width = (columns, rows)[(turn - 1) % 2]
-                points = np.column_stack([width - points[:, 1], points[:, 0]])
-            points *= to_photo
-            faces += clip_face(np.sort(points[:2], axis=0), score, points[2:], photo)
+        for rows, columns in itertools.product(
+            *(split_side(side, TILE_SIDE / zoom, TILE_OVERLAP / zoom) for side in source.shape[:2])
+        ):
+            tile = source[rows, columns]
+            canvas = resize_by(tile, zoom)
+            height, width = canvas.shape[:2]
+            to_source = np.array(tile.shape[1::-1]) / [width, height]
+            canvas = np.ascontiguousarray(np.rot90(canvas, turns))
+            for corners, score, landmarks in self._yunet(canvas, SMALL_HINT):
+                points = np.vstack([corners, landmarks])
+                for turn in range(turns, 0, -1):
+                    # The right edge before a turn is the top edge after it.
+                    edge = (width, height)[(turn - 1) % 2]
+                    points = np.column_stack([edge - points[:, 1], points[:, 0]])
+                points = (points * to_source + [columns.start, rows.start]) * to_photo
+                faces += clip_face(np.sort(points[:2], axis=0), score, points[2:], photo)
         return faces
 
     def _look_closely(self, photo: np.ndarray, hints: list[Face]) -> list[Face]:
@@ -351,6 +363,15 @@ def resize_by(photo: np.ndarray, scale: float) -> np.ndarray:
     return cv2.resize(
         photo, size, interpolation=cv2.INTER_AREA if scale < 0.5 else cv2.INTER_LINEAR
     )
+
+
+def split_side(side: int, most: float, overlap: float) -> list[slice]:
+    """Split a photo's side into equal overlapping parts, each of at most `most` pixels."""
+    count = max(1, math.ceil((side - overlap) / (most - overlap)))
+    step = (side - overlap) / count
+    return [
+        slice(round(i * step), min(side, math.ceil((i + 1) * step + overlap))) for i in range(count)
+    ]
 
 
 def turn_between(one: float, other: float) -> float:
