@@ -3,18 +3,18 @@
 The temperature (arXiv:1706.04599, section 4.2) divides the logits and minimises the negative
 log-likelihood of held-out labels.
 
-The thresholds follow from decision theory, because a separate search per attribute would overfit a
-few hundred images. For calibrated probabilities, the threshold that maximises the expected
+The thresholds follow from decision theory, because a separate search per attribute would overfit.
+For calibrated probabilities, the threshold that maximises the expected
 accuracy + w * balanced accuracy depends only on w and the attribute's frequency: w = 0 gives 0.5, a
-large w gives the frequency. So a single w for all attributes is chosen by cross-validation: the
-largest whose accuracy stays within the permitted loss.
+large w gives the frequency. So a single w is chosen for all attributes: the largest with which the
+accuracy on the same held-out labels stays within the permitted loss.
 """
 
 import json
 import os
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,14 @@ from label2label.evaluation.evaluate import (
     short_name,
 )
 from label2label.evaluation.intervals import Statistics, compare_paired
-from label2label.evaluation.metrics import THRESHOLD, FloatArray, IntArray, overall_scores, ratio
+from label2label.evaluation.metrics import (
+    THRESHOLD,
+    FloatArray,
+    IntArray,
+    mean_accuracy,
+    overall_scores,
+    ratio,
+)
 from label2label.evaluation.predictions import Predictions
 from label2label.evaluation.report import markdown_table
 from label2label.evaluation.scores import jsonable
@@ -43,10 +50,7 @@ from label2label.files import prepare_output, write_whole
 from label2label.prediction.backends import TorchBackend, without_accelerator
 
 BALANCE_WEIGHTS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
-FOLDS = 5
-REPEATS = 4
 LOGIT_LIMIT = 30.0
-
 DECISION_SCORES = ("accuracy", "balanced_accuracy", "f1")
 COUPLING_STEPS = 500  # early stopping keeps the weights of rare attributes small
 COUPLING_RIDGE = 1e-5  # factor of the sum of squared weights in the loss
@@ -60,22 +64,18 @@ class Calibration:
         temperature: Divisor of the logits, above 0.
         thresholds: Least probability at which each attribute counts as present, (attributes,).
         balance_weight: Weight w of balanced accuracy, 0 or more.
-        cross_validation: For every weight tried, `balance_weight`, and cross-validated
-            `accuracy`, `balanced_accuracy` and `f1`.
     """
 
     temperature: float
     thresholds: FloatArray
     balance_weight: float
-    cross_validation: list[dict[str, float]] = field(default_factory=list)
 
 
 def calibrate_command(args: Namespace) -> int:
     """Run `label2label calibrate`: rewrite the calibration, and coupling, in a model's folder.
 
     Raises:
-        UserError: If the model is not a folder, a dataset or split cannot be read, or there are too
-            few images for a fit.
+        UserError: If the model is not a folder, or a dataset or split cannot be read.
     """
     folder = Path(args.model)
     if not folder.is_dir():
@@ -105,12 +105,8 @@ def calibrate_command(args: Namespace) -> int:
         return 0
     # The fit needs logits at temperature 1, so the current division is undone.
     temperature = float(config.temperature)
-    labelled = fitting.select((fitting.labels != IGNORE_INDEX).any(axis=1))
-    if len(set(labelled.clusters)) < FOLDS:
-        raise UserError(f"calibration needs labelled images of at least {FOLDS} people")
     calibration = fit_calibration(
-        *(to_logits(labelled.probabilities) * temperature, labelled.labels),
-        *(labelled.clusters, args.accuracy_loss),
+        to_logits(fitting.probabilities) * temperature, fitting.labels, args.accuracy_loss
     )
     resamples = args.bootstrap or 1000
     effect = measured and calibration_effect(measured, temperature, calibration, resamples)
@@ -123,11 +119,7 @@ def calibrate_command(args: Namespace) -> int:
         "balance_weight": calibration.balance_weight,
         "accuracy_loss": args.accuracy_loss,
         "thresholds": dict(zip(fitting.names, calibration.thresholds.round(4), strict=True)),
-        "fitted_on": {
-            "split": args.split,
-            "num_images": len(fitting.labels),
-            "cross_validation": calibration.cross_validation,
-        },
+        "fitted_on": {"split": args.split, "num_images": len(fitting.labels)},
         "coupled_on": coupled and {"split": args.couple_on, "num_images": len(coupled.labels)},
         "measured_on": measured
         and {"split": args.measure_on, "num_images": len(measured.labels), "scores": effect},
@@ -142,57 +134,27 @@ def calibrate_command(args: Namespace) -> int:
 
 
 def fit_calibration(
-    logits: FloatArray, labels: IntArray, clusters: IntArray, accuracy_loss: float = 0.0005
+    logits: FloatArray, labels: IntArray, accuracy_loss: float = 0.0005
 ) -> Calibration:
     """Fit the temperature, and thresholds for balanced accuracy within a limit on lost accuracy.
 
     Args:
         logits: At temperature 1, (images, attributes).
         labels: (images, attributes).
-        clusters: Person on each image, (images,), from `clusters_of`; all images of a person are in
-            the same fold.
-        accuracy_loss: How far the cross-validated mean accuracy may fall below that of thresholds
-            of 0.5, 0 to 1.
+        accuracy_loss: How far the mean accuracy may fall below that of thresholds of 0.5, 0 to 1.
 
     Returns:
         The calibration with the largest weight in `BALANCE_WEIGHTS` that keeps within this limit.
     """
-    table = _cross_validate(logits, labels, clusters)
-    least = table[0]["accuracy"] - accuracy_loss
-    weight = max(row["balance_weight"] for row in table if row["accuracy"] >= least)
-    return Calibration(
-        temperature=fit_temperature(logits, labels),
-        thresholds=balanced_thresholds(frequencies(labels), weight),
-        balance_weight=weight,
-        cross_validation=table,
-    )
-
-
-def _cross_validate(
-    logits: FloatArray, labels: IntArray, clusters: IntArray
-) -> list[dict[str, float]]:
-    decisions = np.zeros((len(BALANCE_WEIGHTS), *labels.shape))
-    tables = []
-    for repeat in range(REPEATS):
-        for train, test in _folds(clusters, repeat):
-            temperature = fit_temperature(logits[train], labels[train])
-            probabilities = to_probabilities(logits[test], temperature)
-            frequency = frequencies(labels[train])
-            for index, weight in enumerate(BALANCE_WEIGHTS):
-                decisions[index, test] = probabilities >= balanced_thresholds(frequency, weight)
-        tables.append([overall_scores(made, labels, names=DECISION_SCORES) for made in decisions])
-    return [
-        {"balance_weight": weight}
-        | {name: float(np.mean([t[index][name] for t in tables])) for name in tables[0][index]}
-        for index, weight in enumerate(BALANCE_WEIGHTS)
-    ]
-
-
-def _folds(clusters: IntArray, repeat: int) -> Iterator[tuple[FloatArray, FloatArray]]:
-    count = int(clusters.max()) + 1
-    fold = (np.random.default_rng(repeat).permutation(count) % FOLDS)[clusters]
-    for number in range(FOLDS):
-        yield fold != number, fold == number
+    temperature, frequency = fit_temperature(logits, labels), frequencies(labels)
+    probabilities = to_probabilities(logits, temperature)
+    accuracies = {}
+    for weight in BALANCE_WEIGHTS:
+        decisions = probabilities >= balanced_thresholds(frequency, weight)
+        accuracies[weight] = mean_accuracy(decisions.astype(float), labels)
+    least = accuracies[0.0] - accuracy_loss
+    weight = max(weight for weight, accuracy in accuracies.items() if accuracy >= least)
+    return Calibration(temperature, balanced_thresholds(frequency, weight), weight)
 
 
 def fit_temperature(logits: FloatArray, labels: IntArray) -> float:
@@ -353,21 +315,11 @@ def fit_coupling(logits: FloatArray, query_logits: FloatArray, labels: IntArray)
 def summary(result: dict[str, Any]) -> str:
     """Summarise the fit and its effect as Markdown for the terminal."""
     values = list(result["thresholds"].values())
-    table = result["fitted_on"]["cross_validation"]
-    chosen = next(r for r in table if r["balance_weight"] == result["balance_weight"])
-    lines = [
+    text = (
         f"temperature {result['temperature']:.4f}, thresholds {min(values):.2f} to "
         f"{max(values):.2f}, fitted to {result['fitted_on']['num_images']:,} images of "
-        f"{result['fitted_on']['split']}",
-        "",
-        markdown_table(
-            ("cross-validated", "thresholds of 0.5", "fitted thresholds"),
-            (
-                (name.replace("_", " "), f"{table[0][name]:.4f}", f"{chosen[name]:.4f}")
-                for name in ("accuracy", "balanced_accuracy", "f1")
-            ),
-        ),
-    ]
+        f"{result['fitted_on']['split']}"
+    )
     measured = result["measured_on"]
     if measured:
         rows = (
@@ -380,5 +332,5 @@ def summary(result: dict[str, Any]) -> str:
             for name, change in measured["scores"].items()
         )
         header = (f"{measured['split']}, {measured['num_images']:,} images", "before", "after")
-        lines += ["", markdown_table((*header, "95 % interval of the difference"), rows)]
-    return "\n".join(lines)
+        text += "\n\n" + markdown_table((*header, "95 % interval of the difference"), rows)
+    return text
