@@ -13,12 +13,13 @@ accuracy on the same held-out labels stays within the permitted loss.
 import json
 import os
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
@@ -227,18 +228,17 @@ def calibration_effect(
     labels, clusters = predictions.labels, predictions.clusters
     logits = to_logits(predictions.probabilities) * temperature
 
-    def scores(temperature: float, decide: Callable[[FloatArray], FloatArray]) -> Statistics:
-        probabilities = to_probabilities(logits, temperature)
-        decisions = decide(probabilities).astype(float)
+    def scores(probabilities: FloatArray, present: npt.NDArray[np.bool_]) -> Statistics:
+        decisions = present.astype(float)
         return lambda weights: {
             **overall_scores(decisions, labels, weights, DECISION_SCORES),
             **overall_scores(probabilities, labels, weights, ["expected_calibration_error"]),
             "negative_log_likelihood": negative_log_likelihood(probabilities, labels, weights),
         }
 
-    thresholds = calibration.thresholds.round(4)  # rounded as in the stored file
-    before = scores(1.0, lambda probabilities: probabilities > THRESHOLD)
-    after = scores(calibration.temperature, lambda probabilities: probabilities >= thresholds)
+    first, second = (to_probabilities(logits, t) for t in (1.0, calibration.temperature))
+    before = scores(first, first > THRESHOLD)
+    after = scores(second, second >= calibration.thresholds.round(4))  # rounded as when stored
     return compare_paired(after, before, clusters, resamples)
 
 

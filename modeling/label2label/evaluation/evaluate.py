@@ -106,7 +106,8 @@ def evaluate_models(
             images or no labels of the model's attributes.
     """
     accelerator = accelerator or Accelerator(cpu=without_accelerator())
-    model, other = load_scored_model(model_name), against and load_scored_model(against)
+    model = load_scored_model(model_name)
+    other = load_scored_model(against) if against else None
     predictions = collect_predictions(model, dataset, group_columns, batch_size, accelerator)
     others = other and collect_predictions(
         other, other_dataset or dataset, group_columns, batch_size, accelerator
@@ -122,7 +123,8 @@ def evaluate_models(
             name for name, labelled in zip(predictions.names, known, strict=True) if not labelled
         ],
         "unscored_columns": _unscored_columns(dataset, predictions.names, group_columns),
-        "comparison": others
+        "comparison": other
+        and others
         and {
             "model": identify_model(str(against), other),
             **compare_predictions(predictions, others, resamples),
@@ -221,7 +223,8 @@ def predict_dataset(
             outputs = network(pixel_values=pixels.contiguous(memory_format=layout))
         return {"logits": outputs.logits, "query_logits": outputs.query_logits}
 
-    loader = accelerator.prepare(DataLoader(range(len(dataset)), batch_size=batch_size))
+    numbers: Any = range(len(dataset))  # a sequence is a map-style dataset
+    loader = accelerator.prepare(DataLoader(numbers, batch_size=batch_size))
     gathered: dict[str, list[np.ndarray]] = {}
     progress = tqdm(loader, desc="evaluate", unit="batch", disable=not accelerator.is_main_process)
     for rows in progress:

@@ -26,6 +26,7 @@ from label2label.evaluation.metrics import (
     PER_ATTRIBUTE,
     THRESHOLD,
     FloatArray,
+    IntArray,
     accuracy_per_attribute,
     contradictory,
     majority_accuracy,
@@ -125,7 +126,7 @@ def _scores(predictions: Predictions, resamples: int) -> dict[str, Any]:
 
 
 def _scores_and_each(
-    probabilities: FloatArray, labels: FloatArray, weights: FloatArray
+    probabilities: FloatArray, labels: IntArray, weights: FloatArray
 ) -> dict[str, FloatArray]:
     """Compute the overall scores, and as `each` the accuracy per attribute."""
     scores = overall_scores(probabilities, labels, weights)
