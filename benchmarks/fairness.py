@@ -44,7 +44,7 @@ from label2label.evaluation.intervals import (
     wald_p_value,
 )
 from label2label.evaluation.metrics import ratio
-from label2label.evaluation.plots import BLUE, GRAY, ORANGE, STYLE, save_figure
+from label2label.evaluation.plots import BLUE, ORANGE, STYLE, save_figure
 from label2label.evaluation.scores import jsonable
 from label2label.faces.alignment import choose_face
 from label2label.faces.detection import Face
@@ -81,7 +81,7 @@ MASKED = 500  # CelebA photos that are also shown with a drawn mask
 MASK_OUTLINE = ((89, 125), (65, 130), (48, 137), (48, 154), (58, 176), (89, 187), (120, 176))
 MASK_OUTLINE += ((130, 154), (130, 137), (113, 130))
 MASK_COLORS = ((165, 205, 228), (228, 234, 236), (172, 214, 202), (70, 74, 80))
-SAVED_EVERY = 500  # photos
+SAVED_EVERY = 200  # photos
 
 Answer = dict[str, float] | None
 """Probability by attribute; None where no face was found."""
@@ -430,7 +430,6 @@ def draw(result: dict[str, Any]) -> Figure:
     with rc_context(STYLE):
         figure = Figure(figsize=(9, 1.3 + 0.32 * len(places)), layout="constrained")
         axes = figure.add_subplot()
-        axes.axvline(50, color=GRAY, linewidth=0.8, linestyle=":", label="chance")
         marks = zip(peers, "x+1234", strict=False)
         shown = [
             (model, "o", color) for model, color in zip(models[::-1], (BLUE, ORANGE), strict=False)
@@ -455,9 +454,6 @@ def draw(result: dict[str, Any]) -> Figure:
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Predict, score and compare.
-
-    Args:
-        args: The command line.
 
     Returns:
         `rows` (see `Table.describe`), `models` (the scores of each; the `subject`, the last model,

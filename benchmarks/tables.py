@@ -334,7 +334,8 @@ def fairness(read: Read) -> Rows:
 @table
 def fairness_gaps(read: Read) -> Rows:
     """List the gap between the best and the worst group, before and after."""
-    own = own_models(read("fairness"))
+    measured = read("fairness")
+    own, rows = own_models(measured), measured["rows"]
     yield "groups", *(m["name"] for m in (own[0], own[-1])), "expected under the null", "worst"
     for name, after in own[-1]["gaps"].items():
         gaps = [model["gaps"].get(name) for model in (own[0], own[-1])]
@@ -342,7 +343,8 @@ def fairness_gaps(read: Read) -> Rows:
             f"{gap['gap']:.3f} ({between(gap['gap_interval'], '.3f')})" if gap else "–"
             for gap in gaps
         ]
-        yield name, *cells, f"{after['expected_gap_under_null']:.3f}", after["worst"]
+        expected, worst = f"{after['expected_gap_under_null']:.3f}", rows[after["worst"]]["title"]
+        yield rows[name]["title"], *cells, expected, worst
 
 
 @table

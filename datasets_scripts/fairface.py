@@ -19,7 +19,7 @@ from preparation.program import dataset_parser, prepare, run_program, split_by_h
 from preparation.sources import Download, Images
 
 LABELS = {"train": "fairface_label_train.csv", "test": "fairface_label_val.csv"}
-COLUMNS = {"file", "age", "gender", "race", "service_test"}
+COLUMNS = {"file", "age", "gender", "race"}
 ROOTS = ("fairface-img-margin025-trainval", "fairface-img-margin125-trainval", ("train", "val"))
 RACES = (
     *("Black", "East Asian", "Indian", "Latino_Hispanic"),
@@ -32,8 +32,8 @@ AGES = (
 TRAIN_SHARES = (0.9, 0.1, 0.0)
 
 
-def read_samples(download: Download, images: Images, service_test: bool) -> Iterator[Sample]:
-    """Read and check the label files; with `service_test`, keep only rows marked `service_test`."""
+def read_samples(download: Download, images: Images) -> Iterator[Sample]:
+    """Read and check the label files."""
     names = {split: name for split, name in LABELS.items() if download.find_text(name)}
     if not names:
         raise UserError(f"{download.source} holds neither {' nor '.join(LABELS.values())}")
@@ -42,18 +42,12 @@ def read_samples(download: Download, images: Images, service_test: bool) -> Iter
             sample = read_line(line, split, where)
             if sample.key not in images:
                 raise UserError(f"{where}: {sample.key} is missing from {images.where}")
-            if line["service_test"] == "True" or not service_test:
-                yield sample
+            yield sample
 
 
 def read_line(line: dict[str, str], split: str, where: str) -> Sample:
     """Read one line of a label file; raise an error for a value that FairFace does not use."""
-    accepted = {
-        "age": AGES,
-        "gender": GENDERS.values(),
-        "race": RACES,
-        "service_test": ("True", "False"),
-    }
+    accepted = {"age": AGES, "gender": GENDERS.values(), "race": RACES}
     for column, values in accepted.items():
         if line[column] not in values:
             raise UserError(
@@ -73,14 +67,11 @@ def read_line(line: dict[str, str], split: str, where: str) -> Sample:
 
 def main() -> None:
     """Prepare FairFace as the command line says."""
-    parser = dataset_parser(__doc__, source="folder or archive of the label files and the images")
-    parser.add_argument(
-        "--service-test", action="store_true", help="keep only the subset for testing services"
-    )
-    arguments = parser.parse_args()
+    source = "folder or archive of the label files and the images"
+    arguments = dataset_parser(__doc__, source=source).parse_args()
     download = Download(arguments.source)
     images = download.images(*ROOTS, depth=2)
-    samples = read_samples(download, images, arguments.service_test)
+    samples = read_samples(download, images)
     read, vocabulary = ReadImage(images, arguments.align), get_vocabulary("celeba-40")
     prepare(arguments, samples, read, vocabulary, read_description("fairface"))
 

@@ -11,7 +11,6 @@ source is drawn in training is a matter of the recipe (`share` and `limit` of it
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -113,7 +112,7 @@ def keep_unique(rows: Sequence[Fingerprint]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_samples(
-    inputs: Iterable[Path], keep: np.ndarray, absent: Sequence[tuple[str, str]]
+    inputs: Iterable[Path], keep: np.ndarray, absent: Sequence[Sequence[str]]
 ) -> Iterator[StoredSample]:
     """Yield the rows of the inputs that are kept, without their images.
 
@@ -169,14 +168,6 @@ def describe(
     )
 
 
-def source_attribute(text: str) -> tuple[str, str]:
-    """Parse a command-line value like `celeba=Wearing_Mask`."""
-    source, _, name = text.partition("=")
-    if not source or not name:
-        raise argparse.ArgumentTypeError(f"{text!r} is not like SOURCE=ATTRIBUTE")
-    return source, name
-
-
 def main() -> None:
     """Merge datasets as the command line says."""
     parser = dataset_parser(__doc__)
@@ -188,8 +179,8 @@ def main() -> None:
         "--absent",
         action="append",
         default=[],
-        type=source_attribute,
-        metavar="SOURCE=ATTRIBUTE",
+        nargs=2,
+        metavar=("SOURCE", "ATTRIBUTE"),
         help="set the source's unknown labels of the attribute to false, where no image shows it",
     )
     arguments = parser.parse_args()

@@ -42,20 +42,13 @@ def test_columns_become_groups(fairface: Path, tmp_path: Path, run: Run):
     ]
 
 
-def test_service_test_keeps_its_subset(fairface: Path, tmp_path: Path, run: Run):
-    folders = ("--source", fairface, "--output", tmp_path / "out")
-    assert run("fairface", *folders, "--service-test") == 0
-    dataset = datasets.load_dataset(str(tmp_path / "out"))
-    assert sum(map(len, dataset.values())) == 22
-
-
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ("40-49", "45", "fairface_label_val.csv, line 4: age is '45'"),
         ("Female", "F", "fairface_label_val.csv, line 3: gender is 'F'"),
         ("val/2.jpg", "val/9.jpg", "line 4: val/9.jpg is missing"),
-        ("service_test", "other", "line 1: no column service_test"),
+        ("race", "other", "line 1: no column race"),
     ],
 )
 def test_bad_values_are_refused_by_line(

@@ -30,7 +30,7 @@ def test_the_korean_recipe_trains_the_11_attributes_on_a_prepared_tree(
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(draw_jpeg(100 + seed))
     assert run("by_name", "masks", "--source", tmp_path / "source-masks", "--output", masks) == 0
-    options = ("--vocabulary", "korean-11", "--absent", "kface=Wearing_Mask")
+    options = ("--vocabulary", "korean-11", "--absent", "kface", "Wearing_Mask")
     assert run("merge", faces, masks, *options, "--output", korean) == 0
     assert {row["Wearing_Mask"] for row in load_rows(korean)} == {True, False}
 

@@ -140,7 +140,7 @@ def test_vocabulary_derives_and_leaves_the_rest_null(
 def test_unknown_labels_become_false_where_a_source_never_shows_the_attribute(
     first: Path, second: Path, tmp_path: Path, run: Run
 ):
-    absent = ("--absent", "first=Wearing_Mask", "--absent", "second=Bald")
+    absent = ("--absent", "first", "Wearing_Mask", "--absent", "second", "Bald")
     assert run("merge", first, second, *absent, "--output", tmp_path / "out") == 0
     for row in (row for split in load(tmp_path / "out").values() for row in split):
         of_first = row["source"] == "first"
@@ -174,9 +174,9 @@ def test_bad_inputs_are_refused(
     for arguments, message in (
         ((first, first), "give each dataset only once"),
         ((first, tmp_path), "is not a prepared dataset"),
-        ((first, second, "--absent", "third=Bald"), "no source is called third"),
-        ((first, second, "--absent", "first=Wings"), "has no attribute Wings"),
-        ((first, second, "--absent", "first"), "is not like SOURCE=ATTRIBUTE"),
+        ((first, second, "--absent", "third", "Bald"), "no source is called third"),
+        ((first, second, "--absent", "first", "Wings"), "has no attribute Wings"),
+        ((first, second, "--absent", "first"), "expected 2 arguments"),
         ((first, second, "--output", first), "is not empty"),
     ):
         assert run("merge", *output, *arguments) == 2

@@ -30,7 +30,7 @@ def test_one_recipe_trains_on_the_merge_of_celeba_and_utkface(
     assert (
         run("by_name", "utkface", "--source", source.parent, "--output", tmp_path / "utkface") == 0
     )
-    inputs = (celeba, tmp_path / "utkface", "--absent", "celeba=Wearing_Mask")
+    inputs = (celeba, tmp_path / "utkface", "--absent", "celeba", "Wearing_Mask")
     assert run("merge", *inputs, "--output", tmp_path / "merged") == 0
     settings = (
         f"data={tmp_path / 'merged'}",
