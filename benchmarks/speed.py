@@ -202,7 +202,7 @@ def other_row(name: str, folder: Path) -> Row:
     if hasattr(model, "set_attn_implementation"):
         model.set_attn_implementation("eager")
     inputs = {"pixel_values": torch.zeros(2, 3, size, size)}
-    onnx.save(translate(wrapper, inputs, "probabilities"), path)
+    onnx.save(translate(wrapper, inputs, ["probabilities"]), path)
     facts = {
         "title": title,
         "runtime": "onnxruntime",

@@ -497,6 +497,29 @@ def photo_speed(read: Read) -> Rows:
 
 
 @table
+def photo_products(read: Read) -> Rows:
+    """List models and other software on 250x250 photos: size, memory and time."""
+    yield "", "release", "attributes", "model files, MB", "memory, MB", "ms", "CPU ms"
+    for name, row in read("photo")["speed"].get("products", {}).items():
+        sizes = str(row["attributes"]), f"{row['megabytes']:.1f}", f"{row['memory_megabytes']:.0f}"
+        yield name, row["version"], *sizes, f"{row['wall']:.1f}", f"{row['processor']:.1f}"
+
+
+@table
+def photo_limits(read: Read) -> Rows:
+    """List the peak memory of large photos and the speed of a video."""
+    measured = read("photo")
+    yield "what", "measured"
+    for name, row in measured.get("memory", {}).items():
+        if name != "of_each_set":
+            yield f"peak memory, 48 megapixels, {name}", f"{row['memory_megabytes']:.0f} MB"
+    for name in ("table", "table and video"):
+        if "video" in measured:
+            rate = measured["video"][name]["frames_per_second"]
+            yield f"video 640x480 on one core, {name} written", f"{rate:.0f} frames/s"
+
+
+@table
 def photo_recall(read: Read) -> Rows:
     """List the share of images with a detected face."""
     yield "data set", "images", "a face is found"

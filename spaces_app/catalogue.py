@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from label2label.checkpoints import default_checkpoint
 from label2label.errors import UserError
+from label2label.export import FLOAT_FILE
 from label2label.files import sha256
 from label2label.prediction.backends import (
     UNKNOWN,
@@ -23,10 +24,13 @@ from label2label.prediction.backends import (
     Backend,
     OnnxBackend,
     Preprocessing,
+    is_outdated,
     load_backend,
 )
 from safetensors import SafetensorError, safe_open
+from texts import TEXTS
 
+KINDS = [key.rpartition(".")[2] for key in TEXTS["en"] if key.startswith("model.kind.")]
 MODELS_VARIABLE = "LABEL2LABEL_SPACE_MODELS"
 WEIGHTS_FILE = "model.safetensors"
 WARM_UP_RUNS, TIMED_RUNS = 2, 7
@@ -56,7 +60,7 @@ class OfferedModel:
     Args:
         key: Name in the API: folder name or Hub id, for an ONNX file followed by its file name. An
             INT8 file of an offered model is named after that model's folder.
-        kind: `default`, `fair` or `tiny`, for which the page has texts, otherwise empty.
+        kind: A kind that the page has a text for (`model.kind.KIND`), otherwise empty.
         int8: Whether the weights are 8-bit integers.
         parameters: Number of parameters; None if unknown.
         file: Weights or ONNX file.
@@ -64,7 +68,8 @@ class OfferedModel:
         milliseconds: Median time per face on this machine, without face detection.
         backend: Backend that runs the model.
         tells_maps: Whether it returns attention maps.
-        takes_known: Whether known attributes condition the others.
+        conditioned: Backend that known attributes condition, often `backend` itself; None if there
+            is none.
     """
 
     key: str
@@ -76,7 +81,7 @@ class OfferedModel:
     milliseconds: float
     backend: Backend
     tells_maps: bool
-    takes_known: bool
+    conditioned: Backend | None
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -94,7 +99,8 @@ class OfferedModel:
         attributes = self.preprocessing.attributes
         row = [int(known[name]) if name in known else UNKNOWN for name in attributes]
         labels = np.tile(np.array(row, np.int64), (len(crops), 1))
-        probabilities, maps = run(self.backend, crops, labels)
+        backend = self.conditioned if known and self.conditioned else self.backend
+        probabilities, maps = run(backend, crops, labels)
         is_known = labels != UNKNOWN
         probabilities = np.where(is_known, labels, probabilities).astype(np.float32)
         present = self.preprocessing.decide(probabilities)
@@ -111,7 +117,7 @@ class OfferedModel:
             "file_bytes": self.file_bytes,
             "milliseconds": round(self.milliseconds, 1),
             "tells_maps": self.tells_maps,
-            "takes_known": self.takes_known,
+            "takes_known": self.conditioned is not None,
             "attributes": self.preprocessing.attributes,
             "thresholds": self.preprocessing.thresholds,
         }
@@ -120,7 +126,7 @@ class OfferedModel:
 def run(
     backend: Backend, crops: np.ndarray, known_labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Run a model with known labels; a PyTorch model also returns its attention.
+    """Run a model with known labels, and return where it looked.
 
     Args:
         backend: Backend of the model.
@@ -135,25 +141,35 @@ def run(
         inputs = backend.prepare(crops)
         if "known_labels" in inputs:
             inputs["known_labels"] = known_labels
-        return backend.session.run(["probabilities"], inputs)[0], None
+        probabilities, *attentions = backend.session.run(None, inputs)
+        attention = attentions[0] if attentions else None
+    else:
+        probabilities, attention = _run_torch(backend, crops, known_labels)
+    if attention is None:
+        return probabilities, None
+    side = round(attention.shape[-1] ** 0.5)  # crops are square, and so are feature maps
+    maps = attention / attention.max(axis=-1, keepdims=True)
+    return probabilities, maps.reshape(*maps.shape[:2], side, side)
+
+
+def _run_torch(
+    backend: Any, crops: np.ndarray, known_labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return probabilities, and attention (faces, attributes, cells) as in exported files."""
     import torch
 
-    model: Any = backend.model  # type: ignore[attr-defined]
     inputs = {"pixel_values": torch.from_numpy(backend.preprocessing.normalize(crops))}
-    if model.config.head_type != "fc":
+    if backend.model.config.head_type != "fc":
         inputs["output_attentions"] = True
-    if model.config.head_type == "label2label" and (known_labels != UNKNOWN).any():
+    if backend.model.config.head_type == "label2label" and (known_labels != UNKNOWN).any():
         inputs["known_labels"] = torch.from_numpy(known_labels)
     with torch.inference_mode():
-        outputs = model(**inputs)
+        outputs = backend.model(**inputs)
         probabilities = outputs.logits.float().sigmoid().numpy()
         if not outputs.cross_attentions:
             return probabilities, None
         # Both decoders attend to the image: combine their attention.
-        attention = torch.stack(outputs.cross_attentions).mean(dim=(0, 2))
-    side = round(attention.shape[-1] ** 0.5)  # crops are square, and so are feature maps
-    maps = attention / attention.amax(dim=-1, keepdim=True)
-    return probabilities, maps.float().numpy().reshape(*maps.shape[:2], side, side)
+        return probabilities, torch.stack(outputs.cross_attentions).mean(dim=(0, 2)).numpy()
 
 
 def load_catalogue() -> dict[str, OfferedModel]:
@@ -208,7 +224,7 @@ def load_models(
         path, key = download(name), name.removesuffix(".onnx")
     if path.suffix == ".onnx":
         return [name_export(offer(path, key, "", None), others)]
-    kind = "default" if is_default else next((k for k in ("fair", "tiny") if k in key), "")
+    kind = "default" if is_default else next((k for k in KINDS if k in key), "")
     weights = path / WEIGHTS_FILE
     parameters = count_parameters(weights) if weights.exists() else None
     models = [offer(path, key, kind, parameters)] if weights.exists() else []
@@ -232,9 +248,14 @@ def offer(path: Path, key: str, kind: str, parameters: int | None) -> OfferedMod
         UserError: The model cannot be loaded.
     """
     # One thread each, because as many photos are processed in parallel as there are cores.
-    is_onnx = path.suffix == ".onnx"
-    # PyTorch, because only it returns the attention.
+    is_onnx, exported = path.suffix == ".onnx", path / FLOAT_FILE
     backend = load_backend(path, "onnx" if is_onnx else "torch", threads=1)
+    conditioned = backend if takes_known(backend) else None
+    if not is_onnx and exported.is_file():
+        # Its export is twice as fast; known labels are left to PyTorch, attention need not be.
+        fast = OnnxBackend(exported, threads=1)
+        if len(fast.session.get_outputs()) > 1 and not is_outdated(fast, path):
+            backend = fast
     preprocessing = backend.preprocessing
     crop = np.full((1, preprocessing.crop_size, preprocessing.crop_size, 3), 128, np.uint8)
     nothing_known = np.full((1, len(preprocessing.attributes)), UNKNOWN, np.int64)
@@ -243,11 +264,6 @@ def offer(path: Path, key: str, kind: str, parameters: int | None) -> OfferedMod
         start = time.perf_counter()
         _, maps = run(backend, crop, nothing_known)
         seconds.append(time.perf_counter() - start)
-    if isinstance(backend, OnnxBackend):
-        takes_known = "known_labels" in backend.prepare(crop)
-    else:
-        config: Any = backend.model.config  # type: ignore[attr-defined]
-        takes_known = config.head_type == "label2label"
     file = path if path.is_file() else path / WEIGHTS_FILE
     return OfferedModel(
         key=key,
@@ -259,8 +275,15 @@ def offer(path: Path, key: str, kind: str, parameters: int | None) -> OfferedMod
         milliseconds=statistics.median(seconds[WARM_UP_RUNS:]) * 1e3,
         backend=backend,
         tells_maps=maps is not None,
-        takes_known=takes_known,
+        conditioned=conditioned,
     )
+
+
+def takes_known(backend: Any) -> bool:
+    """Return whether a model's predictions depend on known labels."""
+    if isinstance(backend, OnnxBackend):
+        return len(backend.session.get_inputs()) > 1
+    return backend.model.config.head_type == "label2label"
 
 
 def name_export(model: OfferedModel, others: Iterable[OfferedModel]) -> OfferedModel:

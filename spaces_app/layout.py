@@ -14,8 +14,8 @@ from audit import load_evaluations, render_audit
 from catalogue import load_catalogue
 from examples import load_examples
 from html_parts import render_about, render_header
+from label2label.data.images import IMAGE_FORMATS, MAX_PIXELS
 from label2label.data.vocabulary import ATTRIBUTE_GROUPS
-from label2label.prediction.photos import IMAGE_FORMATS, MAX_PIXELS
 from photos import MAX_BYTES, PhotoError, decode_data_url
 from PIL import Image
 from texts import LANGUAGES, TEXTS, say

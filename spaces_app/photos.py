@@ -9,7 +9,7 @@ import warnings
 from typing import Any
 
 import numpy as np
-from label2label.prediction.photos import MAX_PIXELS, ImageError, LoadedImage, load_photo
+from label2label.data.images import MAX_PIXELS, ImageError, LoadedImage, load_image
 from PIL import Image
 
 MAX_BYTES = 20_000_000
@@ -69,7 +69,7 @@ def read_photo(data: bytes, enough: int | None = None) -> LoadedImage:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about damaged metadata and large photos
-            return load_photo(data, enough)
+            return load_image(data, enough)
     except ImageError as error:
         code = CODES.get(error.code, error.code)
         values = {"limit": MAX_PIXELS // 1_000_000} if code == "too_many_pixels" else {}

@@ -3,7 +3,6 @@
 import onnx
 import pytest
 from label2label.errors import UserError
-from label2label.export import int8
 from label2label.export.int8 import quantize_onnx
 from label2label.export.onnx import export_onnx
 from label2label.prediction.backends import OnnxBackend
@@ -51,21 +50,6 @@ def test_search_keeps_the_most_sensitive_layers_in_float(whole, exported, faces,
     convolutions = [n.name for n in onnx.load(exported).graph.node if n.op_type == "Conv"]
     kept = [name for name in report["float_layers"] if name in convolutions]
     assert len(float_convolutions(output)) >= len(kept)
-
-
-def test_onnx_runtime_that_keeps_no_ranges_gives_the_same_file(
-    whole, exported, faces, tmp_path, monkeypatch
-):
-    quantize = int8.quantize_static
-
-    def older(*arguments, **options):  # as before 1.27
-        assert "calibration_cache_path" not in options
-        return quantize(*arguments, **options)
-
-    monkeypatch.setattr(int8, "quantize_static", older)
-    report = quantize_onnx(exported, tmp_path / "int8.onnx", faces[:24], tolerance=1.0)
-    assert report == whole[0]
-    assert (tmp_path / "int8.onnx").read_bytes() == whole[1].read_bytes()
 
 
 def test_tolerance_that_cannot_be_met_is_an_error_and_leaves_no_file(exported, faces, tmp_path):

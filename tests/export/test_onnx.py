@@ -35,6 +35,16 @@ def test_probabilities_are_those_of_torch(exported, backend, faces, batch):
     assert np.abs(probabilities - backend.predict(faces[:batch])).max() < 1e-4
 
 
+def test_attention_is_that_of_torch(exported, backend, faces):
+    pixels = backend.preprocessing.normalize(faces[:3])
+    (attention,) = OnnxBackend(exported).session.run(["attention"], {"pixel_values": pixels})
+    with torch.inference_mode():
+        outputs = backend.model(torch.from_numpy(pixels), output_attentions=True)
+    expected = torch.stack(outputs.cross_attentions).mean(dim=(0, 2))
+    assert attention.shape == (3, 5, expected.shape[-1])
+    assert np.abs(attention - expected.numpy()).max() < 1e-5
+
+
 @pytest.mark.parametrize("head_type", ["fc", "query2label"])
 def test_other_heads_are_exported_too(head_type, make_backend, faces, tmp_path):
     backend = make_backend(head_type=head_type)
@@ -68,7 +78,7 @@ def test_variants_of_the_head_are_exported_with_known_labels(
     known = np.array([[1, 0, -100, -100, -100], [-100] * 5, [0, 0, 1, 1, -100]])
     pixels = backend.preprocessing.normalize(faces[:3])
     inputs = {"pixel_values": pixels, "known_labels": known}
-    (found,) = OnnxBackend(tmp_path / "m.onnx").session.run(None, inputs)
+    (found,) = OnnxBackend(tmp_path / "m.onnx").session.run(["probabilities"], inputs)
     with torch.inference_mode():
         labels = torch.from_numpy(known)
         logits = backend.model(torch.from_numpy(pixels), known_labels=labels).logits
@@ -98,7 +108,7 @@ def test_uint8_input_needs_no_preprocessing(backend, faces, tmp_path):
     path = tmp_path / "model.onnx"
     export_onnx(backend.model, backend.preprocessing, path, uint8_input=True)
     session = OnnxBackend(path).session
-    (probabilities,) = session.run(None, {"pixel_values": faces})
+    (probabilities,) = session.run(["probabilities"], {"pixel_values": faces})
     assert np.abs(probabilities - backend.predict(faces)).max() < 1e-4
 
 
@@ -112,7 +122,7 @@ def test_known_labels_are_a_second_input(backend, faces, tmp_path):
     known = np.full((4, 5), -100)
     known[:, :2] = ~guesses[:, :2]
     (probabilities,) = onnx_backend.session.run(
-        None, {"pixel_values": pixels, "known_labels": known}
+        ["probabilities"], {"pixel_values": pixels, "known_labels": known}
     )
     with torch.inference_mode():
         expected = backend.model(torch.from_numpy(pixels), known_labels=torch.from_numpy(known))
@@ -144,7 +154,7 @@ def test_features_of_earlier_stages_are_in_the_file(side, make_backend, tmp_path
     path = tmp_path / "model.onnx"
     export_onnx(backend.model, preprocessing, path)
     pixels = torch.randn(3, 3, side, side, generator=torch.Generator().manual_seed(0))
-    (found,) = OnnxBackend(path).session.run(None, {"pixel_values": pixels.numpy()})
+    (found,) = OnnxBackend(path).session.run(["probabilities"], {"pixel_values": pixels.numpy()})
     with torch.inference_mode():
         expected = backend.model(pixels).logits.sigmoid().numpy()
     assert np.abs(found - expected).max() < 1e-4
@@ -221,7 +231,7 @@ def test_shipped_model_agrees_of_uint8_pixels_and_known_words_of_real_faces(
     pixels = torch.from_numpy(backend.preprocessing.normalize(crops))
     for labels in (np.full_like(known, -100), known):
         inputs = {"pixel_values": crops, "known_labels": labels}
-        (probabilities,) = session.run(None, inputs)
+        (probabilities,) = session.run(["probabilities"], inputs)
         with torch.inference_mode():
             logits = backend.model(pixels, known_labels=torch.from_numpy(labels)).logits
         assert np.abs(probabilities - logits.sigmoid().numpy()).max() < 1e-4

@@ -83,7 +83,7 @@ def test_page_gets_all_that_it_needs(npm, export, backend, faces, tmp_path, dete
     )
     assert page["groups"]["expression"] == ["Smiling"]
     session = onnxruntime.InferenceSession(assets / "model.onnx")
-    (probabilities,) = session.run(None, {"pixel_values": faces[:2]})
+    (probabilities,) = session.run(["probabilities"], {"pixel_values": faces[:2]})
     assert np.abs(probabilities - backend.predict(faces[:2])).max() < 1e-4
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import time
 import warnings
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -233,12 +234,12 @@ def test_no_network_falls_back_after_one_try(empty_cache, monkeypatch):
     assert tries == [detection.HUB_TIMEOUT]
 
 
-def test_file_of_the_hub_is_used_only_with_the_pinned_content(monkeypatch, tmp_path):
+def test_file_of_the_hub_is_used_only_with_the_pinned_content(empty_cache, monkeypatch, tmp_path):
     import huggingface_hub
 
-    monkeypatch.delenv(DETECTOR_VARIABLE, raising=False)
     cached = tmp_path / "cached.onnx"
     cached.write_bytes(b"another release")
+    monkeypatch.setattr(huggingface_hub, "get_session", Mock())
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *a, **k: str(cached))
     assert find_detector_file() is None
     digest = hashlib.sha256(b"another release").hexdigest()

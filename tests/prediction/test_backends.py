@@ -15,6 +15,7 @@ from label2label.prediction.backends import (
     OnnxBackend,
     Preprocessing,
     TorchBackend,
+    find_onnx,
     load_backend,
 )
 from label2label.prediction.predictor import AttributePredictor
@@ -234,3 +235,12 @@ def test_folder_of_several_files_asks_for_one(exported, tmp_path):
         (tmp_path / name).write_bytes(exported.read_bytes())
     with pytest.raises(UserError, match=r"holds model\.onnx, model_int8\.onnx: give the path"):
         load_backend(tmp_path)
+
+
+def test_int8_file_of_a_model_folder_is_preferred(tmp_path):
+    (tmp_path / "config.json").touch()
+    assert find_onnx(str(tmp_path)) is None
+    for name in ("onnx/model.onnx", "model.onnx", "model_int8.onnx"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+        assert find_onnx(str(tmp_path)) == tmp_path / name

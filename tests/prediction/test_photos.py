@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from label2label.data import images
-from label2label.data.images import load_image
+from label2label.data.images import convert_to_rgb, load_image
 from label2label.errors import UserError
 from label2label.models import Label2LabelImageProcessor
-from label2label.prediction.photos import convert_to_rgb, find_photos, load_photo, read_photo
+from label2label.prediction.photos import find_photos, load_photo, read_photo
 from PIL import Image
 
 

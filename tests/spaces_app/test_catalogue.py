@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 import pytest
 from catalogue import MODELS_VARIABLE, WEIGHTS_KEY, count_parameters, load_catalogue, load_models
-from label2label.checkpoints import default_checkpoint
+from label2label.checkpoints import checkpoint_names, default_checkpoint
 from label2label.errors import UserError
 from label2label.export.onnx import export_onnx
-from label2label.prediction.backends import load_backend
+from label2label.prediction.backends import OnnxBackend, load_backend
 
 pytestmark = pytest.mark.slow
 
@@ -107,8 +107,7 @@ def test_an_int8_file_beside_the_weights_is_offered_too(tiny_folder, tmp_path):
     assert [whole.int8, small.int8] == [False, True]
     assert small.kind == "fair"
     assert small.parameters == whole.parameters
-    assert small.takes_known
-    assert not small.tells_maps
+    assert small.conditioned is small.backend
     crops = random_crops(small)
     for known in ({}, {"Male": True}):
         np.testing.assert_allclose(
@@ -116,20 +115,33 @@ def test_an_int8_file_beside_the_weights_is_offered_too(tiny_folder, tmp_path):
             whole.predict(crops, known).probabilities,
             atol=1e-4,
         )
-    assert small.predict(crops).maps is None
 
 
-def test_the_package_offers_the_default_then_the_fair_and_the_tiny_model(monkeypatch):
+def test_a_model_runs_by_its_export_and_known_attributes_in_torch(tiny, tiny_folder, tmp_path):
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "random-tiny"))
+    backend = load_backend(folder)
+    weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    export_onnx(backend.model, backend.preprocessing, folder / "model.onnx", weights_sha256=weights)
+    (model,) = load_models(str(folder))
+    assert isinstance(model.backend, OnnxBackend)
+    assert model.describe() | {"milliseconds": 0} == tiny.describe() | {"milliseconds": 0}
+    crops = random_crops(model)
+    for known in ({}, {"Male": True}):
+        found, expected = model.predict(crops, known), tiny.predict(crops, known)
+        np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-4)
+        np.testing.assert_allclose(found.maps, expected.maps, atol=1e-3)
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"temperature": 2.0}))
+    (changed,) = load_models(str(folder))
+    assert changed.backend is changed.conditioned
+
+
+def test_the_package_offers_its_models_the_default_first(monkeypatch):
     monkeypatch.delenv(MODELS_VARIABLE, raising=False)
     offered = [model for model in load_catalogue().values() if not model.int8]
-    assert [(model.key, model.kind) for model in offered] == [
-        ("celeba-mobilefacenet", "default"),
-        ("celeba-mobilefacenet-fair", "fair"),
-        ("celeba-mobilefacenet-tiny", "tiny"),
-    ]
-    default, _, tiny = offered
-    assert tiny.parameters < default.parameters / 2
-    assert tiny.file_bytes < default.file_bytes / 2
+    assert [model.key for model in offered] == checkpoint_names()
+    assert offered[0].kind == "default"
+    assert all(model.kind in ("fair", "tiny", "korean11") for model in offered[1:])
 
 
 def test_an_int8_file_from_anywhere_is_offered_last_as_its_models_8_bit_version(
@@ -138,8 +150,8 @@ def test_an_int8_file_from_anywhere_is_offered_last_as_its_models_8_bit_version(
     file = export_int8(Path(default_checkpoint()))
     monkeypatch.setenv(MODELS_VARIABLE, f"{file},{tiny_folder}")
     first, *_, last = load_catalogue().values()
-    assert first.key == "celeba-mobilefacenet"
-    assert (last.key, last.kind, last.int8) == ("celeba-mobilefacenet/model_int8", "default", True)
+    assert first.key == checkpoint_names()[0]
+    assert (last.key, last.kind, last.int8) == (f"{first.key}/model_int8", "default", True)
     assert last.parameters == first.parameters
     assert last.file_bytes == file.stat().st_size
     assert last.milliseconds > 0
@@ -162,6 +174,6 @@ def test_a_file_that_is_no_safetensors_is_refused(tmp_path):
 
 def test_the_model_that_ships_takes_known_attributes_and_tells_maps():
     models = load_models(default_checkpoint(), is_default=True)
-    assert models[0].takes_known
+    assert models[0].conditioned
     assert models[0].tells_maps
     assert models[0].describe()["thresholds"] == models[0].preprocessing.thresholds

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -76,11 +75,6 @@ def quantize_onnx(
         quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
         nodes = onnx.load(prepared).graph.node
         layers = [node.name for node in nodes if node.op_type in LAYERS]
-        # Ranges of activations do not depend on the layers that are quantised. ONNX Runtime before
-        # 1.27 has no such cache and measures them each time.
-        cache = {"calibration_cache_path": str(Path(scratch, "ranges.json"))}
-        if not cache.keys() <= inspect.signature(quantize_static).parameters.keys():
-            cache = {}
 
         def change(float_layers: Iterable[str], faces: int | None = None) -> float:
             """Quantise all other layers and measure the change on the first held-out faces."""
@@ -95,7 +89,8 @@ def quantize_onnx(
                     activation_type=QuantType.QUInt8,
                     weight_type=QuantType.QInt8,
                     nodes_to_exclude=with_followers(nodes, float_layers),
-                    **cache,
+                    # Ranges of activations do not depend on the layers that are quantised.
+                    calibration_cache_path=str(Path(scratch, "ranges.json")),
                 )
             keep_metadata(path, output)
             probabilities = predict_in_batches(OnnxBackend(output), crops[held_out][:faces])

@@ -42,7 +42,7 @@ def export_ncnn(model: Any, preprocessing: Any, folder: Path) -> None:
         raise UserError(
             "the export to ncnn needs pnnx: install label2label with its extra [runtimes]"
         ) from error
-    wrapper = ExportedModel(model, preprocessing).eval()
+    wrapper = ExportedModel(model, preprocessing, attention=False).eval()
     pixels = torch.zeros(1, 3, preprocessing.crop_size, preprocessing.crop_size)
     with tempfile.TemporaryDirectory() as scratch:
         with quiet(), torch.no_grad(), without_comparisons(wrapper.model):

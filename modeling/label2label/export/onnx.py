@@ -35,6 +35,7 @@ class ExportedModel(nn.Module):
         uint8_input: Take uint8 pixels (batch, height, width, 3) instead of normalised float32
             (batch, 3, height, width).
         backbone_only: Return the features that the head attends to instead of probabilities.
+        attention: Return where the model looked, too, if its head attends to the image.
     """
 
     image_mean: torch.Tensor
@@ -47,19 +48,25 @@ class ExportedModel(nn.Module):
         *,
         uint8_input: bool = False,
         backbone_only: bool = False,
+        attention: bool = True,
     ) -> None:
         super().__init__()
         self.model: Any = copy.deepcopy(model).cpu().eval()
         self.model.set_attn_implementation("eager")
         self.uint8_input, self.backbone_only = uint8_input, backbone_only
+        self.outputs = ["features"] if backbone_only else ["probabilities"]
+        if attention and not backbone_only and self.model.config.head_type != "fc":
+            self.outputs.append("attention")
         for name in ("image_mean", "image_std"):
             values = 255 * torch.tensor(getattr(preprocessing, name))
             self.register_buffer(name, values[:, None, None])
 
     def forward(
         self, pixel_values: torch.Tensor, known_labels: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """Return probabilities (batch, attributes) or features (batch, channels, height, width).
+
+        Attention is (batch, attributes, height * width), the mean over layers and heads.
 
         Args:
             pixel_values: As the exported file takes them.
@@ -70,7 +77,14 @@ class ExportedModel(nn.Module):
             pixel_values = (pixel_values - self.image_mean) / self.image_std
         if self.backbone_only:
             return join_feature_maps(self.model.label2label.backbone(pixel_values).feature_maps)
-        return self.model(pixel_values, known_labels=known_labels).logits.sigmoid()
+        returns_attention = "attention" in self.outputs
+        outputs = self.model(
+            pixel_values, known_labels=known_labels, output_attentions=returns_attention
+        )
+        probabilities = outputs.logits.sigmoid()
+        if not returns_attention:
+            return probabilities
+        return probabilities, torch.stack(outputs.cross_attentions).mean(dim=(0, 2))
 
 
 def export_onnx(
@@ -88,8 +102,10 @@ def export_onnx(
 
     The input `pixel_values` is normalised float32 (batch, 3, height, width), or uint8 (batch,
     height, width, 3); the optional input `known_labels` is int64 (batch, attributes) of 1, 0 or
-    -100. The output is `probabilities` (batch, attributes), or `features` (batch, channels, height,
-    width). The metadata holds the preprocessing and the digest of the weights.
+    -100. The outputs are `probabilities` (batch, attributes) and, unless the head is `"fc"`,
+    `attention` (batch, attributes, cells of the feature map), where the model looked; or `features`
+    (batch, channels, height, width). The metadata holds the preprocessing and the digest of the
+    weights.
 
     Args:
         model: Model to export; not modified.
@@ -120,8 +136,7 @@ def export_onnx(
     inputs = {"pixel_values": pixels}
     if known_labels:
         inputs["known_labels"] = torch.full((2, config.num_labels), -100)
-    output = "features" if backbone_only else "probabilities"
-    translated = translate(wrapper.eval(), inputs, output, opset)
+    translated = translate(wrapper.eval(), inputs, wrapper.outputs, opset)
     metadata = preprocessing.to_metadata()
     if weights_sha256 is not None:
         metadata[WEIGHTS_KEY] = json.dumps(weights_sha256)
@@ -130,14 +145,17 @@ def export_onnx(
 
 
 def translate(
-    module: nn.Module, inputs: dict[str, torch.Tensor], output: str, opset: int = DEFAULT_OPSET
+    module: nn.Module,
+    inputs: dict[str, torch.Tensor],
+    outputs: list[str],
+    opset: int = DEFAULT_OPSET,
 ) -> onnx.ModelProto:
     """Translate a module to an ONNX model with a dynamic batch size.
 
     Args:
-        module: In evaluation mode, with one output.
+        module: In evaluation mode.
         inputs: Example inputs by name, with a batch size of 2.
-        output: Name of the output.
+        outputs: Names of the outputs.
         opset: ONNX opset.
 
     Returns:
@@ -156,7 +174,7 @@ def translate(
                 dynamo=True,
                 opset_version=opset,
                 input_names=list(inputs),
-                output_names=[output],
+                output_names=outputs,
                 dynamic_shapes={name: {0: batch} for name in inputs},
                 verbose=False,
             )

@@ -22,8 +22,7 @@ from label2label.faces.face import Face
 DETECTOR_VARIABLE = "LABEL2LABEL_FACE_DETECTOR"
 DETECTOR_REPOSITORY = "opencv/face_detection_yunet"
 DETECTOR_FILE = "face_detection_yunet_2026may.onnx"
-# Pinned, so that results do not change when the Hub's branch does.
-DETECTOR_REVISION = "main"
+# Of the file that results were measured with: the Hub's branch may change.
 DETECTOR_SHA256 = "ebafce4e3c118d6554634be5c27ab333b4c047a9a8c3faf1d7cf93101c22f0f0"
 HUB_TIMEOUT = 3.0  # seconds
 
@@ -197,7 +196,7 @@ class FaceDetector:
         """Return a candidate's face, after rotation by its roll, and refine the roll."""
         face = self._see_turned(photo, hint, roll)
         for steady in STEADY_ROLLS:
-            if face is None or abs(turn_between(face.roll, roll)) <= steady:
+            if face is None or abs((roll - face.roll + 180) % 360 - 180) <= steady:
                 break
             roll = face.roll
             face = self._see_turned(photo, face, roll) or face
@@ -374,11 +373,6 @@ def split_side(side: int, most: float, overlap: float) -> list[slice]:
     ]
 
 
-def turn_between(one: float, other: float) -> float:
-    """Return the angle in degrees from one direction to another, -180 to 180."""
-    return (other - one + 180) % 360 - 180
-
-
 def keep_distinct_faces(faces: list[Face]) -> list[Face]:
     """Keep the face with the highest score among overlapping ones.
 
@@ -425,22 +419,15 @@ def find_detector_file() -> str | None:
     cached = find_cached_detector()
     if cached:
         return cached
-    # Imported here, as a detector with a given file does not need the Hub.
-    from huggingface_hub import get_session, hf_hub_download, hf_hub_url
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    where = (DETECTOR_REPOSITORY, DETECTOR_FILE)
+    # On any failure (no network, a proxy's login page, a full disk) the cascade is used. One
+    # request goes first, as hf_hub_download retries for 23 s when offline.
     try:
-        path = hf_hub_download(*where, revision=DETECTOR_REVISION, local_files_only=True)
-    except LocalEntryNotFoundError:
-        # On any failure (no network, a proxy's login page, a full disk) the cascade is used.
-        # One request goes first, as hf_hub_download retries for 23 s when offline.
-        try:
-            url = hf_hub_url(*where, revision=DETECTOR_REVISION)
-            get_session().head(url, timeout=HUB_TIMEOUT)
-            path = hf_hub_download(*where, revision=DETECTOR_REVISION, etag_timeout=HUB_TIMEOUT)
-        except Exception:
-            return None
+        from huggingface_hub import get_session, hf_hub_download, hf_hub_url
+
+        get_session().head(hf_hub_url(DETECTOR_REPOSITORY, DETECTOR_FILE), timeout=HUB_TIMEOUT)
+        path = hf_hub_download(DETECTOR_REPOSITORY, DETECTOR_FILE, etag_timeout=HUB_TIMEOUT)
+    except Exception:
+        return None
     return path if is_detector_file(path) else None
 
 

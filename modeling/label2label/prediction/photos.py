@@ -9,27 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from label2label.data.images import (
-    IMAGE_FORMATS,
-    MAX_PIXELS,
-    ImageError,
-    LoadedImage,
-    convert_to_rgb,
-    load_image,
-)
-
-__all__ = [
-    "IMAGE_FORMATS",
-    "MAX_PIXELS",
-    "ImageError",
-    "LoadedImage",
-    "Photo",
-    "convert_to_rgb",
-    "find_photos",
-    "iter_photos",
-    "load_photo",
-    "read_photo",
-]
+from label2label.data.images import ImageError, LoadedImage, convert_to_rgb, load_image
 
 PHOTO_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".gif"),

@@ -14,12 +14,13 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 
+from label2label.data.images import ImageError, LoadedImage
 from label2label.errors import UserError, join_lines
 from label2label.faces.alignment import align_face
 from label2label.faces.detection import FaceDetector
 from label2label.faces.face import Face
 from label2label.prediction.backends import Backend, load_backend
-from label2label.prediction.photos import ImageError, LoadedImage, Photo, load_photo
+from label2label.prediction.photos import Photo, load_photo
 
 Prepared = tuple[dict[str, Any], list[np.ndarray]]
 Item = TypeVar("Item")

@@ -25,7 +25,6 @@ HALF_LIFE = 1.0  # seconds after which a frame's weight in the average is halved
 PATIENCE = 1.0  # seconds that a face may be missing before its track ends
 REACH = 0.7  # of a face's size: maximum movement between detections
 USUAL_RATE = 25.0  # frames per second, if the video does not state it
-ROW_GROUP = 10_000  # rows of a Parquet table in memory at once
 
 
 class Frame(NamedTuple):
@@ -132,8 +131,6 @@ def video_command(args: argparse.Namespace) -> int:
         if path.exists() and Path(args.video).exists() and path.samefile(args.video):
             raise UserError(f"{path} is the video itself: give another file to write")
         prepare_output(path)
-    if output.suffix == ".parquet":
-        import pyarrow  # noqa: F401 - if missing, fail before the work
     capture = open_video(args.video)
     predictor = AttributePredictor.from_pretrained(args.model, args.backend)
     tracker, frames = FaceTracker(), 0
@@ -143,18 +140,15 @@ def video_command(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         stack.callback(capture.release)
         names = predictor.backend.preprocessing.attributes
-        table = open_table(output, names)
+        table = FaceTable(output, names)
         stack.callback(table.close)
         bar = stack.enter_context(tqdm(total=max(total, 0) or None, unit="frame", disable=None))
-        writer: VideoWriter | None = None
+        writer: cv2.VideoWriter | None = None
         try:
             for frame in read_frames(capture, rate, is_camera=args.video.isdigit()):
                 tracks = tracker.update(find_faces(predictor, frame.pixels), frame.time)
                 table.write(track_row(frame, track) for track in tracks)
                 if drawn:
-                    if writer is None:
-                        writer = VideoWriter(drawn, rate)
-                        stack.callback(writer.close)
                     faces = [
                         {
                             "box": t.box,
@@ -164,8 +158,12 @@ def video_command(args: argparse.Namespace) -> int:
                         }
                         for t in tracks
                     ]
-                    image = draw_faces(frame.pixels, faces, args.language)
-                    writer.write(np.asarray(image))
+                    image = np.asarray(draw_faces(frame.pixels, faces, args.language))
+                    height, width = (side // 2 * 2 for side in image.shape[:2])
+                    if writer is None:
+                        writer = open_writer(drawn, rate, (width, height))
+                        stack.callback(writer.release)
+                    writer.write(cv2.cvtColor(image[:height, :width], cv2.COLOR_RGB2BGR))
                 frames += 1
                 bar.update()
         finally:
@@ -255,12 +253,25 @@ def track_row(frame: Frame, track: Track) -> dict[str, Any]:
     return {**place, **box, **{name: round(p, 4) for name, p in track.attributes.items()}}
 
 
-class CsvTable:
-    """A CSV table, flushed to disk frame by frame."""
+class FaceTable:
+    """Table of one row per face and frame, with the columns of `track_row`.
 
-    def __init__(self, path: Path, columns: Sequence[str]) -> None:
-        self._file = open(path, "w", encoding="utf-8", newline="")  # noqa: SIM115 - close
-        self._writer = csv.DictWriter(self._file, columns)
+    Rows are on disk frame by frame, as CSV; a Parquet table is made of them at the end.
+
+    Args:
+        path: File to write, .csv or .parquet.
+        attributes: Names of the model's attributes.
+    """
+
+    def __init__(self, path: Path, attributes: Sequence[str]) -> None:
+        self._path, self._rows = path, path
+        if path.suffix == ".parquet":
+            import pyarrow  # noqa: F401 - if missing, fail before the work
+
+            self._rows = path.with_name(f".{path.name}.part")
+        self._columns = ["frame", "time", "track", "x0", "y0", "x1", "y1", "score", *attributes]
+        self._file = open(self._rows, "w", encoding="utf-8", newline="")  # noqa: SIM115 - close
+        self._writer = csv.DictWriter(self._file, self._columns)
         self._writer.writeheader()
 
     def write(self, rows: Iterator[dict[str, Any]]) -> None:
@@ -269,70 +280,31 @@ class CsvTable:
 
     def close(self) -> None:
         self._file.close()
-
-
-class ParquetTable:
-    """A Parquet table, readable only once it is closed."""
-
-    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        if self._rows == self._path:
+            return
         import pyarrow as pa
+        import pyarrow.csv
         import pyarrow.parquet as pq
 
-        kinds = {"frame": pa.int64(), "track": pa.int64(), "time": pa.float64()}
-        self._schema = pa.schema([(name, kinds.get(name, pa.float32())) for name in columns])
-        self._writer = pq.ParquetWriter(path, self._schema)
-        self._rows: list[dict[str, Any]] = []
-
-    def write(self, rows: Iterator[dict[str, Any]]) -> None:
-        self._rows += rows
-        if len(self._rows) >= ROW_GROUP:
-            self._write_group()
-
-    def _write_group(self) -> None:
-        import pyarrow as pa
-
-        self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema))
-        self._rows = []
-
-    def close(self) -> None:
-        self._write_group()
-        self._writer.close()
+        types = dict.fromkeys(self._columns, pa.float32())
+        types |= {"frame": pa.int64(), "track": pa.int64(), "time": pa.float64()}
+        options = pyarrow.csv.ConvertOptions(column_types=types)
+        pq.write_table(pyarrow.csv.read_csv(self._rows, convert_options=options), self._path)
+        self._rows.unlink()
 
 
-def open_table(path: Path, attributes: Sequence[str]) -> CsvTable | ParquetTable:
-    """Open the table of a video: one row per face and frame, with the columns of `track_row`."""
-    columns = ["frame", "time", "track", "x0", "y0", "x1", "y1", "score", *attributes]
-    return CsvTable(path, columns) if path.suffix == ".csv" else ParquetTable(path, columns)
-
-
-class VideoWriter:
-    """Writer of an MPEG-4 video of RGB frames of one size.
+def open_writer(path: Path, rate: float, size: tuple[int, int]) -> cv2.VideoWriter:
+    """Open an MPEG-4 video to write.
 
     Args:
         path: File to write.
         rate: Frames per second.
+        size: Width and height of the frames in pixels, both even, as MPEG-4 requires.
+
+    Raises:
+        UserError: OpenCV cannot write the file.
     """
-
-    def __init__(self, path: Path, rate: float) -> None:
-        self._path, self._rate = path, rate
-        self._writer: cv2.VideoWriter | None = None
-
-    def write(self, pixels: np.ndarray) -> None:
-        """Add a uint8 RGB frame; odd sides are cut by one pixel, as MPEG-4 requires even ones.
-
-        Raises:
-            UserError: OpenCV cannot write the file.
-        """
-        height, width = (side // 2 * 2 for side in pixels.shape[:2])
-        if self._writer is None:
-            code = cv2.VideoWriter.fourcc(*"mp4v")
-            self._writer = cv2.VideoWriter(str(self._path), code, self._rate, (width, height))
-            if not self._writer.isOpened():
-                raise UserError(
-                    f"--draw {self._path}: OpenCV cannot write it; its name ends in .mp4"
-                )
-        self._writer.write(cv2.cvtColor(pixels[:height, :width], cv2.COLOR_RGB2BGR))
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.release()
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
+    if not writer.isOpened():
+        raise UserError(f"--draw {path}: OpenCV cannot write it; its name ends in .mp4")
+    return writer
