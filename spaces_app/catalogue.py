@@ -345,4 +345,4 @@ def count_parameters(weights: Path) -> int:
                 if not name.endswith(statistics_of)
             )
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{weights} is no safetensors file: {error}") from error
+        raise UserError(f"{weights} is not a safetensors file: {error}") from error

@@ -73,5 +73,5 @@ def test_a_folder_without_a_model_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["complexity", *arguments])
     assert main() == 2
     assert capsys.readouterr().err == (
-        f"error: {tmp_path} has no config.json: it is no whole model folder\n"
+        f"error: {tmp_path} has no config.json: it is not a complete model folder\n"
     )

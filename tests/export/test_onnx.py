@@ -142,7 +142,7 @@ def test_backbone_alone_gives_features(backend, faces, tmp_path):
     with torch.inference_mode():
         expected = backend.model.label2label.backbone(torch.from_numpy(pixels)).feature_maps[-1]
     assert np.allclose(features, expected, atol=1e-4)
-    with pytest.raises(UserError, match="backbone alone"):
+    with pytest.raises(UserError, match="only a backbone"):
         OnnxBackend(path)
 
 
@@ -360,7 +360,9 @@ def test_folder_with_other_content_is_left_alone(export, tmp_path):
     (tmp_path / "thesis.txt").touch()
     code, err = export("--output", tmp_path)
     assert code == 2
-    assert err == f"error: --output {tmp_path} holds other files (thesis.txt): give a new folder\n"
+    assert (
+        err == f"error: --output {tmp_path} contains other files (thesis.txt): give a new folder\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -386,7 +388,7 @@ def test_options_that_will_not_do_are_one_line_and_write_nothing(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({}, "holds no images"),
+        ({}, "contains no images"),
         ({"a.png": (8, 8)}, "8x8 pixels"),
         ({"a.png": (112, 112)}, "one face"),
         ({"a.png": None, "b.png": (112, 112)}, "not an image"),

@@ -197,7 +197,7 @@ def test_missing_file_of_the_variable_is_a_user_error(monkeypatch, tmp_path):
 def test_damaged_file_of_the_variable_is_a_user_error(monkeypatch, tmp_path):
     (tmp_path / "damaged.onnx").write_bytes(b"not a network" * 100)
     monkeypatch.setenv(DETECTOR_VARIABLE, str(tmp_path / "damaged.onnx"))
-    with pytest.raises(UserError, match=r"damaged\.onnx is no YuNet model"):
+    with pytest.raises(UserError, match=r"damaged\.onnx is not a YuNet model"):
         FaceDetector()
 
 

@@ -238,7 +238,7 @@ def test_exports_of_other_weights_or_with_other_metadata_are_refused(
     assert (code, "has metadata ('note')" in one_error(err)) == (2, True)
     (model_folder / file.name).write_bytes(b"no model")
     code, _, err = push(*arguments)
-    assert (code, "is no ONNX file that can run" in one_error(err)) == (2, True)
+    assert (code, "is not an ONNX file that can run" in one_error(err)) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_onnx_file_of_other_weights_or_configs_is_not_used(tmp_path, monkeypatch
     assert isinstance(load_backend(folder), OnnxBackend)
     config["temperature"] = 2.0
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.warns(UserWarning, match="is not of the weights and configs beside it"):
+    with pytest.warns(UserWarning, match="was not exported from the weights and configs beside it"):
         assert isinstance(load_backend(folder), TorchBackend)
     with pytest.raises(UserError, match="export it again"):
         load_backend(folder, "onnx")
@@ -105,12 +105,12 @@ def test_predict_imports_neither_torch_nor_transformers(exported, portrait, tmp_
 
 def write_text(path):
     path.write_text("no model")
-    return "is no ONNX file that can run"
+    return "is not an ONNX file that can run"
 
 
 def write_truncated(path, exported):
     path.write_bytes(exported.read_bytes()[:5000])
-    return "is no ONNX file that can run"
+    return "is not an ONNX file that can run"
 
 
 def write_other_model(path):
@@ -142,7 +142,7 @@ def test_metadata_of_another_model_are_refused(exported, tmp_path):
     properties = {**metadata_of(exported), "label2label.crop_size": "96"}
     onnx.helper.set_model_props(model, properties)
     onnx.save(model, tmp_path / "other.onnx")
-    with pytest.raises(UserError, match="its metadata are of another model"):
+    with pytest.raises(UserError, match="its metadata belong to another model"):
         load_backend(tmp_path / "other.onnx")
 
 

@@ -387,7 +387,7 @@ def test_output_loads_as_a_dataset(whole, tmp_path):
 def write_other(folder, crops):
     folder.mkdir()
     (folder / "thesis.txt").touch()
-    return [crops, folder], "holds other files (thesis.txt): give a new folder"
+    return [crops, folder], "contains other files (thesis.txt): give a new folder"
 
 
 def write_file(folder, crops):
@@ -412,7 +412,7 @@ def give_no_images(folder, crops):
 def give_no_parquet(folder, crops):
     path = folder.parent / "broken.parquet"
     path.write_bytes(b"PAR1 or not")
-    return [path, folder], "is no Parquet file that can be read"
+    return [path, folder], "is not a Parquet file that can be read"
 
 
 @pytest.mark.parametrize(
@@ -436,7 +436,7 @@ def test_run_of_other_settings_is_not_mixed_in(label, whole, crops, model_folder
     ):
         code, _, err = label(crops, tmp_path / "whole", *arguments)
         assert code == 2
-        assert f"holds labels of another run ({name} was" in err
+        assert f"contains labels of another run ({name} was" in err
     assert read_rows(tmp_path / "whole").equals(whole)
 
 

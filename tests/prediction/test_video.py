@@ -111,12 +111,12 @@ def write_missing(path, film):
 
 def write_text(path, film):
     path.write_text("no video")
-    return [path, "--output", path.with_name("t.csv")], "is no video that OpenCV can read"
+    return [path, "--output", path.with_name("t.csv")], "is not a video that OpenCV can read"
 
 
 def write_truncated(path, film):
     path.write_bytes(film.read_bytes()[:2000])
-    return [path, "--output", path.with_name("t.csv")], "is no video that OpenCV can read"
+    return [path, "--output", path.with_name("t.csv")], "is not a video that OpenCV can read"
 
 
 def give_no_camera(path, film):

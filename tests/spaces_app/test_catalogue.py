@@ -168,7 +168,7 @@ def test_an_int8_file_of_other_weights_goes_by_its_own_name(tiny, export_int8, t
 def test_a_file_that_is_no_safetensors_is_refused(tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"\xff" * 64)
-    with pytest.raises(UserError, match="no safetensors"):
+    with pytest.raises(UserError, match="not a safetensors"):
         count_parameters(path)
 
 

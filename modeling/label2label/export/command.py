@@ -92,8 +92,8 @@ def check_output(output: Path, written: set[str]) -> None:
         written: Names of the files that this export writes.
 
     Raises:
-        UserError: It is a file, or holds other files, or files of an earlier export that this one
-            does not replace and that may belong to another model.
+        UserError: It is a file, or contains other files, or files of an earlier export that this
+            one does not replace and that may belong to another model.
     """
     if not output.exists():
         return
@@ -101,7 +101,7 @@ def check_output(output: Path, written: set[str]) -> None:
         raise UserError(f"--output {output} is a file: give a folder")
     held = {file.name for file in output.iterdir()}
     if others := sorted(held - {FLOAT_FILE, INT8_FILE, BACKBONE_FILE, *NCNN_FILES, *WEB_FILES}):
-        raise UserError(f"--output {output} holds other files ({others[0]}): give a new folder")
+        raise UserError(f"--output {output} contains other files ({others[0]}): give a new folder")
     if left := sorted(held - written):
         raise UserError(
             f"--output {output} holds {left[0]} of an earlier export, which this one does not "

@@ -182,7 +182,7 @@ def load_calibration(folder: Path, preprocessing: Preprocessing, limit: int = 40
     else:
         photos = find_photos([folder])
         if photos == [folder]:
-            raise UserError(f"--calibration {folder} holds no images")
+            raise UserError(f"--calibration {folder} contains no images")
         chosen = np.linspace(0, len(photos) - 1, min(limit, len(photos)), dtype=int)
         pixels = (read_face(photos[i]) for i in chosen)
     crops = [preprocessing.crop(image) for image in pixels]

@@ -131,7 +131,7 @@ class NcnnModel:
             if not file.is_file():
                 raise UserError(f"{file} does not exist: `label2label export --ncnn` writes it")
         if self._net.load_param(str(param)) or self._net.load_model(str(weights)):
-            raise UserError(f"{folder} holds no model that ncnn can run")
+            raise UserError(f"{folder} contains no model that ncnn can run")
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:
         """Return probabilities (attributes,) of a normalised float32 image (3, height, width)."""

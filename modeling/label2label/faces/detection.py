@@ -246,8 +246,8 @@ class YuNet:
             self._run(np.zeros((32, 32, 3), np.uint8))
         except Exception as error:  # ONNX Runtime's own exceptions share no public base
             raise UserError(
-                f"{path} is no YuNet model that ONNX Runtime can run ({join_lines(error)}): "
-                f"set {DETECTOR_VARIABLE} to a whole {DETECTOR_FILE}"
+                f"{path} is not a YuNet model that ONNX Runtime can run ({join_lines(error)}): "
+                f"set {DETECTOR_VARIABLE} to an intact {DETECTOR_FILE}"
             ) from error
 
     def __call__(

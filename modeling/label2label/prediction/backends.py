@@ -245,7 +245,7 @@ class OnnxBackend:
         self._path = path
         output = self.session.get_outputs()[0]
         if output.name != "probabilities":
-            raise UserError(f"{path} is a backbone alone: it predicts no attributes")
+            raise UserError(f"{path} holds only a backbone, which predicts no attributes")
         image, *known_labels = self.session.get_inputs()
         self._takes_uint8 = image.type == "tensor(uint8)"
         asked = self.preprocessing
@@ -253,8 +253,8 @@ class OnnxBackend:
         pixels = [*size, 3] if self._takes_uint8 else [3, *size]
         if image.shape[1:] != pixels or output.shape[1:] != [len(asked.attributes)]:
             raise UserError(
-                f"{path}: its metadata are of another model ({len(asked.attributes)} attributes of "
-                f"{size[0]}x{size[1]} pixels): export it again"
+                f"{path}: its metadata belong to another model ("
+                f"{len(asked.attributes)} attributes, {size[0]}x{size[1]} pixels): export it again"
             )
         self._takes_known_labels = bool(known_labels)
 
@@ -375,7 +375,7 @@ def load_backend(
         loaded = OnnxBackend(path, threads)
         if not is_outdated(loaded, Path(name)):
             return loaded
-        problem = f"{path} is not of the weights and configs beside it"
+        problem = f"{path} was not exported from the weights and configs beside it"
         if backend == "onnx" or importlib.util.find_spec("torch") is None:
             raise UserError(f"{problem}: export it again")
         warnings.warn(f"{problem}, which PyTorch runs instead: export it again", stacklevel=2)
@@ -490,7 +490,7 @@ def open_exported(
         )
         metadata = session.get_modelmeta().custom_metadata_map
     except Exception as error:  # ONNX Runtime's own exceptions share no public base
-        raise UserError(f"{path} is no ONNX file that can run: {join_lines(error)}") from error
+        raise UserError(f"{path} is not an ONNX file that can run: {join_lines(error)}") from error
     try:
         return session, Preprocessing.from_metadata(metadata)
     except UserError as error:
@@ -528,7 +528,7 @@ def load_model(
     else:
         for file in ("config.json", "preprocessor_config.json"):
             if not (Path(name) / file).is_file():
-                raise UserError(f"{name} has no {file}: it is no whole model folder")
+                raise UserError(f"{name} has no {file}: it is not a complete model folder")
     try:
         config, _ = PreTrainedConfig.get_config_dict(name)
         if config.get("model_type") != "label2label":

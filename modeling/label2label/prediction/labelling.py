@@ -45,18 +45,18 @@ tags: [facial-attributes, label2label]
 ---
 # Facial attributes of {images} images
 
-Predicted by label2label {version}, not annotated: {how}. A row a face, {faces} in all. An image
-without a face ({without_face}) or that could not be read ({unreadable}) has one row.
+Predicted by label2label {version}, not annotated: {how}. One row per face, {faces} in all. An image
+without a face ({without_face}) and one that could not be read ({unreadable}) have one row each.
 
-| column | what it holds |
+| column | content |
 | :--- | :--- |
-| `index` | of the image in the collection, from 0 |
+| `index` | index of the image in the collection, from 0 |
 | `image` | path of the image, or its name in a dataset |
-| `split` | of the dataset; null for files |
-| `face` | from left to right, from 0; null where none was found |
+| `split` | split of the dataset; null for files |
+| `face` | index of the face, left to right, from 0; null if none was found |
 | `box` | x0, y0, x1, y1, in pixels of the upright image |
-| `score` | of the face detector, 0 to 1 |
-| `error` | why the image could not be read; else null |
+| `score` | confidence of the face detector, 0 to 1 |
+| `error` | reason why the image could not be read; else null |
 | {names} | probability, 0 to 1 |
 """
 
@@ -197,7 +197,7 @@ def label_command(args: argparse.Namespace) -> int:
             another process writes to this folder.
     """
     if not args.data:
-        raise UserError("--data is empty: it takes a folder or a glob")
+        raise UserError("--data is empty: give a folder or a glob")
     predictor = AttributePredictor.from_pretrained(
         args.model, args.backend, align=args.align, batch_size=args.batch_size
     )
@@ -322,7 +322,7 @@ def list_collection(data: str) -> Iterator[ImageLocation]:
             found = _list_files([m for m in matches if folders.isdisjoint(m.parents)], root)
     first = next(found, None)
     if first is None:
-        raise UserError(f"--data {data}: no images there; it takes a folder, a glob or a dataset")
+        raise UserError(f"--data {data}: no images there; give a folder, a glob or a dataset")
     yield first
     yield from found
 
@@ -400,7 +400,7 @@ def open_run(folder: Path, settings: LabelSettings) -> LabelRun:
     for name, value in asdict(settings).items():
         if found.get(name) != value:
             raise UserError(
-                f"--output {folder} holds labels of another run ({name} was {found.get(name)}, "
+                f"--output {folder} contains labels of another run ({name} was {found.get(name)}, "
                 f"not {value}): give a new folder, or what that run was given"
             )
     return run
@@ -466,7 +466,7 @@ def finish(run: LabelRun, attributes: list[str]) -> None:
     detector = {"yunet": "YuNet", "haar": "OpenCV's Haar cascade"}.get(run.settings.detector or "")
     text = CARD.format(
         version=__version__,
-        how=f"faces found by {detector}, aligned" if detector else "each image taken as one face",
+        how=f"faces found by {detector}, aligned" if detector else "each image treated as one face",
         names=", ".join(f"`{printable(name)}`" for name in attributes),
         images=run.images,
         faces=faces,
@@ -486,7 +486,9 @@ def _check_output(output: Path) -> None:
         raise UserError(f"--output {output} is a file: give a folder")
     others = [file.name for file in output.iterdir()] if output.exists() else []
     if others and STATE not in others:
-        raise UserError(f"--output {output} holds other files ({min(others)}): give a new folder")
+        raise UserError(
+            f"--output {output} contains other files ({min(others)}): give a new folder"
+        )
 
 
 def _list_files(paths: Iterable[Path], root: Path) -> Iterator[ImageLocation]:
@@ -513,7 +515,7 @@ def _open_shard(path: Path) -> pq.ParquetFile:
         shard = pq.ParquetFile(path, pre_buffer=False)
     except (OSError, pa.ArrowException) as error:
         raise UserError(
-            f"{path} is no Parquet file that can be read: {first_line(error)}"
+            f"{path} is not a Parquet file that can be read: {first_line(error)}"
         ) from error
     kinds = {column.path: column.physical_type for column in shard.schema}
     if [kinds.get(f"image.{name}") for name in ("bytes", "path")] != ["BYTE_ARRAY"] * 2:

@@ -183,7 +183,7 @@ class AttributePredictor:
         except ImageError as error:
             return {"image": path, "error": str(error)}, []
         except (cv2.error, MemoryError, ValueError) as error:
-            return {"image": path, "error": f"no face can be looked for: {join_lines(error)}"}, []
+            return {"image": path, "error": f"face detection failed: {join_lines(error)}"}, []
         return {"image": path, "faces": [describe_face(face, *size) for face in faces]}, crops
 
     def _detect(self, photo: Photo) -> tuple[list[Face], list[np.ndarray], tuple[int, int]]:

@@ -198,7 +198,7 @@ def open_video(name: str) -> cv2.VideoCapture:
             except UserError as error:
                 raise UserError(f"{name}: {error}") from error
             capture = cv2.VideoCapture(name)
-            problem = f"{name} is no video that OpenCV can read"
+            problem = f"{name} is not a video that OpenCV can read"
     finally:
         logging.setLogLevel(level)
     if not capture.isOpened():
