@@ -33,7 +33,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from common import describe_machine, finish, write_json
+from common import command_line, describe_machine, finish, sample_photo, write_json
 from label2label.data.images import load_image
 from label2label.evaluation.plots import BLUE, STYLE, figure_svg
 from label2label.faces.alignment import choose_face
@@ -41,7 +41,7 @@ from label2label.faces.detection import find_detector_file
 from label2label.faces.face import Face
 from label2label.prediction.backends import load_backend
 from label2label.prediction.predictor import AttributePredictor
-from matplotlib import get_data_path, rc_context
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from peers import PEERS, install
 from PIL import Image
@@ -262,7 +262,7 @@ def measure_memory(args: argparse.Namespace) -> dict[str, Any]:
 
 def measure_video(args: argparse.Namespace) -> dict[str, Any]:
     """Measure frames per second of `label2label video` on one core, on a portrait that moves."""
-    portrait = Image.open(Path(get_data_path(), "sample_data", "grace_hopper.jpg"))
+    portrait = Image.open(sample_photo())
     figures: dict[str, Any] = {"frames": FRAMES, "size": FRAME_SIZE}
     core = sorted(os.sched_getaffinity(0))[:1]
     with tempfile.TemporaryDirectory() as folder:
@@ -539,9 +539,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--serve"]:
         serve(sys.argv[2])
         return
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--faces", type=Path, required=True, help="folder of the data sets")
     parser.add_argument(
         "--model", type=read_model, nargs="+", required=True, metavar="NAME=FILE.onnx"

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from label2label.checkpoints import default_checkpoint, find_checkpoint
+from label2label.checkpoints import checkpoint_names, default_checkpoint, find_checkpoint
 from label2label.cli import main
 from label2label.errors import UserError
 from label2label.export.onnx import export_onnx
@@ -204,7 +204,7 @@ def test_shipped_model_agrees_with_torch_on_real_faces(batch, shipped, real_face
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["celeba-mobilefacenet-fair", "celeba-mobilefacenet-tiny"])
+@pytest.mark.parametrize("name", checkpoint_names()[1:])
 def test_other_models_that_ship_agree_with_torch_on_real_faces(name, real_faces, tmp_path):
     backend = TorchBackend.from_pretrained(find_checkpoint(name))
     export_onnx(backend.model, backend.preprocessing, tmp_path / "model.onnx")

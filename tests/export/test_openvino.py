@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from label2label.checkpoints import find_checkpoint
+from label2label.checkpoints import checkpoint_names, find_checkpoint
 from label2label.export.onnx import export_onnx
 from label2label.prediction.backends import TorchBackend
 
@@ -30,7 +30,7 @@ def test_batches_are_answered_as_single_images_are(head_type, make_backend, face
         assert greatest_difference(backend, faces[:batch], tmp_path / "model.onnx") < 1e-4
 
 
-@pytest.mark.parametrize("name", [None, "celeba-mobilefacenet-tiny"])
+@pytest.mark.parametrize("name", checkpoint_names())
 def test_models_that_ship_are_answered_as_by_torch(name, faces, tmp_path):
     backend = TorchBackend.from_pretrained(find_checkpoint(name))
     export_onnx(backend.model, backend.preprocessing, tmp_path / "model.onnx")

@@ -15,7 +15,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,40 +80,29 @@ class ImageLocation(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LabelSettings:
-    """Settings that determine the rows of a run.
+class LabelRun:
+    """A labelling run.
 
     Args:
+        folder: Output folder.
         data: The collection, as absolute path or glob.
         model: Digest of the model's files, or its Hub id.
         detector: Face detector, `"yunet"` or `"haar"`; None if images are crops.
         shard_size: Images per output file.
+        images: Number of images in the collection, once it is listed.
     """
 
+    folder: Path
     data: str
     model: str
     detector: str | None
     shard_size: int
-
-
-@dataclass(frozen=True)
-class LabelRun:
-    """A labelling run and its output folder.
-
-    Args:
-        folder: Output folder.
-        settings: Settings that determine the rows.
-        images: Number of images in the collection.
-    """
-
-    folder: Path
-    settings: LabelSettings
-    images: int
+    images: int = 0
 
     @property
     def shards(self) -> list[Path]:
         """Return the paths of all output files, such as `labels-00000-of-00050.parquet`."""
-        number = -(-self.images // self.settings.shard_size)
+        number = -(-self.images // self.shard_size)
         names = (f"labels-{index:05d}-of-{number:05d}.parquet" for index in range(number))
         return [self.folder / "data" / name for name in names]
 
@@ -121,7 +110,7 @@ class LabelRun:
         """Yield the images of each shard, with their index in the collection."""
         with open(self.folder / STATE / LIST_FILE, encoding="ascii") as file:
             images = ((i, ImageLocation(*json.loads(line))) for i, line in enumerate(file))
-            for _, members in groupby(images, key=lambda x: x[0] // self.settings.shard_size):
+            for _, members in groupby(images, key=lambda x: x[0] // self.shard_size):
                 yield list(members)
 
 
@@ -201,20 +190,27 @@ def label_command(args: argparse.Namespace) -> int:
     predictor = AttributePredictor.from_pretrained(
         args.model, args.backend, align=args.align, batch_size=args.batch_size
     )
-    settings = LabelSettings(
+    output = Path(args.output)
+    run = LabelRun(
+        folder=output,
         data=os.path.abspath(os.path.expanduser(args.data)),
         model=digest_model(args.model),
         detector=predictor.detector.name if predictor.detector else None,
         shard_size=args.shard_size,
     )
-    output = Path(args.output)
-    _check_output(output)
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output {output} is a file: give a folder")
+    others = [file.name for file in output.iterdir()] if output.exists() else []
+    if others and STATE not in others:
+        raise UserError(
+            f"--output {output} contains other files ({min(others)}): give a new folder"
+        )
     if not (output / STATE / SETTINGS_FILE).exists():
-        next(list_collection(settings.data))  # raises before anything is written
+        next(list_collection(run.data))  # raises before anything is written
     (output / STATE).mkdir(parents=True, exist_ok=True)
     busy = f"another `label2label label` is writing {output}: wait for it, or give another folder"
     with hold_lock(output / STATE / LOCK_FILE, busy):
-        run = open_run(output, settings)
+        run = open_run(run)
         label_missing(run, predictor)
         finish(run, predictor.backend.preprocessing.attributes)
     return 0
@@ -223,9 +219,9 @@ def label_command(args: argparse.Namespace) -> int:
 def label_missing(run: LabelRun, predictor: AttributePredictor) -> None:
     """Write the missing shards of a run, and print the rate."""
     schema = label_schema(predictor.backend.preprocessing.attributes, within=True)
-    root = collection_root(run.settings.data)
+    root = collection_root(run.data)
     missing = [path for path in run.shards if not path.exists()]
-    size, start = run.settings.shard_size, time.perf_counter()
+    size, start = run.shard_size, time.perf_counter()
     total = sum(min(size, run.images - run.shards.index(path) * size) for path in missing)
     # `disable=None` hides the bar unless the output is a terminal.
     with tqdm(total=total, unit="image", desc="label", disable=None) as bar:
@@ -365,45 +361,45 @@ def read_images(root: Path, locations: Iterable[ImageLocation]) -> Iterator[Path
                 raise UserError(f"{shard} changed or is damaged: {first_line(error)}") from error
 
 
-def open_run(folder: Path, settings: LabelSettings) -> LabelRun:
-    """Start a run, or resume the run in the folder.
+def open_run(run: LabelRun) -> LabelRun:
+    """Start a run, or resume the run in its folder, whose state folder is locked.
 
     The collection is listed once, at the start. This list assigns images to output files even if
     images are added or removed while the run is interrupted.
 
-    Args:
-        folder: Output folder, whose state folder is locked.
-        settings: Settings that determine the rows.
+    Returns:
+        The run with its number of images.
 
     Raises:
         UserError: The folder has a run with other settings, or there are no images.
     """
-    state = folder / STATE
-    for leftover in folder.rglob(f".*{TEMPORARY}"):
+    state = run.folder / STATE
+    settings = {name: getattr(run, name) for name in ("data", "model", "detector", "shard_size")}
+    for leftover in run.folder.rglob(f".*{TEMPORARY}"):
         leftover.unlink(missing_ok=True)  # of a killed process
     if not (state / SETTINGS_FILE).exists():
         images = 0
         with whole_file(state / LIST_FILE) as temporary, open(temporary, "w") as file:
-            for location in list_collection(settings.data):
+            for location in list_collection(run.data):
                 # JSON in ASCII preserves names with bytes that are not valid text.
                 print(json.dumps(location if location.shard else location[:1]), file=file)
                 images += 1
         with whole_file(state / SETTINGS_FILE) as temporary:
-            temporary.write_text(json.dumps({**asdict(settings), "images": images}, indent=2))
-        (folder / "data").mkdir(exist_ok=True)
-        return LabelRun(folder, settings, images)
+            temporary.write_text(json.dumps({**settings, "images": images}, indent=2))
+        (run.folder / "data").mkdir(exist_ok=True)
+        return replace(run, images=images)
     try:
         found = json.loads((state / SETTINGS_FILE).read_text(encoding="utf-8"))
-        run = LabelRun(folder, settings, int(found.pop("images")))
+        images = int(found.pop("images"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{state / SETTINGS_FILE} is damaged: give a new folder") from error
-    for name, value in asdict(settings).items():
+    for name, value in settings.items():
         if found.get(name) != value:
             raise UserError(
-                f"--output {folder} contains labels of another run ({name} was {found.get(name)}, "
-                f"not {value}): give a new folder, or what that run was given"
+                f"--output {run.folder} contains labels of another run ({name} was "
+                f"{found.get(name)}, not {value}): give a new folder, or that run's arguments"
             )
-    return run
+    return replace(run, images=images)
 
 
 def digest_model(name: str | None) -> str:
@@ -463,7 +459,7 @@ def finish(run: LabelRun, attributes: list[str]) -> None:
         faces += len(table) - table["face"].null_count
         unreadable += len(table) - table["error"].null_count
     without_face = rows - faces - unreadable
-    detector = {"yunet": "YuNet", "haar": "OpenCV's Haar cascade"}.get(run.settings.detector or "")
+    detector = {"yunet": "YuNet", "haar": "OpenCV's Haar cascade"}.get(run.detector or "")
     text = CARD.format(
         version=__version__,
         how=f"faces found by {detector}, aligned" if detector else "each image treated as one face",
@@ -479,16 +475,6 @@ def finish(run: LabelRun, attributes: list[str]) -> None:
         f"{printable(str(run.folder))}: {run.images} images, {faces} faces; "
         f"without a face: {without_face}, not readable: {unreadable}"
     )
-
-
-def _check_output(output: Path) -> None:
-    if output.exists() and not output.is_dir():
-        raise UserError(f"--output {output} is a file: give a folder")
-    others = [file.name for file in output.iterdir()] if output.exists() else []
-    if others and STATE not in others:
-        raise UserError(
-            f"--output {output} contains other files ({min(others)}): give a new folder"
-        )
 
 
 def _list_files(paths: Iterable[Path], root: Path) -> Iterator[ImageLocation]:
