@@ -116,16 +116,6 @@ class Worker:
         return int(status.partition("VmHWM:")[2].split()[0]) / 1000
 
 
-def serve(model: str) -> None:
-    """Answer photos by one of our models, as `Worker` describes."""
-    cv2.setNumThreads(1)
-    predictor = AttributePredictor(load_backend(model, threads=1), threads=1)
-    while line := sys.stdin.buffer.readline():
-        width, height = map(int, line.split())
-        pixels = np.frombuffer(sys.stdin.buffer.read(width * height * 3), np.uint8)
-        print(json.dumps(predictor(pixels.reshape(height, width, 3))), flush=True)
-
-
 def describe(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Return version, model files in megabytes and attributes of each model and peer."""
     rows = {}
@@ -149,7 +139,8 @@ def measure_workers(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
         By name: what `describe` returns; `wall`, median milliseconds per photo; `processor`, mean
         milliseconds; and `memory_megabytes`, the peak.
     """
-    commands = {name: [sys.executable, __file__, "--serve", m] for name, m in args.model.items()}
+    program = str(Path(__file__).with_name("peer_label2label.py"))
+    commands = {name: [sys.executable, program, file] for name, file in args.model.items()}
     commands |= {name: install(PEERS[name], args.runs) for name in args.peers}
     photos = [load(path) for path, _ in list_images(args.faces, "lfwa", min(args.limit, 40))]
     workers = {name: Worker(command) for name, command in commands.items()}
@@ -536,9 +527,6 @@ def read_model(text: str) -> tuple[str, str]:
 
 def main() -> None:
     """Measure, and write the results after each part."""
-    if sys.argv[1:2] == ["--serve"]:
-        serve(sys.argv[2])
-        return
     parser = command_line(__doc__)
     parser.add_argument("--faces", type=Path, required=True, help="folder of the data sets")
     parser.add_argument(
