@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
-from label2label.data.images import read_image
+from label2label.data.images import load_image
 from label2label.data.schema import Sample
 from label2label.errors import UserError, first_line
 from label2label.faces.alignment import align_face, choose_face
@@ -46,7 +46,7 @@ Box = tuple[float, float, float, float]
 def decode_image(data: bytes) -> np.ndarray:
     """Decode an image like `label2label predict`: (height, width, 3) uint8, RGB, upright."""
     try:
-        return read_image(data)
+        return load_image(data).pixels
     except UserError as error:
         raise BadImageError(str(error)) from error
 

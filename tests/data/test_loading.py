@@ -106,7 +106,7 @@ def test_crops_are_decoded_once_and_kept_as_one_file(faces, monkeypatch):
     processor = Label2LabelImageProcessor()
     plain = FaceCrops(faces, processor, augmented=True).batch(np.array([3, 1, 1]))
     FaceCrops(faces, processor, augmented=True, cache=True)
-    monkeypatch.setattr(loading, "read_image", None)  # a second decoding would fail
+    monkeypatch.setattr(loading, "load_image", None)  # a second decoding would fail
     kept = FaceCrops(faces, processor, augmented=True, cache=True)
     assert kept.pixels.shape == (4, 168, 140, 3)
     assert torch.equal(plain, kept.batch(np.array([3, 1, 1])))

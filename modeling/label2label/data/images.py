@@ -58,26 +58,11 @@ class LoadedImage(NamedTuple):
     animated: bool
 
 
-def read_image(source: str | os.PathLike[str] | bytes) -> np.ndarray:
+def load_image(source: str | os.PathLike[str] | bytes, enough: int | None = None) -> LoadedImage:
     """Read an image as 8-bit RGB, rotated upright by its EXIF orientation.
 
-    Args:
-        source: Path of an image file, or its content.
-
-    Returns:
-        RGB array (height, width, 3), uint8, 0 to 255.
-
-    Raises:
-        ImageError: As in `load_image`.
-    """
-    return load_image(source).pixels
-
-
-def load_image(source: str | os.PathLike[str] | bytes, enough: int | None = None) -> LoadedImage:
-    """Read an image with its original size; of an animation, read the first frame.
-
-    A JPEG of more than 50 megapixels is decoded at a half, quarter or eighth of its sides. Pillow
-    may warn about damaged metadata.
+    Of an animation, the first frame is read. A JPEG of more than 50 megapixels is decoded at a
+    half, quarter or eighth of its sides. Pillow may warn about damaged metadata.
 
     Args:
         source: Path of an image file, or its content.

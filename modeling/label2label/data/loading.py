@@ -20,7 +20,7 @@ from datasets.exceptions import DatasetGenerationError
 from PIL import Image
 from tqdm.auto import tqdm
 
-from label2label.data.images import read_image
+from label2label.data.images import load_image
 from label2label.data.vocabulary import IGNORE_INDEX, VOCABULARIES, Vocabulary, derive_labels
 from label2label.errors import UserError, first_line
 from label2label.files import replace_folder
@@ -279,7 +279,7 @@ def read_encoded(image: Any) -> np.ndarray:
     source = (image or {}).get("bytes") or (image or {}).get("path")
     if not source:
         raise UserError("it is null")
-    return read_image(source)
+    return load_image(source).pixels
 
 
 def image_name(image: Any) -> str:
