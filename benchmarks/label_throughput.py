@@ -2,9 +2,8 @@
 
     python benchmarks/label_throughput.py PHOTOS --repeat 50
 
-PHOTOS is a folder, or a zip archive such as LFW's. Each run labels with the ONNX export of the
-shipped model in its own process; Linux is needed to read its peak memory. Repeated photos are
-links, to save disk space.
+PHOTOS is a folder, or a zip archive such as LFW's. Each run labels with the default model in its
+own process; Linux is needed to read its peak memory. Repeated photos are links, to save disk space.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from common import command_line, describe_machine, finish, write_json
-from label2label.cli import main as label2label_main
 from label2label.errors import UserError
 from label2label.prediction.photos import find_photos
 from tqdm import tqdm
@@ -49,11 +47,11 @@ def link_photos(photos: list[Path], repeat: int, folder: Path) -> Path:
     return folder
 
 
-def label(model: Path, data: Path, output: Path) -> dict[str, float]:
+def label(data: Path, output: Path) -> dict[str, float]:
     """Label a folder in a separate process and return its `seconds` and peak `bytes`."""
-    arguments = ["label", "--model", model, "--data", data, "--output", output]
+    arguments = ["label", "--data", str(data), "--output", str(output)]
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *map(str, arguments)], capture_output=True, text=True
+        [sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True
     )
     if done.returncode != 0:
         raise UserError(f"a run failed: {done.stderr.strip()[-300:]}")
@@ -69,15 +67,12 @@ def measure(photos: list[Path], repeat: int, runs: int, scratch: Path) -> dict[s
         `once` and `repeated`, each with `images`, `images_per_second` (loading the model and
         listing the files included) and `peak_megabytes`.
     """
-    if label2label_main(["export", "--output", str(scratch / "model")]) != 0:
-        raise UserError("the model cannot be exported")
     sets = {"once": 1, "repeated": repeat}
     folders = {name: link_photos(photos, times, scratch / name) for name, times in sets.items()}
     results: dict[str, list[dict[str, float]]] = {name: [] for name in sets}
     for run in tqdm(range(runs), desc="label", unit="round"):
         for name, folder in folders.items():
-            output = scratch / f"labels-{name}-{run}"
-            results[name].append(label(scratch / "model", folder, output))
+            results[name].append(label(folder, scratch / f"labels-{name}-{run}"))
     figures: dict[str, Any] = {"machine": describe_machine(), "runs": runs}
     for name, values in results.items():
         images = len(photos) * sets[name]
