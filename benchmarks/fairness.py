@@ -94,28 +94,33 @@ class Photo:
     Args:
         sample: Its row in the merge.
         images: The photos of its source.
-        masked: Whether a mask is drawn on the face, in CelebA's aligned images.
+        variant: Of CelebA: `"mask"` with a drawn mask, `"wild"` for the photo that the aligned
+            image was made from, `"aligned"` for that image once more. Each is a source of its own.
     """
 
     sample: StoredSample
     images: Images
-    masked: bool = False
+    variant: str = ""
+
+    @property
+    def name(self) -> str:
+        """Return the photo's name in its source."""
+        return self.sample.key.partition("#")[0].removeprefix(f"{self.sample.source}/")
 
     @property
     def key(self) -> str:
-        """Return the unique name: `source/name`, with `#mask` if a mask is drawn."""
-        return self.sample.key.partition("#")[0] + ("#mask" if self.masked else "")
+        """Return the unique name: `source/name#variant`."""
+        return "#".join(filter(None, (self.sample.key.partition("#")[0], self.variant)))
 
     @property
     def source(self) -> str:
-        """Return the dataset's name; photos with drawn masks are a dataset of their own."""
-        return "celeba-masked" if self.masked else self.sample.source
+        """Return the dataset's name, with the variant."""
+        return "-".join(filter(None, (self.sample.source, self.variant)))
 
     def read(self) -> np.ndarray:
         """Return the pixels, uint8 RGB (height, width, 3)."""
-        name = self.key.removeprefix(f"{self.sample.source}/").partition("#")[0]
-        photo = decode_image(self.images.read(name))
-        if self.masked:
+        photo = decode_image(self.images.read(self.name))
+        if self.variant == "mask":
             outline = np.array([MASK_OUTLINE], np.int32)
             color = np.array(MASK_COLORS[int(hash_fraction(self.key) * len(MASK_COLORS))])
             cover = cv2.fillPoly(np.zeros(photo.shape[:2]), outline, 1, cv2.LINE_AA)[..., None]
@@ -135,8 +140,8 @@ def read_photos(data: Path, faces: Path, limit: int | None = None) -> list[Photo
         limit: Maximum number of photos per source, drawn by a hash of their names; all by default.
 
     Returns:
-        The photos, source by source: of LFWA as many of men as of women, and of CelebA `MASKED`
-        once more with a drawn mask. A source without a folder is reported on standard error.
+        The photos, source by source: of LFWA as many of men as of women, and of CelebA also the
+        variants of `Photo`. A source without a folder is reported on standard error.
 
     Raises:
         UserError: If no source is there, or one lacks a photo.
@@ -158,7 +163,12 @@ def read_photos(data: Path, faces: Path, limit: int | None = None) -> list[Photo
             samples = [sample for pair in zip(*sexes, strict=False) for sample in pair]
         kept = [Photo(sample, images) for sample in samples[:limit]]
         if source == "celeba":
-            kept += [Photo(photo.sample, images, masked=True) for photo in kept[:MASKED]]
+            kept += [Photo(photo.sample, images, "mask") for photo in kept[:MASKED]]
+            if (faces / "celeba-wild").is_dir():
+                wild = Download(faces / "celeba-wild").images("img_celeba")
+                both = [s for s in samples if Photo(s, wild).name in wild][:limit]
+                for variant, place in (("wild", wild), ("aligned", images)):
+                    kept += [Photo(sample, place, variant) for sample in both]
         photos += sorted(kept, key=lambda photo: photo.key)
     if not photos:
         raise UserError(f"{faces} has no folder named like a source of {data}")
@@ -286,7 +296,7 @@ class Table:
             labelled = self.truth[row.attributes].notna().any(axis=1)
             self.members[row.key] = np.flatnonzero(self.truth.eval(row.where) & labelled)
         self.rows = [row for row in rows if len(self.members[row.key])]
-        people = [(photo.source, photo.sample.identity) for photo in photos]
+        people = [(photo.sample.source, photo.sample.identity) for photo in photos]
         self.clusters = clusters_of([name and f"{source} {name}" for source, name in people])
 
     def describe(self) -> dict[str, Any]:

@@ -131,6 +131,7 @@ def test_photos_are_those_of_the_publishers_by_the_names_of_the_merge(
     for name in (
         *(f"lfwa/lfw-deepfunneled/P_{i}/P_{i}_0001.jpg" for i in range(4)),
         *("fairface/fairface-img-margin025-trainval/val/1.jpg", "celeba/img_align_celeba/3.jpg"),
+        "celeba-wild/img_celeba/3.jpg",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(data)
@@ -141,7 +142,9 @@ def test_photos_are_those_of_the_publishers_by_the_names_of_the_merge(
         by_source.setdefault(one.source, []).append(one)
     assert [len(by_source[name]) for name in ("lfwa", "fairface", "celeba")] == [2, 1, 1]
     assert by_source["fairface"][0].key == "fairface/val/1.jpg"
-    (whole,), (masked,) = by_source["celeba"], by_source["celeba-masked"]
+    assert [one.key for one in by_source["celeba-wild"]] == ["celeba/3.jpg#wild"]
+    assert by_source["celeba-wild"][0].read().shape == by_source["celeba-aligned"][0].read().shape
+    (whole,), (masked,) = by_source["celeba"], by_source["celeba-mask"]
     assert np.abs(whole.read().astype(int) - pixels).max() < 3
     changed = np.abs(masked.read().astype(int) - pixels).max(axis=2) > 10
     assert changed[130:170].mean() > 3 * changed[:100].mean()
