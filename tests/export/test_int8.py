@@ -1,5 +1,6 @@
 """INT8 stays near float: the layers that hurt most are found, and kept in float."""
 
+import numpy as np
 import onnx
 import pytest
 from label2label.errors import UserError
@@ -56,3 +57,18 @@ def test_tolerance_that_cannot_be_met_is_an_error_and_leaves_no_file(exported, f
     with pytest.raises(UserError, match="calibrate with more faces"):
         quantize_onnx(exported, tmp_path / "int8.onnx", faces[:8], tolerance=1e-9)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_known_labels_change_int8_as_they_change_float(backend, faces, tmp_path):
+    paths = tmp_path / "float.onnx", tmp_path / "int8.onnx"
+    export_onnx(backend.model, backend.preprocessing, paths[0], known_labels=True)
+    quantize_onnx(*paths, faces[:24], tolerance=1.0)
+    changes = []
+    for model in map(OnnxBackend, paths):
+        inputs = model.prepare(faces[:8])
+        (before,) = model.session.run(["probabilities"], inputs)
+        inputs["known_labels"][:, :2] = 1, 0
+        (after,) = model.session.run(["probabilities"], inputs)
+        changes.append((after - before)[:, 2:])
+    assert np.abs(changes[0]).mean() > 0.05
+    assert np.abs(changes[1] - changes[0]).mean() < 0.5 * np.abs(changes[0]).mean()
