@@ -29,10 +29,7 @@ from label2label.data.schema import YOUNG_BELOW
 from label2label.errors import UserError
 
 HERE = Path(__file__).parent
-NPM = (
-    *("@vladmandic/face-api@1.7.15", "@vladmandic/human@3.3.6"),
-    *("@tensorflow/tfjs@4.22.0", "@tensorflow/tfjs-backend-wasm@4.22.0"),
-)
+TENSORFLOW = ("@tensorflow/tfjs@4.22.0", "@tensorflow/tfjs-backend-wasm@4.22.0")
 
 
 class Peer(NamedTuple):
@@ -71,7 +68,8 @@ def install(peer: Peer, runs: Path) -> list[str]:
         if not (folder / "node_modules" / peer.package).is_dir():
             folder.mkdir(parents=True, exist_ok=True)
             options = ["--silent", "--no-audit", "--no-fund", "--prefix", str(folder)]
-            subprocess.run(["npm", "install", *options, *NPM], check=True)
+            package = f"{peer.package}@{peer.version}"
+            subprocess.run(["npm", "install", *options, package, *TENSORFLOW], check=True)
         return ["node", program, str(folder.resolve())]
     except (OSError, subprocess.CalledProcessError) as error:
         raise UserError(f"{peer.package} {peer.version} cannot be installed: {error}") from error

@@ -37,7 +37,7 @@ from label2label.errors import UserError
 from label2label.prediction.predictor import map_in_threads
 from tqdm import tqdm
 
-from preparation.card import Counts, DatasetDescription, write_dataset_card
+from preparation.card import Counts, DatasetDescription, sum_counts, write_dataset_card
 from preparation.framing import ReadSample
 from preparation.sources import BadImageError
 
@@ -96,7 +96,8 @@ def write_dataset(
             rows.close()
             for split_shards in shards.values():
                 split_shards.abandon()
-        _write_skipped(work / SKIPPED_FILE, skipped)
+        with (work / SKIPPED_FILE).open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("image", "reason"), *skipped])
         if len(skipped) > max_bad:
             kept = output.with_name(f"{output.name}.{SKIPPED_FILE}")
             os.replace(work / SKIPPED_FILE, kept)
@@ -279,19 +280,10 @@ def _count_row(counts: Counts, split: str, row: Mapping[str, Any]) -> None:
         counts[row["source"], split, column, text] += 1
 
 
-def _write_skipped(path: Path, skipped: list[tuple[str, str]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("image", "reason"), *skipped])
-
-
 def _report(output: Path, counts: Counts, skipped: int, seconds: float) -> None:
-    images = {key: number for key, number in counts.items() if key[2] == "image"}
-    rows = sum(images.values())
-    splits = ", ".join(
-        f"{split} {number:,}"
-        for split in SPLITS
-        if (number := sum(n for key, n in images.items() if key[1] == split))
-    )
+    by_split = sum_counts(counts, "image", by=(2, 1))["image"]
+    rows = sum(by_split.values())
+    splits = ", ".join(f"{split} {by_split[split]:,}" for split in SPLITS if split in by_split)
     print(
         f"{output}: {rows:,} rows ({splits}), {skipped:,} images skipped, {rows / seconds:,.0f} "
         "rows/s"
