@@ -85,11 +85,13 @@ def build_request(url: str) -> dict[str, Any]:
     return {"data": [], "event_data": event, "fn_index": index, "trigger_id": None}
 
 
-async def ask(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> float:
-    """Send one request through the queue and return the seconds until its response.
+async def ask(
+    client: httpx.AsyncClient, url: str, body: dict[str, Any]
+) -> tuple[float, dict[str, Any]]:
+    """Send one request through the queue; return the seconds until its answer, and the answer.
 
     Raises:
-        RuntimeError: The response is an error, or does not hold exactly one face.
+        RuntimeError: The request fails, or the queue closes.
         httpx.HTTPError: There is no response.
     """
     session = uuid.uuid4().hex
@@ -104,20 +106,27 @@ async def ask(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> floa
             message = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {}
             if message.get("msg") == "process_completed":
                 seconds = time.perf_counter() - start
-                answer = message["output"]["data"][0] if message["success"] else {}
-                if len(answer.get("faces", [])) != 1:
-                    raise RuntimeError(f"not one face: {str(message)[:300]}")
-                return seconds
+                if not message["success"]:
+                    raise RuntimeError(f"the request fails: {str(message)[:300]}")
+                return seconds, message["output"]["data"][0]
     raise RuntimeError("the queue closed without an answer")
+
+
+async def time_one_face(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> float:
+    """Return the response time of `ask` in seconds; an answer must hold exactly one face."""
+    seconds, answer = await ask(client, url, body)
+    if len(answer.get("faces", [])) != 1:
+        raise RuntimeError(f"not one face: {str(answer)[:300]}")
+    return seconds
 
 
 async def measure_single(url: str, body: dict[str, Any], count: int) -> dict[str, Any]:
     """Measure one visitor who sends one request after the other."""
     async with httpx.AsyncClient(timeout=ANSWER_SECONDS, trust_env=False) as client:
         for _ in range(WARM_UP_REQUESTS):
-            await ask(client, url, body)
+            await time_one_face(client, url, body)
         requests = tqdm(range(count), desc="one visitor", unit="photo")
-        seconds = [await ask(client, url, body) for _ in requests]
+        seconds = [await time_one_face(client, url, body) for _ in requests]
     return {"requests": len(seconds), **summarize(seconds)}
 
 
@@ -138,7 +147,7 @@ async def measure_many(
         async with httpx.AsyncClient(timeout=ANSWER_SECONDS, trust_env=False) as client:
             while time.perf_counter() < deadline:
                 try:
-                    seconds.append(await ask(client, url, body))
+                    seconds.append(await time_one_face(client, url, body))
                     bar.update()
                 except (RuntimeError, httpx.HTTPError) as error:
                     errors.append(f"{type(error).__name__}: {error}")

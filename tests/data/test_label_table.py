@@ -164,6 +164,7 @@ def test_labels_that_the_model_lacks_are_read_to_be_named_and_all_else_is_not(ph
     }
 
 
+@pytest.mark.hostile
 def test_a_thousand_mutations_of_tables_are_read_or_refused(photos):
     text = "image,Male,race,identity,age\na.jpg,1,White,ann,31\nb.jpg,0,Asian,bob,\nc.jpg,,,,8.5\n"
     pq.write_table(

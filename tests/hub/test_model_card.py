@@ -12,7 +12,8 @@ from huggingface_hub import ModelCard, constants
 from huggingface_hub.repocard_data import ModelCardData, model_index_to_eval_results
 from label2label.checkpoints import checkpoint_names, default_checkpoint, find_checkpoint
 from label2label.errors import UserError
-from label2label.hub.model_card import SHIPPED_TRAINED_ON, count_parameters, main, model_card
+from label2label.hub import model_card as cards
+from label2label.hub.model_card import SHIPPED, SOURCES, count_parameters, main, model_card
 from label2label.prediction.backends import load_model
 from safetensors.torch import save_file
 
@@ -144,11 +145,25 @@ def test_the_parameters_of_a_shipped_model_are_counted_from_its_file():
 
 
 def test_the_terms_of_every_shipped_models_data_are_known():
-    assert set(SHIPPED_TRAINED_ON) == set(checkpoint_names())
+    assert set(SHIPPED) == set(checkpoint_names())
     for name in checkpoint_names():
         text = str(model_card(Path(find_checkpoint(name))))
         assert "**The weights are for non-commercial research only**" in text
         assert "MS-Celeb-1M's publisher withdrew it" in text
+
+
+def test_a_model_of_several_datasets_names_the_terms_of_each(monkeypatch):
+    several = ["celeba", "fairface", "utkface", "lfwa"]
+    name = Path(default_checkpoint()).name
+    training = cards.Training(several, "Merged: 9,000 images. " * 9)
+    monkeypatch.setitem(SHIPPED, name, training)
+    card = model_card(Path(default_checkpoint()))
+    for source in several:
+        assert f"- {SOURCES[source].title} ({SOURCES[source].link}): " in card.text
+    assert "derived from CelebA, UTKFace and LFWA and are for" in card.text
+    assert "Merged: 9,000 images." in card.text
+    assert card.data.license_name == "non-commercial-research"
+    assert card.data.datasets == several
 
 
 def test_results_of_other_weights_and_other_files_are_refused(model, evaluate, tmp_path):

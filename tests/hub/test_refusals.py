@@ -1,12 +1,12 @@
 """What push refuses, in one line, before anything leaves this machine or half of it arrives."""
 
 import base64
+import io
 import json
 import os
 import pickle
 import socket
 import threading
-import zipfile
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import onnx
@@ -36,30 +36,31 @@ SECRETS = (
 )
 
 
-def one_error(err):
-    """The only line of an error."""
-    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert "Traceback" not in err
-    return line
+@pytest.fixture
+def folders(model_folder, space_folder, make_dataset):
+    """Write a folder of each kind of repository."""
+    return {"model": model_folder, "space": space_folder, "dataset": make_dataset()}
 
 
-def refused(hub, push, *arguments):
-    code, _, err = push(*arguments)
-    assert code == 2
-    assert not hub.count("POST", "/api/repos/create|/commit/")
-    assert not hub.state.objects
-    return one_error(err)
+def arguments(kind, folder):
+    """The options that push a folder."""
+    names = {"model": "--repo-id", "space": "--space-id", "dataset": "--dataset-id"}
+    return (f"--{kind}", folder, names[kind], f"someone/{kind}")
 
 
 @pytest.fixture
-def command(model_folder, space_folder, make_dataset):
-    """The folder of each kind of repository, and the arguments that push it."""
-    dataset = make_dataset()
-    return {
-        "model": (model_folder, ("--model", model_folder, "--repo-id", "someone/faces")),
-        "space": (space_folder, ("--space", space_folder, "--space-id", "someone/demo")),
-        "dataset": (dataset, ("--dataset", dataset, "--dataset-id", "someone/data")),
-    }
+def refuse(hub, push):
+    """Run `push`; return the one line of its error, after which nothing may have been sent."""
+
+    def run(*options):
+        sent = hub.count("PUT", ""), hub.count("POST", "/commit/")
+        code, _, err = push(*options)
+        assert (code, "Traceback" in err) == (2, False)
+        assert (hub.count("PUT", ""), hub.count("POST", "/commit/")) == sent
+        (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+        return line
+
+    return run
 
 
 # Files that no repository consists of.
@@ -91,154 +92,134 @@ FOREIGN = {
 }
 
 
-@pytest.mark.parametrize("kind", ["model", "space", "dataset"])
-def test_a_file_that_no_such_repository_consists_of_is_refused_by_name(hub, push, command, kind):
-    folder, arguments = command[kind]
-    for name, content in FOREIGN.items():
+LISTED_ELSEWHERE = {"model": "data/train-0.parquet", "space": "plots/a.svg", "dataset": "app.py"}
+
+
+@pytest.mark.parametrize("kind", LISTED_ELSEWHERE)
+def test_a_file_that_no_such_repository_consists_of_is_refused_by_name(refuse, folders, kind):
+    folder = folders[kind]
+    for name, content in {**FOREIGN, LISTED_ELSEWHERE[kind]: b"x"}.items():
         (folder / name).parent.mkdir(exist_ok=True, parents=True)
         (folder / name).write_bytes(content)
-        line = refused(hub, push, *arguments, "--dry-run")
+        line = refuse(*arguments(kind, folder), "--dry-run")
         assert f"holds {name!r}, which does not belong" in line
         (folder / name).unlink()
 
 
-@pytest.mark.parametrize("kind", ["model", "space", "dataset"])
-def test_what_is_listed_for_one_kind_of_repository_is_foreign_to_the_others(
-    hub, push, command, kind
-):
-    others = {"model": "data/train-0.parquet", "space": "plots/a.svg", "dataset": "app.py"}
-    folder, arguments = command[kind]
-    (folder / others[kind]).parent.mkdir(exist_ok=True)
-    (folder / others[kind]).write_bytes(b"x")
-    assert f"holds {others[kind]!r}" in refused(hub, push, *arguments, "--dry-run")
-
-
-@pytest.mark.parametrize(("kind", "name"), [("model", "LICENSE"), ("space", "page")])
-def test_a_symbolic_link_out_of_the_folder_is_refused(hub, push, command, tmp_path, kind, name):
-    folder, arguments = command[kind]
+def test_links_out_of_the_folder_and_pipes_are_refused_and_not_opened(refuse, folders, tmp_path):
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside/secret").write_text("x")
-    (folder / name).symlink_to(tmp_path / ("outside/secret" if name == "LICENSE" else "outside"))
-    assert "is a symbolic link out of the folder" in refused(hub, push, *arguments)
+    model, space = folders["model"], folders["space"]
+    (model / "LICENSE").symlink_to(tmp_path / "outside/secret")
+    assert "is a symbolic link out of the folder" in refuse(*arguments("model", model))
+    (space / "page").symlink_to(tmp_path / "outside")
+    assert "is a symbolic link out of the folder" in refuse(*arguments("space", space))
+    (model / "LICENSE").unlink()
+    os.mkfifo(model / "LICENSE")
+    assert "holds 'LICENSE'" in refuse(*arguments("model", model))
 
 
-def test_a_pipe_is_refused_and_not_opened(hub, push, command):
-    folder, arguments = command["model"]
-    os.mkfifo(folder / "LICENSE")
-    assert "holds 'LICENSE'" in refused(hub, push, *arguments)
+def jpeg(size, **options):
+    file = io.BytesIO()
+    Image.new("RGB", size).save(file, "JPEG", **options)
+    return file.getvalue()
 
 
-@pytest.mark.parametrize("secret", SECRETS)
-def test_a_key_in_a_listed_text_file_is_refused(hub, push, command, secret):
-    folder, arguments = command["space"]
-    (folder / "app.py").write_text(f"import os\nVALUE = 1  # {secret}\n")
-    line = refused(hub, push, *arguments)
-    assert "app.py holds what looks like a key" in line
-    assert secret not in line
+def encoded(text, charset="utf-8", before=""):
+    """Base64 in lines, after other bytes of the same block."""
+    return base64.encodebytes((before + text).encode(charset))
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (TOKEN_LIKE.encode("utf-16"), "is not UTF-8 text"),
-        (pickle.dumps([1], 5), "is not UTF-8 text"),
-        (b"a\0b", "is not text"),
-    ],
-)
-def test_a_listed_text_file_holds_text(hub, push, command, content, message):
-    folder, arguments = command["model"]
-    (folder / "LICENSE").write_bytes(content)
-    assert f"LICENSE {message}" in refused(hub, push, *arguments)
+KEY = "holds what looks like a key"
+CONTENTS = [
+    *(("space", "app.py", f"VALUE = 1  # {secret}\n".encode(), KEY) for secret in SECRETS),
+    *(
+        ("space", "app.py", encoded(secret, before="key=" * n), KEY)
+        for n, secret in enumerate(SECRETS)
+    ),
+    ("space", "app.py", b'A = "' + encoded(TOKEN_LIKE, "utf-16").strip(), KEY),
+    ("space", "app.py", b"x=" + base64.urlsafe_b64encode(TOKEN_LIKE.encode()).rstrip(b"="), KEY),
+    ("model", "LICENSE", TOKEN_LIKE.encode("utf-16"), "LICENSE is not UTF-8 text"),
+    ("model", "LICENSE", pickle.dumps([1], 5), "LICENSE is not UTF-8 text"),
+    ("model", "LICENSE", b"a\0b", "LICENSE is not text"),
+    ("model", "README.md", b"---\nlicense: [\n---\n", "its metadata cannot be read"),
+    ("model", "model.safetensors", b"\x80\x02", "is not a safetensors file"),
+    (
+        "space",
+        "on_device/example.jpg",
+        jpeg((64, 48), comment=TOKEN_LIKE),
+        "has metadata ('comment')",
+    ),
+    ("space", "on_device/example.jpg", jpeg((178, 218)), "the size of an image of CelebA"),
+    ("space", "on_device/example.jpg", b"no image", "cannot be read as an image"),
+    ("dataset", "data/train-9.parquet", b"PAR1", "is not a shard of a prepared dataset"),
+]
 
 
-def test_a_key_in_a_config_is_refused(hub, push, command):
-    folder, arguments = command["model"]
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "wandb_api_key": "0a1b" * 10}))
-    assert "config.json holds what looks like a key" in refused(hub, push, *arguments)
+@pytest.mark.parametrize(("kind", "name", "content", "message"), CONTENTS)
+def test_a_listed_file_holds_what_it_should(refuse, folders, kind, name, content, message):
+    path = folders[kind] / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    line = refuse(*arguments(kind, folders[kind]))
+    assert message in line
+    assert not any(secret in line for secret in SECRETS)
 
 
-def test_weights_carry_no_metadata_and_are_no_pickle(hub, push, command):
-    folder, arguments = command["model"]
-    weights = folder / "model.safetensors"
+def test_configs_and_weights_carry_no_keys(refuse, model_folder):
+    config = model_folder / "config.json"
+    before = config.read_text()
+    config.write_text(json.dumps({**json.loads(before), "wandb_api_key": "0a1b" * 10}))
+    assert f"config.json {KEY}" in refuse(*arguments("model", model_folder))
+    config.write_text(before)
+    weights = model_folder / "model.safetensors"
     save_file(load_file(weights), weights, metadata={"format": "pt", "note": TOKEN_LIKE})
-    assert "model.safetensors has metadata ('note')" in refused(hub, push, *arguments)
-    torch.save({"a": [1]}, weights)
-    assert "model.safetensors is not a safetensors file" in refused(hub, push, *arguments)
+    assert "has metadata ('note')" in refuse(*arguments("model", model_folder))
 
 
-def test_the_spaces_photo_is_plain_and_not_of_a_restricted_set(hub, push, command, shared):
-    folder, arguments = command["space"]
-    photo = folder / "on_device/example.jpg"
-    photo.parent.mkdir()
-    Image.new("RGB", (64, 48)).save(photo, comment=TOKEN_LIKE)
-    assert "on_device/example.jpg has metadata ('comment')" in refused(hub, push, *arguments)
-    Image.new("RGB", (178, 218)).save(photo)
-    assert "has the size of an image of CelebA" in refused(hub, push, *arguments)
-    photo.write_bytes(b"no image")
-    assert "cannot be read as an image" in refused(hub, push, *arguments)
-    archive = shared / "data/celeba/img_align_celeba.zip"
-    if archive.is_file():
-        with zipfile.ZipFile(archive) as images:
-            name = next(name for name in images.namelist() if name.endswith(".jpg"))
-            photo.write_bytes(images.read(name))
-        assert "has the size of an image of CelebA" in refused(hub, push, *arguments)
-    Image.new("RGB", (64, 48)).save(photo)
-    assert push(*arguments)[0] == 0
+def test_a_photo_of_the_space_without_metadata_is_uploaded(hub, push, space_folder):
+    (space_folder / "on_device").mkdir()
+    (space_folder / "on_device/example.jpg").write_bytes(jpeg((64, 48)))
+    code, _, err = push(*arguments("space", space_folder))
+    assert (code, err) == (0, "")
 
 
-def test_a_dataset_whose_terms_forbid_it_is_refused(hub, push, make_dataset):
-    dataset = make_dataset(redistributable=False, terms="Research only.")
-    line = refused(hub, push, "--dataset", dataset, "--dataset-id", "someone/data")
-    assert "Faces may not be uploaded: Research only." in line
-
-
-def test_rows_of_a_restricted_set_are_refused_whatever_the_record_says(hub, push, make_dataset):
-    dataset = make_dataset(source="celeba", redistributable=True)
-    line = refused(hub, push, "--dataset", dataset, "--dataset-id", "someone/data")
-    assert "rows of celeba" in line
-
-
-def test_whoever_has_the_right_may_upload_it(hub, push, make_dataset):
-    dataset = make_dataset(source="celeba", redistributable=False)
+def test_terms_that_forbid_it_need_the_right_to_redistribute(hub, refuse, push, make_dataset):
+    forbidden = make_dataset(redistributable=False, terms="Research only.")
+    assert "may not be uploaded: Research only." in refuse(*arguments("dataset", forbidden))
+    # Whatever the record says, rows of a restricted dataset are found.
+    restricted = make_dataset("restricted", source="celeba")
+    assert "rows of celeba" in refuse(*arguments("dataset", restricted))
     right = "--i-have-the-right-to-redistribute"
-    assert push("--dataset", dataset, "--dataset-id", "someone/data", right)[0] == 0
-    assert hub.repository("dataset", "someone/data").private
-
-
-def test_a_shard_that_is_no_parquet_is_refused(hub, push, command):
-    folder, arguments = command["dataset"]
-    (folder / "data/train-00001-of-00002.parquet").write_bytes(b"PAR1")
-    assert "is not a shard of a prepared dataset" in refused(hub, push, *arguments)
+    assert push(*arguments("dataset", restricted), right)[0] == 0
+    assert hub.repository("dataset", "someone/dataset").private
 
 
 @pytest.mark.parametrize("option", [(), ("--backbone-only",)])
 def test_exports_of_other_weights_or_with_other_metadata_are_refused(
-    hub, push, model_folder, tmp_path, option
+    hub, push, refuse, model_folder, tmp_path, option
 ):
     exports = tmp_path / "exports"
     assert main(["export", "--model", str(model_folder), "--output", str(exports), *option]) == 0
     (file,) = exports.glob("*.onnx")
     command = ("--repo-id", "someone/faces", "--onnx", exports, "--model")
-    line = refused(hub, push, *command, save_model(tmp_path / "other", seed=1))
+    line = refuse(*command, save_model(tmp_path / "other", seed=1))
     assert "belongs to other weights" in line
     assert push(*command, model_folder)[0] == 0
     exported = file.read_bytes()
     assert hub.content("model", "someone/faces", f"onnx/{file.name}") == exported
     # In the model's folder they are found as well.
     (model_folder / file.name).write_bytes(exported)
-    arguments = ("--model", model_folder, "--repo-id", "someone/faces")
-    assert push(*arguments)[1].rstrip().endswith("unchanged")
+    alone = ("--repo-id", "someone/faces", "--model", model_folder)
+    assert push(*alone)[1].rstrip().endswith("unchanged")
     graph = onnx.load(file)
     onnx.helper.set_model_props(
         graph, {"note": TOKEN_LIKE, **{p.key: p.value for p in graph.metadata_props}}
     )
     onnx.save(graph, model_folder / file.name)
-    code, _, err = push(*arguments)
-    assert (code, "has metadata ('note')" in one_error(err)) == (2, True)
+    assert "has metadata ('note')" in refuse(*alone)
     (model_folder / file.name).write_bytes(b"no model")
-    code, _, err = push(*arguments)
-    assert (code, "is not an ONNX file that can run" in one_error(err)) == (2, True)
+    assert "is not an ONNX file that can run" in refuse(*alone)
 
 
 @pytest.mark.parametrize(
@@ -261,76 +242,58 @@ def test_exports_of_other_weights_or_with_other_metadata_are_refused(
         (("--repo-id", "someone/x", "--create-pr", "--revision", "v1"), "leave out --revision"),
     ],
 )
-def test_wrong_arguments_end_in_one_line(hub, push, arguments, message):
-    assert message in refused(hub, push, *arguments)
+def test_wrong_arguments_end_in_one_line(refuse, arguments, message):
+    assert message in refuse(*arguments)
 
 
 def test_a_folder_without_safetensors_or_with_other_weights_is_no_model(
-    hub, push, model_folder, tmp_path
+    refuse, model_folder, tmp_path
 ):
-    other = save_model(tmp_path / "other")
-    command = ("--repo-id", "someone/faces", "--model")
-    (other / "model.safetensors").unlink()
-    assert "has no model.safetensors" in refused(hub, push, *command, other)
     save_file({"a": torch.zeros(1)}, model_folder / "model.safetensors", metadata={"format": "pt"})
-    assert "do not match its config.json" in refused(hub, push, *command, model_folder)
-    assert "config.json cannot be read" in refused(hub, push, *command, tmp_path)
+    assert "do not match its config.json" in refuse(*arguments("model", model_folder))
+    (model_folder / "model.safetensors").unlink()
+    assert "has no model.safetensors" in refuse(*arguments("model", model_folder))
+    assert "config.json cannot be read" in refuse(*arguments("model", tmp_path))
 
 
-def test_a_card_of_ones_own_is_taken_as_it_is_or_refused(hub, push, model_folder):
-    arguments = ("--model", model_folder, "--repo-id", "someone/faces")
-    (model_folder / "README.md").write_text("---\nlicense: [\n---\n")
-    assert "its metadata cannot be read" in refused(hub, push, *arguments)
-    (model_folder / "README.md").write_text("---\nlicense: mine\n---\n")
-    code, _, err = push(*arguments)
-    assert code == 2
-    assert '"license" must be one of' in one_error(err)
-    assert not hub.state.objects
+# What the Hub rejects.
 
 
-# What the Hub says no to.
-
-
-def test_no_token(hub, push, model_folder, monkeypatch):
-    monkeypatch.delenv("HF_TOKEN")
-    line = refused(hub, push, "--model", model_folder, "--repo-id", "someone/faces")
-    assert "no access token: log in with `hf auth login`, or set HF_TOKEN" in line
-    assert not hub.requests
-
-
-def test_a_token_that_is_not_valid(hub, push, model_folder, monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", "token-of-nobody")
-    line = refused(hub, push, "--model", model_folder, "--repo-id", "someone/faces")
-    assert "token is no longer valid" in line
-    assert "token-of-nobody" not in line
-
-
-def test_a_token_that_may_only_read(hub, push, model_folder, monkeypatch):
+@pytest.mark.parametrize(
+    ("token", "owner", "message"),
+    [
+        ("", "someone", "no access token: log in with `hf auth login`, or set HF_TOKEN"),
+        ("token-of-nobody", "someone", "token is no longer valid"),
+        ("token-of-reader", "reader", "is read-only"),
+        ("token-of-someone", "stranger", "no permission to write to stranger/faces"),
+    ],
+)
+def test_a_token_that_does_not_allow_it(
+    hub, refuse, model_folder, monkeypatch, token, owner, message
+):
     hub.add_user("reader", token="token-of-reader", role="read")
-    monkeypatch.setenv("HF_TOKEN", "token-of-reader")
-    line = refused(hub, push, "--model", model_folder, "--repo-id", "reader/faces")
-    assert "is read-only" in line
+    monkeypatch.setenv("HF_TOKEN", token)
+    line = refuse("--model", model_folder, "--repo-id", f"{owner}/faces")
+    assert message in line
+    assert not token or token not in line
 
 
-def test_no_network(hub, push, model_folder, monkeypatch):
+def test_no_network_and_offline_mode(hub, refuse, model_folder, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
-    monkeypatch.setattr(constants, "ENDPOINT", nobody)
-    line = refused(hub, push, "--model", model_folder, "--repo-id", "someone/faces")
+    with monkeypatch.context() as patch:
+        patch.setattr(constants, "ENDPOINT", nobody)
+        line = refuse(*arguments("model", model_folder))
     assert f"the Hub at {nobody} cannot be reached" in line
     assert "HF_ENDPOINT" in line
-
-
-def test_offline_mode(hub, push, model_folder, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    close_session()  # the client asks for the mode when it is made
-    line = refused(hub, push, "--model", model_folder, "--repo-id", "someone/faces")
+    close_session()  # the client reads the mode when it is created
+    assert "HF_HUB_OFFLINE is set" in refuse(*arguments("model", model_folder))
     close_session()
-    assert "HF_HUB_OFFLINE is set" in line
 
 
-def test_something_that_is_not_the_hub(hub, push, model_folder, monkeypatch):
+def test_something_that_is_not_the_hub(refuse, model_folder, monkeypatch):
     class Portal(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200)
@@ -343,105 +306,72 @@ def test_something_that_is_not_the_hub(hub, push, model_folder, monkeypatch):
     with HTTPServer(("127.0.0.1", 0), Portal) as portal:
         threading.Thread(target=portal.serve_forever, args=(0.02,), daemon=True).start()
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{portal.server_port}")
-        line = refused(hub, push, "--model", model_folder, "--repo-id", "someone/faces")
+        line = refuse(*arguments("model", model_folder))
         portal.shutdown()
     assert "is not the Hub" in line
 
 
-def test_a_server_without_xet_is_told_with_the_way_out():
+def test_a_server_without_xet_is_named_with_the_workaround():
     error = HTTPError("404 Not Found: http://127.0.0.1/api/models/a/b/xet-write-token/main")
     assert explain(error, "a/b").endswith("does not support Xet: set HF_HUB_DISABLE_XET=1")
 
 
-def test_no_right_to_write_under_a_name(hub, push, model_folder):
-    line = refused(hub, push, "--model", model_folder, "--repo-id", "stranger/faces")
-    assert "no permission to write to stranger/faces" in line
-    assert 'under the namespace "stranger"' in line
-
-
-def test_no_right_to_one_of_three_leaves_all_untouched(hub, push, model_folder, space_folder):
-    code, _, err = push(
-        *("--model", model_folder, "--repo-id", "someone/faces"),
-        *("--space", space_folder, "--space-id", "stranger/demo"),
-    )
-    assert code == 2
-    assert "no permission to write to stranger/demo" in one_error(err)
-    assert not hub.count("POST", "/commit/")
-    assert not hub.state.objects
-
-
 @pytest.mark.parametrize("option", [(), ("--revision", "v2")])
-def test_somebody_elses_space_that_can_be_read_leaves_the_model_uncommitted(
-    hub, push, model_folder, space_folder, monkeypatch, option
+def test_without_write_permission_to_one_repository_nothing_is_uploaded(
+    hub, push, refuse, model_folder, space_folder, monkeypatch, option
 ):
     hub.add_user("stranger", token="token-of-stranger")
     with monkeypatch.context() as other:
         other.setenv("HF_TOKEN", "token-of-stranger")
-        assert push("--space", space_folder, "--space-id", "stranger/demo", "--public")[0] == 0
-    sent = hub.count("PUT", "/objects/"), hub.count("POST", "/commit/")
-    code, _, err = push(
-        *("--model", model_folder, "--repo-id", "someone/faces"),
-        *("--space", space_folder, "--space-id", "stranger/demo", *option),
+        space = ("--space", space_folder, "--space-id", "stranger/demo", "--public")
+        assert push(*space)[0] == 0
+    assert "no permission to write to stranger/demo" in refuse(
+        *arguments("model", model_folder), *space, *option
     )
-    assert code == 2
-    assert "no permission to write to stranger/demo" in one_error(err)
-    assert (hub.count("PUT", "/objects/"), hub.count("POST", "/commit/")) == sent
-    assert ("model", "someone/faces") not in hub.state.repositories
+    assert ("model", "someone/model") not in hub.state.repositories
     assert not hub.count("POST", "/branch/")
 
 
-def test_a_name_that_another_model_has(hub, push, model_folder):
+def test_a_name_that_another_model_has(hub, refuse, model_folder):
     someone = hub.state.users["token-of-someone"]
-    hub.state.create(someone, "model", "someone/faces", True, None)
-    repository = hub.repository("model", "someone/faces")
+    hub.state.create(someone, "model", "someone/model", True, None)
+    repository = hub.repository("model", "someone/model")
     files = dict(repository.resolve("main").files)
     repository.add_commit("main", "a novel", {**files, "novel.txt": files[".gitattributes"]})
-    code, _, err = push("--model", model_folder, "--repo-id", "someone/faces")
-    assert code == 2
-    assert "someone/faces is another model, without" in one_error(err)
-    assert not hub.count("POST", "/commit/")
+    assert "someone/model is another model, without" in refuse(*arguments("model", model_folder))
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status", "said", "told"),
+    ("method", "path", "status", "said", "message"),
     [
-        (
-            "POST",
-            "/api/repos/create",
-            402,
-            "Payment required",
-            "the plan of someone does not cover",
-        ),
-        ("POST", "/api/repos/create", 409, "You already created this", "someone/faces is taken"),
+        ("POST", "/repos/create", 402, "Payment required", "the plan of someone does not cover"),
+        ("POST", "/repos/create", 409, "You already created this", "someone/model is taken"),
         ("GET", "/api/whoami-v2", 429, "Too Many Requests", "rate limit"),
-        ("POST", "/commit/", 402, "Private repository storage limit reached", "no storage left"),
-        ("POST", "/commit/", 403, "Private repository storage limit reached", "no storage left"),
-        ("POST", "/commit/", 413, "Too large", "no storage left"),
+        ("POST", "/preupload/", 402, "Private repository storage limit reached", "no storage left"),
+        ("POST", "/preupload/", 403, "Private repository storage limit reached", "no storage left"),
+        ("POST", "/preupload/", 413, "Too large", "no storage left"),
     ],
 )
-def test_what_the_hub_says_no_to_is_told_in_one_line(
-    hub, push, model_folder, method, path, status, said, told
+def test_an_error_of_the_hub_is_reported_in_one_line(
+    hub, refuse, model_folder, method, path, status, said, message
 ):
     hub.fail(method, path, status, said)
-    code, _, err = push("--model", model_folder, "--repo-id", "someone/faces")
-    assert code == 2
-    assert told in one_error(err)
-    assert said.split()[0] in err
-    assert not hub.count("POST", "/commit/")
+    line = refuse(*arguments("model", model_folder))
+    assert message in line
+    assert said.split()[0] in line
 
 
-def test_a_quota_that_the_weights_do_not_fit_into(hub, push, model_folder):
+def test_a_card_with_metadata_that_the_hub_rejects(refuse, model_folder):
+    (model_folder / "README.md").write_text("---\nlicense: mine\n---\n")
+    assert '"license" must be one of' in refuse(*arguments("model", model_folder))
+
+
+def test_a_quota_that_the_weights_exceed(hub, refuse, model_folder):
     hub.state.quota = 1000
-    code, _, err = push("--model", model_folder, "--repo-id", "someone/faces")
-    assert code == 2
-    assert "no storage left on the Hub" in one_error(err)
-    assert not hub.state.objects
+    assert "no storage left on the Hub" in refuse(*arguments("model", model_folder))
 
 
-def test_a_revision_that_is_no_branch_and_cannot_be_one(hub, push, model_folder):
-    push("--model", model_folder, "--repo-id", "someone/faces")
-    code, _, err = push(
-        "--model", model_folder, "--repo-id", "someone/faces", "--revision", "refs/pr/9"
-    )
-    assert code == 2
-    assert "someone/faces has no such revision" in one_error(err)
+def test_a_revision_that_does_not_exist_and_cannot_be_created(refuse, push, model_folder):
+    command = arguments("model", model_folder)
+    assert push(*command)[0] == 0
+    assert "has no such revision" in refuse(*command, "--revision", "refs/pr/9")

@@ -44,6 +44,7 @@ def mutate(settings: dict, rng: random.Random) -> dict:
     return settings
 
 
+@pytest.mark.hostile
 def test_a_mutated_config_is_refused_at_once_or_builds_a_model(make_model):
     whole = make_model(id2label={i: f"a{i}" for i in range(5)}).config.to_dict()
     settings = {key: value for key, value in whole.items() if key in CONFIG_KEYS}
@@ -66,6 +67,7 @@ def test_a_mutated_config_is_refused_at_once_or_builds_a_model(make_model):
     assert 60 < built < 540
 
 
+@pytest.mark.hostile
 def test_a_mutated_processor_is_refused_at_once_or_gives_pixels_and_answers():
     names = ["Bald", "Bangs", "Young"]
     settings = Label2LabelImageProcessor(attributes=names, thresholds=[0.5, 0.4, 0.6]).to_dict()

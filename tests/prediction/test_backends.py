@@ -186,6 +186,7 @@ def test_an_exported_file_decides_by_its_rules(exported):
     assert Preprocessing.from_metadata(metadata) == asked
 
 
+@pytest.mark.hostile
 def test_a_thousand_mutations_of_the_metadata_end_in_one_line_or_in_a_preprocessing(exported):
     draw = random.Random(0)
     metadata = metadata_of(exported)

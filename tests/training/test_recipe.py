@@ -85,6 +85,7 @@ def test_a_missing_file_is_named_and_those_that_ship(name):
         load_recipe(name)
 
 
+@pytest.mark.hostile
 def test_a_thousand_mutations_of_recipes_are_read_or_refused(recipe_file, tmp_path):
     bundled = resources.files("label2label.training") / "recipes/korean.yaml"
     path, outcomes, refusals = tmp_path / "changed.yaml", [], []

@@ -10,6 +10,7 @@ import argparse
 import json
 import math
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,12 +28,21 @@ TEMPLATE = Path(__file__).with_name("model_card_template.md")
 
 
 class Source(NamedTuple):
-    """A dataset and its terms; `restricted` ones forbid redistribution and commercial use."""
+    """A dataset.
+
+    Args:
+        title: Its name.
+        link: Its page.
+        terms: What its terms allow.
+        restricted: Whether they forbid redistribution and commercial use.
+        limits: Known flaws that a model learns from it, as a sentence of the card.
+    """
 
     title: str
     link: str
     terms: str
     restricted: bool = True
+    limits: str = ""
 
 
 SOURCES = {  # keys: values of the column `source` of prepared datasets
@@ -40,6 +50,10 @@ SOURCES = {  # keys: values of the column `source` of prepared datasets
         "CelebA",
         "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
         "non-commercial research only, no redistribution of the images",
+        limits="**The labels are noisy.** An audit of CelebA (arXiv:2210.07356) found that only 12 "
+        "of its 40 attributes are labelled with at least 95 % consistency: some of the measured "
+        "errors are label errors. CelebA shows celebrities, mostly young white adults, posed and "
+        "well lit.",
     ),
     "lfwa": Source(
         "LFWA",
@@ -76,11 +90,34 @@ SOURCES = {  # keys: values of the column `source` of prepared datasets
     ),
 }
 
-# Training data of the shipped models.
-SHIPPED_TRAINED_ON = {
-    "celeba-mobilefacenet": ("celeba",),
-    "celeba-mobilefacenet-fair": ("celeba", "utkface"),
-    "celeba-mobilefacenet-tiny": ("celeba",),
+
+class Training(NamedTuple):
+    """The training of a model that ships, for its card.
+
+    Args:
+        sources: Keys of `SOURCES`; the licence and its sentences follow from them.
+        text: Which images, how they were split, and what the weights started from.
+    """
+
+    sources: Sequence[str]
+    text: str
+
+
+_CELEBA_PART = (
+    "CelebA here is 8,790 images of its official training split at half resolution (89x109): 7,143 "
+    "for training, 605 for validation and 1,042 for testing; no person is in two of these splits. "
+    "The figures are therefore not comparable to those of papers that train on all 162,770. "
+)
+_BACKBONE = (
+    "The backbone was initialised from a public MobileFaceNet trained for face recognition on "
+    "MS-Celeb-1M (foamliu/MobileFaceNet, Apache-2.0). MS-Celeb-1M's publisher withdrew it; it was "
+    "collected from the web without the consent of the people in it."
+)
+# The models that ship: a renamed or newly trained one changes here alone.
+SHIPPED = {
+    "celeba-mobilefacenet": Training(["celeba"], _CELEBA_PART + _BACKBONE),
+    "celeba-mobilefacenet-fair": Training(["celeba", "utkface"], _CELEBA_PART + _BACKBONE),
+    "celeba-mobilefacenet-tiny": Training(["celeba"], _CELEBA_PART + _BACKBONE),
 }
 
 _SCORES = {
@@ -138,9 +175,10 @@ def model_card(
     config = read_json(folder / "config.json")
     weights = folder / "model.safetensors"
     name = repo_id.partition("/")[2] if repo_id else folder.resolve().name
-    is_shipped = folder.resolve().parent == Path(default_checkpoint()).resolve().parent
+    ships = folder.resolve().parent == Path(default_checkpoint()).resolve().parent
+    training = SHIPPED.get(folder.resolve().name if ships else "", Training((), ""))
     if trained_on is None:
-        trained_on = SHIPPED_TRAINED_ON.get(folder.resolve().name, ()) if is_shipped else ()
+        trained_on = training.sources
     if unknown := [source for source in trained_on if source not in SOURCES]:
         raise UserError(f"the terms of {unknown[0]!r} are unknown: use {', '.join(SOURCES)}")
     evaluations = [read_evaluation(path, weights) for path in results]
@@ -154,7 +192,7 @@ def model_card(
         "name": name,
         "model": f'"{repo_id}"' if repo_id else f'find_checkpoint("{name}")',
         "model_argument": repo_id or name,
-        "is_shipped": is_shipped,
+        "training": textwrap.fill(training.text, 100),
         "imports_checkpoint": not repo_id,
         "is_backbone": is_backbone,
         "backbone": "MobileFaceNet" if backbone == "mobilefacenet" else backbone,
@@ -165,9 +203,8 @@ def model_card(
         "evaluations": evaluations,
         "scores": _SCORES,
         "plots": dict(plots or {}),
-        "trained_on": list(trained_on),
-        "restricted": [SOURCES[source].title for source in restricted],
-        "sources": SOURCES,
+        "sources": [SOURCES[source] for source in trained_on],
+        "restricted": _enumerate([SOURCES[source].title for source in restricted]),
     }
     try:
         metadata = _metadata(name, is_backbone, trained_on, restricted, evaluations)
@@ -181,6 +218,11 @@ def model_card(
         ) from error
 
 
+def _enumerate(names: Sequence[str]) -> str:
+    """Join names as a sentence does: "A, B and C"."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
 def _metadata(
     name: str,
     is_backbone: bool,
@@ -190,9 +232,11 @@ def _metadata(
 ) -> ModelCardData:
     """Return the metadata by which the Hub filters, cites results and runs the widget."""
     terms: dict[str, Any] = {"license": "other", "license_name": "see-model-card"}
-    if restricted:
+    if len(restricted) == 1:
         terms["license_name"] = f"{restricted[0]}-non-commercial-research"
         terms["license_link"] = SOURCES[restricted[0]].link
+    elif restricted:
+        terms["license_name"] = "non-commercial-research"
     if is_backbone:
         return ModelCardData(
             **terms,

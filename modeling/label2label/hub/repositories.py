@@ -6,14 +6,14 @@ with a symbolic link out of it, is rejected. `check_content` validates what the 
 
 from __future__ import annotations
 
-import ast
+import base64
 import contextlib
 import io
 import json
 import os
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.metadata import requires
@@ -78,6 +78,11 @@ PACKAGE_FILES = (
     *("*.py", "*/*.py", "py.typed", "hub/model_card_template.md", "training/recipes/*.yaml"),
     *("checkpoints/*/config.json", "checkpoints/*/preprocessor_config.json"),
     *("checkpoints/*/model.safetensors", "checkpoints/*/*.onnx", "checkpoints/*/onnx/*.onnx"),
+)
+# What `handler.py` imports of the package, directly and indirectly.
+HANDLER_FILES = (
+    *("errors.py", "data/__init__.py", "data/images.py", "faces/*.py"),
+    *("prediction/__init__.py", "prediction/photos.py"),
 )
 # Ignored in every folder: neither uploaded nor rejected.
 LEFT_OUT = (".git", ".gitattributes", ".cache", "__pycache__", ".DS_Store", "Thumbs.db")
@@ -264,9 +269,22 @@ def _problem_of_text(content: Content) -> str | None:
     if "\0" in text:
         return "is not text"
     token = get_token()
-    if (token and token in text) or _SECRET.search(text):
-        return "holds what looks like a key, token or password; remove it, and revoke a real one"
+    for part in (text, *_decode_base64(text)):
+        if (token and token in part) or _SECRET.search(part):
+            return (
+                "holds what looks like a key, token or password; remove it, and revoke a real one"
+            )
     return None
+
+
+def _decode_base64(text: str) -> Iterator[str]:
+    """Yield what base64 in a text may hold: its lines joined, from each of four first letters."""
+    joined = re.sub(r"\s+", "", text).translate(str.maketrans("-_", "+/"))
+    for run in re.findall(r"[A-Za-z0-9+/]{24,}", joined):
+        for start in range(4):
+            part = run[start : len(run) - ((len(run) - start) % 4 == 1)]
+            decoded = base64.b64decode(part + "=" * (-len(part) % 4))
+            yield decoded.replace(b"\0", b"").decode("ascii", "replace")  # also of UTF-16
 
 
 def model_repository(
@@ -382,32 +400,22 @@ def _code_files(classes: list[type]) -> dict[str, Content]:
 
 
 def handler_files() -> dict[str, Content]:
-    """Return `handler.py`, the modules of the package that it imports, and its requirements."""
-    handler = PACKAGE / "hub" / "handler.py"
-    found: dict[str, Content] = {}
-    waiting = [handler]
-    while waiting:
-        for node in ast.walk(ast.parse(waiting.pop().read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.ImportFrom) or node.level or not node.module:
-                continue
-            top, *names = node.module.split(".")
-            if top != "label2label":
-                continue
-            paths = [Path(*names[:end], "__init__.py") for end in range(1, len(names))]
-            module = Path(*names).with_suffix(".py")
-            paths.append(module if (PACKAGE / module).is_file() else Path(*names, "__init__.py"))
-            for path in paths:
-                if f"label2label/{path.as_posix()}" not in found:
-                    found[f"label2label/{path.as_posix()}"] = PACKAGE / path
-                    waiting.append(PACKAGE / path)
-    lines: dict[str, str] = {}
-    for line in requires("label2label") or []:
-        text = line.partition(";")[0].strip()
-        name = re.split(r"[<>=!~ \[]", text)[0].lower()
-        if name in HANDLER_REQUIREMENTS:
-            lines.setdefault(name, text)
+    """Return `handler.py`, the modules of the package that it needs, and its requirements."""
+    requirement = re.compile(rf"({'|'.join(HANDLER_REQUIREMENTS)})(?![\w-])[^;\[]*")
+    lines = {
+        m[1]: m[0].strip()
+        for line in requires("label2label") or []
+        if (m := requirement.match(line))
+    }
     requirements = "".join(f"{lines[name]}\n" for name in sorted(lines)).encode()
-    return {"handler.py": handler, "requirements.txt": requirements, **found}
+    files: dict[str, Content] = {"requirements.txt": requirements}
+    return files | {"handler.py": PACKAGE / "hub/handler.py"} | package_files(HANDLER_FILES)
+
+
+def package_files(patterns: Sequence[str]) -> dict[str, Content]:
+    """Return the files of this package that match a pattern, by their path in a repository."""
+    paths = (path.relative_to(PACKAGE).as_posix() for path in sorted(PACKAGE.rglob("*")))
+    return {f"label2label/{path}": PACKAGE / path for path in paths if is_listed(path, patterns)}
 
 
 def draw_plots(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, bytes]]:
@@ -497,7 +505,12 @@ def space_repository(
     files = list_files(folder, "Space", SPACE_FILES)
     if sdk == "gradio" and app not in files:
         raise UserError(f"{folder} has no {app}, which README.md names as the Space's app")
-    files |= _package_files(folder / "requirements.txt")
+    if "requirements.txt" in files:
+        lines = (folder / "requirements.txt").read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if not re.match(r"\s*label2label\b(?![-.])", line)]
+        if kept != lines:
+            files["requirements.txt"] = ("\n".join(kept) + "\n").encode()
+            files |= package_files(PACKAGE_FILES)
     if model is not None and onnx is not None:
         files |= _int8_of_space(model, onnx, files)
     if "on_device/index.html" in files and "on_device/assets/page.json" not in files:
@@ -528,22 +541,6 @@ def _is_evaluation(path: Path) -> bool:
     with contextlib.suppress(UserError):
         return set(read_json(path)) >= EVALUATION_KEYS
     return False
-
-
-def _package_files(requirements: Path) -> dict[str, Content]:
-    """Return the package's files and the requirements without it, if they name it."""
-    if not requirements.is_file():
-        return {}
-    lines = requirements.read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if re.split(r"[^\w.\-]", line.strip())[0] != "label2label"]
-    if kept == lines:
-        return {}
-    files: dict[str, Content] = {"requirements.txt": ("\n".join(kept) + "\n").encode()}
-    for path in sorted(PACKAGE.rglob("*")):
-        title = path.relative_to(PACKAGE).as_posix()
-        if is_listed(title, PACKAGE_FILES):
-            files[f"label2label/{title}"] = path
-    return files
 
 
 def _int8_of_space(model: Path, onnx: Path, files: Mapping[str, Content]) -> dict[str, Content]:

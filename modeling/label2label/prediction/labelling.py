@@ -266,7 +266,7 @@ def label_schema(attributes: Sequence[str], within: bool = False) -> pa.Schema:
         [
             *(place if within else ()),
             ("face", pa.int32()),
-            ("box", pa.list_(pa.float32(), 4)),
+            ("box", pa.list_(pa.float32())),  # of fixed size, pyarrow below 26 cannot write null
             ("score", pa.float32()),
             ("error", pa.string()),
             *((name, pa.float32()) for name in attributes),

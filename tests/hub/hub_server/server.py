@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -30,11 +31,14 @@ class HubServer:
     Args:
         page_size: entries of one page of a tree.
         part_size: bytes from which a file in LFS is put in parts, of this size.
+        delay: seconds before each answer.
     """
 
-    def __init__(self, page_size: int = 1000, part_size: int = 5_000_000) -> None:
+    def __init__(
+        self, page_size: int = 1000, part_size: int = 5_000_000, delay: float = 0.0
+    ) -> None:
         self.state = HubState()
-        self.page_size, self.part_size = page_size, part_size
+        self.page_size, self.part_size, self.delay = page_size, part_size, delay
         self.requests: list[tuple[str, str, int]] = []  # method, path, status
         self._faults: list[Fault] = []
         self._listeners = [
@@ -103,6 +107,7 @@ def handler_of(hub: HubServer, routes: list[Route]) -> type[BaseHTTPRequestHandl
 
         def answer(self) -> None:
             request = Request(hub, self)
+            time.sleep(hub.delay)
             fault = hub.fault_of(self.command, self.path)
             if fault and fault.status == 0:
                 self.close_connection = True
