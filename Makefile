@@ -1,6 +1,8 @@
 # Two commands set everything up on a machine with Python 3.11, make and git:
 #   make demo   installs into .venv and reads the attributes of the person in a photo
 #   make test   installs into .venv and runs the tests; make test-fast leaves out the slow ones
+# make test-lowest and make test-newest run the fast tests with the lowest and the newest versions
+# that pyproject.toml allows, in environments of their own.
 # Two more need a prepared dataset:
 #   make exports DATA=data/celeba     writes every file that runs without PyTorch to runs/exports
 #   make benchmark DATA=data/celeba   makes and measures them, on a quiet machine
@@ -10,12 +12,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # A worker for each core, a thread each; a file's tests share what they set up.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+PYTEST_OPTIONS := -n auto --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
 DATA ?= data/celeba
 TINY := celeba-mobilefacenet-tiny
 
-.PHONY: demo test test-fast exports benchmark lint format clean
+.PHONY: demo test test-fast test-lowest test-newest exports benchmark lint format clean
 
 demo: $(INSTALLED)
 	$(BIN)/label2label predict "$$($(BIN)/python -c \
@@ -26,6 +29,9 @@ test: $(INSTALLED)
 
 test-fast: $(INSTALLED)
 	$(PYTEST) -m "not slow"
+
+test-lowest test-newest: test-%: .venv-%/.installed
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest $(PYTEST_OPTIONS) -m "not slow"
 
 # Every file that leaves PyTorch: whole models in float, INT8 and ncnn, the backbone, one that takes
 # pixels and known words, and the page's in the browser (which needs npm).
@@ -61,11 +67,22 @@ format: $(INSTALLED)
 	$(BIN)/ruff format
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-* .mypy_cache .pytest_cache .ruff_cache
 
 # torch first: what follows then finds it installed, whichever build it is.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# torch stays the pinned one, as its index has the builds.
+.venv-lowest/.installed: RESOLUTION := lowest-direct
+.venv-newest/.installed: RESOLUTION := highest
+.venv-lowest/.installed .venv-newest/.installed: .venv-%/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-$*
+	grep '^torch==' constraints.txt > .venv-$*/torch.txt
+	.venv-$*/bin/python -m pip install --quiet --requirement .venv-$*/torch.txt uv
+	.venv-$*/bin/uv pip install --quiet --python .venv-$*/bin/python \
+		--constraint .venv-$*/torch.txt --resolution $(RESOLUTION) --editable '.[test]'
 	touch $@

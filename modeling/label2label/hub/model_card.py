@@ -7,11 +7,12 @@ Its figures come from JSON files of `label2label evaluate`.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -206,12 +207,17 @@ def model_card(
         "sources": [SOURCES[source] for source in trained_on],
         "restricted": _enumerate([SOURCES[source].title for source in restricted]),
     }
-    try:
+    with explain_results():
         metadata = _metadata(name, is_backbone, trained_on, restricted, evaluations)
         return ModelCard.from_template(metadata, template_path=str(TEMPLATE), **facts)
+
+
+@contextlib.contextmanager
+def explain_results() -> Iterator[None]:
+    """Turn the errors of an evaluation without the expected entries into a UserError."""
+    try:
+        yield
     except (AttributeError, LookupError, TypeError, ValueError, TemplateError) as error:
-        if not evaluations:
-            raise
         raise UserError(
             "--results are not in the current format of `label2label evaluate`: "
             f"{join_lines(error)}"

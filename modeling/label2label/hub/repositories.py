@@ -37,6 +37,7 @@ from label2label.files import sha256
 from label2label.hub.model_card import (
     EVALUATION_KEYS,
     SOURCES,
+    explain_results,
     model_card,
     read_card,
     read_evaluation,
@@ -137,17 +138,6 @@ class Repository:
     mark: str
     message: str
     sdk: str | None = None
-
-    def size(self, path: str) -> int:
-        """Return the size of one file in bytes."""
-        content = self.files[path]
-        return len(content) if isinstance(content, bytes) else content.stat().st_size
-
-    def stale(self, paths: Iterable[str]) -> list[str]:
-        """Return those of the repository's paths that this push deletes."""
-        return sorted(
-            path for path in paths if path not in self.files and is_listed(path, self.owned)
-        )
 
 
 def is_listed(path: str, patterns: Sequence[str]) -> bool:
@@ -340,14 +330,14 @@ def model_repository(
             )
         files["README.md"] = read_card(folder / "README.md").encode()
     else:
-        plots = draw_plots(
-            [read_evaluation(path, folder / "model.safetensors") for path in results]
-        )
+        evaluations = [read_evaluation(path, folder / "model.safetensors") for path in results]
+        with explain_results():
+            plots = draw_plots(evaluations)
         files |= dict(plots.values())
         titles = {title: path for title, (path, _) in plots.items()}
         files["README.md"] = str(model_card(folder, results, repo_id, trained_on, titles)).encode()
-    files["config.json"] = _config_bytes(config, AUTO_CLASSES[kind])
     processor = read_json(folder / "preprocessor_config.json")
+    files["config.json"] = _config_bytes(config, AUTO_CLASSES[kind])
     files["preprocessor_config.json"] = _config_bytes(processor, PROCESSOR_CLASS)
     files |= _code_files([*AUTO_CLASSES[kind].values(), *PROCESSOR_CLASS.values()])
     if kind == "label2label":
@@ -377,17 +367,15 @@ def _check_backbone(folder: Path) -> None:
 
 def _config_bytes(config: dict[str, Any], classes: Mapping[str, type]) -> bytes:
     """Return a config that names its code, without paths of the machine that wrote it."""
-    public = _without_paths(config)
+
+    def without_path(value: dict[str, Any]) -> dict[str, Any]:
+        return value | {"_name_or_path": ""} if "_name_or_path" in value else value
+
+    public = json.loads(json.dumps(config), object_hook=without_path)
     public["auto_map"] = {
         name: f"{cls.__module__.rpartition('.')[2]}.{cls.__name__}" for name, cls in classes.items()
     }
     return (json.dumps(public, indent=2) + "\n").encode()
-
-
-def _without_paths(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _without_paths(v) if k != "_name_or_path" else "" for k, v in value.items()}
-    return value
 
 
 def _code_files(classes: list[type]) -> dict[str, Content]:
@@ -428,17 +416,9 @@ def draw_plots(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, byt
     plots = {}
     for result in results:
         dataset = result["dataset"]["name"]
-        slug = re.sub(r"\W+", "-", dataset)
-        try:
-            figures = report_figures(result)
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise UserError(
-                f"the evaluation on {dataset} is not in the current format of "
-                "`label2label evaluate`: "
-                f"{join_lines(error)}"
-            ) from error
-        for name, figure in figures.items():
-            plots[f"{dataset}: {name}"] = (f"plots/{slug}-{name}.svg", figure_svg(figure))
+        for name, figure in report_figures(result).items():
+            path = f"plots/{re.sub(r'[^A-Za-z0-9_]+', '-', dataset)}-{name}.svg"
+            plots[f"{dataset}: {name}"] = (path, figure_svg(figure))
     return plots
 
 

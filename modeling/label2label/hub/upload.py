@@ -26,6 +26,7 @@ from label2label.hub.repositories import (
     Repository,
     dataset_repository,
     default_space,
+    is_listed,
     model_repository,
     space_repository,
 )
@@ -36,6 +37,16 @@ _QUOTA = re.compile(
     r"storage|quota|limit reached|exceed|too large|upgrade your plan", re.IGNORECASE
 )
 _AGAIN = "run the same command again: files that arrived are not sent twice"
+_HINTS = {  # by status of the Hub's response
+    401: "log in with `hf auth login --force`, or set HF_TOKEN to a token that is valid",
+    402: "see the plan of its owner",
+    403: "use a token with write permission, or a name under your own account or organisation",
+    404: "it does not exist, or the token has no access to it",
+    409: "choose another name",
+    413: "free some storage of its owner, or upload with --public, which has more",
+    429: f"wait some minutes, then {_AGAIN}",
+    507: "free some storage of its owner, or upload with --public, which has more",
+}
 
 
 def push_command(args: argparse.Namespace) -> int:
@@ -103,7 +114,10 @@ def describe(args: argparse.Namespace) -> list[Repository]:
 def list_upload(repository: Repository, private: bool) -> list[str]:
     """Return the lines of `--dry-run`: the repository, each file with its size, and the sum."""
     visibility = "private" if private else "public"
-    sizes = {path: repository.size(path) for path in repository.files}
+    sizes = {
+        path: len(content) if isinstance(content, bytes) else content.stat().st_size
+        for path, content in repository.files.items()
+    }
     lines = [f"{repository.kind} {repository.repo_id} ({visibility} if it is new)"]
     lines += [f"{size:>15,}  {path}" for path, size in sizes.items()]
     return [*lines, f"{sum(sizes.values()):>15,}  bytes in {len(sizes)} files"]
@@ -198,13 +212,14 @@ def _commit(api: HfApi, repository: Repository, revision: str | None, create_pr:
     kind, repo_id = repository.kind, repository.repo_id
     before = api.repo_info(repo_id, repo_type=kind, revision=revision)
     held = api.list_repo_files(repo_id, repo_type=kind, revision=before.sha)
+    stale = [p for p in held if p not in repository.files and is_listed(p, repository.owned)]
     # Not `upload_folder`, which may split a large folder into several commits.
     done = api.create_commit(
         repo_id,
         repo_type=kind,
         operations=[
             *(CommitOperationAdd(path, content) for path, content in repository.files.items()),
-            *(CommitOperationDelete(path, is_folder=False) for path in repository.stale(held)),
+            *(CommitOperationDelete(path, is_folder=False) for path in stale),
         ],
         commit_message=repository.message,
         revision=revision,
@@ -239,60 +254,32 @@ def explain(error: BaseException, repo_id: str) -> str:
     """Return one line that names the cause of a Hub client's error, and what to do about it."""
     while isinstance(error, RuntimeError) and error.__cause__ is not None:
         error = error.__cause__  # the Hub's response, which the client wrapped
+    text = join_lines(error)
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set: unset it to upload"
     if isinstance(error, RevisionNotFoundError):
         return f"{repo_id} has no such revision: give a branch as --revision, or refs/pr/NUMBER"
     if isinstance(error, HfHubHTTPError):
-        return _explain_status(error, repo_id)
-    text = join_lines(error)
-    if isinstance(error, HTTPError | ConnectionError | TimeoutError):
+        status = error.response.status_code
+        said = error.response.headers.get("X-Error-Message") or error.server_message or ""
+        text = " ".join(said.split())[:200].rstrip(".") or text
+        if isinstance(error, RepositoryNotFoundError):
+            status = 404  # the Hub hides private repositories by a 401
+        hint = _HINTS.get(status, _AGAIN if status >= 500 else "check the command")
+    elif isinstance(error, HTTPError | ConnectionError | TimeoutError):
         if "/xet-" in str(error) and "404" in str(error):
             return f"{constants.ENDPOINT} does not support Xet: set HF_HUB_DISABLE_XET=1"
         return (
             f"the Hub at {constants.ENDPOINT} cannot be reached ({text}): check the network, and "
             f"HF_ENDPOINT if it is set; then {_AGAIN}"
         )
-    if isinstance(error, json.JSONDecodeError):
+    elif isinstance(error, json.JSONDecodeError):
         return (
             f"the server at {constants.ENDPOINT} is not the Hub: check HF_ENDPOINT if it is set, "
             "and whether a proxy asks for a login"
         )
-    if "LFS batch API" in text and _QUOTA.search(text):
-        return _no_room(repo_id, f" ({text})")
-    return f"{repo_id} was not uploaded: {text}"
-
-
-def _explain_status(error: HfHubHTTPError, repo_id: str) -> str:
-    status, owner = error.response.status_code, repo_id.partition("/")[0]
-    said = error.response.headers.get("X-Error-Message") or error.server_message or ""
-    because = f" ({' '.join(said.split())[:200].rstrip('.')})" if said else ""
-    if status in (413, 507) or (status in (402, 403) and _QUOTA.search(said)):
-        return _no_room(repo_id, because)
-    if status == 401 and not isinstance(error, RepositoryNotFoundError):
-        return (
-            "the access token is no longer valid: log in with `hf auth login --force`, or set "
-            "HF_TOKEN to a new one"
-        )
-    if status >= 500:
-        return (
-            f"the Hub failed with status {status}{because}; nothing of {repo_id} was committed: "
-            f"{_AGAIN}"
-        )
-    return {
-        400: f"the Hub rejects {repo_id}{because or f' ({join_lines(error)})'}",
-        401: f"{repo_id} does not exist, or the token has no access to it",
-        402: f"the plan of {owner} does not cover {repo_id}{because}",
-        403: f"no permission to write to {repo_id}{because}: use a token with write permission, "
-        "or a name under your own account or organisation",
-        404: f"{repo_id} does not exist, or the token has no access to it",
-        409: f"the name {repo_id} is taken{because}: choose another",
-        429: f"the Hub's rate limit is reached{because}: wait some minutes, then {_AGAIN}",
-    }.get(status, f"{repo_id} was not uploaded: {join_lines(error)}")
-
-
-def _no_room(repo_id: str, because: str) -> str:
-    return (
-        f"{repo_id.partition('/')[0]} has no storage left on the Hub for {repo_id}{because}; "
-        "nothing of it was committed: free some storage, or upload with --public, which has more"
-    )
+    else:
+        hint = ""
+    if _QUOTA.search(text):
+        hint = _HINTS[413]
+    return f"{repo_id} was not uploaded: {text}" + (f": {hint}" if hint else "")
