@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import math
 import os
 import sys
 import warnings
@@ -46,28 +47,23 @@ Option = Callable[..., Any]  # a parser's `add_argument`
 Command = Callable[[str, str], Option]
 
 
-def probability(text: str) -> float:
-    """Parse a number from 0 to 1."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
+def number(kind: type, least: float, most: float = math.inf) -> Callable[[str], Any]:
+    """Return an argparse type: a number of a kind (int or float) from `least` to `most`."""
+
+    def parse(text: str) -> Any:
+        value = kind(text)
+        if not least <= value <= most:
+            most_text = f" to {most:g}" if most < math.inf else " or more"
+            raise argparse.ArgumentTypeError(f"{text} is not a number of {least:g}{most_text}")
+        return value
+
+    parse.__name__ = "number"  # argparse names it in its error for other text
+    return parse
 
 
-def positive_integer(text: str) -> int:
-    """Parse a whole number above 0."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
-    return value
-
-
-def resamples(text: str) -> int:
-    """Parse a number of bootstrap resamples, enough for a 95 % interval: at least 100."""
-    value = int(text)
-    if value < 100:
-        raise argparse.ArgumentTypeError(f"{text} resamples are too few for an interval: take 100")
-    return value
+probability = number(float, 0, 1)
+positive_integer = number(int, 1)
+resamples = number(int, 100)  # of the bootstrap, enough for a 95 % interval
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -89,16 +85,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_prediction(command: Command) -> None:
-    any_model = f"folder, Hub id, exported ONNX file, or {_names()}"
-
     def shared(option: Option) -> None:
-        option("--model", help=any_model)
-        option(
-            "--backend",
-            choices=("onnx", "torch"),
-            help="what runs the model (default: ONNX Runtime where it has an ONNX file, else "
-            "PyTorch, '.[torch]')",
-        )
+        option("--model", help=_any_model())
+        text = "what runs the model (default: ONNX Runtime where it has an ONNX file, else PyTorch)"
+        option("--backend", choices=("onnx", "torch"), help=text)
 
     def language(option: Option) -> None:
         text = "of the drawn attributes' names (default: %(default)s)"
@@ -108,83 +98,49 @@ def _add_prediction(command: Command) -> None:
     option("images", nargs="+", metavar="IMAGE|FOLDER", help="photos and folders")
     shared(option)
     option("--json", action="store_true", help="print JSON instead of a table")
-    option(
-        "--draw", metavar="DIR", help="write copies of the photos with faces and attributes here"
-    )
+    text = "write copies of the photos with faces and attributes here"
+    option("--draw", metavar="DIR", help=text)
     language(option)
     _no_align(option, "take each whole image as one face's crop, without looking for faces")
-    option(
-        "--threshold",
-        type=probability,
-        metavar="T",
-        help="probability from which the table says yes (default: the model's own for each "
-        "attribute); JSON has them all",
-    )
+    text = "probability from which the table says yes (default: the model's own per attribute)"
+    option("--threshold", type=probability, metavar="T", help=text)
     _batch_size(option, 32, "faces")
 
     option = command("label", "label a whole image collection into Parquet files")
     shared(option)
-    option(
-        "--data",
-        required=True,
-        metavar="DIR|GLOB",
-        help="folder of photos, quoted glob of photos or Parquet files, or prepared dataset",
-    )
-    option(
-        "--output",
-        required=True,
-        metavar="DIR",
-        help="folder to write; the same command goes on with an interrupted run",
-    )
-    _no_align(
-        option, "take each whole image as one face's crop, as the images of prepared datasets are"
-    )
+    text = "folder of photos, quoted glob of photos or Parquet files, or prepared dataset"
+    option("--data", required=True, metavar="DIR|GLOB", help=text)
+    text = "folder to write; the same command goes on with an interrupted run"
+    option("--output", required=True, metavar="DIR", help=text)
+    text = "take each whole image as one face's crop, as the images of prepared datasets are"
+    _no_align(option, text)
     _batch_size(option, 32, "faces")
-    option(
-        "--shard-size",
-        type=positive_integer,
-        default=1000,
-        metavar="N",
-        help="images a Parquet file, which is what an interruption can cost (default: %(default)s)",
-    )
+    text = "images per Parquet file, which is what an interruption can cost (default: %(default)s)"
+    option("--shard-size", type=positive_integer, default=1000, metavar="N", help=text)
 
     option = command("video", "attributes of every face in a video, over time")
     option("video", metavar="FILE|CAMERA", help="video file, or a camera's number")
     shared(option)
-    option(
-        "--output",
-        required=True,
-        metavar="FILE",
-        help="table to write, .csv or .parquet ('.[label]'): a row a face and frame",
-    )
+    text = "table to write, .csv or .parquet ('.[label]'): a row per face and frame"
+    option("--output", required=True, metavar="FILE", help=text)
     option("--draw", metavar="FILE.mp4", help="also write an annotated video")
     language(option)
 
 
 def _add_training(command: Command) -> None:
     option = command("train", "train a model by a recipe")
-    option(
-        "--recipe",
-        "--config",
-        dest="config",
-        metavar="NAME|FILE",
-        help="recipe that comes with the package, or a YAML file",
-    )
+    text = "recipe that comes with the package, or a YAML file"
+    option("--recipe", "--config", dest="config", metavar="NAME|FILE", help=text)
     option("--data", metavar="DIR", help="prepared dataset, instead of the recipe's")
-    option(
-        "--vocabulary",
-        metavar="NAME",
-        help="attributes to learn, instead of the recipe's: a vocabulary, or `columns` for the "
-        "dataset's own",
-    )
+    text = "attributes to learn: a vocabulary, or `columns` for the dataset's own"
+    option("--vocabulary", metavar="NAME", help=text)
     option("--output", required=True, metavar="DIR", help="folder of the run")
     option("--resume", action="store_true", help="go on with an interrupted run")
     text = "override one key of the recipe; may be repeated"
     option("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
 
-    option = command(
-        "pack", "reduce a prepared dataset to training crops, in parts of at most 60 MB"
-    )
+    text = "reduce a prepared dataset to training crops, in parts of at most 60 MB"
+    option = command("pack", text)
     option("--data", required=True, metavar="DIR", help="prepared dataset or Hub id")
     option("--output", required=True, metavar="DIR", help="folder to write")
     text = "side of the model's crop (default: %(default)s)"
@@ -200,64 +156,43 @@ def _add_training(command: Command) -> None:
 
 
 def _add_evaluation(command: Command) -> None:
-    any_model = f"folder, Hub id, exported ONNX file, or {_names()}"
-
     def resampling(option: Option) -> None:
-        text = "resamples of the intervals, 100 or more"
+        text = "bootstrap resamples of the intervals, 100 or more"
         option("--bootstrap", type=resamples, metavar="N", help=text)
         _batch_size(option, 64, "images")
 
     def shared(option: Option) -> None:
-        option("--model", type=find_checkpoint, default=default_checkpoint(), help=any_model)
+        default = default_checkpoint()
+        option("--model", type=find_checkpoint, default=default, help=_any_model())
         text = "another model, compared on the same images, paired"
         option("--against", metavar="MODEL", help=text)
-        option(
-            "--minimum-age",
-            type=positive_integer,
-            default=15,
-            metavar="YEARS",
-            help="where ages are known, also for these and more years alone (default: %(default)s)",
-        )
+        text = "where ages are known, also at these and more years alone (default: %(default)s)"
+        option("--minimum-age", type=positive_integer, default=15, metavar="YEARS", help=text)
         resampling(option)
 
     option = command("evaluate", "accuracy of a model on a prepared dataset")
     shared(option)
     option("--data", required=True, metavar="DIR", help="prepared dataset or Hub id")
     option("--split", default="test", help="default: %(default)s")
-    option(
-        "--group",
-        action="append",
-        default=[],
-        metavar="COLUMN",
-        help="also by the groups of this column, such as race; may be repeated, and is then also "
-        "crossed",
-    )
+    text = "also by the groups of this column, such as race; if repeated, also crossed"
+    option("--group", action="append", default=[], metavar="COLUMN", help=text)
     option("--output", metavar="FILE.json", help="write the figures here")
     option("--report", metavar="DIR", help="write a report with plots here")
 
     option = command("audit", "accuracy and gaps by group on your own data, as one HTML page")
     shared(option)
-    option(
-        "--data",
-        required=True,
-        metavar="DIR|FILE",
-        help="prepared dataset, or a CSV or Parquet file with the columns image (path of a photo), "
+    text = (
+        "prepared dataset, or a CSV or Parquet file with the columns image (path of a photo), "
         "labels named as the model's attributes (1, 0 or empty), the groups, and where known "
-        "identity and age",
+        "identity and age"
     )
+    option("--data", required=True, metavar="DIR|FILE", help=text)
     option("--split", default="test", help="of a prepared dataset (default: %(default)s)")
-    option(
-        "--group",
-        action="append",
-        required=True,
-        metavar="COLUMN",
-        help="compare the groups of this column; may be repeated, and is then also crossed",
-    )
+    text = "compare the groups of this column; if repeated, also crossed"
+    option("--group", action="append", required=True, metavar="COLUMN", help=text)
     option("--output", required=True, metavar="FILE.html", help="page to write")
-    _no_align(
-        option,
-        "take each image of a CSV or Parquet file as a face's crop, without looking for faces",
-    )
+    text = "take each image of a CSV or Parquet file as a face's crop, without looking for faces"
+    _no_align(option, text)
 
     option = command("calibrate", "fit a model's temperature and thresholds to held-out images")
     text = "folder whose config files are rewritten"
@@ -269,13 +204,8 @@ def _add_evaluation(command: Command) -> None:
     text = "fit what known words tell of others to this split"
     option("--couple-on", metavar="SPLIT", help=text)
     option("--output", metavar="FILE.json", help="write the figures here")
-    option(
-        "--accuracy-loss",
-        type=probability,
-        default=0.0005,
-        metavar="L",
-        help="accuracy that thresholds may give up for balanced accuracy (default: %(default)s)",
-    )
+    text = "accuracy that thresholds may lose for balanced accuracy (default: %(default)s)"
+    option("--accuracy-loss", type=probability, default=0.0005, metavar="L", help=text)
     resampling(option)
 
 
@@ -286,19 +216,13 @@ def _add_publishing(command: Command) -> None:
     option("--int8", action="store_true", help="quantise as well")
     text = "prepared dataset, or folder of face crops, for --int8"
     option("--calibration", metavar="DIR", help=text)
-    option(
-        "--uint8-input",
-        action="store_true",
-        help="take uint8 pixels (batch, height, width, 3) instead of normalised floats",
-    )
+    text = "take uint8 pixels (batch, height, width, 3) instead of normalised floats"
+    option("--uint8-input", action="store_true", help=text)
     text = "take a second input, words that are known"
     option("--known-labels", action="store_true", help=text)
     option("--backbone-only", action="store_true", help="leave the head out")
-    option(
-        "--web",
-        action="store_true",
-        help="also what the page in spaces_app/on_device needs, for its folder assets",
-    )
+    text = "also what the page in spaces_app/on_device needs, for its folder assets"
+    option("--web", action="store_true", help=text)
     option("--ncnn", action="store_true", help="also ncnn's files, for phones")
     option("--opset", type=int, default=20, help="ONNX opset (default: %(default)s)")
 
@@ -306,28 +230,17 @@ def _add_publishing(command: Command) -> None:
     option("--model", metavar="DIR", help="model or backbone folder (default: ours)")
     option("--repo-id", metavar="ID", help="OWNER/NAME of the model's repository")
     option("--onnx", metavar="DIR", help="also these exports, INT8 to the Space")
-    option(
-        "--results",
-        nargs="+",
-        metavar="FILE.json",
-        help="what `evaluate --output` wrote of the model, for its card",
-    )
-    option(
-        "--trained-on",
-        nargs="+",
-        metavar="NAME",
-        help="data whose terms the weights inherit, for the card: celeba, utkface, fairface, ...",
-    )
+    text = "what `evaluate --output` wrote of the model, for its card"
+    option("--results", nargs="+", metavar="FILE.json", help=text)
+    text = "data whose terms the weights inherit, for the card: celeba, utkface, fairface, ..."
+    option("--trained-on", nargs="+", metavar="NAME", help=text)
     option("--space-id", metavar="ID", help="OWNER/NAME of the Space")
     option("--space", metavar="DIR", help="its folder (default: the checkout's)")
     option("--dataset", metavar="DIR", help="prepared dataset")
     option("--dataset-id", metavar="ID", help="OWNER/NAME of the dataset's repository")
-    option(
-        "--i-have-the-right-to-redistribute",
-        dest="right_to_redistribute",
-        action="store_true",
-        help="upload a dataset although its terms forbid it: its owners allowed it to you",
-    )
+    name = "--i-have-the-right-to-redistribute"
+    text = "upload a dataset although its terms forbid it: its owners allowed you to"
+    option(name, dest="right_to_redistribute", action="store_true", help=text)
     option("--private", action="store_true", default=True, help="the default")
     option("--public", dest="private", action="store_false", help="make new repositories public")
     option("--revision", metavar="REV", help="branch, or refs/pr/NUMBER (default: main)")
@@ -338,6 +251,10 @@ def _add_publishing(command: Command) -> None:
 
 def _names() -> str:
     return f"a name ({', '.join(checkpoint_names())}; default: the first)"
+
+
+def _any_model() -> str:
+    return f"folder, Hub id, exported ONNX file, or {_names()}"
 
 
 def _batch_size(option: Option, default: int, what: str) -> None:

@@ -71,7 +71,7 @@ def prepare_output(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise UserError(f"{path} cannot be written: {error.filename} is no folder") from error
+        raise UserError(f"{path} cannot be written: {error.filename} is not a folder") from error
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
     if not os.access(path.parent, os.W_OK):

@@ -169,7 +169,7 @@ def test_an_output_that_cannot_be_written_leaves_the_model_as_it_was(
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     (tmp_path / "file").write_text("")
     assert calibrate(folder, two_splits, "--output", str(tmp_path / "file" / "x.json")) == 2
-    assert "file is no folder" in capsys.readouterr().err
+    assert "file is not a folder" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 

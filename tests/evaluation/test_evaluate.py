@@ -170,7 +170,7 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(command, tmp_p
     (tmp_path / "file").write_text("")
     # Neither the model nor the data exist: they are not even looked for.
     options = ["--model", "no/model", "--data", "no/data", "--group", "race"]
-    for output, message in (("file/a.json", "file is no folder"), (".", "is a folder")):
+    for output, message in (("file/a.json", "file is not a folder"), (".", "is a folder")):
         assert main([command, *options, "--output", str(tmp_path / output)]) == 2
         error = capsys.readouterr().err
         assert message in error
@@ -181,7 +181,7 @@ def test_a_report_that_cannot_be_written_is_told_before_the_work(tmp_path, capsy
     (tmp_path / "file").write_text("")
     options = ["--model", "no/model", "--data", "no/data", "--report", str(tmp_path / "file")]
     assert main(["evaluate", *options]) == 2
-    assert "file is no folder" in capsys.readouterr().err
+    assert "file is not a folder" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_dataset_is_refused(model_folder, tmp_path):

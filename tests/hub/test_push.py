@@ -164,7 +164,7 @@ def test_a_failure_in_the_middle_commits_nothing_and_the_retry_sends_only_what_i
     hub.fail("POST", "/commit/", 500, "Internal Error")
     code, out, err = push(*command)
     assert (code, out) == (2, "")
-    assert "status 500 (Internal Error); nothing of someone/faces was committed" in err
+    assert "someone/faces was not uploaded: Internal Error: run the same command again" in err
     assert set(head(hub, "model", "someone/faces").files) == {".gitattributes"}
     assert hub.count("PUT", "/objects/") == 1
     code, out, _ = push(*command)
@@ -178,7 +178,7 @@ def test_a_storage_that_stays_down_ends_in_one_line(hub, push, model_folder):
     code, _, err = push("--model", model_folder, "--repo-id", "someone/faces")
     assert code == 2
     line = err.splitlines()[-1]
-    assert line.startswith("error: the Hub failed with status 503")
+    assert line.startswith("error: someone/faces was not uploaded: ")
     assert "run the same command again" in line
     assert "config.json" not in head(hub, "model", "someone/faces").files
 

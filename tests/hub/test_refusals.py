@@ -229,7 +229,7 @@ def test_exports_of_other_weights_or_with_other_metadata_are_refused(
         (("--dataset", "x"), "nothing to push"),
         (("--repo-id", "someone/faces", "--dataset", "x"), "go together"),
         (("--repo-id", "faces"), "has no owner"),
-        (("--repo-id", "someone/a..b"), "is no repository name"),
+        (("--repo-id", "someone/a..b"), "is not a repository name"),
         (("--repo-id", "someone/faces", "--model", "no/such/folder"), "is not a folder"),
         (("--dataset-id", "someone/x", "--dataset", "no/such"), "is not a prepared dataset"),
         (("--space-id", "someone/x", "--space", "no/such"), "is not a Space"),
@@ -263,9 +263,9 @@ def test_a_folder_without_safetensors_or_with_other_weights_is_no_model(
     ("token", "owner", "message"),
     [
         ("", "someone", "no access token: log in with `hf auth login`, or set HF_TOKEN"),
-        ("token-of-nobody", "someone", "token is no longer valid"),
+        ("token-of-nobody", "someone", "hf auth login --force"),
         ("token-of-reader", "reader", "is read-only"),
-        ("token-of-someone", "stranger", "no permission to write to stranger/faces"),
+        ("token-of-someone", "stranger", "not uploaded: You don't have the rights"),
     ],
 )
 def test_a_token_that_does_not_allow_it(
@@ -325,7 +325,7 @@ def test_without_write_permission_to_one_repository_nothing_is_uploaded(
         other.setenv("HF_TOKEN", "token-of-stranger")
         space = ("--space", space_folder, "--space-id", "stranger/demo", "--public")
         assert push(*space)[0] == 0
-    assert "no permission to write to stranger/demo" in refuse(
+    assert "stranger/demo was not uploaded: Forbidden" in refuse(
         *arguments("model", model_folder), *space, *option
     )
     assert ("model", "someone/model") not in hub.state.repositories
@@ -344,12 +344,24 @@ def test_a_name_that_another_model_has(hub, refuse, model_folder):
 @pytest.mark.parametrize(
     ("method", "path", "status", "said", "message"),
     [
-        ("POST", "/repos/create", 402, "Payment required", "the plan of someone does not cover"),
-        ("POST", "/repos/create", 409, "You already created this", "someone/model is taken"),
+        ("POST", "/repos/create", 402, "Payment required", "see the plan"),
+        ("POST", "/repos/create", 409, "You already created this", "choose another name"),
         ("GET", "/api/whoami-v2", 429, "Too Many Requests", "rate limit"),
-        ("POST", "/preupload/", 402, "Private repository storage limit reached", "no storage left"),
-        ("POST", "/preupload/", 403, "Private repository storage limit reached", "no storage left"),
-        ("POST", "/preupload/", 413, "Too large", "no storage left"),
+        (
+            "POST",
+            "/preupload/",
+            402,
+            "Private repository storage limit reached",
+            "free some storage",
+        ),
+        (
+            "POST",
+            "/preupload/",
+            403,
+            "Private repository storage limit reached",
+            "free some storage",
+        ),
+        ("POST", "/preupload/", 413, "Too large", "free some storage"),
     ],
 )
 def test_an_error_of_the_hub_is_reported_in_one_line(
@@ -368,7 +380,7 @@ def test_a_card_with_metadata_that_the_hub_rejects(refuse, model_folder):
 
 def test_a_quota_that_the_weights_exceed(hub, refuse, model_folder):
     hub.state.quota = 1000
-    assert "no storage left on the Hub" in refuse(*arguments("model", model_folder))
+    assert "free some storage" in refuse(*arguments("model", model_folder))
 
 
 def test_a_revision_that_does_not_exist_and_cannot_be_created(refuse, push, model_folder):

@@ -91,7 +91,7 @@ def test_what_is_pushed_loads_in_a_fresh_process_without_the_package_and_gives_t
     hub.fail("POST", "/api/datasets/someone/data/commit/", 500, "Internal Error")
     failed = run(*command)
     assert failed.returncode == 2
-    assert "nothing of someone/data was committed" in failed.stderr
+    assert "someone/data was not uploaded" in failed.stderr
     assert "Traceback" not in failed.stderr
     assert set(hub.repository("dataset", "someone/data").resolve("main").files) == {
         ".gitattributes"

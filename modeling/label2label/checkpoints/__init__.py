@@ -1,28 +1,29 @@
-"""The models that ship with the package."""
+"""The models that ship with the package, each a folder here."""
 
 import os
 from pathlib import Path
 
+DEFAULT = "celeba-mobilefacenet"
 _FOLDER = Path(__file__).parent
 
 
 def default_checkpoint() -> str:
-    """Folder of the model that ships, for `from_pretrained`."""
-    return str(_FOLDER / "celeba-mobilefacenet")
+    """Return the folder of the default model, for `from_pretrained`."""
+    return str(_FOLDER / DEFAULT)
 
 
 def checkpoint_names() -> list[str]:
-    """Names of the models that ship, the default first."""
-    default = Path(default_checkpoint()).name
+    """Return the names of the models that ship, the default first."""
     names = (file.parent.name for file in _FOLDER.glob("*/config.json"))
-    return sorted(names, key=lambda name: (name != default, name))
+    return sorted(names, key=lambda name: (name != DEFAULT, name))
 
 
 def find_checkpoint(name: str | os.PathLike[str] | None = None) -> str:
-    """Finds a model that ships with the package by its name.
+    """Find a model that ships with the package by its name.
 
     Args:
-        name: Of its folder here; or a folder or Hub id, left as it is; or `None` for the default.
+        name: Name of a shipped model; or a folder or Hub id, returned as it is; or None for the
+            default model.
 
     Returns:
         A folder or Hub id.

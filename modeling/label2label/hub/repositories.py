@@ -157,7 +157,7 @@ def check_repo_id(repo_id: str) -> str:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise UserError(f"{repo_id!r} is no repository name: {join_lines(error)}") from error
+        raise UserError(f"{repo_id!r} is not a repository name: {join_lines(error)}") from error
     if repo_id.count("/") != 1:
         raise UserError(f"{repo_id!r} has no owner: give OWNER/NAME, such as your-name/{repo_id}")
     return repo_id

@@ -264,8 +264,10 @@ def explain(error: BaseException, repo_id: str) -> str:
         said = error.response.headers.get("X-Error-Message") or error.server_message or ""
         text = " ".join(said.split())[:200].rstrip(".") or text
         if isinstance(error, RepositoryNotFoundError):
-            status = 404  # the Hub hides private repositories by a 401
-        hint = _HINTS.get(status, _AGAIN if status >= 500 else "check the command")
+            status = 404  # the Hub answers 401 for private repositories
+        if status in (402, 403) and _QUOTA.search(text):
+            status = 413
+        hint = _HINTS.get(status, _AGAIN if status >= 500 else "")
     elif isinstance(error, HTTPError | ConnectionError | TimeoutError):
         if "/xet-" in str(error) and "404" in str(error):
             return f"{constants.ENDPOINT} does not support Xet: set HF_HUB_DISABLE_XET=1"
@@ -279,7 +281,5 @@ def explain(error: BaseException, repo_id: str) -> str:
             "and whether a proxy asks for a login"
         )
     else:
-        hint = ""
-    if _QUOTA.search(text):
-        hint = _HINTS[413]
+        hint = _HINTS[413] if "LFS batch API" in text and _QUOTA.search(text) else ""
     return f"{repo_id} was not uploaded: {text}" + (f": {hint}" if hint else "")
