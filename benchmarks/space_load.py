@@ -68,7 +68,7 @@ def started_space() -> Iterator[tuple[str, float, psutil.Process]]:
             yield url, time.perf_counter() - start, psutil.Process(process.pid)
         finally:
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(timeout=START_SECONDS)
 
 
 def build_request(url: str) -> dict[str, Any]:

@@ -170,31 +170,22 @@ def test_a_bad_request_ends_in_one_line(handler, request_, message):
     assert "\n" not in str(error.value)
 
 
-def damaged_images():
-    """Files on which Pillow's decoders raise something else than OSError."""
-    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x09\0\0\0\xff\xff\0\0"
-    yield "exif", encode(Image.fromarray(pixels), "JPEG", exif=exif)
-    Image.init()
-    if "AVIF" in Image.SAVE:
-        whole = encode(Image.fromarray(pixels), "AVIF")
-        for offset in range(0, len(whole), max(1, len(whole) // 40)):
-            yield (
-                f"avif-{offset}",
-                whole[:offset] + bytes([whole[offset] ^ 255]) + whole[offset + 1 :],
-            )
-
-
 def test_what_cannot_be_read_is_an_error_entry_and_the_order_stays(handler, face, expected):
-    damaged = [data for _, data in damaged_images()]
-    answers = handler({"inputs": [face, None, *damaged, "no base64!", face]})
-    assert len(answers) == len(damaged) + 4
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x09\0\0\0\xff\xff\0\0"
+    damaged_exif = encode(Image.new("RGB", (64, 64)), "JPEG", exif=exif)  # is read all the same
+    answers = handler({"inputs": [face, None, damaged_exif, face[:99], "no base64!", face]})
     assert_same(answers[0], expected)
     assert_same(answers[-1], expected)
     assert answers[1] == {"error": "give an image as its bytes or their base64 text"}
-    errors = [answer["error"] for answer in answers if isinstance(answer, dict)]
-    assert len(errors) >= 2
-    assert all("\n" not in error for error in errors)
+    assert [isinstance(answer, dict) for answer in answers] == [
+        False,
+        True,
+        False,
+        True,
+        True,
+        False,
+    ]
+    assert all("\n" not in answer["error"] for answer in answers if isinstance(answer, dict))
     assert handler({"inputs": []}) == []
 
 

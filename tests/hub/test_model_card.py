@@ -19,7 +19,6 @@ from safetensors.torch import save_file
 
 from .conftest import ATTRIBUTES, save_model
 from .hub_server import HubServer
-from .hub_server.card_rules import card_errors
 
 NAMES = ["Bald", "Smiling"]
 
@@ -205,21 +204,3 @@ def test_the_card_is_valid_by_the_hubs_client_and_rules(validator, model, evalua
     # What the client parses is what was written: nothing is lost or renamed on the way.
     again = ModelCardData(**ModelCard(str(card)).data.to_dict())
     assert again.to_yaml() == card.data.to_yaml()
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("license: mine", "license"),
-        ("pipeline_tag: guess", "pipeline_tag"),
-        ("tags: faces", "array of strings"),
-        (
-            "model-index: [{name: a, results: [{task: {type: b}, dataset: {type: c, name: d}, "
-            "metrics: [{type: e}]}]}]",
-            "needs a type and a value",
-        ),
-    ],
-)
-def test_the_rules_find_what_is_wrong(line, message):
-    (error,) = card_errors(f"---\n{line}\n---\n", "model")
-    assert message in error

@@ -10,7 +10,6 @@ import threading
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 
-KINDS = ("model", "dataset", "space")
 LFS_PATTERNS = (
     *("*.safetensors", "*.onnx", "*.parquet", "*.bin", "*.pt", "*.pth", "*.zip", "*.npz"),
     *("*.png", "*.jpg", "*.jpeg", "*.webp", "*.wasm", "*.tflite"),
@@ -21,13 +20,7 @@ GITATTRIBUTES = "".join(
 
 
 class ApiError(Exception):
-    """An answer that is no success.
-
-    Args:
-        status: of the response.
-        message: its text.
-        code: the Hub's own name for it, in the header `X-Error-Code`.
-    """
+    """An error response; `code` is the Hub's own name of it, in the header `X-Error-Code`."""
 
     def __init__(self, status: int, message: str, code: str | None = None) -> None:
         super().__init__(message)
