@@ -1,12 +1,17 @@
 """`label2label convert`: the public checkpoint's own graph and ours give the same numbers."""
 
 import os
+import resource
+import signal
 
 import numpy as np
 import pytest
 import torch
 from label2label.cli import main
+from label2label.errors import UserError
 from label2label.faces.face import ARCFACE_TEMPLATE
+from label2label.models import MobileFaceNetConfig, MobileFaceNetModel
+from label2label.training.conversion import save_backbone
 from PIL import Image
 from torch import nn
 from transformers import AutoBackbone, AutoConfig, AutoImageProcessor, AutoModel
@@ -212,3 +217,17 @@ def test_output_that_holds_something_else_is_left_alone(public_model, tmp_path, 
     assert main(["convert", str(tmp_path / "narrow.pt"), str(tmp_path / "out")]) == 2
     assert "is not a model folder" in capsys.readouterr().err
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["notes.txt"]
+
+
+def test_a_full_disk_ends_in_one_line_and_leaves_nothing(tmp_path):
+    model = MobileFaceNetModel(MobileFaceNetConfig(width_multiplier=0.25))
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # fails as a full disk does
+    try:
+        with pytest.raises(UserError, match="cannot be written: .*File too large"):
+            save_backbone(model, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not list(tmp_path.iterdir())

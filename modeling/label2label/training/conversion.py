@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from label2label.errors import UserError, join_lines
 from label2label.faces.face import ARCFACE_TEMPLATE
@@ -186,8 +187,9 @@ def save_backbone(model: MobileFaceNetModel, output: str | Path) -> None:
             output.mkdir(exist_ok=True)
             for file in Path(draft).iterdir():
                 os.replace(file, output / file.name)
-    except OSError as error:
-        raise UserError(f"{output} cannot be written: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:  # the second on a full disk
+        reason = getattr(error, "strerror", None) or join_lines(error)
+        raise UserError(f"{output} cannot be written: {reason}") from error
 
 
 def convert_command(args: argparse.Namespace) -> int:
