@@ -346,7 +346,7 @@ def test_a_name_that_another_model_has(hub, refuse, model_folder):
     [
         ("POST", "/repos/create", 402, "Payment required", "see the plan"),
         ("POST", "/repos/create", 409, "You already created this", "choose another name"),
-        ("GET", "/api/whoami-v2", 429, "Too Many Requests", "rate limit"),
+        ("GET", "/api/whoami-v2", 429, "Too Many Requests", "wait some minutes"),
         (
             "POST",
             "/preupload/",
