@@ -225,7 +225,7 @@ def test_a_full_disk_ends_in_one_line_and_leaves_nothing(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # fails as a full disk does
     try:
-        with pytest.raises(UserError, match="cannot be written: .*File too large"):
+        with pytest.raises(UserError, match=r"cannot be written: .*File too large"):
             save_backbone(model, tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
