@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from label2label.errors import UserError
 from label2label.export.onnx import quiet
-from label2label.prediction.backends import UNKNOWN, OnnxBackend, Preprocessing
+from label2label.prediction.backends import OnnxBackend, Preprocessing
 from label2label.prediction.photos import find_photos, read_photo
 
 # Layers with weights, and the operators between them, so that tensors stay in INT8.
@@ -30,28 +30,17 @@ BATCH = 50
 class FaceReader(CalibrationDataReader):
     """Reader that gives ONNX Runtime's calibration one face at a time.
 
-    A model that takes known labels is given random ones, half of them unknown: without any, the
-    range of what they change would be measured as zero.
-
     Args:
         backend: The model to calibrate.
         crops: uint8 RGB (faces, height, width, 3).
     """
 
     def __init__(self, backend: OnnxBackend, crops: np.ndarray) -> None:
-        self._backend, self._crops = backend, iter(crops)
-        self._generator = np.random.default_rng(0)
+        self._inputs = (backend.prepare(crop[None]) for crop in crops)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         """Return the next face's inputs, or None at the end."""
-        crop = next(self._crops, None)
-        if crop is None:
-            return None
-        inputs = self._backend.prepare(crop[None])
-        if "known_labels" in inputs:
-            shape = inputs["known_labels"].shape
-            inputs["known_labels"] = self._generator.choice([UNKNOWN, UNKNOWN, 0, 1], shape)
-        return inputs
+        return next(self._inputs, None)
 
 
 def quantize_onnx(
