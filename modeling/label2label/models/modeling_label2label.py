@@ -642,7 +642,7 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
         known_labels: torch.Tensor | None = None,
         mixup: tuple[torch.Tensor, float | torch.Tensor] | None = None,
         reduction: str = "mean",
-    ) -> Any:
+    ) -> torch.Tensor:
         """Compute the query network's loss plus `mlm_loss_weight` times the language model's.
 
         Args:
@@ -658,37 +658,29 @@ class Label2LabelForImageClassification(Label2LabelPreTrainedModel):
                 per image, so that an image with two known labels weighs as much as one with forty.
 
         Returns:
-            `torch.FloatTensor`: a float32 scalar. With `"image"`, a tuple of losses and weights,
-            both `(batch,)`: an image without a known label has loss 0 and weight 0, others weight
-            1. With mixup, the losses and weights of both labels are mixed.
+            `torch.FloatTensor`: float32, a scalar, or `(batch,)` with `"image"`; 0 without a known
+            label.
         """
         if mixup is not None:
             mixup_labels, weight = mixup
             arguments = (query_logits, masked_words, known_labels, None, reduction)
             first = self.compute_loss(logits, labels, *arguments)
             second = self.compute_loss(logits, mixup_labels, *arguments)
-            if reduction == "mean":
-                return weight * first + (1 - weight) * second
-            return tuple(weight * a + (1 - weight) * b for a, b in zip(first, second, strict=True))
+            return weight * first + (1 - weight) * second
 
         limit = self.config.logit_clamp
         logits = logits.float().clamp(-limit, limit)
         if self.config.head_type != "label2label" or query_logits is None:
-            loss = weighted_binary_cross_entropy(logits, labels, reduction=reduction)
-        else:
-            weights = torch.ones_like(logits)
-            if masked_words is not None:
-                weights.masked_fill_(~masked_words, float(self.config.unmasked_loss_weight))
-            if known_labels is not None:
-                weights.masked_fill_(known_labels >= 0, 0.0)  # Extension
-            query_logits = query_logits.float().clamp(-limit, limit)
-            loss = weighted_binary_cross_entropy(query_logits, labels, reduction=reduction)
-            loss = loss + self.config.mlm_loss_weight * weighted_binary_cross_entropy(
-                logits, labels, weights, reduction
-            )
-        if reduction == "mean":
-            return loss
-        return loss, (labels >= 0).any(dim=1).to(loss.dtype)
+            return weighted_binary_cross_entropy(logits, labels, reduction=reduction)
+        weights = torch.ones_like(logits)
+        if masked_words is not None:
+            weights.masked_fill_(~masked_words, float(self.config.unmasked_loss_weight))
+        if known_labels is not None:
+            weights.masked_fill_(known_labels >= 0, 0.0)  # Extension
+        query_logits = query_logits.float().clamp(-limit, limit)
+        query_loss = weighted_binary_cross_entropy(query_logits, labels, reduction=reduction)
+        mlm_loss = weighted_binary_cross_entropy(logits, labels, weights, reduction)
+        return query_loss + self.config.mlm_loss_weight * mlm_loss
 
 
 __all__ = [

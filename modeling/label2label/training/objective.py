@@ -130,7 +130,7 @@ def weighted_loss(
             outputs.masked_words,
             inputs.get("known_labels"),
             reduction="image",
-        )[0]
+        )
         for labels in (inputs["labels"], *inputs.get("mixup", [])[:1])
     ]
     total = accelerator.reduce(weights.sum(), "mean").clamp(min=torch.finfo(torch.float32).tiny)
