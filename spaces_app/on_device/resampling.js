@@ -76,11 +76,16 @@ function linearTaps(source, target) {
  * @param {{x: number, y: number, width: number, height: number}} part of the source, in pixels.
  * @returns {Pixels} the source itself where nothing changes, else RGB, of at least one pixel.
  */
-export function resizeBy(source, scale, part = { x: 0, y: 0, ...source }) {
+export function resizeBy(source, scale, part = wholeOf(source)) {
   const width = Math.max(1, roundHalfToEven(part.width * scale));
   const height = Math.max(1, roundHalfToEven(part.height * scale));
   if (width === source.width && height === source.height) return source;
   return { width, height, data: resize(source, part, width, height, scale < 0.5) };
+}
+
+/** An image as a part of itself; an ImageData's sides are no properties of its own to spread. */
+function wholeOf({ width, height }) {
+  return { x: 0, y: 0, width, height };
 }
 
 /**
