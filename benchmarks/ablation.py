@@ -293,7 +293,8 @@ def print_plan(args: argparse.Namespace) -> None:
     for row in args.rows:
         missing = [seed for seed in args.seeds if read_cell(args, row, seed) is None]
         recipe = load_recipe(args.recipe, cell_settings(args, row, 0))
-        sizes = [recipe.at_epoch(recipe.image_sizes, epoch) or CROP for epoch in range(args.epochs)]
+        of_epochs = recipe.image_sizes or [CROP]
+        sizes = [recipe.at_epoch(of_epochs, epoch) for epoch in range(args.epochs)]
         speeds = {size: images_per_second(recipe, size) for size in sorted(set(sizes))}
         # A forward pass, as in validation, takes a third of a step.
         validating = args.epochs * validation / (3 * speeds[max(sizes)])

@@ -97,7 +97,7 @@ def bare_step(trainer: Any) -> Callable[[], None]:
     from label2label.training.trainer import MAX_GRADIENT_NORM, freeze
 
     recipe, device = trainer.recipe, trainer.accelerator.device
-    size = recipe.at_epoch(recipe.image_sizes, 0) or trainer.processor.crop_size["height"]
+    size = (recipe.image_sizes or [trainer.processor.crop_size["height"]])[0]
     pixels = torch.randn(recipe.batch_size, 3, size, size, device=device)
     labels = torch.randint(0, 2, (recipe.batch_size, len(CELEBA_ATTRIBUTES)), device=device)
     inputs = {
