@@ -124,14 +124,14 @@ def read_cell(args: argparse.Namespace, row: str, seed: int) -> dict[str, Any] |
     return cell
 
 
-def train_cell(args: argparse.Namespace, row: str, seed: int) -> None:
-    """Train and measure one cell, unless its results exist.
+def train_cell(args: argparse.Namespace, row: str, seed: int) -> bool:
+    """Train and measure one cell, unless its results exist; return whether it was trained.
 
     Raises:
         UserError: The training fails or is stopped, or the cell was trained with other settings.
     """
     if read_cell(args, row, seed):
-        return
+        return False
     settings = cell_settings(args, row, seed)
     recipe = asdict(load_recipe(args.recipe, settings))
     # Resume a stopped cell, but never one with other settings.
@@ -146,6 +146,7 @@ def train_cell(args: argparse.Namespace, row: str, seed: int) -> None:
     if code := run_command(arguments):
         raise UserError(f"{folder}: exit code {code}; run the same command again to continue")
     write_json(cell_file(args, row, seed), {"recipe": recipe, **measure_cell(args.data, folder)})
+    return True
 
 
 def measure_cell(data: str, folder: Path) -> dict[str, Any]:
@@ -329,8 +330,9 @@ def main() -> None:
     # Seed by seed, so that a table with all rows exists early.
     for seed in args.seeds:
         for row in args.rows:
-            train_cell(args, row, seed)
-            write_json(args.output, {**budget, "rows": gather_rows(args)})
+            if train_cell(args, row, seed):
+                write_json(args.output, {**budget, "rows": gather_rows(args)})
+    write_json(args.output, {**budget, "rows": gather_rows(args)})
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def main() -> None:
     lines = partition.read_text().splitlines() if partition.is_file() else []
     train = {line.split()[0] for line in lines if line.endswith(" 0")}
     if not zipfile.is_zipfile(args.source):
-        raise UserError(f"{args.source} is no zip archive")
+        raise UserError(f"{args.source} is not a zip archive")
     with zipfile.ZipFile(args.source) as archive:
         names = [n for n in archive.namelist() if n.endswith(".jpg")]
         names = [n for n in names if not train or Path(n).name in train]

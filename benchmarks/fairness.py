@@ -31,7 +31,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import yaml
-from common import finish, write_json
+from common import command_line, finish, write_json
 from label2label.checkpoints import find_checkpoint
 from label2label.data.vocabulary import VOCABULARIES
 from label2label.errors import UserError
@@ -47,7 +47,7 @@ from label2label.evaluation.metrics import ratio
 from label2label.evaluation.plots import BLUE, ORANGE, STYLE, save_figure
 from label2label.evaluation.scores import jsonable
 from label2label.faces.alignment import choose_face
-from label2label.faces.detection import Face
+from label2label.faces.face import Face
 from label2label.files import sha256, write_whole
 from label2label.prediction.predictor import AttributePredictor, count_cores, map_in_threads
 from matplotlib import rc_context
@@ -490,9 +490,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, write, and print the scores in %."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     add_photo_options(parser)
     parser.add_argument(
         "--models", nargs="+", required=True, metavar="[NAME=]MODEL", help="the last is the subject"

@@ -19,7 +19,6 @@ import argparse
 import asyncio
 import base64
 import contextlib
-import hashlib
 import io
 import itertools
 import json
@@ -43,9 +42,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import describe_machine, finish, write_json
+from common import command_line, describe_machine, finish, sample_photo, write_json
 from label2label.checkpoints import default_checkpoint
 from label2label.errors import UserError, join_lines
+from label2label.files import sha256
 from PIL import Image, features
 from tqdm import tqdm
 
@@ -66,10 +66,7 @@ Read = Callable[[bytes], object]
 
 def encode_seeds() -> list[bytes]:
     """Encode a photo of a face in every format that this Pillow writes, in several ways each."""
-    import matplotlib
-
-    portrait = Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")
-    face = Image.open(portrait).convert("RGB").crop((150, 60, 390, 360)).resize((128, 160))
+    face = Image.open(sample_photo()).convert("RGB").crop((150, 60, 390, 360)).resize((128, 160))
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "a photo"
     wanted: list[tuple[str, str, dict[str, Any]]] = [
@@ -499,7 +496,7 @@ def draw_photos(folder: Path, count: int) -> Path:
 def digests(*folders: Path) -> dict[str, str]:
     """Return the SHA-256 of every file below the folders, by path."""
     return {
-        f"{folder.name}/{path.relative_to(folder)}": hashlib.sha256(path.read_bytes()).hexdigest()
+        f"{folder.name}/{path.relative_to(folder)}": sha256(path)
         for folder in folders
         for path in sorted(folder.rglob("*"))
         if path.is_file()
@@ -712,7 +709,7 @@ def count_faults(value: Any) -> int:
 
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = command_line(__doc__)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--mutations", type=int, default=10_000, metavar="N", help="of images")
     parser.add_argument("--kills", type=int, default=20, metavar="N", help="of each command")

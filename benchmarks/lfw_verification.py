@@ -23,7 +23,8 @@ import torch
 from common import command_line, finish, write_json
 from label2label.errors import UserError
 from label2label.faces.alignment import align_face, choose_face
-from label2label.faces.detection import Face, FaceDetector
+from label2label.faces.detection import FaceDetector
+from label2label.faces.face import Face
 from label2label.models import Label2LabelImageProcessor
 from PIL import Image
 from tqdm import tqdm

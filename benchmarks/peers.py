@@ -11,7 +11,6 @@ command again to resume a stopped run.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import subprocess
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import finish
+from common import command_line, finish
 from fairness import Answer, Photo, add_photo_options, cached_answers, middle_face, read_photos
 from label2label.data.schema import YOUNG_BELOW
 from label2label.errors import UserError
@@ -112,9 +111,7 @@ def _answer(face: dict[str, Any]) -> dict[str, float]:
 
 def main() -> None:
     """Run each peer and write its predictions."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     add_photo_options(parser)
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--runs", type=Path, default=Path("runs/peers"), metavar="DIR")

@@ -113,7 +113,7 @@ class Worker:
     def peak_megabytes(self) -> float:
         """Return the peak resident memory so far."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) / 1000
+        return 1024 * int(status.partition("VmHWM:")[2].split()[0]) / 1e6
 
 
 def describe(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -201,7 +201,7 @@ def run_command(arguments: list[str], cores: Iterable[int] | None = None) -> dic
         preexec_fn=pin,
     )
     seconds = time.perf_counter() - start
-    return {"seconds": seconds, "megabytes": int(done.stderr.split()[-1]) / 1000}
+    return {"seconds": seconds, "megabytes": 1024 * int(done.stderr.split()[-1]) / 1e6}
 
 
 def measure_speed(args: argparse.Namespace) -> dict[str, Any]:

@@ -55,7 +55,8 @@ def read_codes(path: Path | None) -> dict[str, Any]:
     try:
         changes = yaml.safe_load(path.read_text(encoding="utf-8-sig")) or {}
         for key, changed in changes.items():
-            codes[key] = list(changed) if isinstance(codes[key], list) else codes[key] | changed
+            old = codes[key]  # a text in place of a list ends in a TypeError
+            codes[key] = old[:0] + changed if isinstance(old, list) else old | changed
         labels = {**codes["accessories"], **codes["expressions"]}.values()
         values = {pair for of_code in labels for pair in of_code.items()}
     except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:

@@ -20,6 +20,7 @@ from label2label.export import FLOAT_FILE
 from label2label.files import sha256
 from label2label.prediction.backends import (
     UNKNOWN,
+    WEIGHTS_FILE,
     WEIGHTS_KEY,
     Backend,
     OnnxBackend,
@@ -28,11 +29,9 @@ from label2label.prediction.backends import (
     load_backend,
 )
 from safetensors import SafetensorError, safe_open
-from texts import TEXTS
 
-KINDS = [key.rpartition(".")[2] for key in TEXTS["en"] if key.startswith("model.kind.")]
+KINDS = ("fair", "tiny", "korean11")  # in a model's name; the page has a text for each
 MODELS_VARIABLE = "LABEL2LABEL_SPACE_MODELS"
-WEIGHTS_FILE = "model.safetensors"
 WARM_UP_RUNS, TIMED_RUNS = 2, 7
 logger = logging.getLogger(__name__)
 
@@ -252,7 +251,7 @@ def offer(path: Path, key: str, kind: str, parameters: int | None) -> OfferedMod
     backend = load_backend(path, "onnx" if is_onnx else "torch", threads=1)
     conditioned = backend if takes_known(backend) else None
     if not is_onnx and exported.is_file():
-        # Its export is twice as fast; known labels are left to PyTorch, attention need not be.
+        # The export is faster than PyTorch, which then runs only if attributes are known.
         fast = OnnxBackend(exported, threads=1)
         if len(fast.session.get_outputs()) > 1 and not is_outdated(fast, path):
             backend = fast

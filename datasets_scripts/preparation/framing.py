@@ -12,7 +12,8 @@ from label2label.data.images import load_image
 from label2label.data.schema import Sample
 from label2label.errors import UserError, first_line
 from label2label.faces.alignment import align_face, choose_face
-from label2label.faces.detection import Face, FaceDetector
+from label2label.faces.detection import FaceDetector
+from label2label.faces.face import Face
 from PIL import Image
 
 from preparation.sources import BadImageError, Images

@@ -53,11 +53,12 @@ def number(kind: type, least: float, most: float = math.inf) -> Callable[[str], 
     def parse(text: str) -> Any:
         value = kind(text)
         if not least <= value <= most:
-            most_text = f" to {most:g}" if most < math.inf else " or more"
-            raise argparse.ArgumentTypeError(f"{text} is not a number of {least:g}{most_text}")
+            limits = f"from {least:g} to {most:g}" if most < math.inf else f"of at least {least:g}"
+            raise argparse.ArgumentTypeError(f"{text} is out of range: give a number {limits}")
         return value
 
-    parse.__name__ = "number"  # argparse names it in its error for other text
+    # argparse names it in its error for other text
+    parse.__name__ = "whole number" if kind is int else "number"
     return parse
 
 

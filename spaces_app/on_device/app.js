@@ -2,7 +2,6 @@
 
 import { AttributeView } from "./attributes.js";
 import { Camera } from "./camera.js";
-import { makeDecider } from "./decisions.js";
 import { Engine } from "./engine.js";
 import { findFlaws, rollOf, sizeOf } from "./face.js";
 import { drawBoxes, drawCrops } from "./picture.js";
@@ -184,9 +183,8 @@ function setPicture({ width, height }, mirrored) {
 }
 
 $("save").onclick = () => {
-  const decide = makeDecider(page);
   const faces = shown.faces.map((face) => {
-    const decisions = decide(face.probabilities);
+    const decisions = view.decide(face.probabilities);
     const attributes = Object.fromEntries(
       page.attributes.map((name, i) => [name, Number(face.probabilities[i].toFixed(4))]),
     );

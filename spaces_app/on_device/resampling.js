@@ -79,7 +79,8 @@ function linearTaps(source, target) {
 export function resizeBy(source, scale, part = wholeOf(source)) {
   const width = Math.max(1, roundHalfToEven(part.width * scale));
   const height = Math.max(1, roundHalfToEven(part.height * scale));
-  if (width === source.width && height === source.height) return source;
+  const isWhole = part.width === source.width && part.height === source.height;
+  if (isWhole && width === source.width && height === source.height) return source;
   return { width, height, data: resize(source, part, width, height, scale < 0.5) };
 }
 

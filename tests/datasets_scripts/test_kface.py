@@ -125,7 +125,7 @@ def test_user_overrides_codes_and_adds_labels(
     ("option", "text", "message"),
     [
         ("--codes", "camera: [C7]", "does not have the form of"),
-        ("--codes", "lights: 1", "does not have the form of"),
+        ("--codes", "lights: L1", "does not have the form of"),
         (
             "--codes",
             "accessories: {S001: {Glasses: true}}",

@@ -176,7 +176,9 @@ def test_an_output_that_cannot_be_written_leaves_the_model_as_it_was(
 def test_too_few_resamples_for_an_interval_are_refused(folder, two_splits, capsys):
     with pytest.raises(SystemExit):
         calibrate(folder, two_splits, "--bootstrap", "99")
-    assert "--bootstrap: 99 is not a number of 100 or more" in capsys.readouterr().err
+    assert (
+        "--bootstrap: 99 is out of range: give a number of at least 100" in capsys.readouterr().err
+    )
 
 
 def test_a_second_calibration_finds_the_same(folder, two_splits):

@@ -73,6 +73,7 @@ def test_a_model_repository_carries_code_handler_card_and_no_path_of_this_machin
     needed = hub.content("model", "someone/faces", "requirements.txt").decode()
     assert "transformers<6,>=" in needed
     assert "opencv-python-headless" in needed
+    assert "onnxruntime" in needed
     assert "torch" not in needed
 
 

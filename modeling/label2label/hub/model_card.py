@@ -114,7 +114,7 @@ _BACKBONE = (
     "MS-Celeb-1M (foamliu/MobileFaceNet, Apache-2.0). MS-Celeb-1M's publisher withdrew it; it was "
     "collected from the web without the consent of the people in it."
 )
-# The models that ship: a renamed or newly trained one changes here alone.
+# For the cards of the models that ship, by the name of their folder in checkpoints/.
 SHIPPED = {
     "celeba-mobilefacenet": Training(["celeba"], _CELEBA_PART + _BACKBONE),
     "celeba-mobilefacenet-fair": Training(["celeba", "utkface"], _CELEBA_PART + _BACKBONE),
@@ -207,7 +207,7 @@ def model_card(
         "sources": [SOURCES[source] for source in trained_on],
         "restricted": _enumerate([SOURCES[source].title for source in restricted]),
     }
-    with explain_results():
+    with explain_results() if evaluations else contextlib.nullcontext():
         metadata = _metadata(name, is_backbone, trained_on, restricted, evaluations)
         return ModelCard.from_template(metadata, template_path=str(TEMPLATE), **facts)
 

@@ -103,7 +103,9 @@ AUTO_CLASSES: dict[str, dict[str, type]] = {
 }
 PROCESSOR_CLASS: dict[str, type] = {"AutoImageProcessor": models.Label2LabelImageProcessor}
 # Without torch: an endpoint's container has it, built for its accelerator.
-HANDLER_REQUIREMENTS = ("numpy", "opencv-python-headless", "pillow", "safetensors", "transformers")
+HANDLER_REQUIREMENTS = (
+    *("numpy", "onnxruntime", "opencv-python-headless", "pillow", "safetensors", "transformers"),
+)
 
 # Access keys and passwords that someone may have pasted into a text file.
 _SECRET = re.compile(
@@ -392,7 +394,7 @@ def handler_files() -> dict[str, Content]:
     requirement = re.compile(rf"({'|'.join(HANDLER_REQUIREMENTS)})(?![\w-])[^;\[]*")
     lines = {
         m[1]: m[0].strip()
-        for line in requires("label2label") or []
+        for line in reversed(requires("label2label") or [])
         if (m := requirement.match(line))
     }
     requirements = "".join(f"{lines[name]}\n" for name in sorted(lines)).encode()

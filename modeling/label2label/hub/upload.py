@@ -45,7 +45,6 @@ _HINTS = {  # by status of the Hub's response
     409: "choose another name",
     413: "free some storage of its owner, or upload with --public, which has more",
     429: f"wait some minutes, then {_AGAIN}",
-    507: "free some storage of its owner, or upload with --public, which has more",
 }
 
 
@@ -265,7 +264,7 @@ def explain(error: BaseException, repo_id: str) -> str:
         text = " ".join(said.split())[:200].rstrip(".") or text
         if isinstance(error, RepositoryNotFoundError):
             status = 404  # the Hub answers 401 for private repositories
-        if status in (402, 403) and _QUOTA.search(text):
+        if status == 507 or (status in (402, 403) and _QUOTA.search(said)):
             status = 413
         hint = _HINTS.get(status, _AGAIN if status >= 500 else "")
     elif isinstance(error, HTTPError | ConnectionError | TimeoutError):

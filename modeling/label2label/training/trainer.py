@@ -447,8 +447,8 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
 def freeze(model: Label2LabelForImageClassification, recipe: Recipe, epoch: int) -> None:
     """Freeze what the recipe says for an epoch, from 0; call this after each `model.train()`.
 
-    `freeze_statistics` freezes the running statistics of all BatchNorms, whose weights may still
-    learn, `freeze_backbone` those of the backbone, `frozen_stages` all of its first parts.
+    `freeze_statistics` freezes the running statistics of all BatchNorms, and `freeze_backbone`
+    those of the backbone; `frozen_stages` freezes weights and statistics of its first parts.
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and (
