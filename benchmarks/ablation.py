@@ -39,7 +39,7 @@ from accelerate.state import AcceleratorState
 from common import command_line, describe_machine, finish, write_json
 from label2label.data.loading import label_array, load_split
 from label2label.errors import UserError
-from label2label.evaluation.evaluate import predict_dataset
+from label2label.evaluation.evaluate import predict_dataset, read_column
 from label2label.evaluation.intervals import bootstrap_draws, clusters_of
 from label2label.evaluation.metrics import overall_scores
 from label2label.export.complexity import measure_complexity
@@ -197,8 +197,7 @@ def gather_rows(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
         if seeds:
             found[row] = {seed: read_cell(args, row, seed) for seed in seeds}
     dataset = load_split(args.data, SPLIT)
-    people = dataset["identity"] if "identity" in dataset.column_names else [None] * len(dataset)
-    clusters = clusters_of(list(people))
+    clusters = clusters_of(read_column(dataset, "identity") or [None] * len(dataset))
     rows = {}
     for name, cells in found.items():
         head, backbone = ROWS[name]

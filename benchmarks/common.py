@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import importlib.metadata
 import json
 import os
 import platform
+import runpy
 import shutil
+import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from label2label.errors import UserError
 from label2label.files import write_whole
 
@@ -94,8 +98,56 @@ def find_chromium() -> str:
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float]:
-    """Return median and 95th percentile, `p50` and `p95`."""
-    return {"p50": float(np.median(values)), "p95": float(np.percentile(values, 95))}
+    """Return median and 95th percentile, `p50` and `p95`, of at least two values."""
+    p95 = statistics.quantiles(values, n=20, method="inclusive")[-1]
+    return {"p50": float(statistics.median(values)), "p95": float(p95)}
+
+
+def peak_memory(process: int | str = "self") -> int:
+    """Return the most bytes that a process has held; Linux only."""
+    # Not ru_maxrss, which is never below what the process that started it held.
+    status = Path(f"/proc/{process}/status").read_text()
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+
+
+def run_python(
+    arguments: Sequence[object],
+    cores: Iterable[int] | None = None,
+    timeout: float | None = None,
+) -> dict[str, float]:
+    """Run Python in its own process.
+
+    Args:
+        arguments: `-m`, a module and its arguments, or a program and its arguments.
+        cores: CPU cores to run on; by default all.
+        timeout: Seconds after which the process is killed.
+
+    Returns:
+        `seconds` from start to exit, and `peak_bytes` of memory.
+
+    Raises:
+        UserError: The process fails or takes too long.
+    """
+    words = list(map(str, arguments))
+    start = time.perf_counter()
+    try:
+        done = subprocess.run(
+            [sys.executable, __file__, *words],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            preexec_fn=partial(os.sched_setaffinity, 0, set(cores)) if cores else None,
+        )
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{' '.join(words)[:80]} takes longer than {timeout:g} s") from None
+    seconds = time.perf_counter() - start
+    # Its errors, and its peak memory if it ended by itself.
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    if done.returncode != 0:
+        error = next((line for line in reversed(lines) if not line.isdecimal()), "")
+        code = f"exit code {done.returncode}"
+        raise UserError(f"{' '.join(words)[:80]} ended with {code}: {error[-300:]}")
+    return {"seconds": seconds, "peak_bytes": int(lines[-1])}
 
 
 class Worker:
@@ -138,11 +190,6 @@ class Worker:
             raise UserError(f"a row failed: {answer['error']}")
         return answer
 
-    def stop(self) -> dict[str, Any]:
-        """End the input and return the last answer."""
-        self.process.stdin.close()  # type: ignore[union-attr]
-        return self._read()
-
 
 def serve_answers() -> Callable[[dict[str, Any]], None]:
     """Return the function by which a worker's process answers."""
@@ -150,3 +197,20 @@ def serve_answers() -> Callable[[dict[str, Any]], None]:
     file = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return lambda message: print(json.dumps(message), file=file, flush=True)
+
+
+def run_and_print_peak() -> None:
+    """Run what `run_python` was given, as Python would, and print the peak memory at the end."""
+    atexit.register(lambda: print(f"\n{peak_memory()}", file=sys.stderr))
+    _, *sys.argv = sys.argv
+    if sys.argv[0] == "-m":
+        _, *sys.argv = sys.argv
+        sys.path[0] = ""
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    else:
+        sys.path[0] = str(Path(sys.argv[0]).parent)
+        runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    run_and_print_peak()

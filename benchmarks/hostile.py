@@ -42,7 +42,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import command_line, describe_machine, finish, sample_photo, write_json
+from common import command_line, describe_machine, finish, peak_memory, sample_photo, write_json
 from label2label.checkpoints import default_checkpoint
 from label2label.errors import UserError, join_lines
 from label2label.files import sha256
@@ -264,13 +264,6 @@ def serve_reader(
         if peak - before > memory_bytes:
             outcome = "much memory"
         connection.send((outcome, process.memory_info().rss, peak))
-
-
-def peak_memory() -> int:
-    """Return the most bytes that this process has held; Linux only."""
-    # Not ru_maxrss, which is never below what the process that started this one held.
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
 
 def run_reader(

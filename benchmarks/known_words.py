@@ -25,7 +25,12 @@ from label2label.checkpoints import find_checkpoint
 from label2label.data.loading import label_array, load_split
 from label2label.data.vocabulary import IGNORE_INDEX
 from label2label.errors import UserError
-from label2label.evaluation.evaluate import identify_model, library_versions, short_name
+from label2label.evaluation.evaluate import (
+    identify_model,
+    library_versions,
+    read_column,
+    short_name,
+)
 from label2label.evaluation.intervals import clusters_of, compare_paired, paired_comparison
 from label2label.evaluation.metrics import ratio
 from label2label.evaluation.scores import jsonable
@@ -190,8 +195,7 @@ def measure(model_name: str, data: str, split: str) -> dict[str, Any]:
     if (labels == IGNORE_INDEX).all():
         raise UserError(f"{data} has no label for any of the model's attributes")
     found = predict(model, rows["image"], labels)
-    identities = rows["identity"] if "identity" in rows.column_names else [None] * len(rows)
-    clusters = clusters_of(list(identities))
+    clusters = clusters_of(read_column(rows, "identity") or [None] * len(rows))
     words, queries = (found[name].astype(float) for name in ("words", "queries"))
     return {
         "model": identify_model(model_name, model),

@@ -8,33 +8,16 @@ own process; Linux is needed to read its peak memory. Repeated photos are links,
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
 
-from common import command_line, describe_machine, finish, write_json
+from common import command_line, describe_machine, finish, run_python, write_json
 from label2label.errors import UserError
 from label2label.prediction.photos import find_photos
 from tqdm import tqdm
-
-# Runs the command and prints its time and peak memory.
-PROGRAM = """
-import json, sys, time
-sys.argv[0] = "label2label"
-from label2label.cli import main
-start = time.perf_counter()
-code = main(sys.argv[1:])
-# Not ru_maxrss, which is never below what the process that started this one held.
-with open("/proc/self/status") as status:
-    peak = next(line for line in status if line.startswith("VmHWM:"))
-seconds = time.perf_counter() - start
-print(json.dumps({"seconds": seconds, "bytes": int(peak.split()[1]) * 1024}), file=sys.stderr)
-sys.exit(code)
-"""
 
 
 def link_photos(photos: list[Path], repeat: int, folder: Path) -> Path:
@@ -47,39 +30,30 @@ def link_photos(photos: list[Path], repeat: int, folder: Path) -> Path:
     return folder
 
 
-def label(data: Path, output: Path) -> dict[str, float]:
-    """Label a folder in a separate process and return its `seconds` and peak `bytes`."""
-    arguments = ["label", "--data", str(data), "--output", str(output)]
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True
-    )
-    if done.returncode != 0:
-        raise UserError(f"a run failed: {done.stderr.strip()[-300:]}")
-    return json.loads(done.stderr.strip().splitlines()[-1])
-
-
 def measure(photos: list[Path], repeat: int, runs: int, scratch: Path) -> dict[str, Any]:
     """Label the photos once and repeated, in turn.
 
     Of all runs, the fastest counts for speed, the one with the highest peak for memory.
 
     Returns:
-        `once` and `repeated`, each with `images`, `images_per_second` (loading the model and
-        listing the files included) and `peak_megabytes`.
+        `once` and `repeated`, each with `images`, `images_per_second` (starting the process
+        and loading the model included) and `peak_megabytes`.
     """
     sets = {"once": 1, "repeated": repeat}
     folders = {name: link_photos(photos, times, scratch / name) for name, times in sets.items()}
     results: dict[str, list[dict[str, float]]] = {name: [] for name in sets}
     for run in tqdm(range(runs), desc="label", unit="round"):
         for name, folder in folders.items():
-            results[name].append(label(folder, scratch / f"labels-{name}-{run}"))
+            output = scratch / f"labels-{name}-{run}"
+            command = ["-m", "label2label", "label", "--data", folder, "--output", output]
+            results[name].append(run_python(command))
     figures: dict[str, Any] = {"machine": describe_machine(), "runs": runs}
     for name, values in results.items():
         images = len(photos) * sets[name]
         figures[name] = {
             "images": images,
             "images_per_second": images / min(value["seconds"] for value in values),
-            "peak_megabytes": max(value["bytes"] for value in values) / 1e6,
+            "peak_megabytes": max(value["peak_bytes"] for value in values) / 1e6,
         }
     return figures
 

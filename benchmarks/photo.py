@@ -26,14 +26,22 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from common import command_line, describe_machine, finish, sample_photo, write_json
+from common import (
+    command_line,
+    describe_machine,
+    finish,
+    peak_memory,
+    run_python,
+    sample_photo,
+    write_json,
+)
+from fairness import middle_face
 from label2label.data.images import load_image
 from label2label.evaluation.plots import BLUE, STYLE, figure_svg
 from label2label.faces.alignment import choose_face
@@ -66,14 +74,6 @@ PEER_FILES = {
         for name in ("blazeface", "facemesh", "faceres")
     ],
 }
-# Runs a command of label2label and prints its peak memory in kB as the last line of its errors.
-COMMAND = """
-import sys
-from label2label.cli import main
-code = main(sys.argv[1:])
-print(next(l.split()[1] for l in open("/proc/self/status") if l[:6] == "VmHWM:"), file=sys.stderr)
-sys.exit(code)
-"""
 
 
 class Worker:
@@ -109,11 +109,6 @@ class Worker:
         """Return the milliseconds of processor time spent so far."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return 1000 * (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def peak_megabytes(self) -> float:
-        """Return the peak resident memory so far."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return 1024 * int(status.partition("VmHWM:")[2].split()[0]) / 1e6
 
 
 def describe(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -156,7 +151,7 @@ def measure_workers(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
         rows[name]["wall"] = round(statistics.median(spent[name]), 2)
         used = worker.processor_ms() - before[name]
         rows[name]["processor"] = round(used / len(spent[name]), 2)
-        rows[name]["memory_megabytes"] = round(worker.peak_megabytes(), 1)
+        rows[name]["memory_megabytes"] = megabytes(peak_memory(worker.process.pid))
         worker.process.kill()
         worker.process.wait()
     return rows
@@ -188,20 +183,9 @@ def time_stages(predictor: AttributePredictor, files: list[Path]) -> dict[str, A
     return {"photos": len(files), **times}
 
 
-def run_command(arguments: list[str], cores: Iterable[int] | None = None) -> dict[str, float]:
-    """Run a command of label2label in a process; return its seconds and peak megabytes."""
-    pin = partial(os.sched_setaffinity, 0, set(cores)) if cores else None
-    start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", COMMAND, *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=True,
-        preexec_fn=pin,
-    )
-    seconds = time.perf_counter() - start
-    return {"seconds": seconds, "megabytes": 1024 * int(done.stderr.split()[-1]) / 1e6}
+def megabytes(number: float) -> float:
+    """Convert bytes to megabytes."""
+    return round(number / 1e6, 1)
 
 
 def measure_speed(args: argparse.Namespace) -> dict[str, Any]:
@@ -224,13 +208,13 @@ def measure_speed(args: argparse.Namespace) -> dict[str, Any]:
             predictor = AttributePredictor(load_backend(model, threads=1), threads=1)
             figures["small"][name] = time_stages(predictor, small)
             figures["large"][name] = time_stages(predictor, large)
-            command = ["predict", "--json", "--model", model, *map(str, small + large)]
-            runs = [run_command(command) for _ in range(3)]
+            command = ["-m", "label2label", "predict", "--json", "--model", model, *small, *large]
+            runs = [run_python(command) for _ in range(3)]
             seconds = statistics.median(run["seconds"] for run in runs)
             figures["folder"][name] = {
                 "photos": len(small + large),
                 "photos_per_second": round(len(small + large) / seconds, 2),
-                "memory_megabytes": round(max(run["megabytes"] for run in runs), 1),
+                "memory_megabytes": megabytes(max(run["peak_bytes"] for run in runs)),
             }
     return figures | {"load_average": round(os.getloadavg()[0], 1)}  # above 1: other load
 
@@ -246,8 +230,10 @@ def measure_memory(args: argparse.Namespace) -> dict[str, Any]:
             portraits = find_portraits(args.faces, detect, 10)
             photo, _ = paste_faces(generator, portraits, (8064, 6048), sides)
             Image.fromarray(photo).save(path, quality=90)
-            run = run_command(["predict", "--json", "--model", args.first, str(path)])
-            figures[name] = {"memory_megabytes": round(run["megabytes"], 1)}
+            run = run_python(
+                ["-m", "label2label", "predict", "--json", "--model", args.first, path]
+            )
+            figures[name] = {"memory_megabytes": megabytes(run["peak_bytes"])}
     return figures
 
 
@@ -265,9 +251,10 @@ def measure_video(args: argparse.Namespace) -> dict[str, Any]:
             frame.paste(portrait, (round(60 + 50 * np.sin(i / 20)), -60))
             writer.write(np.asarray(frame)[..., ::-1])
         writer.release()
-        command = ["video", str(video), "--model", args.first, "--output", f"{folder}/faces.csv"]
+        command = ["-m", "label2label", "video", video, "--model", args.first]
+        command += ["--output", f"{folder}/faces.csv"]
         for name, more in (("table", []), ("table and video", ["--draw", f"{folder}/drawn.mp4"])):
-            seconds = min(run_command(command + more, core)["seconds"] for _ in range(3))
+            seconds = min(run_python(command + more, core)["seconds"] for _ in range(3))
             figures[name] = {"frames_per_second": round(FRAMES / seconds, 1)}
     return figures
 
@@ -403,13 +390,9 @@ def measure_scenes(args: argparse.Namespace, detect: Detect) -> dict[str, Any]:
 
 
 def answer(predictor: AttributePredictor, photo: np.ndarray) -> np.ndarray | None:
-    """Return which attributes the main face of a photo has, None without a face."""
-    faces = predictor.detector(photo)
-    if not faces:
-        return None
-    crops = predictor.crop_faces(photo, [choose_face(faces, photo)])
-    (probabilities,) = predictor.predict_crops(crops)
-    return np.array(list(probabilities.values())) >= predictor.backend.preprocessing.thresholds
+    """Return which attributes the main face of a photo has, (attributes,), None without a face."""
+    face = middle_face(predictor(photo), photo)
+    return face and np.isin(predictor.backend.preprocessing.attributes, face["present"])
 
 
 def measure_turns(args: argparse.Namespace, predictor: AttributePredictor) -> dict[str, Any]:

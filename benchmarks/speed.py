@@ -27,6 +27,7 @@ from common import (
     command_line,
     describe_machine,
     finish,
+    peak_memory,
     percentiles,
     serve_answers,
     write_json,
@@ -280,11 +281,8 @@ def serve(specification: str) -> None:
             started = time.perf_counter()
             run(pixels)
             times.append(time.perf_counter() - started)
-        answer({"seconds": times, "cpu_seconds": time.process_time() - cpu})
-    status = Path("/proc/self/status")  # not getrusage, where a child inherits its parent's peak
-    lines = status.read_text().splitlines() if status.exists() else []
-    peak = [1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
-    answer({"peak_memory_bytes": peak[0] if peak else None})
+        cpu_seconds, peak = time.process_time() - cpu, peak_memory()
+        answer({"seconds": times, "cpu_seconds": cpu_seconds, "peak_memory_bytes": peak})
 
 
 def measure(
@@ -333,7 +331,7 @@ def measure(
                     "times_as_long": ratios,
                     "cpu_ms_per_image": 1e3 * float(np.median(cpu)) / batch,
                     "start_seconds": worker.start["start_seconds"],
-                    "peak_memory_bytes": worker.stop().get("peak_memory_bytes"),
+                    "peak_memory_bytes": answers[-1]["peak_memory_bytes"],
                 }
             )
 

@@ -173,9 +173,9 @@ def collect_predictions(
         probabilities=probabilities,
         query_probabilities=query_probabilities,
         labels=labels,
-        identities=_column(dataset, "identity"),
+        identities=read_column(dataset, "identity"),
         groups=groups,
-        ages=_column(dataset, "age"),
+        ages=read_column(dataset, "age"),
         thresholds=asked.thresholds,
         exclusive_answers=asked.exclusive_answers,
     )
@@ -328,7 +328,8 @@ def library_versions() -> dict[str, str]:
     return {library: version(library) for library in _LIBRARIES}
 
 
-def _column(dataset: Dataset, name: str) -> list[Any] | None:
+def read_column(dataset: Dataset, name: str) -> list[Any] | None:
+    """Read a column without decoding the images; None if it is missing or null throughout."""
     if name not in dataset.column_names:
         return None
     values = list(dataset.select_columns([name])[:][name])
@@ -336,7 +337,7 @@ def _column(dataset: Dataset, name: str) -> list[Any] | None:
 
 
 def _groups(dataset: Dataset, column: str) -> Column:
-    values = _column(dataset, column)
+    values = read_column(dataset, column)
     if values is None:
         raise UserError(f"the group column {column!r} is null throughout: nothing to compare")
     if column == "age":
