@@ -44,7 +44,7 @@ from label2label.evaluation.intervals import (
     wald_p_value,
 )
 from label2label.evaluation.metrics import ratio
-from label2label.evaluation.plots import BLUE, ORANGE, STYLE, save_figure
+from label2label.evaluation.plots import BLUE, ORANGE, STYLE, figure_svg
 from label2label.evaluation.scores import jsonable
 from label2label.faces.alignment import choose_face
 from label2label.faces.face import Face
@@ -502,7 +502,7 @@ def main() -> None:
     args = parser.parse_args()
     result = measure(args)
     write_json(args.output, result)
-    save_figure(draw(result), args.output.parent, args.output.stem)
+    args.output.with_suffix(".svg").write_bytes(figure_svg(draw(result)))
     titles = {key: row["title"] for key, row in result["rows"].items()}
     values = {
         model["name"]: {titles[key]: row["value"] for key, row in model["rows"].items()}

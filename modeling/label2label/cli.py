@@ -158,8 +158,8 @@ def _add_training(command: Command) -> None:
 
 def _add_evaluation(command: Command) -> None:
     def resampling(option: Option) -> None:
-        text = "bootstrap resamples of the intervals, 100 or more"
-        option("--bootstrap", type=resamples, metavar="N", help=text)
+        text = "bootstrap resamples of the intervals, 100 or more (default: %(default)s)"
+        option("--bootstrap", type=resamples, default=1000, metavar="N", help=text)
         _batch_size(option, 64, "images")
 
     def shared(option: Option) -> None:
@@ -167,8 +167,6 @@ def _add_evaluation(command: Command) -> None:
         option("--model", type=find_checkpoint, default=default, help=_any_model())
         text = "another model, compared on the same images, paired"
         option("--against", metavar="MODEL", help=text)
-        text = "where ages are known, also at these and more years alone (default: %(default)s)"
-        option("--minimum-age", type=positive_integer, default=15, metavar="YEARS", help=text)
         resampling(option)
 
     option = command("evaluate", "accuracy of a model on a prepared dataset")
@@ -178,7 +176,7 @@ def _add_evaluation(command: Command) -> None:
     text = "also by the groups of this column, such as race; if repeated, also crossed"
     option("--group", action="append", default=[], metavar="COLUMN", help=text)
     option("--output", metavar="FILE.json", help="write the figures here")
-    option("--report", metavar="DIR", help="write a report with plots here")
+    option("--report", metavar="FILE.html", help="write a page with tables and plots here")
 
     option = command("audit", "accuracy and gaps by group on your own data, as one HTML page")
     shared(option)

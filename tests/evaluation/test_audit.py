@@ -11,9 +11,10 @@ import pytest
 import torch
 from label2label.cli import main
 from label2label.data.label_table import LabelTable
-from label2label.evaluation.audit import html_page, prepare_photos
+from label2label.errors import printable
+from label2label.evaluation.audit import prepare_photos
 from label2label.evaluation.predictions import Predictions
-from label2label.evaluation.report import write_report
+from label2label.evaluation.report import html_page
 from label2label.evaluation.scores import compare_predictions, score_predictions
 from label2label.faces import detection
 from label2label.prediction.backends import Preprocessing, load_model
@@ -79,7 +80,6 @@ def test_the_figures_are_those_of_the_table(page_file, table, model_folder):
     assert result["dataset"] == {"name": "people.csv", "split": None}
     race = result["groups"]["race"]
     assert sorted(s["num_images"] for s in race["per_group"].values()) == [35, 35]
-    assert result["minimum_age"]["num_images"] == 55
     assert result["comparison"]["overall"]["accuracy"]["difference"] == 0
     model, processor = load_model(model_folder)
     images = [Image.open(table.parent / f"{i}.png") for i in range(70)]
@@ -206,23 +206,16 @@ def test_groups_of_any_text_are_shown_as_they_are(hostile_result, recwarn):
     shown = ElementTree.fromstring(re.sub(r"<meta[^>]*>|<img[^>]*>|<!DOCTYPE html>", "", page))
     cells = {"".join(cell.itertext()) for cell in shown.iter("td")}
     for name in HOSTILE_NAMES:
-        assert " ".join(re.sub(r"[\x00\x1b]", " ", name).split()) in cells
+        assert printable(name) in cells
     assert "$h|a$ 한국" in {"".join(cell.itertext()) for cell in shown.iter("th")}
     figures = [base64.b64decode(part) for part in re.findall(r"svg\+xml;base64,([^\"]+)", page)]
-    assert len(figures) == 2 + 3 * 3
+    assert len(figures) == 2 + 3 * 2
     for figure in figures:
         ElementTree.fromstring(figure)
     drawn = b"".join(figures).decode()
     for text in ("cost $x y z$", r"$\frac{1}{2$", "서울", "עברית"):
         assert text in drawn.replace("\u00a0", "")
     assert not [w for w in recwarn if "Glyph" in str(w.message)]
-
-
-def test_a_report_of_any_text_links_to_files_that_exist(hostile_result, tmp_path):
-    text = write_report(hostile_result, tmp_path).read_text()
-    links = re.findall(r"^!\[.*\]\((.*)\)$", text, re.MULTILINE)
-    assert len(links) == 2 + 3 * 3
-    assert {path.name for path in tmp_path.iterdir()} == {"README.md", *links}
 
 
 @pytest.mark.slow
@@ -256,7 +249,7 @@ def test_the_page_fits_phone_and_desktop_without_faults(page_file, width):
     with ThreadPoolExecutor(1) as pool:
         scroll_width, loaded, title, violations = pool.submit(look).result()
     assert scroll_width <= width
-    assert loaded == [True] * 5
+    assert loaded == [True] * 4
     assert title == "tiny on people.csv"
     assert all(url.startswith(("file:", "data:")) for url in requests)
     assert not violations, [v["id"] for v in violations]

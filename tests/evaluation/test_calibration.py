@@ -19,12 +19,12 @@ from label2label.evaluation.calibration import (
     frequencies,
     negative_log_likelihood,
     to_logits,
-    to_probabilities,
 )
 from label2label.evaluation.metrics import overall_scores
 from label2label.evaluation.predictions import Predictions
 from label2label.prediction.backends import load_model
 from safetensors.torch import load_file
+from scipy.special import expit
 from sklearn.metrics import log_loss
 
 from .conftest import ATTRIBUTES
@@ -48,7 +48,7 @@ def test_no_other_temperature_is_more_likely(overconfident):
     logits, labels = overconfident
     best = fit_temperature(logits, labels)
     likelihoods = [
-        negative_log_likelihood(to_probabilities(logits, t), labels)
+        negative_log_likelihood(expit(logits / t), labels, np.ones(len(labels)))
         for t in (0.9 * best, best, 1.1 * best)
     ]
     assert np.argmin(likelihoods) == 1
@@ -56,15 +56,17 @@ def test_no_other_temperature_is_more_likely(overconfident):
 
 def test_negative_log_likelihood_is_scikit_learns(overconfident):
     logits, labels = overconfident
-    probabilities = to_probabilities(logits, 2.0)
+    probabilities = expit(logits / 2.0)
     known = labels != -100
     expected = log_loss(labels[known], probabilities[known])
-    assert float(negative_log_likelihood(probabilities, labels)) == pytest.approx(expected)
+    assert float(
+        negative_log_likelihood(probabilities, labels, np.ones(len(labels)))
+    ) == pytest.approx(expected)
 
 
-def test_logits_and_probabilities_are_each_others_inverse():
+def test_logits_of_certain_probabilities_are_finite():
     logits = np.array([-5.0, 0.0, 3.0])
-    assert to_logits(to_probabilities(logits, 1.0)) == pytest.approx(logits)
+    assert to_logits(expit(logits)) == pytest.approx(logits)
     assert to_logits(np.array([0.0, 1.0])).tolist() == [-30, 30]
 
 
@@ -99,7 +101,7 @@ def test_fitted_thresholds_gain_balanced_accuracy_and_cost_no_more_than_allowed(
 
     def scores(weight):
         thresholds = balanced_thresholds(frequencies(labels), weight)
-        decisions = to_probabilities(logits, calibration.temperature) >= thresholds
+        decisions = expit(logits / calibration.temperature) >= thresholds
         return overall_scores(decisions.astype(float), labels)
 
     half, chosen = scores(0.0), scores(calibration.balance_weight)

@@ -129,16 +129,14 @@ def sparse():
     return generator.random((50, 3)).astype(np.float32), labels
 
 
-def load(**options):
-    return evaluate.load(MULTI_ATTRIBUTE, **options)
-
-
 def test_loads_from_its_path_without_a_network_and_scores_as_the_functions(
     sparse, monkeypatch, tmp_path
 ):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     probabilities, labels = sparse
-    scores = load(cache_dir=str(tmp_path)).compute(predictions=probabilities, references=labels)
+    scores = evaluate.load(MULTI_ATTRIBUTE, cache_dir=str(tmp_path)).compute(
+        predictions=probabilities, references=labels
+    )
     for name, expected in metrics.overall_scores(probabilities, labels).items():
         assert scores[name] == pytest.approx(float(expected), abs=1e-6)
     accuracy = scores["per_attribute"]["accuracy"]
@@ -148,7 +146,7 @@ def test_loads_from_its_path_without_a_network_and_scores_as_the_functions(
 
 def test_batches_add_up_to_the_whole(sparse, tmp_path):
     probabilities, labels = sparse
-    metric = load(cache_dir=str(tmp_path))
+    metric = evaluate.load(MULTI_ATTRIBUTE, cache_dir=str(tmp_path))
     for start in range(0, 50, 16):
         batch = slice(start, start + 16)
         metric.add_batch(predictions=probabilities[batch], references=labels[batch])
@@ -156,26 +154,10 @@ def test_batches_add_up_to_the_whole(sparse, tmp_path):
     assert metric.compute()["accuracy"] == pytest.approx(float(whole))
 
 
-@pytest.mark.parametrize("name", metrics.PER_ATTRIBUTE)
-def test_each_score_loads_alone(name, sparse, tmp_path):
-    probabilities, labels = sparse
-    metric = evaluate.load(MULTI_ATTRIBUTE, name, cache_dir=str(tmp_path))
-    scores = metric.compute(predictions=probabilities, references=labels)
-    assert set(scores) == {name, "per_attribute"}
-    assert scores[name] == pytest.approx(
-        float(metrics.overall_scores(probabilities, labels)[name]), abs=1e-6
-    )
-
-
-def test_a_score_that_there_is_not_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="no score 'beauty'"):
-        evaluate.load(MULTI_ATTRIBUTE, "beauty", cache_dir=str(tmp_path))
-
-
 @pytest.mark.parametrize("references", [[[1, 0]], [[1], [0]], [[1, 0], [1]]])
 def test_predictions_of_another_length_are_refused(references, tmp_path):
     with pytest.raises(ValueError, match=r"not of the same|Mismatch|mismatch"):
-        load(cache_dir=str(tmp_path)).compute(
+        evaluate.load(MULTI_ATTRIBUTE, cache_dir=str(tmp_path)).compute(
             predictions=[[0.5, 0.5], [0.5, 0.5]], references=references
         )
 
@@ -219,4 +201,6 @@ if accelerator.is_main_process:
 @pytest.mark.parametrize("probability", [float("nan"), 1.5])
 def test_what_is_no_probability_is_refused(probability, tmp_path):
     with pytest.raises(ValueError, match="must be probabilities"):
-        load(cache_dir=str(tmp_path)).compute(predictions=[[probability]], references=[[1]])
+        evaluate.load(MULTI_ATTRIBUTE, cache_dir=str(tmp_path)).compute(
+            predictions=[[probability]], references=[[1]]
+        )

@@ -1,36 +1,27 @@
 """Evaluate a model by group on a user's own data, as one HTML page (`label2label audit`)."""
 
-import base64
 import io
-import json
-import re
 import sys
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import datasets
-import jinja2
-import markdown
-from accelerate import Accelerator
 from datasets.arrow_writer import ArrowWriter
-from markupsafe import Markup
-from matplotlib.figure import Figure
 from PIL import Image
 from tqdm.auto import tqdm
 
 from label2label.data.label_table import LabelTable, read_label_table
 from label2label.data.loading import load_split
-from label2label.errors import UserError
-from label2label.evaluation.evaluate import evaluate_models, load_scored_model, short_name, summary
-from label2label.evaluation.plots import figure_svg, printable
-from label2label.evaluation.report import markdown_report, report_figures
+from label2label.errors import UserError, printable
+from label2label.evaluation.evaluate import load_scored_model, run_evaluation, summary
+from label2label.evaluation.groups import check_groups
+from label2label.evaluation.report import html_page
 from label2label.faces.alignment import align_face, choose_face
 from label2label.faces.detection import FaceDetector
 from label2label.files import prepare_output, temporary_folder, write_whole
-from label2label.prediction.backends import Preprocessing, without_accelerator
+from label2label.prediction.backends import Preprocessing
 from label2label.prediction.photos import read_photo
 
 _NAMES_SHOWN = 5
@@ -45,33 +36,15 @@ def audit_command(args: Namespace) -> int:
     """
     output = Path(args.output)
     prepare_output(output)
-    accelerator = Accelerator(cpu=without_accelerator())
     notices: list[str] = []
-    split, others = args.split, None
-    with temporary_folder("audit") as folder:
-        if Path(args.data).is_file():
-            split = None
+    if Path(args.data).is_file():
+        with temporary_folder("audit") as folder:
             dataset, notices, others = _read_photos(args, Path(folder))
-        else:
-            dataset = load_split(args.data, args.split)
-            plain = dataset.with_format(None)
-            named = [column for column in args.group if column in dataset.column_names]
-            _check_groups({column: plain[column] for column in named})
-        result = evaluate_models(
-            args.model,
-            dataset,
-            against=args.against,
-            other_dataset=others,
-            group_columns=args.group,
-            batch_size=args.batch_size,
-            resamples=args.bootstrap or 1000,
-            minimum_age=args.minimum_age,
-            accelerator=accelerator,
-        )
-    accelerator.end_training()
+            result = run_evaluation(args, dataset, None, others)
+    else:
+        result = run_evaluation(args, load_split(args.data, args.split), args.split)
     if not result:
         return 0  # only the main process writes the page
-    result["dataset"] = {"name": short_name(args.data), "split": split}
     write_whole(output, html_page(result, notices))
     for notice in notices:
         print(f"warning: {printable(notice)}", file=sys.stderr)
@@ -161,7 +134,8 @@ def _read_photos(
 ) -> tuple[datasets.Dataset, list[str], datasets.Dataset | None]:
     asked = load_scored_model(args.model).preprocessing
     table = read_label_table(Path(args.data), asked.attributes, args.group)
-    _check_groups(table.groups)
+    for column, values in table.groups.items():
+        check_groups(column, values)
     dataset, notices = prepare_photos(table, asked, args.align, folder / "crops.arrow")
     others = None
     if args.against:
@@ -171,18 +145,6 @@ def _read_photos(
             # Each model needs crops like those that it was trained on.
             others, _ = prepare_photos(table, other, args.align, folder / "others.arrow")
     return dataset, notices, others
-
-
-def _check_groups(groups: Mapping[str, Sequence[Any]]) -> None:
-    for column, rows in groups.items():
-        values = {value for value in rows if value is not None}
-        if not values:
-            raise UserError(f"the group column {column!r} is empty throughout: nothing to compare")
-        if len(values) == 1:
-            raise UserError(
-                f"the group column {column!r} has one value, {values.pop()!r}: there is nothing to "
-                "compare"
-            )
 
 
 def _by_group(table: LabelTable, rows: Sequence[int]) -> str:
@@ -196,54 +158,3 @@ def _by_group(table: LabelTable, rows: Sequence[int]) -> str:
         )
         parts.append(f"; by {column}: {', '.join(shares)}")
     return "".join(parts)
-
-
-def html_page(result: Mapping[str, Any], notices: Sequence[str] = ()) -> str:
-    """Render an evaluation as a self-contained page with styles, figures and numbers.
-
-    Args:
-        result: Result of `evaluate_models`, with its `dataset` filled in.
-        notices: Notices to show before the results.
-
-    Returns:
-        An HTML document, in which names from the data are escaped.
-    """
-    writer = markdown.Markdown(
-        extensions=["tables", "toc"], extension_configs={"toc": {"toc_depth": "2-2"}}
-    )
-    body = writer.convert(markdown_report(result))
-    contents: str = writer.toc  # type: ignore[attr-defined]
-    body = re.sub("(?s)<table>.*?</table>", lambda match: _scrolling(match.group(), "Table"), body)
-    figures = report_figures(result)
-    body = re.sub(
-        r'<p><img alt="([^"]*)" src="([^"]*)\.svg" /></p>',
-        lambda match: _figure(match.group(1), figures[match.group(2)]),
-        body,
-    )
-    head, end, rest = body.partition("</ul>")
-    template = Path(__file__).with_name("audit_template.html").read_text(encoding="utf-8")
-    page = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(template)
-    return page.render(
-        title=printable(f"{result['model']['name']} on {result['dataset']['name']}"),
-        summary=Markup(head + end),
-        notices=notices,
-        contents=Markup(contents),
-        body=Markup(rest),
-        numbers=base64.b64encode(json.dumps(result, allow_nan=False).encode()).decode(),
-        versions=", ".join(f"{name} {v}" for name, v in result["versions"].items()),
-    )
-
-
-def _figure(title: str, figure: Figure) -> str:
-    source = base64.b64encode(figure_svg(figure)).decode()
-    width, height = (round(96 * inches) for inches in figure.get_size_inches())
-    image = (
-        f'<img alt="{title}" width="{width}" height="{height}" '
-        f'src="data:image/svg+xml;base64,{source}">'
-    )
-    return f"<figure>{_scrolling(image, title)}<figcaption>{title}</figcaption></figure>"
-
-
-def _scrolling(inside: str, title: str) -> str:
-    # Wide content scrolls in its own box, by keyboard too, so that the page fits a phone.
-    return f'<div class="scroll" role="group" aria-label="{title}" tabindex="0">{inside}</div>'

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
@@ -45,7 +46,6 @@ from label2label.evaluation.metrics import (
     ratio,
 )
 from label2label.evaluation.predictions import Predictions
-from label2label.evaluation.report import markdown_table
 from label2label.evaluation.scores import jsonable
 from label2label.files import prepare_output, write_whole
 from label2label.prediction.backends import TorchBackend, without_accelerator
@@ -109,8 +109,7 @@ def calibrate_command(args: Namespace) -> int:
     calibration = fit_calibration(
         to_logits(fitting.probabilities) * temperature, fitting.labels, args.accuracy_loss
     )
-    resamples = args.bootstrap or 1000
-    effect = measured and calibration_effect(measured, temperature, calibration, resamples)
+    effect = measured and calibration_effect(measured, temperature, calibration, args.bootstrap)
     if coupled:
         store_coupling(folder, coupled, temperature)
     result = {
@@ -148,7 +147,7 @@ def fit_calibration(
         The calibration with the largest weight in `BALANCE_WEIGHTS` that keeps within this limit.
     """
     temperature, frequency = fit_temperature(logits, labels), frequencies(labels)
-    probabilities = to_probabilities(logits, temperature)
+    probabilities = expit(logits / temperature)
     accuracies = {}
     for weight in BALANCE_WEIGHTS:
         decisions = probabilities >= balanced_thresholds(frequency, weight)
@@ -193,20 +192,14 @@ def to_logits(probabilities: FloatArray) -> FloatArray:
     return np.clip(logit(probabilities), -LOGIT_LIMIT, LOGIT_LIMIT)
 
 
-def to_probabilities(logits: FloatArray, temperature: float) -> FloatArray:
-    """Convert logits at temperature 1 to probabilities at another temperature, above 0."""
-    return expit(logits / temperature)
-
-
 def negative_log_likelihood(
-    probabilities: FloatArray, labels: IntArray, weights: FloatArray | None = None
+    probabilities: FloatArray, labels: IntArray, weights: FloatArray
 ) -> FloatArray:
     """Average the negative log-likelihood over known labels: (...)."""
-    weights = np.ones(len(labels)) if weights is None else weights
     known = labels != IGNORE_INDEX
-    tiny = np.finfo(np.float64).tiny
-    given = np.maximum(np.where(labels == 1, probabilities, 1 - probabilities), tiny)
-    return ratio(weights @ np.where(known, -np.log(given), 0).sum(1), weights @ known.sum(1))
+    likelihood = np.where(labels == 1, probabilities, 1 - probabilities)
+    losses = np.where(known, -np.log(np.maximum(likelihood, np.finfo(float).tiny)), 0)
+    return ratio(weights @ losses.sum(1), weights @ known.sum(1))
 
 
 def calibration_effect(
@@ -236,7 +229,7 @@ def calibration_effect(
             "negative_log_likelihood": negative_log_likelihood(probabilities, labels, weights),
         }
 
-    first, second = (to_probabilities(logits, t) for t in (1.0, calibration.temperature))
+    first, second = expit(logits), expit(logits / calibration.temperature)
     before = scores(first, first > THRESHOLD)
     after = scores(second, second >= calibration.thresholds.round(4))  # rounded as when stored
     return compare_paired(after, before, clusters, resamples)
@@ -313,24 +306,20 @@ def fit_coupling(logits: FloatArray, query_logits: FloatArray, labels: IntArray)
 
 
 def summary(result: dict[str, Any]) -> str:
-    """Summarise the fit and its effect as Markdown for the terminal."""
-    values = list(result["thresholds"].values())
+    """Summarise the fit and its effect for the terminal."""
+    values = result["thresholds"].values()
     text = (
         f"temperature {result['temperature']:.4f}, thresholds {min(values):.2f} to "
         f"{max(values):.2f}, fitted to {result['fitted_on']['num_images']:,} images of "
         f"{result['fitted_on']['split']}"
     )
-    measured = result["measured_on"]
-    if measured:
-        rows = (
-            (
-                name.replace("_", " "),
-                f"{change['other']:.4f}",
-                f"{change['model']:.4f}",
-                "[{:+.4f}, {:+.4f}]".format(*change["interval"]),
-            )
-            for name, change in measured["scores"].items()
-        )
-        header = (f"{measured['split']}, {measured['num_images']:,} images", "before", "after")
-        text += "\n\n" + markdown_table((*header, "95 % interval of the difference"), rows)
+    if measured := result["measured_on"]:
+        rows = [
+            (f"{s['other']:.4f}", f"{s['model']:.4f}", "[{:+.4f}, {:+.4f}]".format(*s["interval"]))
+            for s in measured["scores"].values()
+        ]
+        names = [name.replace("_", " ") for name in measured["scores"]]
+        columns = ["before", "after", "95 % interval of the difference"]
+        table = pandas.DataFrame(rows, names, columns).to_string()
+        text += f"\n\n{measured['split']}, {measured['num_images']:,} images\n{table}"
     return text

@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-import warnings
 from argparse import Namespace
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import torch
 from accelerate import Accelerator
 from datasets import Dataset, Image
@@ -20,11 +20,11 @@ from tqdm.auto import tqdm
 
 from label2label.data.loading import label_array, load_split, read_encoded
 from label2label.data.vocabulary import IGNORE_INDEX, VOCABULARIES
-from label2label.errors import UserError
-from label2label.evaluation.groups import age_bands
+from label2label.errors import UserError, printable
+from label2label.evaluation.groups import age_bands, check_groups
 from label2label.evaluation.predictions import Column, Predictions
-from label2label.evaluation.report import REPORT, markdown_table, write_report
-from label2label.evaluation.scores import MINIMUM_AGE, compare_predictions, score_predictions
+from label2label.evaluation.report import html_page
+from label2label.evaluation.scores import compare_predictions, score_predictions
 from label2label.files import prepare_output, sha256, write_whole
 from label2label.prediction.backends import OnnxBackend, TorchBackend, without_accelerator
 
@@ -40,34 +40,41 @@ def evaluate_command(args: Namespace) -> int:
         UserError: If an output cannot be written, a model or dataset cannot be read, a split or
             column is missing, or the split has no images or labels.
     """
-    report = Path(args.report) / REPORT if args.report else None
-    for file in filter(None, (args.output, report)):
+    for file in filter(None, (args.output, args.report)):
         prepare_output(Path(file))
-    accelerator = Accelerator(cpu=without_accelerator())
-    result = evaluate_models(
-        args.model,
-        load_split(args.data, args.split),
-        against=args.against,
-        group_columns=args.group,
-        batch_size=args.batch_size,
-        resamples=args.bootstrap or 1000,
-        minimum_age=args.minimum_age,
-        accelerator=accelerator,
-    )
-    # Exiting before the process group is destroyed may abort the process.
-    accelerator.end_training()
-    if not accelerator.is_main_process:
+    result = run_evaluation(args, load_split(args.data, args.split), args.split)
+    if not result:
         return 0
-    result["dataset"] = {"name": short_name(args.data), "split": args.split}
     text = json.dumps(result, indent=1, allow_nan=False) + "\n"
     if args.output:
         write_whole(Path(args.output), text)
         print(summary(result))
     else:
         print(text, end="")
-    if report:
-        print(f"report: {write_report(result, report.parent)}", file=sys.stderr)
+    if args.report:
+        write_whole(Path(args.report), html_page(result))
+        print(f"report: {args.report}", file=sys.stderr)
     return 0
+
+
+def run_evaluation(
+    args: Namespace, dataset: Dataset, split: str | None, other_dataset: Dataset | None = None
+) -> dict[str, Any]:
+    """Call `evaluate_models` with the options of `evaluate` and `audit`; name the dataset."""
+    accelerator = Accelerator(cpu=without_accelerator())
+    result = evaluate_models(
+        args.model,
+        dataset,
+        against=args.against,
+        other_dataset=other_dataset,
+        group_columns=args.group,
+        batch_size=args.batch_size,
+        resamples=args.bootstrap,
+        accelerator=accelerator,
+    )
+    # Exiting before the process group is destroyed may abort the process.
+    accelerator.end_training()
+    return result and result | {"dataset": {"name": short_name(args.data), "split": split}}
 
 
 def evaluate_models(
@@ -77,7 +84,6 @@ def evaluate_models(
     group_columns: Sequence[str] = (),
     batch_size: int = 64,
     resamples: int = 1000,
-    minimum_age: int = MINIMUM_AGE,
     accelerator: Accelerator | None = None,
     other_dataset: Dataset | None = None,
 ) -> dict[str, Any]:
@@ -91,7 +97,6 @@ def evaluate_models(
         group_columns: Columns to group by; `age` is grouped into bands.
         batch_size: Images per forward pass and process.
         resamples: Number of bootstrap resamples.
-        minimum_age: In years; people younger than this are left out of the `minimum_age` scores.
         accelerator: A new one by default.
         other_dataset: The same images, cropped for the other model; `dataset` by default.
 
@@ -102,8 +107,8 @@ def evaluate_models(
         `versions`. Empty on all but the main process.
 
     Raises:
-        UserError: If a model cannot be loaded, a group column is missing, or the dataset has no
-            images or no labels of the model's attributes.
+        UserError: If a model cannot be loaded, a group column is missing or has one value, or the
+            dataset has no images or no labels of the model's attributes.
     """
     accelerator = accelerator or Accelerator(cpu=without_accelerator())
     model = load_scored_model(model_name)
@@ -117,8 +122,7 @@ def evaluate_models(
     known = (predictions.labels != IGNORE_INDEX).any(axis=0)
     return {
         "model": identify_model(model_name, model),
-        "dataset": {},
-        **score_predictions(predictions, resamples, minimum_age),
+        **score_predictions(predictions, resamples),
         "missing_attributes": [
             name for name, labelled in zip(predictions.names, known, strict=True) if not labelled
         ],
@@ -156,9 +160,6 @@ def collect_predictions(
     accelerator = accelerator or Accelerator(cpu=without_accelerator())
     asked = model.preprocessing
     labels = label_array(dataset, asked.attributes)
-    for column in group_columns:
-        if column not in dataset.column_names or column == "image":
-            raise UserError(f"no group column {column!r}: the dataset has {dataset.column_names}")
     groups = {column: _groups(dataset, column) for column in group_columns}
     if (labels == IGNORE_INDEX).all():
         raise UserError(
@@ -173,9 +174,9 @@ def collect_predictions(
         probabilities=probabilities,
         query_probabilities=query_probabilities,
         labels=labels,
-        identities=read_column(dataset, "identity"),
+        identities=_column(dataset, "identity"),
         groups=groups,
-        ages=read_column(dataset, "age"),
+        ages=_column(dataset, "age"),
         thresholds=asked.thresholds,
         exclusive_answers=asked.exclusive_answers,
     )
@@ -210,45 +211,37 @@ def predict_dataset(
                 f"the image in row {row} of the split cannot be read: {error}"
             ) from error
 
-    if isinstance(model, TorchBackend):
+    in_torch = isinstance(model, TorchBackend)
+    if in_torch:
         layout = torch.channels_last  # faster on most devices
         network = model.model.to(memory_format=layout)  # type: ignore[call-overload]
         network = accelerator.prepare_model(network, evaluation_mode=True).eval()
 
-    def predict(crops: np.ndarray) -> dict[str, Any]:
-        if not isinstance(model, TorchBackend):
-            return {"probabilities": torch.from_numpy(model.predict(crops))}
+    def predict(crops: np.ndarray) -> list[torch.Tensor]:
+        if not in_torch:
+            return [torch.from_numpy(model.predict(crops)).to(accelerator.device)]
         pixels = torch.from_numpy(model.preprocessing.normalize(crops)).to(accelerator.device)
         with torch.inference_mode():
             outputs = network(pixel_values=pixels.contiguous(memory_format=layout))
-        return {"logits": outputs.logits, "query_logits": outputs.query_logits}
+        return [logits for logits in (outputs.logits, outputs.query_logits) if logits is not None]
 
     numbers: Any = range(len(dataset))  # a sequence is a map-style dataset
     loader = accelerator.prepare(DataLoader(numbers, batch_size=batch_size))
-    gathered: dict[str, list[np.ndarray]] = {}
-    progress = tqdm(loader, desc="evaluate", unit="batch", disable=not accelerator.is_main_process)
-    for rows in progress:
-        values = {"row": rows, **predict(np.stack([crop(row) for row in rows.tolist()]))}
-        known = {
-            name: value.to(accelerator.device)
-            for name, value in values.items()
-            if value is not None
-        }
-        for name, value in accelerator.gather(known).items():
-            gathered.setdefault(name, []).append(value.cpu().double().numpy())
-    # Accelerate repeats rows to fill the last batches, so duplicates are dropped.
-    rows_seen, order = np.unique(np.concatenate(gathered.pop("row")), return_index=True)
-    if len(rows_seen) != len(dataset):
-        raise RuntimeError(f"{len(rows_seen)} predictions for {len(dataset)} images")
-    whole = {name: np.concatenate(parts)[order] for name, parts in gathered.items()}
-    if "probabilities" in whole:
-        return whole["probabilities"], None
-    query_logits = whole.get("query_logits")
-    return expit(whole["logits"]), None if query_logits is None else expit(query_logits)
+    batches = []
+    for rows in tqdm(
+        loader, desc="evaluate", unit="batch", disable=not accelerator.is_main_process
+    ):
+        own = predict(np.stack([crop(row) for row in rows.tolist()]))
+        # In the dataset's order, without the rows that are repeated to fill the last batches.
+        batches.append([part.cpu() for part in accelerator.gather_for_metrics(own)])
+    whole = [torch.cat(parts).double().numpy() for parts in zip(*batches, strict=True)]
+    if in_torch:
+        whole = list(map(expit, whole))
+    return whole[0], whole[1] if len(whole) > 1 else None
 
 
 def summary(result: dict[str, Any]) -> str:
-    """Format the main scores as a Markdown table for the terminal."""
+    """Format the main scores as a table for the terminal."""
     figures = [
         (name.replace("_", " "), result[name], interval)
         for name, interval in result["intervals"].items()
@@ -266,13 +259,10 @@ def summary(result: dict[str, Any]) -> str:
         if groups["gap"] is not None:
             pair = f"{groups['worst_group']} to {groups['best_group']}"
             figures.append((f"gap by {column}: {pair}", groups["gap"], groups["gap_interval"]))
-    return markdown_table(
-        (f"{result['num_images']:,} images", "value", "95 % interval"),
-        (
-            (title, f"{value:.4f}", f"[{low:.4f}, {high:.4f}]")
-            for title, value, (low, high) in figures
-        ),
-    )
+    titles = [printable(title) for title, *_ in figures]
+    rows = [(f"{value:.4f}", f"[{low:.4f}, {high:.4f}]") for _, value, (low, high) in figures]
+    table = pandas.DataFrame(rows, titles, ["value", "95 % interval"])
+    return f"{result['num_images']:,} images\n{table.to_string()}"
 
 
 def load_scored_model(name: str | os.PathLike[str]) -> ScoredModel:
@@ -328,30 +318,22 @@ def library_versions() -> dict[str, str]:
     return {library: version(library) for library in _LIBRARIES}
 
 
-def read_column(dataset: Dataset, name: str) -> list[Any] | None:
-    """Read a column without decoding the images; None if it is missing or null throughout."""
-    if name not in dataset.column_names:
-        return None
-    values = list(dataset.select_columns([name])[:][name])
-    return None if all(value is None for value in values) else values
+def _column(dataset: Dataset, name: str) -> list[Any] | None:
+    values = list(dataset.with_format(None)[name]) if name in dataset.column_names else []
+    return values if any(value is not None for value in values) else None
 
 
 def _groups(dataset: Dataset, column: str) -> Column:
-    values = read_column(dataset, column)
-    if values is None:
-        raise UserError(f"the group column {column!r} is null throughout: nothing to compare")
+    if column not in dataset.column_names or column == "image":
+        raise UserError(f"no group column {column!r}: the dataset has {dataset.column_names}")
+    values = dataset.with_format(None)[column]
+    check_groups(column, values)
     if column == "age":
         return age_bands(values)
     if dataset.features[column].dtype == "bool":
         names = {True: column, False: f"not {column}", None: None}
         return [names[value] for value in values]
-    groups = [None if value is None else str(value) for value in values]
-    if len(set(groups) - {None}) == 1:
-        # Only a warning, because other columns or datasets may still have several groups.
-        warnings.warn(
-            f"the group column {column!r} has one value: there is no gap to measure", stacklevel=2
-        )
-    return groups
+    return [None if value is None else str(value) for value in values]
 
 
 def _unscored_columns(

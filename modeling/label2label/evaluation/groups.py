@@ -1,14 +1,15 @@
 """Score groups: accuracy, gaps, parity and odds differences, and direct standardisation by age."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations, pairwise
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from label2label.data.vocabulary import IGNORE_INDEX
+from label2label.errors import UserError
 from label2label.evaluation.intervals import (
     bootstrap_draws,
     compare_paired,
@@ -28,9 +29,31 @@ from label2label.evaluation.predictions import Column, Predictions
 MINIMUM_IMAGES = 30  # per group that is compared
 MINIMUM_CELL = 10  # per compared group and stratum
 AGE_BANDS = (0, 5, 15, 30, 45, 60)
-CHILDREN_BELOW = 15
 
 _OVERALL = 0  # index of all attributes pooled; the attributes follow
+
+
+def check_groups(column: str, values: Iterable[Any]) -> None:
+    """Raise UserError if a group column has fewer than two values, None not counted."""
+    known = {value for value in values if value is not None}
+    if not known:
+        raise UserError(f"the group column {column!r} is empty throughout: nothing to compare")
+    if len(known) == 1:
+        raise UserError(
+            f"the group column {column!r} has one value, {known.pop()!r}: there is nothing to "
+            "compare"
+        )
+
+
+def age_bands(ages: Iterable[float | None]) -> Column:
+    """Assign each age in years to a band: 0-4, 5-14, 15-29, 30-44, 45-59, 60+; else None."""
+    names = [*(f"{a}-{b - 1}" for a, b in pairwise(AGE_BANDS)), f"{AGE_BANDS[-1]}+"]
+
+    def band(age: float | None) -> str | None:
+        known = age is not None and age >= 0  # false for NaN
+        return names[np.searchsorted(AGE_BANDS, age, side="right") - 1] if known else None
+
+    return [band(age) for age in ages]
 
 
 def with_intersection(groups: Mapping[str, Column]) -> dict[str, Column]:
@@ -45,6 +68,21 @@ def with_intersection(groups: Mapping[str, Column]) -> dict[str, Column]:
             for row in zip(*groups.values(), strict=True)
         ]
     return columns
+
+
+def cells_of(column: Column) -> tuple[list[str], npt.NDArray[np.bool_]]:
+    """List a column's values in natural sort order (5-14 before 15-29).
+
+    Returns:
+        The values, and whether each image has each of them, (images, values).
+    """
+
+    def numbers_by_size(value: str) -> tuple[list[tuple[int, str]], str]:
+        parts = re.split(r"([0-9]+)", value)
+        return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], value
+
+    values = sorted({value for value in column if value is not None}, key=numbers_by_size)
+    return values, np.array(column, object)[:, None] == np.array(values, object)
 
 
 def group_scores(predictions: Predictions, groups: Column, resamples: int = 1000) -> dict[str, Any]:
@@ -68,42 +106,36 @@ def group_scores(predictions: Predictions, groups: Column, resamples: int = 1000
         `demographic_parity_difference` and `equalized_odds_difference`. Differences are None or NaN
         if fewer than two groups can be compared.
     """
-    known, (values,), (cells,) = _by_value(predictions, groups)
-    num_unknown = len(groups) - len(known.labels)
-    if not values:
-        no_gap = gap_entries(np.empty(0), np.empty(0, int), [], np.empty((0, 0)))
-        return {"per_group": {}, **no_gap, "num_unknown": num_unknown, "per_attribute": {}}
-    accuracy_of = _accuracy_by_cell(known, cells)
-    accuracy, images = accuracy_of(None), images_by_cell(known.labels, cells)
-    draws = bootstrap_draws(lambda w: {"accuracy": accuracy_of(w)}, known.clusters, resamples)
-    draws_of = draws["accuracy"]  # (resamples, groups, 1 + attributes)
-    intervals = np.clip(interval_of(draws_of, accuracy), 0, 1).swapaxes(0, 1)  # by group
-    rates = _rates_by_group(known, cells)
+    values, cells = cells_of(groups)
+    images = images_by_cell(predictions.labels, cells)
+    accuracy_of = _accuracy_by_cell(predictions, cells)
+    accuracy, intervals, draws = _with_intervals(accuracy_of, predictions.clusters, resamples)
+    rates, differences = _rates_by_group(predictions, cells)
 
     def by_group(of_groups: FloatArray, a: int) -> dict[str, Any]:
         return {v: of_groups[g].tolist() for g, v in enumerate(values) if images[g, a]}
 
     def gap(a: int) -> dict[str, Any]:
-        return gap_entries(accuracy[:, a], images[:, a], values, draws_of[..., a])
+        return gap_entries(accuracy[:, a], images[:, a], values, draws[..., a])
 
     return {
         "per_group": {
             value: {
                 "accuracy": accuracy[g, _OVERALL],
-                "interval": intervals[g, :, _OVERALL],
+                "interval": intervals[g, _OVERALL],
                 "num_images": images[g, _OVERALL],
                 "small": bool(images[g, _OVERALL] < MINIMUM_IMAGES),
             }
             for g, value in enumerate(values)
         },
         **gap(_OVERALL),
-        "num_unknown": num_unknown,
+        "num_unknown": sum(group is None for group in groups),
         "per_attribute": {
             name: {
-                "accuracy": by_group(accuracy[..., a], a),
-                "interval": by_group(intervals[..., a], a),
-                **{rate: by_group(array[:, a - 1], a) for rate, array in rates[0].items()},
-                **{name: array[a - 1] for name, array in rates[1].items()},
+                "accuracy": by_group(accuracy[:, a], a),
+                "interval": by_group(intervals[:, a], a),
+                **{rate: by_group(of_groups[:, a - 1], a) for rate, of_groups in rates.items()},
+                **{title: values[a - 1] for title, values in differences.items()},
                 **gap(a),
             }
             for a, name in enumerate(predictions.names, start=1)
@@ -112,51 +144,23 @@ def group_scores(predictions: Predictions, groups: Column, resamples: int = 1000
     }
 
 
-def _by_value(
-    predictions: Predictions, *columns: Column
-) -> tuple[Predictions, list[list[str]], list[npt.NDArray[np.bool_]]]:
-    """Select the images with a value in all columns.
-
-    Returns:
-        Their predictions, and for each column its values in order, and whether each image has each
-        value, (images, values).
-    """
-    arrays = [np.array(column, dtype=object) for column in columns]
-    known = np.all([[value is not None for value in array] for array in arrays], axis=0)
-    arrays = [array[known] for array in arrays]
-    values = [in_order(array) for array in arrays]
-    cells = [a[:, None] == np.array(v, dtype=object) for a, v in zip(arrays, values, strict=True)]
-    return predictions.select(known), values, cells
-
-
-def in_order(column: npt.NDArray[np.object_]) -> list[str]:
-    """List the distinct values of a column in natural sort order (5-14 before 15-29)."""
-
-    def numbers_by_size(value: str) -> tuple[list[tuple[int, str]], str]:
-        parts = re.split(r"([0-9]+)", value)
-        return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], value
-
-    return sorted(set(column), key=numbers_by_size)
-
-
 def _accuracy_by_cell(
     predictions: Predictions, cells: npt.NDArray[np.bool_]
-) -> Callable[[FloatArray | None], FloatArray]:
+) -> Callable[[FloatArray], FloatArray]:
     """Return the accuracy of every cell (such as a group) as a function of image weights.
 
-    The function takes (..., images), or None for a weight of 1, and returns
-    (..., cells, 1 + attributes), all attributes first; NaN where a cell has no known label.
+    The function takes (..., images) and returns (..., cells, 1 + attributes), all attributes first;
+    NaN where a cell has no known label.
     """
     correct = _with_total(correct_predictions(predictions.probabilities, predictions.labels))
     known = _with_total(predictions.labels != IGNORE_INDEX)
 
-    def accuracy(weights: FloatArray | None) -> FloatArray:
-        weights = np.ones(len(known)) if weights is None else weights
-        scores = [
-            ratio(weights[..., cell] @ correct[cell], weights[..., cell] @ known[cell])
-            for cell in cells.T
-        ]
-        return np.stack(scores, axis=-2)
+    def accuracy(weights: FloatArray) -> FloatArray:
+        scores = np.empty((*weights.shape[:-1], cells.shape[1], known.shape[1]))
+        for c, cell in enumerate(cells.T):
+            of_cell = weights[..., cell]
+            scores[..., c, :] = ratio(of_cell @ correct[cell], of_cell @ known[cell])
+        return scores
 
     return accuracy
 
@@ -171,14 +175,23 @@ def _with_total(per_attribute: npt.NDArray[np.bool_]) -> FloatArray:
     return np.concatenate([total, per_attribute], axis=1, dtype=np.float64)
 
 
+def _with_intervals(
+    accuracy_of: Callable[[FloatArray], FloatArray], clusters: IntArray, resamples: int
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return accuracies (...), their 95 % intervals (..., 2) and draws (resamples, ...)."""
+    accuracy = accuracy_of(np.ones(len(clusters)))
+    draws = bootstrap_draws(lambda weights: {"": accuracy_of(weights)}, clusters, resamples)[""]
+    return accuracy, np.moveaxis(interval_of(draws, accuracy).clip(0, 1), 0, -1), draws
+
+
 def extremes(accuracy: FloatArray, num_images: IntArray) -> tuple[int, int] | None:
     """Find the worst and best group with at least 30 images; None if there are fewer than two."""
     counted = np.flatnonzero((num_images >= MINIMUM_IMAGES) & np.isfinite(accuracy))
     if len(counted) < 2:
         return None
-    # Ties go to the first for worst and the last for best, so that the two always differ.
-    backwards = counted[::-1]
-    return int(counted[accuracy[counted].argmin()]), int(backwards[accuracy[backwards].argmax()])
+    # A stable sort: of equals the first is worst and the last best, so that the two differ.
+    ranked = counted[np.argsort(accuracy[counted], kind="stable")]
+    return int(ranked[0]), int(ranked[-1])
 
 
 def gap_entries(
@@ -242,54 +255,6 @@ def _rates_by_group(
     }
 
 
-def age_bands(ages: Sequence[int | None], edges: Sequence[int] = AGE_BANDS) -> Column:
-    """Assign each age in years to a band: 0-4, 5-14, 15-29, 30-44, 45-59, 60+; else None."""
-    names = [*(f"{a}-{b - 1}" for a, b in pairwise(edges)), f"{edges[-1]}+"]
-
-    def band(age: int | None) -> str | None:
-        if age is None or not age >= edges[0]:  # not `age < edges[0]`, which is false for NaN
-            return None
-        return names[int(np.searchsorted(edges, age, side="right")) - 1]
-
-    return [band(age) for age in ages]
-
-
-def shared_age_bands(ages: Sequence[int | None], groups: Column) -> Column:
-    """Merge neighbouring age bands until every compared group has at least 10 images in each.
-
-    Of all such merges, the one with most bands is chosen, among those with an edge at age 15 if
-    there are any, because the attributes of children differ most. Groups with fewer than 30 images
-    are not compared and do not influence the bands.
-
-    Args:
-        ages: In years; None or NaN where unknown.
-        groups: One group per image.
-
-    Returns:
-        One band per image; None where the age is unknown or negative.
-    """
-    pairs = [
-        (a, g)
-        for a, g in zip(ages, groups, strict=True)
-        if a is not None and a >= 0 and g is not None
-    ]
-    if not pairs:
-        return [None] * len(ages)
-    years = np.array([age for age, _ in pairs])
-    column = np.array([group for _, group in pairs], dtype=object)
-    compared = [of for g in set(column) if (of := column == g).sum() >= MINIMUM_IMAGES]
-    youngest = AGE_BANDS[np.searchsorted(AGE_BANDS, years.min(), side="right") - 1]
-    inner = [edge for edge in AGE_BANDS if edge > youngest]
-    chosen: tuple[int, ...] = (youngest,)
-    for number in range(1, len(inner) + 1):
-        for picked in combinations(inner, number):
-            edges = (youngest, *picked)
-            spans = [(years >= a) & (years < b) for a, b in pairwise((*edges, np.inf))]
-            if all((span & of).sum() >= MINIMUM_CELL for span in spans for of in compared):
-                chosen = max(chosen, edges, key=lambda e: (CHILDREN_BELOW in e, len(e)))
-    return age_bands(ages, chosen)
-
-
 def standardised_scores(
     predictions: Predictions, groups: Column, strata: Column, resamples: int = 1000
 ) -> dict[str, Any]:
@@ -310,47 +275,43 @@ def standardised_scores(
         and the entries of `gap_entries`. If fewer than two groups share a stratum, `overall` is
         None and the attribute is left out.
     """
-    labelled = (predictions.labels != IGNORE_INDEX).any(axis=1)
-    strata = [stratum if has else None for stratum, has in zip(strata, labelled, strict=True)]
-    known, (values, bands), (by_group, by_band) = _by_value(predictions, groups, strata)
-    if not values:
-        return {"overall": None, "per_attribute": {}}
-    cells = (by_group[:, :, None] & by_band[:, None, :]).reshape(len(known.labels), -1)
-    shape = (len(values), len(bands), -1)  # groups, strata, 1 + attributes
-    counts = images_by_cell(known.labels, cells).reshape(shape)
+    values, by_group = cells_of(groups)
+    bands, by_band = cells_of(strata)
+    cells = (by_group[:, :, None] & by_band[:, None, :]).reshape(len(groups), -1)
+    shape = (len(values), len(bands), 1 + len(predictions.names))
+    counts = images_by_cell(predictions.labels, cells).reshape(shape)
     compared = counts.sum(axis=1) >= MINIMUM_IMAGES  # (groups, 1 + attributes)
     enough = (counts >= MINIMUM_CELL) | ~compared[:, None]
     pooled = np.where(compared[:, None], counts, 0).sum(axis=0) * enough.all(axis=0)
     shares = np.nan_to_num(ratio(pooled, pooled.sum(axis=0)))  # (strata, 1 + attributes)
-    accuracy_of = _accuracy_by_cell(known, cells)
+    accuracy_of = _accuracy_by_cell(predictions, cells)
 
-    def adjusted(weights: FloatArray | None = None) -> FloatArray:
-        cell = accuracy_of(weights)
-        cell = cell.reshape(*cell.shape[:-2], *shape)
-        return np.where(shares > 0, cell * shares, 0).sum(axis=-2)  # (..., groups, 1 + attributes)
+    def adjusted(weights: FloatArray) -> FloatArray:
+        by_cell = accuracy_of(weights).reshape(*weights.shape[:-1], *shape)
+        return np.where(shares > 0, by_cell * shares, 0).sum(axis=-2)
 
-    accuracy = adjusted()
-    draws = bootstrap_draws(lambda w: {"accuracy": adjusted(w)}, known.clusters, resamples)
-    intervals = np.clip(interval_of(draws["accuracy"], accuracy), 0, 1)
+    # (..., groups, 1 + attributes)
+    accuracy, intervals, draws = _with_intervals(adjusted, predictions.clusters, resamples)
 
     def entry(a: int) -> dict[str, Any] | None:
         members = np.flatnonzero(compared[:, a])
-        kept = [b for b in range(len(bands)) if shares[b, a] > 0]
-        if len(members) < 2 or not kept:
+        kept = np.flatnonzero(shares[:, a])
+        if len(members) < 2 or not len(kept):
             return None
-        sizes, of_members = counts[members, :, a].sum(axis=1), draws["accuracy"][:, members, a]
+        sizes = counts[members, :, a].sum(axis=1)
+        names = [values[g] for g in members]
         return {
             "per_group": {
                 values[g]: {
                     "accuracy": accuracy[g, a],
-                    "interval": intervals[:, g, a],
+                    "interval": intervals[g, a],
                     "num_images": {bands[b]: counts[g, b, a] for b in kept},
                 }
                 for g in members
             },
             "strata": {bands[b]: shares[b, a] for b in kept},
-            "strata_left_out": [bands[b] for b in range(len(bands)) if b not in kept],
-            **gap_entries(accuracy[members, a], sizes, [values[g] for g in members], of_members),
+            "strata_left_out": [band for b, band in enumerate(bands) if b not in kept],
+            **gap_entries(accuracy[members, a], sizes, names, draws[:, members, a]),
         }
 
     entries = {name: entry(a) for a, name in enumerate(predictions.names, start=1)}
@@ -374,14 +335,12 @@ def compare_groups(
         `per_group`, comparisons of accuracy that also have `num_images` with a known label and
         `small`; and `gap`, in which each model has its own worst and best group.
     """
-    known, (values,), (cells,) = _by_value(model, groups)
-    if not values:
-        return {"per_group": {}, "gap": None}
-    images = images_by_cell(known.labels, cells)[:, _OVERALL]
+    values, cells = cells_of(groups)
+    images = images_by_cell(model.labels, cells)[:, _OVERALL]
 
     def scored(predictions: Predictions) -> Callable[[FloatArray], dict[str, FloatArray]]:
         accuracy_of = _accuracy_by_cell(predictions, cells)
-        pair = extremes(accuracy_of(None)[:, _OVERALL], images)
+        pair = extremes(accuracy_of(np.ones(len(groups)))[:, _OVERALL], images)
 
         def scores(weights: FloatArray) -> dict[str, FloatArray]:
             accuracy = accuracy_of(weights)[..., _OVERALL]
@@ -390,8 +349,7 @@ def compare_groups(
 
         return scores
 
-    others, *_ = _by_value(other, groups)
-    compared = compare_paired(scored(known), scored(others), known.clusters, resamples)
+    compared = compare_paired(scored(model), scored(other), model.clusters, resamples)
     return {
         "per_group": {
             value: {name: of_groups[..., g] for name, of_groups in compared["accuracy"].items()}

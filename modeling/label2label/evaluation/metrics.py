@@ -1,7 +1,6 @@
 """Score multi-attribute predictions, by functions or as an `evaluate.Metric`.
 
     metric = evaluate.load(label2label.evaluation.MULTI_ATTRIBUTE)
-    metric = evaluate.load(label2label.evaluation.MULTI_ATTRIBUTE, "balanced_accuracy")
 
 `label2label.evaluation` describes the arrays.
 """
@@ -220,10 +219,6 @@ class MultiAttribute(evaluate.Metric):
     """Metric of multi-attribute predictions for `evaluate.load`; unknown labels are ignored."""
 
     def _info(self) -> evaluate.MetricInfo:
-        if self.config_name not in ("default", *PER_ATTRIBUTE):
-            raise ValueError(
-                f"no score {self.config_name!r}: choose one of {', '.join(PER_ATTRIBUTE)}"
-            )
         return evaluate.MetricInfo(
             description="Mean accuracy over images and attributes, balanced accuracy, F1, average "
             "precision and expected calibration error, overall and per attribute.",
@@ -252,10 +247,8 @@ class MultiAttribute(evaluate.Metric):
         probabilities, labels = np.asarray(predictions), np.asarray(references)
         if not ((probabilities >= 0) & (probabilities <= 1)).all():  # also true for NaN
             raise ValueError("predictions must be probabilities in 0..1")
-        names = list(PER_ATTRIBUTE) if self.config_name == "default" else [self.config_name]
-        overall = overall_scores(probabilities, labels, names=names)
-        return {name: float(value) for name, value in overall.items()} | {
-            "per_attribute": {
-                name: PER_ATTRIBUTE[name](probabilities, labels).tolist() for name in names
-            }
+        overall = overall_scores(probabilities, labels)
+        each = {
+            name: score(probabilities, labels).tolist() for name, score in PER_ATTRIBUTE.items()
         }
+        return {name: float(value) for name, value in overall.items()} | {"per_attribute": each}

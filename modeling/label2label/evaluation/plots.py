@@ -9,12 +9,13 @@ import textwrap
 import unicodedata
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib import font_manager, rc_context
 from matplotlib.figure import Figure
+
+from label2label.errors import printable
 
 BLUE, ORANGE, GRAY = "#2b6cb0", "#dd6b20", "#8492a6"
 _WIDE_FONTS = [
@@ -53,13 +54,8 @@ def attribute_bars(result: Mapping[str, Any]) -> Figure:
     axes.barh(y, accuracy, color=BLUE, height=0.7, label="model (95 % interval)")
     spread = np.abs(interval - accuracy)
     axes.errorbar(accuracy, y, xerr=spread, fmt="none", ecolor="black", elinewidth=0.8)
-    axes.plot(
-        *(majority, y, "|"),
-        color=ORANGE,
-        markersize=9,
-        markeredgewidth=2,
-        label="majority-class baseline",
-    )
+    mark = {"color": ORANGE, "markersize": 9, "markeredgewidth": 2}
+    axes.plot(majority, y, "|", label="majority-class baseline", **mark)
     axes.set_yticks(y, [row_label(n) for n, _ in rows])
     axes.set_xlim(max(0.0, min([*majority, *interval[0], 1.0]) - 0.05), 1)
     axes.set_ylim(-0.6, len(rows) - 0.4)
@@ -169,15 +165,9 @@ def gap_plot(comparison: Mapping[str, Any], column: str, after: str, before: str
     return figure
 
 
-def printable(text: str) -> str:
-    """Put a name on one line, without control characters and other unprintable ones."""
-    shown = (" " if unicodedata.category(c) in ("Cc", "Cs", "Cn") else c for c in text)
-    return " ".join("".join(shown).split())
-
-
 def row_label(name: str, more: str = "") -> str:
     """Shorten a name to a label at the left of a plot."""
-    label = textwrap.shorten(printable(name).replace("_", " "), 60, placeholder=" …")
+    label = printable(name).replace("_", " ")
     label = label if len(label) <= 40 else label[:39] + "…"
     return _room(label) + label + more
 
@@ -207,8 +197,3 @@ def figure_svg(figure: Figure) -> bytes:
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
-
-
-def save_figure(figure: Figure, folder: Path, name: str) -> None:
-    """Save a figure as NAME.svg in an existing folder."""
-    (folder / f"{name}.svg").write_bytes(figure_svg(figure))

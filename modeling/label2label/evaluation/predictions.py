@@ -2,17 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-import numpy as np
-
-from label2label.data.vocabulary import IGNORE_INDEX
 from label2label.errors import UserError
 from label2label.evaluation.intervals import clusters_of
 from label2label.evaluation.metrics import FloatArray, IntArray
 
 Column = Sequence[str | None]
-"""One value an image; None where unknown."""
+"""One value per image; None where unknown."""
 
 
 @dataclass
@@ -36,8 +32,7 @@ class Predictions:
         clusters: Person on each image, numbered from 0, (images,), from `clusters_of`.
 
     Raises:
-        UserError: If the arrays differ in images or attributes, a probability is outside 0..1, or a
-            label is not 1, 0 or -100.
+        UserError: If a probability is outside 0..1.
     """
 
     names: Sequence[str]
@@ -52,48 +47,14 @@ class Predictions:
     clusters: IntArray = field(init=False)
 
     def __post_init__(self) -> None:
-        shape = (len(self.labels), len(self.names))
-        for title, array in (
-            ("labels", self.labels),
-            ("predictions", self.probabilities),
-            ("query predictions", self.query_probabilities),
-        ):
-            if array is not None and array.shape != shape:
+        for values in (self.probabilities, self.query_probabilities):
+            # Not `(values < 0) | (values > 1)`, which is false for NaN.
+            if values is not None and not ((values >= 0) & (values <= 1)).all():
                 raise UserError(
-                    f"{title} of shape {array.shape} do not match {shape[0]} images and "
-                    f"{shape[1]} attributes"
+                    "the predictions hold values that are not probabilities in 0..1: are the "
+                    "model's weights damaged?"
                 )
-            # Not `(array < 0) | (array > 1)`, which is false for NaN.
-            if array is not None and title != "labels" and not ((array >= 0) & (array <= 1)).all():
-                raise UserError(
-                    f"the {title} hold values that are not probabilities in 0..1: are the model's "
-                    "weights damaged?"
-                )
-        if not np.isin(self.labels, (0, 1, IGNORE_INDEX)).all():
-            raise UserError(f"labels must be 1, 0, or {IGNORE_INDEX} where unknown")
-        columns = {"identities": self.identities, "ages": self.ages, **self.groups}
-        for title, column in columns.items():
-            if column is not None and len(column) != shape[0]:
-                raise UserError(f"{title}: {len(column)} values for {shape[0]} images")
-        self.clusters = clusters_of(self.identities or [None] * shape[0])
-
-    def select(self, chosen: np.ndarray) -> "Predictions":
-        """Select images by a mask, bool, (images,)."""
-
-        def pick(column: Any) -> Any:
-            if column is None or isinstance(column, np.ndarray):
-                return None if column is None else column[chosen]
-            return [value for value, keep in zip(column, chosen, strict=True) if keep]
-
-        columns = ("probabilities", "labels", "query_probabilities", "identities", "ages")
-        selected = replace(
-            self,
-            **{name: pick(getattr(self, name)) for name in columns},
-            groups={name: pick(column) for name, column in self.groups.items()},
-        )
-        # Numbered in the same order, so that a group's resamples do not depend on the selection.
-        selected.clusters = np.unique(self.clusters[chosen], return_inverse=True)[1]
-        return selected
+        self.clusters = clusters_of(self.identities or [None] * len(self.labels))
 
     def only(self, names: Sequence[str]) -> "Predictions":
         """Select attributes by name."""

@@ -1,25 +1,23 @@
-"""Write the Markdown report of an evaluation and its figures, from `report_template.md`."""
+"""Render an evaluation as one HTML page, from `report_template.html`, and draw its figures."""
 
-import re
-from collections.abc import Iterable, Mapping
+import base64
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
+from label2label.errors import printable
 from label2label.evaluation.plots import (
     attribute_bars,
+    figure_svg,
     gap_plot,
     group_heat_map,
-    printable,
     reliability_plot,
-    save_figure,
 )
-from label2label.files import write_whole
-
-REPORT = "README.md"  # in the report's folder
 
 _TITLES = {
     "accuracy": "Accuracy",
@@ -31,54 +29,35 @@ _TITLES = {
 }
 
 
-def write_report(result: Mapping[str, Any], folder: Path) -> Path:
-    """Write README.md and the figures of an evaluation into a folder; return the report's path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in report_figures(result).items():
-        save_figure(figure, folder, name)
-    report = folder / REPORT
-    write_whole(report, markdown_report(result))
-    return report
-
-
 def report_figures(result: Mapping[str, Any]) -> dict[str, Figure]:
-    """Draw the figures that a report links to, keyed by file name without suffix."""
+    """Draw the figures of an evaluation: `attributes`, `reliability`, and by group column."""
     error = readable(result["expected_calibration_error"])
     title = f"expected calibration error {error}\n(mean over attributes)"
     figures = {
         "attributes": attribute_bars(result),
         "reliability": reliability_plot(result["reliability"], title),
     }
-    comparison, slugs = result["comparison"], _slugs(result)
+    comparison = result["comparison"]
     for column, scores in result["groups"].items():
-        if not scores["per_group"]:
-            continue
-        slug = slugs[column]
-        figures[f"group-{slug}"] = group_heat_map(scores, column)
-        older = result["minimum_age"]
-        if older and older["groups"][column]["per_group"]:
-            title = f"{column}, age {older['years']} and over"
-            figures[f"older-{slug}"] = group_heat_map(older["groups"][column], title)
+        figures[f"group-{column}"] = group_heat_map(scores, column)
         if comparison:
             names = {"after": result["model"]["name"], "before": comparison["model"]["name"]}
-            figures[f"gap-{slug}"] = gap_plot(comparison["groups"][column], column, **names)
+            figures[f"gap-{column}"] = gap_plot(comparison["groups"][column], column, **names)
     return figures
 
 
-def _slugs(result: Mapping[str, Any]) -> dict[str, str]:
-    """Name each column's figures: by its position if its slug is empty or not unique."""
-    own = {c: re.sub(r"[^a-z0-9]+", "-", c.lower()).strip("-") for c in result["groups"]}
-    taken = list(own.values())
-    return {
-        column: slug if slug and taken.count(slug) == 1 else str(place)
-        for place, (column, slug) in enumerate(own.items(), start=1)
-    }
+def html_page(result: Mapping[str, Any], notices: Sequence[str] = ()) -> str:
+    """Render an evaluation as a self-contained page with styles, figures and numbers.
 
+    Args:
+        result: Result of `evaluate_models`, with its `dataset` filled in.
+        notices: Notices to show before the results.
 
-def markdown_report(result: Mapping[str, Any]) -> str:
-    """Render an evaluation as Markdown, with links to the figures that `write_report` saves."""
+    Returns:
+        An HTML document, in which names from the data are escaped.
+    """
     environment = jinja2.Environment(
-        autoescape=True,  # macros then return Markup, which `readable` does not escape again
+        autoescape=True,
         finalize=readable,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -86,16 +65,28 @@ def markdown_report(result: Mapping[str, Any]) -> str:
     )
     environment.filters["signed"] = _signed
     environment.filters["percent"] = lambda share: f"{100 * share:.2f} %"
-    template = Path(__file__).with_name("report_template.md").read_text(encoding="utf-8")
-    text = environment.from_string(template).render(
+    template = Path(__file__).with_name("report_template.html").read_text(encoding="utf-8")
+    return environment.from_string(template).render(
         result,
         result=result,
+        notices=notices,
         titles=_TITLES,
-        slugs=_slugs(result),
+        figures=report_figures(result),
+        image=_image,
         widest_gap=_widest_gap,
         accuracies=lambda s: {group: of["accuracy"] for group, of in s["per_group"].items()},
+        named=lambda group, of: None if group is None else f"{group} {readable(of[group])}",
+        numbers=base64.b64encode(json.dumps(result, allow_nan=False).encode()).decode(),
     )
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def _image(figure: Figure, title: str) -> Markup:
+    source = base64.b64encode(figure_svg(figure)).decode()
+    width, height = (round(96 * inches) for inches in figure.get_size_inches())
+    return Markup(
+        f'<img alt="{escape(printable(title))}" width="{width}" height="{height}" '
+        f'src="data:image/svg+xml;base64,{source}">'
+    )
 
 
 def _widest_gap(scores: Mapping[str, Any]) -> str | None:
@@ -103,27 +94,17 @@ def _widest_gap(scores: Mapping[str, Any]) -> str | None:
     return max(gaps, key=lambda name: gaps[name]) if len(gaps) > 1 else None
 
 
-def markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Format rows as a Markdown table with all columns but the first right-aligned."""
-    header = list(header)
-    rule = [":---", *["---:"] * (len(header) - 1)]
-    lines = [header, rule, *rows]
-    return "\n".join("| " + " | ".join(map(plain, line)) + " |" for line in lines)
-
-
-def readable(value: Any) -> Markup:
-    """Format a JSON value for a reader: four decimals, an interval, or text without markup."""
-    if isinstance(value, Markup):
-        return value
+def readable(value: Any) -> str:
+    """Format a JSON value for a reader: four decimals, an interval, or text on one line."""
     if value is None or value == [None, None]:
-        return Markup("–")
+        return "–"
     if isinstance(value, float):
-        return Markup(f"{value:.4f}")
+        return f"{value:.4f}"
     if isinstance(value, int):
-        return Markup(f"{value:,}")
-    if isinstance(value, (list, tuple)):
-        return Markup("[{:.4f}, {:.4f}]".format(*value))
-    return Markup(plain(value))
+        return f"{value:,}"
+    if isinstance(value, list):
+        return "[{:.4f}, {:.4f}]".format(*value)
+    return value if isinstance(value, Markup) else printable(value)
 
 
 def _signed(value: float | list[float] | None) -> str | None:
@@ -132,10 +113,3 @@ def _signed(value: float | list[float] | None) -> str | None:
     if isinstance(value, list):
         return "[{:+.4f}, {:+.4f}]".format(*value)
     return f"{value:+.4f}"
-
-
-def plain(text: str) -> str:
-    """Put a user's text on one line and escape all Markdown, HTML and math in it."""
-    # Underscores within a word and lone brackets are no markup; intervals contain brackets.
-    special = r"[\\`*{}|<>&$#~^]|(?<![^\W_])_|_(?![^\W_])|(?<=\])[(\[:]"
-    return re.sub(special, lambda match: f"&#{ord(match.group())};", printable(text))

@@ -9,9 +9,9 @@ import numpy as np
 from label2label.data.vocabulary import IGNORE_INDEX
 from label2label.errors import UserError
 from label2label.evaluation.groups import (
+    age_bands,
     compare_groups,
     group_scores,
-    shared_age_bands,
     standardised_scores,
     with_intersection,
 )
@@ -37,22 +37,13 @@ from label2label.evaluation.metrics import (
 from label2label.evaluation.predictions import Predictions
 from label2label.models.exclusive_answers import decide_answers
 
-MINIMUM_AGE = 15
-_OF_MINIMUM_AGE = (
-    *("accuracy", "balanced_accuracy", "intervals", "num_images", "num_labels"),
-    *("per_attribute", "groups", "age_adjusted"),
-)
 
-
-def score_predictions(
-    predictions: Predictions, resamples: int = 1000, minimum_age: int = MINIMUM_AGE
-) -> dict[str, Any]:
+def score_predictions(predictions: Predictions, resamples: int = 1000) -> dict[str, Any]:
     """Score predictions overall, per attribute and by group, with 95 % bootstrap intervals.
 
     Args:
         predictions: Predictions of one model on one split.
         resamples: Number of bootstrap resamples; people are resampled if known, else images.
-        minimum_age: In years; people of at least this age are also scored separately.
 
     Returns:
         A dictionary for JSON, with None for undefined values:
@@ -62,23 +53,9 @@ def score_predictions(
         `paired_comparison`; None for a model without a query network), `contradictions` (from
         `contradiction_scores`), `majority_accuracy`, `intervals`, `bootstrap`, `num_images`,
         `num_labels`, `per_attribute`, `groups` (by column, and by their intersection if there are
-        two or more), `age_adjusted` (groups by direct standardisation over age bands),
-        `reliability`, and `minimum_age` (`years`, and the scores and groups of people of at least
-        this age; None if there are none).
+        two or more), `age_adjusted` (groups by direct standardisation over age bands) and
+        `reliability`.
     """
-    result = _scores(predictions, resamples)
-    result["minimum_age"] = None
-    ages = predictions.ages or ()
-    old_enough = np.array([age is not None and age >= minimum_age for age in ages])
-    if old_enough.any():
-        # Group comparisons need neither the reliability curve nor the query network.
-        older = _scores(predictions.select(old_enough), resamples)
-        kept = {name: older[name] for name in _OF_MINIMUM_AGE}
-        result["minimum_age"] = {"years": minimum_age, **kept}
-    return jsonable(result)
-
-
-def _scores(predictions: Predictions, resamples: int) -> dict[str, Any]:
     probabilities, labels = predictions.probabilities, predictions.labels
     query, clusters = predictions.query_probabilities, predictions.clusters
 
@@ -92,7 +69,7 @@ def _scores(predictions: Predictions, resamples: int) -> dict[str, Any]:
     intervals = {name: np.clip(ends, 0, 1) for name, ends in intervals.items()}
     attribute_intervals = intervals.pop("each")
     people = any(identity is not None for identity in predictions.identities or ())
-    return {
+    result = {
         **overall_scores(probabilities, labels),
         "query_accuracy": None if query is None else mean_accuracy(query, labels),
         "over_queries": None
@@ -115,14 +92,13 @@ def _scores(predictions: Predictions, resamples: int) -> dict[str, Any]:
             for column, groups in with_intersection(predictions.groups).items()
         },
         "age_adjusted": {
-            column: standardised_scores(
-                predictions, groups, shared_age_bands(predictions.ages, groups), resamples
-            )
+            column: standardised_scores(predictions, groups, age_bands(predictions.ages), resamples)
             for column, groups in predictions.groups.items()
             if predictions.ages is not None and column != "age"
         },
         "reliability": reliability_curve(probabilities, labels),
     }
+    return jsonable(result)
 
 
 def _scores_and_each(

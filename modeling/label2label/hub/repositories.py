@@ -419,7 +419,7 @@ def draw_plots(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, byt
     for result in results:
         dataset = result["dataset"]["name"]
         for name, figure in report_figures(result).items():
-            path = f"plots/{re.sub(r'[^A-Za-z0-9_]+', '-', dataset)}-{name}.svg"
+            path = f"plots/{re.sub(r'[^A-Za-z0-9_]+', '-', f'{dataset}-{name}')}.svg"
             plots[f"{dataset}: {name}"] = (path, figure_svg(figure))
     return plots
 
