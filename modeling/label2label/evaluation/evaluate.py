@@ -174,9 +174,9 @@ def collect_predictions(
         probabilities=probabilities,
         query_probabilities=query_probabilities,
         labels=labels,
-        identities=_column(dataset, "identity"),
+        identities=read_column(dataset, "identity"),
         groups=groups,
-        ages=_column(dataset, "age"),
+        ages=read_column(dataset, "age"),
         thresholds=asked.thresholds,
         exclusive_answers=asked.exclusive_answers,
     )
@@ -318,7 +318,8 @@ def library_versions() -> dict[str, str]:
     return {library: version(library) for library in _LIBRARIES}
 
 
-def _column(dataset: Dataset, name: str) -> list[Any] | None:
+def read_column(dataset: Dataset, name: str) -> list[Any] | None:
+    """Read a column without decoding the images; None if it is missing or null throughout."""
     values = list(dataset.with_format(None)[name]) if name in dataset.column_names else []
     return values if any(value is not None for value in values) else None
 
