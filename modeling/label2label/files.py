@@ -67,7 +67,7 @@ def prepare_output(path: Path) -> None:
         UserError: The path is a folder or cannot be written.
     """
     if path.is_dir():
-        raise UserError(f"{path} is a folder: --output takes the file to write")
+        raise UserError(f"{path} is a folder: give the file to write")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:

@@ -191,7 +191,7 @@ def test_a_model_that_cannot_be_written_keeps_the_one_before(recipe_values, tmp_
         ({"vocabulary": "esperanto"}, "unknown vocabulary"),
         ({"vocabulary": "korean-11"}, "no column 'Wearing_Mask'.*set vocabulary to columns"),
         ({"init_from": "nowhere/at/all", "backbone_config": None, "model": {}}, "does not exist"),
-        ({"teachers": ["nowhere/at/all"]}, "cannot be loaded as a teacher"),
+        ({"teachers": ["nowhere/at/all"]}, "nowhere/at/all does not exist"),
         ({"model": {"hidden": 3}}, "unknown key hidden"),
         ({"model": {"hidden_size": 18}}, "hidden_size must be a multiple"),
         ({"model": {"num_attention_heads": 0}}, "num_attention_heads must be in 1"),
@@ -376,9 +376,9 @@ def test_answers_of_other_teachers_or_other_rows_are_not_taken_over(
 ):
     asked = []
 
-    def answer(teachers, crops, labels, *rest):
+    def answer(teachers, crops, attributes, *rest):
         asked.append([list(teachers), len(crops)])
-        return np.full(labels.shape, len(asked) / 10, np.float32)
+        return np.full((len(crops), len(attributes)), len(asked) / 10, np.float32)
 
     monkeypatch.setattr(data_module, "teach", answer)
     teacher = tmp_path / "teacher"

@@ -7,9 +7,7 @@ The expected layout is that of foamliu/MobileFaceNet's state dicts: `conv1`, `dw
 from __future__ import annotations
 
 import argparse
-import os
 import pickle
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from safetensors import SafetensorError
 
 from label2label.errors import UserError, join_lines
 from label2label.faces.face import ARCFACE_TEMPLATE
+from label2label.files import replace_folder
 from label2label.models import (
     Label2LabelImageProcessor,
     MobileFaceNetConfig,
@@ -180,13 +179,9 @@ def save_backbone(model: MobileFaceNetModel, output: str | Path) -> None:
         raise UserError(f"{output} exists and is not a model folder: choose another output")
     processor = Label2LabelImageProcessor(alignment_template=[list(p) for p in ARCFACE_TEMPLATE])
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as draft:
-            model.save_pretrained(draft)
-            processor.save_pretrained(draft)
-            output.mkdir(exist_ok=True)
-            for file in Path(draft).iterdir():
-                os.replace(file, output / file.name)
+        with replace_folder(output) as folder:
+            model.save_pretrained(folder)
+            processor.save_pretrained(folder)
     except (OSError, SafetensorError) as error:  # the second on a full disk
         reason = getattr(error, "strerror", None) or join_lines(error)
         raise UserError(f"{output} cannot be written: {reason}") from error

@@ -204,9 +204,10 @@ class TrainingData:
                 probabilities = np.full(self.labels.shape, -100, np.float32)
                 if len(shown):
                     crops = FaceCrops(self.rows.select(shown), processor, threads=recipe.workers)
-                    known = self.labels[shown], self.attributes
-                    device = self.accelerator.device
-                    probabilities[shown] = teach(recipe.teachers, crops, *known, processor, device)
+                    probabilities[shown] = teach(
+                        recipe.teachers,
+                        *(crops, self.attributes, processor, self.accelerator.device),
+                    )
                 draft = output / ".teacher.npy"
                 try:
                     output.mkdir(parents=True, exist_ok=True)

@@ -125,8 +125,8 @@ class Recipe:
         label_smoothing: Label smoothing towards one half, 0..1.
 
     Supervision:
-        teachers: Folders or Hub ids of models, and of backbones to probe. Their mean probabilities
-            are computed once and cached; see `label2label.training.distillation`.
+        teachers: Folders or Hub ids of models. Their mean probabilities are computed once and
+            cached.
         distillation: The teachers' weight, 0..1, in the soft labels; 1 ignores the labels.
         teacher_confidence: Least confidence, 0.5..1, with which the teachers' mean probability
             stands in for an unknown label: where it is at least this, or at most 1 minus this.
@@ -244,11 +244,6 @@ class Recipe:
     def at_epoch(self, values: list[int], epoch: int) -> int:
         """Return the value for an epoch, from 0, where each has an equal share of the epochs."""
         return values[min(epoch * len(values) // self.epochs, len(values) - 1)]
-
-    def differences(self, other: "Recipe") -> list[str]:
-        """Return the names of the fields that differ in another recipe."""
-        names = [field.name for field in dataclasses.fields(self)]
-        return [name for name in names if getattr(self, name) != getattr(other, name)]
 
 
 def load_recipe(config: str | Path | None, overrides: list[str] | None = None) -> Recipe:

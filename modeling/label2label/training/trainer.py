@@ -171,8 +171,9 @@ class Trainer:
         state = latest_state(self.output / "state")
         if state is None:
             raise UserError(f"{self.output}: no state to resume from; run without --resume")
-        begun = load_recipe(self.output / "recipe.yaml").differences(self.recipe)
-        if changed := [name for name in begun if name not in CHANGEABLE]:
+        begun = vars(load_recipe(self.output / "recipe.yaml"))
+        different = [name for name, value in vars(self.recipe).items() if value != begun[name]]
+        if changed := [name for name in different if name not in CHANGEABLE]:
             raise UserError(
                 f"{self.output}: was started with a different {', '.join(changed)}; resume with "
                 "its recipe.yaml, or choose another folder"
