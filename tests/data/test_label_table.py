@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -24,7 +26,10 @@ def write(folder, text, name="people.csv"):
 
 
 def read(path, groups=("race",)):
-    return read_label_table(path, ATTRIBUTES, groups)
+    """The table's columns, images by their paths or contents."""
+    columns = read_label_table(path, ATTRIBUTES, groups)[:]
+    columns["image"] = [image["bytes"] or Path(image["path"]) for image in columns["image"]]
+    return columns
 
 
 def test_labels_groups_people_and_ages_are_read(photos):
@@ -37,15 +42,15 @@ def test_labels_groups_people_and_ages_are_read(photos):
             "c.jpg,-1,,yes,,,,\n".replace("0,FALSE", "-1,FALSE"),
         )
     )
-    assert table.images == [photos / f"{name}.jpg" for name in "abc"]
-    assert table.labels == {
+    assert table == {
+        "image": [photos / f"{name}.jpg" for name in "abc"],
         "Male": [True, False, False],
         "No_Beard": [True, False, None],
         "Smiling": [None, None, True],
+        "race": ["White", "Asian", None],
+        "identity": ["ann", "bob", None],
+        "age": [31, 8, None],
     }
-    assert table.groups == {"race": ["White", "Asian", None]}
-    assert table.identities == ["ann", "bob", None]
-    assert table.ages == [31, 8, None]
 
 
 def test_parquet_holds_values_of_its_own_types_and_images(photos):
@@ -57,15 +62,17 @@ def test_parquet_holds_values_of_its_own_types_and_images(photos):
         "race": ["White", None],
     }
     pq.write_table(pa.table(columns), path)
-    table = read(path)
-    assert table.images == [b"encoded", photos / "b.jpg"]
-    assert table.labels == {"Male": [True, None], "Smiling": [True, False]}
-    assert table.groups == {"race": ["White", None]}
+    assert read(path) == {
+        "image": [b"encoded", photos / "b.jpg"],
+        "Male": [True, None],
+        "Smiling": [True, False],
+        "race": ["White", None],
+    }
 
 
 def test_tabs_separate_the_values_of_a_tsv(photos):
     table = read(write(photos, "image\tMale\trace\na.jpg\t1\tWhite\n", "people.tsv"))
-    assert table.labels == {"Male": [True]}
+    assert table["Male"] == [True]
 
 
 @pytest.mark.parametrize("separator", [";", "\t"])
@@ -75,8 +82,7 @@ def test_what_spreadsheets_save_is_read(photos, separator, encoding):
     mark = b"\xfe\xff" if encoding == "utf-16-be" else b""
     (photos / "people.csv").write_bytes(mark + text.encode(encoding))
     table = read(photos / "people.csv")
-    assert table.labels == {"Male": [True]}
-    assert table.groups == {"race": ["동양인"]}
+    assert (table["Male"], table["race"]) == ([True], ["동양인"])
 
 
 def test_a_table_in_another_encoding_is_refused_with_the_way_out(photos):
@@ -93,7 +99,7 @@ def test_backslashes_separate_folders_where_no_file_has_them(photos):
     (photos / "sub/d.jpg").write_bytes(b"a photo")
     (photos / "odd\\name.jpg").write_bytes(b"a photo")
     path = write(photos, "image,Male,race\nsub\\d.jpg,1,x\nodd\\name.jpg,0,y\n")
-    assert read(path).images == [photos / "sub/d.jpg", photos / "odd\\name.jpg"]
+    assert read(path)["image"] == [photos / "sub/d.jpg", photos / "odd\\name.jpg"]
 
 
 @pytest.mark.parametrize("image", [[5, 6], [2.5, 1.5], [["a.jpg"], ["b.jpg"]]])
@@ -105,8 +111,8 @@ def test_numbers_are_no_images(photos, image):
 
 def test_a_group_may_be_an_attribute_or_the_age(photos):
     path = write(photos, "image,Male,age\na.jpg,1,20\nb.jpg,0,30\n")
-    assert read(path, ["age"]).groups == {"age": [20, 30]}
-    assert read(path, ["Male"]).groups == {"Male": ["1", "0"]}
+    assert read(path, ["age"])["age"] == [20, 30]
+    assert read(path, ["Male"])["Male"] == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -124,6 +130,7 @@ def test_a_group_may_be_an_attribute_or_the_age(photos):
         ("image,Male,race\na.jpg,1\n", "line 2: 2 values for 3 columns"),
         ("image,Male,Male,race\na.jpg,1,0,x\n", "same name"),
         ("image,Male,race,age\na.jpg,1,x,old\n", "column 'age', row 1: 'old' is not an age"),
+        ("image,Male,race,age\na.jpg,1,x,1e10\n", "column 'age', row 1: '1e10' is not an age"),
     ],
 )
 def test_what_is_wrong_is_named_by_column_and_row(photos, text, message):
@@ -156,10 +163,14 @@ def test_labels_that_the_model_lacks_are_read_to_be_named_and_all_else_is_not(ph
         "b.jpg,0,-1,,0,,0,0,1,1,1\n",
     )
     table = read(path, ["Eyeglasses"])
-    assert table.labels == {
+    assert table.pop("age") == [1, 0]
+    assert table.pop("identity") == ["1", "0"]
+    assert len(table.pop("image")) == 2
+    assert table == {
         "Male": [True, False],
         "Wearing_Mask": [False, False],
         "Freckles": [True, None],
+        "Eyeglasses": ["1", "0"],
         "Bald": [None, True],
     }
 
@@ -180,7 +191,7 @@ def test_a_thousand_mutations_of_tables_are_read_or_refused(photos):
         for changed in mutate(content, count):
             (photos / name).write_bytes(changed)
             try:
-                outcomes.append(len(read(photos / name)))
+                outcomes.append(len(read(photos / name)["image"]))
             except UserError as error:
                 refusals.append(str(error))
                 outcomes.append(-1)

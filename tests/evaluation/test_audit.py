@@ -6,11 +6,11 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from xml.etree import ElementTree
 
+import datasets
 import numpy as np
 import pytest
 import torch
 from label2label.cli import main
-from label2label.data.label_table import LabelTable
 from label2label.errors import printable
 from label2label.evaluation.audit import prepare_photos
 from label2label.evaluation.predictions import Predictions
@@ -138,11 +138,13 @@ def test_photos_without_a_face_or_damaged_are_left_out_and_told(model_folder, tm
 def test_faces_are_aligned_to_the_models_own_crop(model_folder, tmp_path):
     cbook = pytest.importorskip("matplotlib.cbook")
     data = cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
-    with open(data, "rb") as file:
-        table = LabelTable([file.read()], {"Male": [False]}, {"race": ["a"]})
+    rows = {"image": [str(data)], "Male": [False], "race": ["a"], "age": [None]}
+    kinds = {"image": datasets.Image(decode=False), "Male": datasets.Value("bool")}
+    kinds |= {"race": datasets.Value("string"), "age": datasets.Value("int32")}
+    table = datasets.Dataset.from_dict(rows, features=datasets.Features(kinds))
     _, processor = load_model(model_folder)
     asked = Preprocessing.from_processor(processor, ["Male"])
-    dataset, notices = prepare_photos(table, asked, True, tmp_path / "crops.arrow")
+    dataset, notices = prepare_photos(table, ["race"], asked, True, tmp_path / "crops.arrow")
     (notice,) = notices  # the cascade's, which this test's detector is
     assert "Haar cascade" in notice
     assert dataset[0]["image"].size == (asked.crop_size, asked.crop_size)

@@ -6,10 +6,11 @@ import csv
 import io
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -25,32 +26,9 @@ _LABELS: dict[str, bool | None] = {
 }
 
 
-@dataclass
-class LabelTable:
-    """The columns of a table, each with one value per row.
-
-    Args:
-        images: Path or content of an image file.
-        labels: Labels by attribute, None if unknown: first the model's attributes, then those that
-            the model does not predict, so that a report can name them.
-        groups: Groups by column, None if unknown.
-        identities: Persons, None if unknown; empty without the column.
-        ages: Years, None if unknown; empty without the column.
-    """
-
-    images: list[Path | bytes]
-    labels: dict[str, list[bool | None]]
-    groups: dict[str, list[Any]]
-    identities: list[str | None] = field(default_factory=list)
-    ages: list[int | None] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-
 def read_label_table(
     path: Path, attributes: Sequence[str], group_columns: Sequence[str]
-) -> LabelTable:
+) -> datasets.Dataset:
     """Read a table of images, labels and groups.
 
     Args:
@@ -62,6 +40,9 @@ def read_label_table(
             attribute's name or only label values.
         attributes: The model's attributes; columns named after their opposites are read too.
         group_columns: Columns to read as groups.
+
+    Returns:
+        The table in the dataset schema, with images not yet decoded.
 
     Raises:
         UserError: The file cannot be read, has no rows or lacks a column, or a value is not a
@@ -77,25 +58,25 @@ def read_label_table(
         raise UserError(f"{path} has no rows")
     opposites = VOCABULARIES["union"].opposites
     known = {*attributes, *(opposites[name] for name in attributes if name in opposites)}
-    found = [name for name in columns if name in known]
-    if not found:
+    if not known & columns.keys():
         raise UserError(
             f"{path} has no labels: its columns are {', '.join(columns)}, and the model's "
             f"attributes {', '.join(attributes)}"
         )
-    others = set(columns) - {"", "image", "identity", "age", *group_columns, *found}
-    lacking = [name for name in columns if name in others and _holds_labels(name, columns[name])]
-    return LabelTable(
-        images=_images(columns["image"], path.parent),
-        labels={name: _labels(name, columns[name]) for name in found}
-        | {name: [_LABELS.get(_text(value)) for value in columns[name]] for name in lacking},
-        groups={
-            name: _ages(columns[name]) if name == "age" else _texts(columns[name])
-            for name in group_columns
-        },
-        identities=_texts(columns.get("identity", [])),
-        ages=_ages(columns.get("age", [])),
-    )
+    table, kinds = {}, {}
+    for name, values in columns.items():
+        if name == "image":
+            table[name], kinds[name] = _images(values, path.parent), datasets.Image(decode=False)
+        elif name == "age":
+            table[name], kinds[name] = _ages(values), datasets.Value("int32")
+        elif name in known:
+            table[name], kinds[name] = _labels(name, values), datasets.Value("bool")
+        elif name == "identity" or name in group_columns:
+            table[name], kinds[name] = _texts(values), datasets.Value("string")
+        elif name and _holds_labels(name, values):
+            table[name] = [_LABELS.get(_text(value)) for value in values]
+            kinds[name] = datasets.Value("bool")
+    return datasets.Dataset.from_dict(table, features=datasets.Features(kinds))
 
 
 def _read_columns(path: Path) -> dict[str, list[Any]]:
@@ -145,8 +126,8 @@ def _read_csv(path: Path, text: str) -> dict[str, list[Any]]:
     return {name: [row[c] for row in rows] for c, name in enumerate(header)}
 
 
-def _images(values: Iterable[Any], folder: Path) -> list[Path | bytes]:
-    images: list[Path | bytes] = []
+def _images(values: Iterable[Any], folder: Path) -> list[dict[str, Any]]:
+    images: list[dict[str, Any]] = []
     missing = []
     for row, value in enumerate(values, start=1):
         if isinstance(value, dict):
@@ -158,14 +139,14 @@ def _images(values: Iterable[Any], folder: Path) -> list[Path | bytes]:
                 f"column 'image', row {row}: {str(value)[:40]} is neither a path nor an image"
             )
         if isinstance(value, bytes):
-            images.append(value)
+            images.append({"bytes": value, "path": None})
             continue
         image = folder / value
         if "\\" in value and not os.path.isfile(image):
             image = folder / value.replace("\\", "/")
         if not os.path.isfile(image):  # false for invalid paths too, never raises
             missing.append(f"{image} (row {row})")
-        images.append(image)
+        images.append({"bytes": None, "path": str(image)})
     if missing:
         raise UserError(
             f"{len(missing):,} of {len(images):,} images do not exist, the first is {missing[0]}; "
@@ -205,7 +186,7 @@ def _ages(values: Iterable[Any]) -> list[int | None]:
     ages: list[int | None] = []
     for row, text in enumerate(map(_text, values), start=1):
         try:
-            ages.append(None if text in _UNKNOWN else int(float(text)))
+            ages.append(None if text in _UNKNOWN else int(np.int32(float(text))))
         except (ValueError, OverflowError) as error:
             raise UserError(f"column 'age', row {row}: {text[:40]!r} is not an age") from error
     return ages

@@ -12,8 +12,8 @@ from datasets.arrow_writer import ArrowWriter
 from PIL import Image
 from tqdm.auto import tqdm
 
-from label2label.data.label_table import LabelTable, read_label_table
-from label2label.data.loading import load_split
+from label2label.data.label_table import read_label_table
+from label2label.data.loading import image_name, load_split
 from label2label.errors import UserError, printable
 from label2label.evaluation.evaluate import load_scored_model, run_evaluation, summary
 from label2label.evaluation.groups import check_groups
@@ -54,40 +54,41 @@ def audit_command(args: Namespace) -> int:
 
 
 def prepare_photos(
-    table: LabelTable, preprocessing: Preprocessing, align: bool, file: Path
+    table: datasets.Dataset,
+    groups: Sequence[str],
+    preprocessing: Preprocessing,
+    align: bool,
+    file: Path,
 ) -> tuple[datasets.Dataset, list[str]]:
-    """Crop the faces in a table's photos; return them with their labels in the dataset schema.
+    """Crop the faces in a table's photos.
 
     Args:
-        table: Photos with labels and groups.
+        table: Photos with labels and groups, from `read_label_table`.
+        groups: Names of the group columns.
         preprocessing: Preprocessing of the model, with the template and size of the crops.
         align: Whether to detect and align the face nearest to the middle; if not, each image must
             be the crop of a face.
         file: Arrow file for the crops, which must exist as long as the dataset is used.
 
     Returns:
-        The dataset, and notices for the reader, such as how many photos are left out and why.
+        The table with crops in place of the photos that have a face, and notices for the reader,
+        such as how many photos are left out and why.
 
     Raises:
         UserError: If no photo is left.
     """
     detector = FaceDetector() if align else None
-    columns = {**table.groups, "identity": table.identities, "age": table.ages, **table.labels}
-    kinds = {name: "bool" if name in table.labels else "string" for name in columns} | {
-        "age": "int32"
-    }
-    features = {name: datasets.Value(kind) for name, kind in kinds.items()}
-    features = datasets.Features({"image": datasets.Image(), **features})
     unreadable: list[str] = []
     without_face: list[int] = []
     crowded = 0
+    features = datasets.Features({**table.features, "image": datasets.Image()})
     with ArrowWriter(path=str(file), features=features) as writer:
-        for row, source in enumerate(tqdm(table.images, desc="photos", unit="photo")):
+        for row, values in enumerate(tqdm(table, desc="photos", unit="photo")):
+            image = values["image"]
             try:
-                pixels = read_photo(source)
+                pixels = read_photo(image["bytes"] or image["path"])
             except UserError as error:
-                name = f"row {row + 1}" if isinstance(source, bytes) else source.name
-                unreadable.append(f"{name} ({error})")
+                unreadable.append(f"{image_name(image) or f'row {row + 1}'} ({error})")
                 continue
             if detector is not None:
                 faces = detector(pixels)
@@ -101,8 +102,7 @@ def prepare_photos(
                 )
             png = io.BytesIO()
             Image.fromarray(preprocessing.crop(pixels)).save(png, "PNG")
-            values = {name: values[row] if values else None for name, values in columns.items()}
-            writer.write({"image": {"bytes": png.getvalue(), "path": None}, **values})
+            writer.write({**values, "image": {"bytes": png.getvalue(), "path": None}})
         writer.finalize()
     notices = []
     if unreadable:
@@ -110,10 +110,10 @@ def prepare_photos(
         more = ", ..." if len(unreadable) > _NAMES_SHOWN else ""
         notices.append(f"{len(unreadable):,} photos cannot be read and are left out: {shown}{more}")
     if without_face:
+        shares = _by_group(table, groups, without_face)
         notices.append(
             f"No face was found in {len(without_face):,} of {len(table):,} photos, which are left "
-            f"out{_by_group(table, without_face)}. If the images are crops of faces already, use "
-            "--no-align."
+            f"out{shares}. If the images are crops of faces already, use --no-align."
         )
     if detector is not None and detector.name == "haar":
         notices.append(
@@ -134,23 +134,24 @@ def _read_photos(
 ) -> tuple[datasets.Dataset, list[str], datasets.Dataset | None]:
     asked = load_scored_model(args.model).preprocessing
     table = read_label_table(Path(args.data), asked.attributes, args.group)
-    for column, values in table.groups.items():
-        check_groups(column, values)
-    dataset, notices = prepare_photos(table, asked, args.align, folder / "crops.arrow")
+    for column in args.group:
+        check_groups(column, table[column])
+    dataset, notices = prepare_photos(table, args.group, asked, args.align, folder / "crops.arrow")
     others = None
     if args.against:
         other = load_scored_model(args.against).preprocessing
         frame = (asked.alignment_template, asked.shortest_edge, asked.crop_size)
         if frame != (other.alignment_template, other.shortest_edge, other.crop_size):
             # Each model needs crops like those that it was trained on.
-            others, _ = prepare_photos(table, other, args.align, folder / "others.arrow")
+            file = folder / "others.arrow"
+            others, _ = prepare_photos(table, args.group, other, args.align, file)
     return dataset, notices, others
 
 
-def _by_group(table: LabelTable, rows: Sequence[int]) -> str:
+def _by_group(table: datasets.Dataset, groups: Sequence[str], rows: Sequence[int]) -> str:
     parts = []
-    for column, values in table.groups.items():
-        everyone, missed = Counter(values), Counter(values[row] for row in rows)
+    for column in groups:
+        everyone, missed = Counter(table[column]), Counter(table.select(rows)[column])
         shares = (
             f"{group} {missed[group]:,} of {count:,} ({missed[group] / count:.1%})"
             for group, count in sorted(everyone.items(), key=str)
