@@ -22,6 +22,10 @@ def test_intersection_is_unknown_where_either_column_is():
     columns = {"race": ["White", "Asian", None], "gender": ["Male", None, "Male"]}
     assert with_intersection(columns)["race x gender"] == ["White, Male", None, None]
     assert list(with_intersection({"race": ["White"]})) == ["race"]
+    assert list(with_intersection({"race": ["a", None], "gender": [None, "b"]})) == [
+        "race",
+        "gender",
+    ]
 
 
 def test_worst_group_and_gap_by_hand():

@@ -59,15 +59,16 @@ def age_bands(ages: Iterable[float | None]) -> Column:
 def with_intersection(groups: Mapping[str, Column]) -> dict[str, Column]:
     """Add the intersection of all group columns, named "a x b", if there are two or more.
 
-    Its values are such as "White, Male"; None where any column is unknown.
+    Its values are such as "White, Male"; None where any column is unknown. It is left out if all
+    are.
     """
-    columns = dict(groups)
-    if len(columns) > 1:
-        columns[" x ".join(columns)] = [
-            None if None in row else ", ".join(map(str, row))
-            for row in zip(*groups.values(), strict=True)
-        ]
-    return columns
+    crossed = [
+        None if None in row else ", ".join(map(str, row))
+        for row in zip(*groups.values(), strict=True)
+    ]
+    if len(groups) < 2 or not any(crossed):
+        return dict(groups)
+    return {**groups, " x ".join(groups): crossed}
 
 
 def cells_of(column: Column) -> tuple[list[str], npt.NDArray[np.bool_]]:
