@@ -76,13 +76,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# torch stays the pinned one, as its index has the builds.
+# torch stays the pinned one, as its index has the builds; without what it needs, which uv resolves.
 .venv-lowest/.installed: RESOLUTION := lowest-direct
 .venv-newest/.installed: RESOLUTION := highest
 .venv-lowest/.installed .venv-newest/.installed: .venv-%/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-$*
 	grep '^torch==' constraints.txt > .venv-$*/torch.txt
-	.venv-$*/bin/python -m pip install --quiet --requirement .venv-$*/torch.txt uv
+	.venv-$*/bin/python -m pip install --quiet --no-deps --requirement .venv-$*/torch.txt uv
 	.venv-$*/bin/uv pip install --quiet --python .venv-$*/bin/python \
 		--constraint .venv-$*/torch.txt --resolution $(RESOLUTION) --editable '.[test]'
 	touch $@

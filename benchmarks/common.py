@@ -39,7 +39,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def finish(program: Callable[[], Any]) -> int:
-    """Run a program and report a `UserError` as one line on standard error.
+    """Run a program and report an error that it expects as one line on standard error.
 
     Args:
         program: Reads its command line and writes its result.
@@ -49,7 +49,7 @@ def finish(program: Callable[[], Any]) -> int:
     """
     try:
         program()
-    except (UserError, OSError) as error:
+    except (UserError, OSError, subprocess.CalledProcessError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

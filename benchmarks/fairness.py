@@ -65,6 +65,7 @@ from preparation.stored import StoredSample, read_stored_samples
 
 FOLDERS = {  # possible names of the images' folder, and the depth of their names, by source
     "celeba": (("img_align_celeba",), 1),
+    "celeba-wild": (("img_celeba",), 1),
     "lfwa": (lfwa.ROOTS, 2),
     "fairface": (fairface.ROOTS, 2),
     **{name: (names.roots, names.depth) for name, names in SETS.items()},

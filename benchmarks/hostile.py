@@ -3,8 +3,9 @@
 `python benchmarks/hostile.py` runs three parts and writes `results/hostile.json`:
 
 - `images`: 10,000 mutations of images of every format, read as `predict`, the handler of Inference
-  Endpoints, a dataset program and training read them, each in a process of its own. A reader may
-  read or refuse an image; anything else (another error, a crash, a hang, much memory) is a fault.
+  Endpoints and training read them, each in a process of its own, and by a dataset program. A reader
+  may read or refuse an image; anything else (another error, a crash, a hang, much memory) is a
+  fault.
 - `kills`: preparation, training, labelling and push are ended by SIGKILL at random times and
   started again, 20 times each. The result must equal that of an undisturbed run.
 - `space`: 20 users send whole and damaged photos to the Space for 60 s.
@@ -19,12 +20,14 @@ import argparse
 import asyncio
 import base64
 import contextlib
+import csv
 import io
 import itertools
 import json
 import multiprocessing
 import os
 import random
+import re
 import resource
 import signal
 import statistics
@@ -41,22 +44,35 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
-from common import command_line, describe_machine, finish, peak_memory, sample_photo, write_json
+from common import (
+    command_line,
+    describe_machine,
+    finish,
+    peak_memory,
+    run_python,
+    sample_photo,
+    write_json,
+)
 from label2label.checkpoints import default_checkpoint
 from label2label.errors import UserError, join_lines
 from label2label.files import sha256
 from PIL import Image, features
-from tqdm import tqdm
+from space_load import ask, build_request, send_from_many, started_space
+from tqdm import tqdm, trange
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path += [str(ROOT), str(ROOT / "datasets_scripts")]  # the tests' Hub, and the preparation
+PREPARATION = ROOT / "datasets_scripts" / "own_photos.py"
 
 START_SECONDS = 600  # for the imports of a reader
 HANG_SECONDS = 60  # for one image; even 50 megapixels take less
 MEMORY_BYTES = 2 * 2**30  # that one image may add to a reader
+AT_ONCE = 250  # images that a dataset program reads in one run
 GROWTH_BYTES = 200 * 2**20  # by which a reader, or the Space, may grow from first to last
+KEPT = ROOT / "runs" / "hostile"  # images of faults
 TOKEN = "token-of-someone"
+USERS, SECONDS = 20, 60.0  # of the Space
 
 Read = Callable[[bytes], object]
 
@@ -104,9 +120,9 @@ def encode_seeds() -> list[bytes]:
     return seeds
 
 
-def mutate_image(seeds: list[bytes], seed: int, index: int) -> bytes:
-    """Damage one of the seeds: the same damage for the same seed and index."""
-    rng = random.Random(seed * 10**9 + index)
+def mutate_image(seeds: list[bytes], index: int) -> bytes:
+    """Damage one of the seeds: the same damage for the same index."""
+    rng = random.Random(index)
     data = bytearray(rng.choice(seeds))
     for _ in range(rng.choice((1, 1, 2, 4, 8))):
         # Every second time near the start, where formats have their headers.
@@ -176,29 +192,6 @@ def handler_reader() -> tuple[Read, type[Exception]]:
     return read, ValueError
 
 
-def preparation_reader() -> tuple[Read, type[Exception]]:
-    """Return the dataset programs' reading and framing of an image, and their error."""
-    from label2label.data.schema import Sample
-    from preparation.framing import ReadImage
-    from preparation.sources import BadImageError, Images
-
-    class Given(Images):
-        data = b""
-
-        def read(self, name: str) -> bytes:
-            return self.data
-
-    images = Given({}, Path())
-    framing = ReadImage(images, align=True)
-    sample = Sample(key="a.jpg", split="train", source="hostile")
-
-    def read(data: bytes) -> object:
-        images.data = data
-        return framing(sample)
-
-    return read, BadImageError
-
-
 def training_reader() -> tuple[Read, type[Exception]]:
     """Return training's reading of a row's image, and its error for a bad one."""
     from label2label.data.loading import crop_with_margin, read_encoded
@@ -212,7 +205,6 @@ def training_reader() -> tuple[Read, type[Exception]]:
 READERS = {
     "predict": predict_reader,
     "handler": handler_reader,
-    "preparation": preparation_reader,
     "training": training_reader,
 }
 
@@ -231,7 +223,6 @@ def judge(read: Read, refusal: type[Exception], data: bytes) -> str:
 def serve_reader(
     build: Callable[[], tuple[Read, type[Exception]]],
     indices: range,
-    seed: int,
     memory_bytes: int,
     connection: Connection,
 ) -> None:
@@ -240,7 +231,6 @@ def serve_reader(
     Args:
         build: Function of `READERS`.
         indices: The mutations to read.
-        seed: Seed of the mutations.
         memory_bytes: What one image may add to the peak; four times as much cannot be had.
         connection: Receives True when the reader is ready, then (outcome, resident bytes, peak
             bytes) for each image.
@@ -259,7 +249,7 @@ def serve_reader(
     connection.send(True)
     for index in indices:
         before = peak_memory()
-        outcome = judge(read, refusal, mutate_image(seeds, seed, index))
+        outcome = judge(read, refusal, mutate_image(seeds, index))
         peak = peak_memory()
         if peak - before > memory_bytes:
             outcome = "much memory"
@@ -270,7 +260,6 @@ def run_reader(
     name: str,
     build: Callable[[], tuple[Read, type[Exception]]],
     count: int,
-    seed: int,
     kept: Path,
     hang_seconds: float = HANG_SECONDS,
     memory_bytes: int = MEMORY_BYTES,
@@ -281,7 +270,6 @@ def run_reader(
         name: Name of the reader.
         build: Function of `READERS`.
         count: Number of mutations.
-        seed: Seed of the mutations.
         kept: Folder that receives the images of faults.
         hang_seconds: Time for one image after which it counts as a hang.
         memory_bytes: What one image may add to the reader's peak memory.
@@ -301,13 +289,13 @@ def run_reader(
             outcomes[outcome] += 1
             if outcome not in ("read", "refused"):
                 kept.mkdir(parents=True, exist_ok=True)
-                (kept / f"{name}-{done}").write_bytes(mutate_image(seeds, seed, done))
+                (kept / f"{name}-{done}").write_bytes(mutate_image(seeds, done))
             done += 1
             bar.update()
 
         while done < count:
             ours, theirs = context.Pipe(duplex=False)
-            arguments = (build, range(done, count), seed, memory_bytes, theirs)
+            arguments = (build, range(done, count), memory_bytes, theirs)
             process = context.Process(target=serve_reader, args=arguments, daemon=True)
             process.start()
             theirs.close()
@@ -336,7 +324,7 @@ def run_reader(
     return report(outcomes, memory, peak)
 
 
-def report(outcomes: Counter[str], memory: list[int], peak: int) -> dict[str, Any]:
+def report(outcomes: Counter[str], memory: list[int], peak: float) -> dict[str, Any]:
     """Summarize outcomes and resident bytes over time; growth counts as a fault."""
     faults = {kind: n for kind, n in outcomes.items() if kind not in ("read", "refused")}
     tenth = max(1, len(memory) // 10)
@@ -355,12 +343,67 @@ def report(outcomes: Counter[str], memory: list[int], peak: int) -> dict[str, An
     }
 
 
+def run_preparation(count: int, kept: Path) -> dict[str, Any]:
+    """Let a dataset program read mutations, and those of a run that fails in halves again.
+
+    Args:
+        count: Number of mutations.
+        kept: Folder that receives the images of faults.
+
+    Returns:
+        As `run_reader`; memory is that of a whole run.
+    """
+    seeds = encode_seeds()
+    outcomes: Counter[str] = Counter()
+    peak = 0.0
+    waiting = [range(i, min(i + AT_ONCE, count)) for i in range(0, count, AT_ONCE)]
+    with tqdm(total=count, desc="images: preparation", unit="image") as bar:
+        while waiting:
+            indices = waiting.pop()
+            images = {f"{i}.jpg": mutate_image(seeds, i) for i in indices}
+            try:
+                refused, used = prepare(images | {"whole.jpg": seeds[0]})
+            except UserError as error:
+                if len(indices) > 1:
+                    middle = len(indices) // 2
+                    waiting += [indices[:middle], indices[middle:]]
+                    continue
+                outcomes[re.sub(".* (ended with|takes) ", "", str(error))[:80]] += 1
+                kept.mkdir(parents=True, exist_ok=True)
+                (kept / f"preparation-{indices[0]}").write_bytes(*images.values())
+            else:
+                outcomes.update({"read": len(indices) - refused, "refused": refused})
+                peak = max(peak, used)
+            bar.update(len(indices))
+    return report(outcomes, [], peak)
+
+
+def prepare(images: dict[str, bytes]) -> tuple[int, float]:
+    """Prepare images by name; return how many are refused, and the peak memory in bytes.
+
+    Raises:
+        UserError: The program fails, hangs or takes much memory.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "photos").mkdir()
+        for file, data in images.items():
+            (folder / "photos" / file).write_bytes(data)
+        labels = "".join(f"{file},train,1\n" for file in images)
+        (folder / "labels.csv").write_text(f"image,split,Smiling\n{labels}")
+        arguments = [PREPARATION, "--source", folder / "photos", "--labels", folder / "labels.csv"]
+        arguments += ["--output", folder / "out", "--workers", 1, "--max-bad", len(images)]
+        peak = run_python(arguments, timeout=2 * HANG_SECONDS + len(images))["peak_bytes"]
+        if peak > MEMORY_BYTES:
+            raise UserError("much memory")
+        with open(folder / "out" / "skipped.csv", newline="") as file:
+            return len(list(csv.DictReader(file))), peak
+
+
 def run_images(args: argparse.Namespace) -> dict[str, Any]:
     """Run the part `images`."""
-    return {
-        name: run_reader(name, build, args.mutations, args.seed, args.scratch)
-        for name, build in READERS.items()
-    }
+    figures = {name: run_reader(name, READERS[name], args.mutations, KEPT) for name in READERS}
+    return {**figures, "preparation": run_preparation(args.mutations, KEPT)}
 
 
 # Kills
@@ -383,10 +426,10 @@ class Task:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def start(self, output: Path) -> subprocess.Popen[str]:
-        """Start the command with a folder of its own for temporary files."""
-        temporary = output.parent / f"{output.name}-temporary"
+        """Start the command; return when it writes, or has ended."""
+        temporary = temporary_folder(output)
         temporary.mkdir(parents=True, exist_ok=True)
-        return subprocess.Popen(
+        process = subprocess.Popen(
             self.command(output),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -399,62 +442,59 @@ class Task:
                 **self.environment,
             },
         )
-
-    def wait_for_work(self, process: subprocess.Popen[str], output: Path) -> None:
-        """Wait until the command writes, or ends."""
         while process.poll() is None and not self.at_work(output):
             time.sleep(0.005)
-
-    def leftovers(self, output: Path) -> list[str]:
-        """Return the names beside the output that a finished command should have removed."""
-        temporary = output.parent / f"{output.name}-temporary"
-        beside = {path.name for path in output.parent.iterdir()} - {output.name, temporary.name}
-        return sorted(beside | {path.name for path in temporary.glob("label2label-*")})
+        return process
 
 
-def run_task(name: str, task: Task, kills: int, seed: int, scratch: Path) -> dict[str, Any]:
+def temporary_folder(output: Path) -> Path:
+    """Return the folder for temporary files of the command that writes to `output`."""
+    return output.parent / f"{output.name}-temporary"
+
+
+def leftovers(output: Path) -> list[str]:
+    """Return the names beside the output that a finished command should have removed."""
+    temporary = temporary_folder(output)
+    beside = {path.name for path in output.parent.iterdir()} - {output.name, temporary.name}
+    return sorted(beside | {path.name for path in temporary.glob("label2label-*")})
+
+
+def run_task(name: str, task: Task, kills: int, scratch: Path) -> dict[str, Any]:
     """Kill a command at random times, start it again, and compare the result each time.
 
     Returns:
         Number of kills and faults by kind.
     """
     whole = scratch / "whole" / "out"
-    process = task.start(whole)
-    task.wait_for_work(process, whole)
-    start = time.monotonic()
+    process, start = task.start(whole), time.monotonic()
     errors = process.communicate()[1]
     if process.returncode != 0:
         raise UserError(f"{name} fails without a kill: {errors.strip()[-300:]}")
     duration, expected = time.monotonic() - start, task.result(whole)
-    rng = random.Random(seed)
+    rng = random.Random(0)
     faults: Counter[str] = Counter()
-    done = 0
-    with tqdm(total=kills, desc=f"kills: {name}", unit="kill") as bar:
-        for attempt in itertools.count():
-            if done == kills:
-                break
-            if attempt == 5 * kills:
+    attempts = itertools.count()
+    for _ in trange(kills, desc=f"kills: {name}", unit="kill"):
+        returncode = 0
+        while returncode != -signal.SIGKILL:  # until it is killed before it is done
+            if (attempt := next(attempts)) == 5 * kills:
                 raise UserError(f"{name} ends before it can be killed")
             output = scratch / str(attempt) / "out"
             process = task.start(output)
-            task.wait_for_work(process, output)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(rng.uniform(0, duration))
             process.kill()
             process.communicate()
-            if process.returncode != -signal.SIGKILL:
-                continue  # it was done before
-            done += 1
-            bar.update()
-            again = task.start(output)
-            errors = again.communicate()[1]
-            if again.returncode != 0:
-                faults[f"fails when started again: {errors.strip()[-200:]}"] += 1
-            elif (found := task.result(output)) != expected:
-                faults[f"another result than undisturbed: {first_difference(found, expected)}"] += 1
-            elif left := task.leftovers(output):
-                faults[f"leaves {left[0]}"] += 1
-    return {"kills": done, "faults": dict(faults)}
+            returncode = process.returncode
+        again = task.start(output)
+        errors = again.communicate()[1]
+        if again.returncode != 0:
+            faults[f"fails when started again: {errors.strip()[-200:]}"] += 1
+        elif (found := task.result(output)) != expected:
+            faults[f"another result than undisturbed: {first_difference(found, expected)}"] += 1
+        elif left := leftovers(output):
+            faults[f"leaves {left[0]}"] += 1
+    return {"kills": kills, "faults": dict(faults)}
 
 
 def first_difference(found: Any, expected: Any) -> str:
@@ -498,15 +538,9 @@ def digests(*folders: Path) -> dict[str, str]:
 
 def preparation_task(photos: Path) -> Task:
     """Return the preparation of the drawn photos."""
-    program = ROOT / "datasets_scripts/own_photos.py"
-    labels = photos.parent / "labels.csv"
-
-    def command(output: Path) -> list[str]:
-        arguments = ("--source", photos, "--labels", labels, "--output", output, "--workers", 1)
-        return python(program, *arguments)
-
+    arguments = ("--source", photos, "--labels", photos.parent / "labels.csv", "--workers", 1)
     return Task(
-        command,
+        lambda output: python(PREPARATION, *arguments, "--output", output),
         at_work=lambda output: (output.parent / f".{output.name}.partial/data").is_dir(),
         result=digests,
     )
@@ -549,12 +583,13 @@ def labelling_task(photos: Path) -> Task:
     )
 
 
-def push_task(dataset: Path, hub: Any) -> Task:
+def push_task(dataset: Path, hub: str, log: Path) -> Task:
     """Return the push of a model and a dataset to a Hub on this machine.
 
     Args:
         dataset: Prepared dataset.
-        hub: The tests' server; each output has repositories of its own there.
+        hub: Address of the Hub; each output has repositories of its own there.
+        log: The Hub's requests.
     """
 
     def repositories(output: Path) -> dict[str, str]:
@@ -571,112 +606,97 @@ def push_task(dataset: Path, hub: Any) -> Task:
         output.mkdir(exist_ok=True)
         found = {}
         for kind, name in repositories(output).items():
-            repository = hub.repository(kind, name)
-            files = repository.resolve("main").files
-            found[kind] = {path: blob.upload_oid for path, blob in files.items()}
+            url = f"{hub}/api/{kind}s/{name}/tree/main?recursive=true"
+            headers = {"Authorization": f"Bearer {TOKEN}"}
+            tree = httpx.get(url, headers=headers, trust_env=False).raise_for_status().json()
+            found[kind] = {entry["path"]: entry["oid"] for entry in tree}
             found[kind].pop("README.md")  # names the repository
-            found[f"{kind}, commits"] = len(repository.history())
+            committed = re.compile(rf"POST /api/{kind}s/{name}/commit/\S* 200")
+            found[f"{kind}, commits"] = len(committed.findall(log.read_text()))
         return found
 
     return Task(
         command,
-        at_work=lambda output: any(
-            repositories(output)["model"] in path for _, path, _ in list(hub.requests)
-        ),
+        at_work=lambda output: f"{repositories(output)['model']}/" in log.read_text(),
         result=result,
         environment={
-            "HF_ENDPOINT": hub.endpoint,
+            "HF_ENDPOINT": hub,
             "HF_TOKEN": TOKEN,
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_OFFLINE": "0",
+            "NO_PROXY": "127.0.0.1",
         },
     )
 
 
-def build_tasks(photos: Path, scratch: Path, hub: Any) -> Iterator[tuple[str, Task]]:
-    """Yield the commands to kill, by name; later ones read what preparation wrote undisturbed."""
-    dataset = scratch / "preparation/whole/out"
-    yield "preparation", preparation_task(photos)
-    yield "training", training_task(dataset)
-    yield "labelling", labelling_task(photos)
-    yield "push", push_task(dataset, hub)
+@contextlib.contextmanager
+def started_hub(log: Path) -> Iterator[str]:
+    """Start the tests' Hub; yield its address. It writes its requests to a file."""
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            python("-m", "tests.hub.hub_server", TOKEN), stdout=file, cwd=ROOT
+        )
+    try:
+        while not log.read_text().endswith("\n"):
+            if process.poll() is not None:
+                raise UserError("the Hub does not start")
+            time.sleep(0.05)
+        yield log.read_text().splitlines()[0]
+    finally:
+        process.kill()
+        process.wait()
 
 
 def run_kills(args: argparse.Namespace) -> dict[str, Any]:
     """Run the part `kills`."""
-    from tests.hub.hub_server import HubServer
+    with tempfile.TemporaryDirectory() as folder:
+        return kill_commands(Path(folder), 100, args.kills)
 
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        HubServer(part_size=500_000, delay=0.02) as hub,  # as slow as a network
-    ):
-        hub.add_user("someone", token=TOKEN)
-        scratch = Path(folder)
-        photos = draw_photos(scratch / "photos", 100)
+
+def kill_commands(scratch: Path, photos: int, kills: int) -> dict[str, Any]:
+    """Kill each command so many times, on this many drawn photos; return faults by command."""
+    source, log = draw_photos(scratch / "photos", photos), scratch / "requests"
+    dataset = scratch / "preparation/whole/out"  # written when the first command has run
+    with started_hub(log) as hub:
+        tasks: dict[str, Callable[[], Task]] = {
+            "preparation": lambda: preparation_task(source),
+            "training": lambda: training_task(dataset),
+            "labelling": lambda: labelling_task(source),
+            "push": lambda: push_task(dataset, hub, log),
+        }
         return {
-            name: run_task(name, task, args.kills, args.seed, scratch / name)
-            for name, task in build_tasks(photos, scratch, hub)
+            name: run_task(name, build(), kills, scratch / name) for name, build in tasks.items()
         }
 
 
 # Many users of the Space
 
 
-def run_space(args: argparse.Namespace) -> dict[str, Any]:
-    """Run the part `space`."""
-    from space_load import started_space
-
-    with started_space() as (url, _, process):
-        return asyncio.run(
-            visit_space(url, args.users, args.seconds, args.seed, lambda: process.memory_info().rss)
-        )
-
-
-async def visit_space(
-    url: str, users: int, seconds: float, seed: int, memory: Callable[[], int]
-) -> dict[str, Any]:
-    """Send whole and damaged photos from many users at once, each after its last answer.
-
-    Args:
-        url: Address of the Space.
-        users: Number of users.
-        seconds: Time after which no new photo is sent.
-        seed: Seed of the damage.
-        memory: Returns the resident bytes of the Space.
-    """
-    import httpx
-    from space_load import ANSWER_SECONDS, ask, build_request
-
-    whole, seeds = build_request(url), encode_seeds()
+def run_space(_: argparse.Namespace) -> dict[str, Any]:
+    """Run the part `space`: every second photo is damaged."""
+    seeds, numbers = encode_seeds(), itertools.count()
     outcomes: Counter[str] = Counter()
     resident: list[int] = []
-    numbers = itertools.count()
-    deadline = time.monotonic() + seconds
+    with started_space() as (url, _, process):
+        whole = build_request(url)
 
-    async def visit(bar: tqdm) -> None:
-        async with httpx.AsyncClient(timeout=ANSWER_SECONDS, trust_env=False) as client:
-            while time.monotonic() < deadline:
-                number = next(numbers)
-                body = whole
-                if number % 2:
-                    photo = base64.b64encode(mutate_image(seeds, seed, number)).decode()
-                    event = whole["event_data"] | {"photo": f"data:image/jpeg;base64,{photo}"}
-                    body = whole | {"event_data": event}
-                try:
-                    answer = (await ask(client, url, body))[1]
-                    outcomes[judge_answer(answer, damaged=body is not whole)] += 1
-                except (RuntimeError, httpx.HTTPError) as error:
-                    outcomes[f"{type(error).__name__}: {join_lines(error)[:80]}"] += 1
-                bar.update()
+        async def send(client: httpx.AsyncClient) -> None:
+            number, body = next(numbers), whole
+            if number % 2:
+                photo = base64.b64encode(mutate_image(seeds, number)).decode()
+                event = whole["event_data"] | {"photo": f"data:image/jpeg;base64,{photo}"}
+                body = whole | {"event_data": event}
+            try:
+                answer = (await ask(client, url, body))[1]
+                outcomes[judge_answer(answer, damaged=body is not whole)] += 1
+            except (RuntimeError, httpx.HTTPError) as error:
+                outcomes[f"{type(error).__name__}: {join_lines(error)[:80]}"] += 1
 
-    async def watch() -> None:
-        while time.monotonic() < deadline:
-            resident.append(memory())
-            await asyncio.sleep(0.2)
+        def watch() -> None:
+            resident.append(process.memory_info().rss)
 
-    with tqdm(desc=f"space: {users} users", unit="photo") as bar:
-        await asyncio.gather(watch(), *(visit(bar) for _ in range(users)))
-    return {"users": users, "seconds": seconds, **report(outcomes, resident, 0)}
+        asyncio.run(send_from_many(USERS, SECONDS, send, watch))
+    return {"users": USERS, "seconds": SECONDS, **report(outcomes, resident, 0)}
 
 
 def judge_answer(answer: Mapping[str, Any], damaged: bool) -> str:
@@ -700,23 +720,14 @@ def count_faults(value: Any) -> int:
     )
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Parse the command line."""
+def main() -> None:
+    """Run the parts and write the figures after each, so that a later call can go on."""
     parser = command_line(__doc__)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--mutations", type=int, default=10_000, metavar="N", help="of images")
     parser.add_argument("--kills", type=int, default=20, metavar="N", help="of each command")
-    parser.add_argument("--users", type=int, default=20, metavar="N", help="of the Space")
-    parser.add_argument("--seconds", type=float, default=60, metavar="S", help="on the Space")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--scratch", type=Path, default=ROOT / "runs/hostile", help="kept images")
     parser.add_argument("--output", type=Path, default=ROOT / "results/hostile.json")
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Run the parts and write the figures after each, so that a later call can go on."""
-    args = parse_arguments()
+    args = parser.parse_args()
     figures = json.loads(args.output.read_text()) if args.output.is_file() else {}
     for name in args.parts:
         start = time.monotonic()
@@ -724,7 +735,7 @@ def main() -> None:
         figures[name] = {**part, "minutes": round((time.monotonic() - start) / 60, 1)}
         figures["machine"] = describe_machine()
         write_json(args.output, figures)
-        print(f"{name}: {count_faults(part)} faults")
+        print(f"{name}: {count_faults(part)} faults", flush=True)
 
 
 if __name__ == "__main__":

@@ -36,10 +36,11 @@ from label2label.evaluation.metrics import ratio
 from label2label.evaluation.scores import jsonable
 from label2label.models.modeling_label2label import join_feature_maps
 from label2label.prediction.backends import TorchBackend
-from tqdm import tqdm
+from tqdm import trange
 
 GIVEN = (0, 1, 5, 10, 20)
 DRAWS = 5
+BATCH_SIZE = 64
 
 
 class FeaturesAsImages(torch.nn.Module):
@@ -78,8 +79,6 @@ def predict(
     labels: np.ndarray,
     given: tuple[int, ...] = GIVEN,
     draws: int = DRAWS,
-    batch_size: int = 64,
-    seed: int = 0,
 ) -> dict[str, np.ndarray]:
     """Predict without words, and count correct predictions with more and more words given.
 
@@ -89,95 +88,78 @@ def predict(
         labels: (images, attributes), 1, 0 or -100.
         given: Numbers of given words, the first of them 0.
         draws: Draws of attributes per image.
-        batch_size: Images per batch.
-        seed: Random seed of the draws.
 
     Returns:
-        `right`, (numbers of given words, images, attributes), the number of draws in which the
+        `right`, (images, numbers of given words, attributes), the number of draws in which the
         attribute was predicted correctly; `asked`, (images, attributes), the number of draws in
         which it was predicted; and bool, (images, attributes), what the model and its query network
         predict without words: `words` and `queries`.
     """
     network = model.model
     backbone = network.label2label.backbone
-    generators = [np.random.default_rng((seed, draw)) for draw in range(draws)]
-    parts: dict[str, list[np.ndarray]] = {}
-    try:
-        for start in tqdm(range(0, len(labels), batch_size), desc="known words", unit="batch"):
-            truth = labels[start : start + batch_size].astype(np.int64)
-            faces = [images[start + i] for i in range(len(truth))]
-            pixels = model.processor(faces, return_tensors="pt").pixel_values.to(network.device)
-            features = join_feature_maps(backbone(pixels).feature_maps)
-            network.label2label.backbone = FeaturesAsImages()
+    generators = [np.random.default_rng((0, draw)) for draw in range(draws)]
+    batches: list[dict[str, np.ndarray]] = []
+    for start in trange(0, len(labels), BATCH_SIZE, desc="known words", unit="batch"):
+        truth = labels[start : start + BATCH_SIZE].astype(np.int64)
+        faces = [images[start + i] for i in range(len(truth))]
+        pixels = model.processor(faces, return_tensors="pt").pixel_values.to(network.device)
+        features = join_feature_maps(backbone(pixels).feature_maps)
+        network.label2label.backbone = FeaturesAsImages()
+        try:
             outputs = network(features)
             alone = outputs.logits.cpu().numpy() > 0
             asked_often = np.zeros(truth.shape, np.int64)
-            right = np.zeros((len(given), *truth.shape), np.int64)
+            right = np.zeros((len(truth), len(given), truth.shape[1]), np.int64)
             for generator in generators:
                 asked, rank = draw_questions(generator, truth)
                 asked_often += asked
-                right[0] += asked & (alone == (truth == 1))
+                right[:, 0] += asked & (alone == (truth == 1))
                 for index, count in enumerate(given[1:], start=1):
                     words = torch.from_numpy(np.where(rank < count, truth, IGNORE_INDEX))
                     logits = network(features, known_labels=words.to(network.device)).logits
-                    right[index] += asked & ((logits.cpu().numpy() > 0) == (truth == 1))
+                    right[:, index] += asked & ((logits.cpu().numpy() > 0) == (truth == 1))
+        finally:
             network.label2label.backbone = backbone
-            batch = {"right": right.swapaxes(0, 1), "asked": asked_often, "words": alone}
-            batch["queries"] = outputs.query_logits.cpu().numpy() > 0
-            for name, value in batch.items():
-                parts.setdefault(name, []).append(value)
-    finally:
-        network.label2label.backbone = backbone
-    whole = {name: np.concatenate(values) for name, values in parts.items()}
-    return whole | {"right": whole["right"].swapaxes(0, 1)}
+        queries = outputs.query_logits.cpu().numpy() > 0
+        batches.append({"right": right, "asked": asked_often, "words": alone, "queries": queries})
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 
 def curve(
-    right: np.ndarray,
-    asked: np.ndarray,
-    clusters: np.ndarray,
-    given: tuple[int, ...] = GIVEN,
-    resamples: int = 1000,
+    right: np.ndarray, asked: np.ndarray, clusters: np.ndarray, resamples: int = 1000
 ) -> list[dict[str, Any]]:
-    """Compute accuracy by number of given words, and its paired gain over none.
+    """Compute accuracy by number of given words, and its paired gain over the first number.
 
     Args:
         right, asked: As `predict` returns them.
         clusters: (images,), the person in each image.
-        given: Numbers of given words; the others are compared with the first.
         resamples: Number of bootstrap resamples.
 
     Returns:
-        For each number: `given`, `accuracy`, `gain`, its 95 % `gain_interval` and `gain_p_value`.
+        For each number: `accuracy`, `gain`, its 95 % `gain_interval` and `gain_p_value`.
     """
 
     def accuracy(weights: np.ndarray) -> np.ndarray:
-        return ratio(weights @ right.sum(2).T, (weights @ asked.sum(1))[..., None])
+        return ratio(weights @ right.sum(axis=2), (weights @ asked.sum(axis=1))[..., None])
 
     gain = compare_paired(
         lambda weights: {"accuracy": accuracy(weights)},
-        lambda weights: {"accuracy": accuracy(weights)[..., :1].repeat(len(given), axis=-1)},
+        lambda weights: {"accuracy": accuracy(weights)[..., :1].repeat(right.shape[1], axis=-1)},
         *(clusters, resamples),
     )["accuracy"]
     return [
         {
-            "given": count,
             "accuracy": gain["model"][i],
             "gain": gain["difference"][i],
             "gain_interval": gain["interval"][:, i],
             "gain_p_value": gain["p_value"][i],
         }
-        for i, count in enumerate(given)
+        for i in range(right.shape[1])
     ]
 
 
 def measure(model_name: str, data: str, split: str) -> dict[str, Any]:
-    """Measure a model on a split.
-
-    Args:
-        model_name: Folder or Hub id.
-        data: Folder of a prepared dataset.
-        split: Name of the split.
+    """Measure a model on a split of a dataset.
 
     Returns:
         The model, the data and the settings, `curve` as `curve()` returns it, and `over_queries`,
@@ -196,6 +178,7 @@ def measure(model_name: str, data: str, split: str) -> dict[str, Any]:
         raise UserError(f"{data} has no label for any of the model's attributes")
     found = predict(model, rows["image"], labels)
     clusters = clusters_of(read_column(rows, "identity") or [None] * len(rows))
+    points = curve(found["right"], found["asked"], clusters)
     words, queries = (found[name].astype(float) for name in ("words", "queries"))
     return {
         "model": identify_model(model_name, model),
@@ -205,7 +188,7 @@ def measure(model_name: str, data: str, split: str) -> dict[str, Any]:
         "draws": DRAWS,
         "protocol": "half of the attributes asked, the same at every point; others given in "
         "random order, as they are labelled",
-        "curve": curve(found["right"], found["asked"], clusters),
+        "curve": [{"given": n, **row} for n, row in zip(GIVEN, points, strict=True)],
         "over_queries": paired_comparison(words, queries, labels, clusters),
         "versions": library_versions(),
     }

@@ -2,22 +2,21 @@
 
     python benchmarks/label_throughput.py PHOTOS --repeat 50
 
-PHOTOS is a folder, or a zip archive such as LFW's. Each run labels with the default model in its
-own process; Linux is needed to read its peak memory. Repeated photos are links, to save disk space.
+Each run labels with the default model in its own process; Linux is needed to read its peak memory.
+Repeated photos are links, to save disk space.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
 from common import command_line, describe_machine, finish, run_python, write_json
 from label2label.errors import UserError
 from label2label.prediction.photos import find_photos
-from tqdm import tqdm
+from tqdm import trange
 
 
 def link_photos(photos: list[Path], repeat: int, folder: Path) -> Path:
@@ -42,7 +41,7 @@ def measure(photos: list[Path], repeat: int, runs: int, scratch: Path) -> dict[s
     sets = {"once": 1, "repeated": repeat}
     folders = {name: link_photos(photos, times, scratch / name) for name, times in sets.items()}
     results: dict[str, list[dict[str, float]]] = {name: [] for name in sets}
-    for run in tqdm(range(runs), desc="label", unit="round"):
+    for run in trange(runs, desc="label", unit="round"):
         for name, folder in folders.items():
             output = scratch / f"labels-{name}-{run}"
             command = ["-m", "label2label", "label", "--data", folder, "--output", output]
@@ -61,21 +60,16 @@ def measure(photos: list[Path], repeat: int, runs: int, scratch: Path) -> dict[s
 def main() -> None:
     """Measure and write the results."""
     parser = command_line(__doc__)
-    parser.add_argument("photos", type=Path, help="folder or zip archive of photos")
+    parser.add_argument("photos", type=Path, help="folder of photos")
     parser.add_argument("--limit", type=int, default=1000, help="photos to take")
     parser.add_argument("--repeat", type=int, default=50, help="size of the larger set")
     parser.add_argument("--runs", type=int, default=3, help="of each set")
     parser.add_argument("--output", type=Path, default=Path("results/label_throughput.json"))
     args = parser.parse_args()
+    if not args.photos.is_dir():
+        raise UserError(f"{args.photos} is no folder")
+    photos = [photo.absolute() for photo in find_photos([args.photos])][: args.limit]
     with tempfile.TemporaryDirectory() as scratch:
-        folder = args.photos
-        if zipfile.is_zipfile(folder):
-            folder = Path(scratch, "photos")
-            with zipfile.ZipFile(args.photos) as archive:
-                archive.extractall(folder)
-        photos = [photo.absolute() for photo in find_photos([folder])][: args.limit]
-        if photos == [folder.absolute()]:
-            raise UserError(f"{folder} holds no photos")
         write_json(args.output, measure(photos, args.repeat, args.runs, Path(scratch)))
 
 

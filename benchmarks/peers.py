@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import venv
@@ -74,31 +75,52 @@ def install(peer: Peer, runs: Path) -> list[str]:
         raise UserError(f"{peer.package} {peer.version} cannot be installed: {error}") from error
 
 
-def ask(command: Sequence[str], photos: Iterable[Photo]) -> Iterator[Answer]:
-    """Send photos to a peer's program and read its predictions.
+class PhotoProcess:
+    """A process that finds the faces of photos: a peer, or one of our models.
 
     For each photo it reads the line `WIDTH HEIGHT` and the bytes of 8-bit RGB, and prints a line of
-    JSON: the faces, each with `box` (x0, y0, x1, y1), `male` (probability) and `age`.
+    JSON: the faces, each with `box` (x0, y0, x1, y1); a peer's also with `male` (probability) and
+    `age`.
 
-    Raises:
-        UserError: The program, started by `command`, ends early.
+    Args:
+        command: Command that starts it.
     """
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self.command = command
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(command, **pipes, env=environment)
+
+    def find(self, photo: np.ndarray) -> list[dict[str, Any]]:
+        """Find the faces of a photo, uint8 RGB (height, width, 3).
+
+        Raises:
+            UserError: The process has ended.
+        """
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(f"{photo.shape[1]} {photo.shape[0]}\n".encode())
+            self.process.stdin.write(np.ascontiguousarray(photo).data)
+            self.process.stdin.flush()
+        if not (line := self.process.stdout.readline()):
+            raise UserError(f"{self.command[1]} ended: it says why above")
+        return json.loads(line)
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.communicate()
+
+
+def ask(command: Sequence[str], photos: Iterable[Photo]) -> Iterator[Answer]:
+    """Predict photos with the peer that a command starts."""
+    with contextlib.closing(PhotoProcess(command)) as process:
         for photo in photos:
-            pixels = np.ascontiguousarray(photo.read())
-            # A peer that has ended has printed the reason on standard error.
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.write(f"{pixels.shape[1]} {pixels.shape[0]}\n".encode())
-                process.stdin.write(pixels.tobytes())
-                process.stdin.flush()
-            line = process.stdout.readline()
-            if not line:
-                raise UserError(f"{command[1]} ended at {photo.key}: it says why above")
-            face = middle_face(json.loads(line), pixels)
+            pixels = photo.read()
+            face = middle_face(process.find(pixels), pixels)
             yield face and _answer(face)
-        process.stdin.close()
 
 
 def _answer(face: dict[str, Any]) -> dict[str, float]:

@@ -14,24 +14,21 @@ writes `results/photo.json` after each part, and `results/photo.svg`, accuracy b
 from __future__ import annotations
 
 import argparse
-import csv
-import functools
-import io
+import contextlib
 import json
 import os
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import psutil
 from common import (
     command_line,
     describe_machine,
@@ -41,7 +38,7 @@ from common import (
     sample_photo,
     write_json,
 )
-from fairness import middle_face
+from fairness import FOLDERS, decode_image, fairface, middle_face
 from label2label.data.images import load_image
 from label2label.evaluation.plots import BLUE, STYLE, figure_svg
 from label2label.faces.alignment import choose_face
@@ -51,8 +48,9 @@ from label2label.prediction.backends import load_backend
 from label2label.prediction.predictor import AttributePredictor
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from peers import PEERS, install
+from peers import PEERS, PhotoProcess, install
 from PIL import Image
+from preparation.sources import Download
 
 RECALL_SETS = ("lfwa", "celeba", "celeba-wild", "utkface", "all-age-faces", "scut-fbp5500")
 TURNS = (45, 90, 180, 270)
@@ -76,41 +74,6 @@ PEER_FILES = {
 }
 
 
-class Worker:
-    """A process that answers each photo with its faces: one of our models, or a peer.
-
-    It reads the line `WIDTH HEIGHT` and the bytes of 8-bit RGB, and writes a line of JSON.
-
-    Args:
-        command: Command that starts it.
-    """
-
-    def __init__(self, command: list[str]) -> None:
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-
-    def find(self, photo: np.ndarray) -> float:
-        """Find the faces of a photo and return the milliseconds until the answer."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        start = time.perf_counter()
-        self.process.stdin.write(f"{photo.shape[1]} {photo.shape[0]}\n".encode())
-        self.process.stdin.write(photo.tobytes())
-        self.process.stdin.flush()
-        json.loads(self.process.stdout.readline())
-        return 1000 * (time.perf_counter() - start)
-
-    def processor_ms(self) -> float:
-        """Return the milliseconds of processor time spent so far."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return 1000 * (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def describe(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Return version, model files in megabytes and attributes of each model and peer."""
     rows = {}
@@ -127,7 +90,7 @@ def describe(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def measure_workers(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+def measure_products(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Measure models and peers on decoded 250x250 photos, photo by photo in turn.
 
     Returns:
@@ -137,24 +100,33 @@ def measure_workers(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     program = str(Path(__file__).with_name("peer_label2label.py"))
     commands = {name: [sys.executable, program, file] for name, file in args.model.items()}
     commands |= {name: install(PEERS[name], args.runs) for name in args.peers}
-    photos = [load(path) for path, _ in list_images(args.faces, "lfwa", min(args.limit, 40))]
-    workers = {name: Worker(command) for name, command in commands.items()}
-    before, spent = {}, {name: [] for name in workers}
-    for name, worker in workers.items():
-        worker.find(photos[0])  # loads and warms up
-        before[name] = worker.processor_ms()
-    for photo in photos * 2:
-        for name, worker in workers.items():
-            spent[name].append(worker.find(photo))
-    rows = describe(args)
-    for name, worker in workers.items():
-        rows[name]["wall"] = round(statistics.median(spent[name]), 2)
-        used = worker.processor_ms() - before[name]
-        rows[name]["processor"] = round(used / len(spent[name]), 2)
-        rows[name]["memory_megabytes"] = megabytes(peak_memory(worker.process.pid))
-        worker.process.kill()
-        worker.process.wait()
+    photos = [decode_image(data) for _, data in choose(args.faces, "lfwa", min(args.limit, 40))]
+    rows, spent, before = describe(args), {name: [] for name in commands}, {}
+    with contextlib.ExitStack() as stack:
+        processes = {}
+        for name, command in commands.items():
+            processes[name] = stack.enter_context(contextlib.closing(PhotoProcess(command)))
+            processes[name].find(photos[0])  # loads and warms up
+            before[name] = processor_ms(processes[name])
+        for photo in photos * 2:
+            for name, process in processes.items():
+                start = time.perf_counter()
+                process.find(photo)
+                spent[name].append(1000 * (time.perf_counter() - start))
+        for name, process in processes.items():
+            used = (processor_ms(process) - before[name]) / len(spent[name])
+            rows[name] |= {
+                "wall": round(statistics.median(spent[name]), 2),
+                "processor": round(used, 2),
+                "memory_megabytes": megabytes(peak_memory(process.process.pid)),
+            }
     return rows
+
+
+def processor_ms(process: PhotoProcess) -> float:
+    """Return the milliseconds of processor time spent so far."""
+    times = psutil.Process(process.process.pid).cpu_times()
+    return 1000 * (times.user + times.system)
 
 
 def time_stages(predictor: AttributePredictor, files: list[Path]) -> dict[str, Any]:
@@ -193,15 +165,17 @@ def measure_speed(args: argparse.Namespace) -> dict[str, Any]:
 
     Whole processes are timed in the folder, start-up included.
     """
-    figures: dict[str, Any] = {"machine": describe_machine(), "products": measure_workers(args)}
+    figures: dict[str, Any] = {"machine": describe_machine(), "products": measure_products(args)}
     with tempfile.TemporaryDirectory() as folder:
-        small = [path for path, _ in list_images(args.faces, "lfwa", min(args.limit, 40))]
-        large = []
-        for number, (path, _) in enumerate(list_images(args.faces, "celeba-wild", 400)):
-            image = load(path)
+        small, large = [], []
+        for name, data in choose(args.faces, "lfwa", min(args.limit, 40)):
+            small.append(Path(folder, Path(name).name))
+            small[-1].write_bytes(data)
+        for name, data in choose(args.faces, "celeba-wild", 400):
+            image = decode_image(data)
             # About a phone's aspect ratio, 3:4.
             if 0.7 < image.shape[1] / image.shape[0] < 0.8 and len(large) < min(args.limit, 8):
-                large.append(Path(folder, f"{number}.jpg"))
+                large.append(Path(folder, name))
                 Image.fromarray(image).resize((3000, 4000)).save(large[-1], quality=88)
         figures |= {"small": {}, "large": {}, "folder": {}}
         for name, model in args.model.items():
@@ -259,43 +233,41 @@ def measure_video(args: argparse.Namespace) -> dict[str, Any]:
     return figures
 
 
-def list_images(faces: Path, dataset: str, count: int) -> Iterator[tuple[Any, dict[str, str]]]:
-    """Yield random images of a dataset, the same on every call, with their rows of labels."""
-    rows: list[tuple[Any, dict[str, str]]] = []
-    if dataset == "fairface":
-        root = faces / dataset / "fairface-img-margin025-trainval"
-        with open(faces / dataset / "fairface_label_val.csv", newline="") as file:
-            rows = [(root / r["file"], r) for r in csv.DictReader(file)]
-            rows = [row for row in rows if row[0].is_file()]
-    elif dataset in ("celeba", "celeba-wild", "utkface"):
-        (path,) = (faces / dataset).glob("*.zip")
-        names = sorted(n for n in zipfile.ZipFile(path).namelist() if n.endswith((".jpg", ".png")))
-        rows = [((path, name), {}) for name in names]
-    else:
-        rows = [(path, {}) for path in sorted((faces / dataset).rglob("*.jpg"))]
-    random.Random(0).shuffle(rows)
-    yield from rows[:count]
+def choose(
+    faces: Path, dataset: str, count: int, among: Container[str] | None = None
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the names and files of random photos of a dataset, the same on every call.
+
+    Args:
+        faces: Folder of the datasets.
+        dataset: Key of `FOLDERS`.
+        count: Maximum number of photos.
+        among: Names to choose from; all by default.
+    """
+    roots, depth = FOLDERS[dataset]
+    images = Download(faces / dataset).images(*roots, depth=depth)
+    names = [name for name in images if among is None or name in among]
+    random.Random(0).shuffle(names)
+    for name in names[:count]:
+        yield name, images.read(name)
 
 
-open_archive = functools.cache(zipfile.ZipFile)
-
-
-def load(place: Any) -> np.ndarray:
-    """Load an image, uint8 RGB, from its path or from an archive's path and a name in it."""
-    if isinstance(place, tuple):
-        place = io.BytesIO(open_archive(place[0]).read(place[1]))
-    return np.asarray(Image.open(place).convert("RGB"))
+def read_fairface(faces: Path) -> dict[str, dict[str, str]]:
+    """Read the labels of FairFace's published benchmark, by photo."""
+    rows = Download(faces / "fairface").rows(fairface.LABELS["test"], columns=fairface.COLUMNS)
+    return {row["file"]: row for _, row in rows}
 
 
 def measure_recall(args: argparse.Namespace, detect: Detect) -> dict[str, Any]:
     """Measure the share of images with a detected face, for FairFace also per group."""
     groups: dict[str, list[bool]] = {}
-    for place, row in list_images(args.faces, "fairface", 10 * args.limit):
-        found = bool(detect(load(place)))
-        for group in ("all", row["race"], row["gender"], row["age"]):
+    labels = read_fairface(args.faces)
+    for name, data in choose(args.faces, "fairface", 10 * args.limit, labels):
+        found = bool(detect(decode_image(data)))
+        for group in ("all", *(labels[name][column] for column in ("race", "gender", "age"))):
             groups.setdefault(group, []).append(found)
     sets = {
-        dataset: [bool(detect(load(p))) for p, _ in list_images(args.faces, dataset, args.limit)]
+        dataset: [bool(detect(decode_image(d))) for _, d in choose(args.faces, dataset, args.limit)]
         for dataset in RECALL_SETS
     }
 
@@ -308,7 +280,7 @@ def measure_recall(args: argparse.Namespace, detect: Detect) -> dict[str, Any]:
 
 def find_portraits(faces: Path, detect: Detect, count: int) -> list[tuple[np.ndarray, Face]]:
     """Return photos of LFW with one face, and the face."""
-    photos = (load(place) for place, _ in list_images(faces, "lfwa", count))
+    photos = (decode_image(data) for _, data in choose(faces, "lfwa", count))
     return [(photo, found[0]) for photo in photos if len(found := detect(photo)) == 1]
 
 
@@ -400,7 +372,7 @@ def measure_turns(args: argparse.Namespace, predictor: AttributePredictor) -> di
     male = predictor.backend.preprocessing.attributes.index("Male")
     figures: dict[str, Any] = {}
     for dataset in ("lfwa", "celeba-wild"):
-        photos = [load(place) for place, _ in list_images(args.faces, dataset, args.limit // 4)]
+        photos = [decode_image(d) for _, d in choose(args.faces, dataset, args.limit // 4)]
         upright = [answer(predictor, photo) for photo in photos]
         figures[dataset] = {}
         for degrees in TURNS:
@@ -431,12 +403,11 @@ def measure_sizes(args: argparse.Namespace, predictor: AttributePredictor) -> di
     predicted = predictor.backend.preprocessing.attributes
     known = [i for i, name in enumerate(predicted) if name in names]
     right: dict[str, list[float]] = {}
-    for place, _ in list_images(args.faces, "celeba-wild", 10**6):
-        name = Path(place[1]).name
+    for name, data in choose(args.faces, "celeba-wild", 10**6, test):
         if len(right.get("full", ())) >= args.limit // 2:
             break
-        photo = load(place) if name in test else None
-        faces = [] if photo is None else predictor.detector(photo)
+        photo = decode_image(data)
+        faces = predictor.detector(photo)
         if not faces or (size := choose_face(faces, photo).size) < max(FACE_SIZES):
             continue
         truth = np.array([labels[name][predicted[i]] == "1" for i in known])
@@ -464,8 +435,9 @@ def measure_quality(args: argparse.Namespace, predictor: AttributePredictor) -> 
     flaws: dict[str, list[bool]] = {}
     yaws: dict[str, list[bool]] = {}
     male = predictor.backend.preprocessing.attributes.index("Male")
-    for place, row in list_images(args.faces, "fairface", args.limit * 2):
-        photo = load(place)
+    labels = read_fairface(args.faces)
+    for name, data in choose(args.faces, "fairface", args.limit * 2, labels):
+        photo, row = decode_image(data), labels[name]
         if row["age"] in ("0-2", "3-9") or not (faces := predictor.detector(photo)):
             continue
         face, decisions = choose_face(faces, photo), answer(predictor, photo)

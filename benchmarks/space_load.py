@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -130,6 +130,37 @@ async def measure_single(url: str, body: dict[str, Any], count: int) -> dict[str
     return {"requests": len(seconds), **summarize(seconds)}
 
 
+async def send_from_many(
+    users: int,
+    duration: float,
+    send: Callable[[httpx.AsyncClient], Awaitable[None]],
+    watch: Callable[[], None],
+) -> None:
+    """Send requests from many visitors at once, each after its last answer.
+
+    Args:
+        users: Number of visitors.
+        duration: Seconds after which no new request is sent.
+        send: Function that sends a request and awaits its answer.
+        watch: Function that is called every `SAMPLE_SECONDS`.
+    """
+    deadline = time.perf_counter() + duration
+
+    async def visit(bar: tqdm) -> None:
+        async with httpx.AsyncClient(timeout=ANSWER_SECONDS, trust_env=False) as client:
+            while time.perf_counter() < deadline:
+                await send(client)
+                bar.update()
+
+    async def watch_often() -> None:
+        while time.perf_counter() < deadline:
+            watch()
+            await asyncio.sleep(SAMPLE_SECONDS)
+
+    with tqdm(desc=f"{users} visitors", unit="photo") as bar:
+        await asyncio.gather(watch_often(), *(visit(bar) for _ in range(users)))
+
+
 async def measure_many(
     url: str, body: dict[str, Any], users: int, duration: float, process: psutil.Process | None
 ) -> tuple[dict[str, Any], list[float]]:
@@ -141,25 +172,19 @@ async def measure_many(
     seconds: list[float] = []
     errors: list[str] = []
     memory: list[float] = []
-    deadline = time.perf_counter() + duration
 
-    async def visit(bar: tqdm) -> None:
-        async with httpx.AsyncClient(timeout=ANSWER_SECONDS, trust_env=False) as client:
-            while time.perf_counter() < deadline:
-                try:
-                    seconds.append(await time_one_face(client, url, body))
-                    bar.update()
-                except (RuntimeError, httpx.HTTPError) as error:
-                    errors.append(f"{type(error).__name__}: {error}")
+    async def send(client: httpx.AsyncClient) -> None:
+        try:
+            seconds.append(await time_one_face(client, url, body))
+        except (RuntimeError, httpx.HTTPError) as error:
+            errors.append(f"{type(error).__name__}: {error}")
 
-    async def watch() -> None:
-        while process and time.perf_counter() < deadline:
+    def watch() -> None:
+        if process:
             memory.append(process.memory_info().rss / 1e6)
-            await asyncio.sleep(SAMPLE_SECONDS)
 
     start = time.perf_counter()
-    with tqdm(desc=f"{users} visitors", unit="photo") as bar:
-        await asyncio.gather(watch(), *(visit(bar) for _ in range(users)))
+    await send_from_many(users, duration, send, watch)
     elapsed = time.perf_counter() - start
     return {
         "users": users,

@@ -10,12 +10,13 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from common import command_line, find_chromium, finish
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Page, sync_playwright
 from space_load import started_space
 from tqdm import tqdm
 
@@ -26,87 +27,53 @@ PHONE: dict[str, Any] = {
     "device_scale_factor": 2,
     "is_mobile": True,
     "has_touch": True,
-    "color_scheme": "dark",
 }
 SETTLE_MS = 800  # until the animations of the bars and the sticky card have ended
-QUALITY = 80
 
 
-def open_space(browser: Browser, url: str, example: str, options: dict[str, Any]) -> Page:
-    """Open the Space in a new window and choose an example photo."""
-    page = browser.new_context(**options).new_page()
-    page.goto(url)
-    page.click(f"[data-example={example}]")
-    page.wait_for_selector("#explorer .status.good")
-    page.wait_for_timeout(SETTLE_MS)
-    return page
-
-
-def choose(page: Page, attribute: str) -> None:
-    """Select an attribute."""
-    page.click(f"[data-attribute={attribute}]")
-    page.wait_for_timeout(SETTLE_MS)
-
-
-def show_faces(browser: Browser, url: str) -> Page:
-    """Show two faces on a desktop, and the attention map of the hat."""
-    page = open_space(browser, url, "together", DESKTOP)
-    choose(page, "Wearing_Hat")
+def show_top(page: Page, attribute: str = "") -> None:
+    """Select an attribute, if one is given, and scroll up."""
+    if attribute:
+        page.click(f"[data-attribute={attribute}]")
+        page.wait_for_timeout(SETTLE_MS)
     page.evaluate("scrollTo(0, 0)")
-    return page
 
 
-def show_known(browser: Browser, url: str) -> Page:
-    """Show a known attribute that contradicts the model's prediction."""
-    page = open_space(browser, url, "astronaut", DESKTOP)
-    choose(page, "Male")
+def show_known(page: Page) -> None:
+    """Give a known attribute that contradicts the model's prediction."""
+    show_top(page, "Male")
     page.check(".know input[value=no]", force=True)
     page.wait_for_selector(".known-list .chip")
     page.evaluate("scrollTo(0, 0)")
-    page.wait_for_timeout(SETTLE_MS)
-    return page
 
 
-def show_phone(browser: Browser, url: str) -> Page:
-    """Show a phone in dark mode: the selected attribute stays visible above the bars."""
-    page = open_space(browser, url, "astronaut", {**PHONE, "locale": "en-US"})
-    choose(page, "Smiling")
+def show_bars(page: Page) -> None:
+    """Scroll to the bars: the selected attribute stays visible above them."""
+    show_top(page, "Smiling")
     page.locator("[data-group=expression]").scroll_into_view_if_needed()
-    page.wait_for_timeout(SETTLE_MS)
-    return page
 
 
-def show_korean(browser: Browser, url: str) -> Page:
-    """Show a phone whose language is Korean."""
-    page = open_space(browser, url, "hopper", {**PHONE, "locale": "ko-KR", "color_scheme": "light"})
-    page.evaluate("scrollTo(0, 0)")
-    return page
-
-
-def show_tab(name: str) -> Callable[[Browser, str], Page | None]:
-    """Return a function that shows another tab on a desktop, if the Space has it."""
-
-    def show(browser: Browser, url: str) -> Page | None:
-        page = open_space(browser, url, "hopper", DESKTOP)
-        tab = page.get_by_role("tab", name=name)
-        if not tab.count():
-            return None
+def show_tab(page: Page, name: str, awaited: str = "body") -> bool:
+    """Open another tab and wait for what it shows; return whether the Space has it."""
+    tab = page.get_by_role("tab", name=name)
+    if tab.count():
         tab.click()
-        if name == "Compare":
-            page.wait_for_selector("#comparison tbody tr")
-        page.wait_for_timeout(SETTLE_MS)
-        return page
-
-    return show
+        page.wait_for_selector(awaited)
+    return bool(tab.count())
 
 
-PICTURES: dict[str, Callable[[Browser, str], Page | None]] = {
-    "space": show_faces,
-    "space-known": show_known,
-    "space-phone": show_phone,
-    "space-korean": show_korean,
-    "space-compare": show_tab("Compare"),
-    "space-audit": show_tab("Fairness"),
+# By name: the example photo that is chosen, the browser window, and what is done then.
+PICTURES: dict[str, tuple[str, dict[str, Any], Callable[[Page], bool | None]]] = {
+    "space": ("together", DESKTOP, partial(show_top, attribute="Wearing_Hat")),
+    "space-known": ("astronaut", DESKTOP, show_known),
+    "space-phone": ("astronaut", {**PHONE, "locale": "en-US", "color_scheme": "dark"}, show_bars),
+    "space-korean": ("hopper", {**PHONE, "locale": "ko-KR", "color_scheme": "light"}, show_top),
+    "space-compare": (
+        "hopper",
+        DESKTOP,
+        partial(show_tab, name="Compare", awaited="#comparison tbody tr"),
+    ),
+    "space-audit": ("hopper", DESKTOP, partial(show_tab, name="Fairness")),
 }
 
 
@@ -118,13 +85,18 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     with started_space() as (url, _, _), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=[*ARGUMENTS])
-        for name, show in tqdm(PICTURES.items(), unit="picture"):
-            page = show(browser, url)
-            if page is None:
+        for name, (example, window, show) in tqdm(PICTURES.items(), unit="picture"):
+            page = browser.new_context(**window).new_page()
+            page.goto(url)
+            page.click(f"[data-example={example}]")
+            page.wait_for_selector("#explorer .status.good")
+            page.wait_for_timeout(SETTLE_MS)
+            if show(page) is False:
                 continue
+            page.wait_for_timeout(SETTLE_MS)
             picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
             path = args.output / f"{name}.webp"
-            picture.save(path, quality=QUALITY, method=6)
+            picture.save(path, quality=80, method=6)
             print(f"{path}: {picture.width}x{picture.height}, {path.stat().st_size / 1000:.0f} kB")
             page.context.close()
         browser.close()

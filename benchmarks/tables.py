@@ -1,6 +1,6 @@
 """Fill the tables of the documents from the JSON files under results/.
 
-    python benchmarks/tables.py              # README.md, model_card.md and docs/*.md
+    python benchmarks/tables.py              # README, model_card, SECURITY and docs/*.md
     python benchmarks/tables.py docs/devices.md
 
 Each table stands between a pair of markers, which name the function in this file that builds it;
@@ -44,7 +44,8 @@ def table(function: Callable[[Read], Rows]) -> Callable[[Read], Rows]:
 
 def documents() -> list[Path]:
     """List the documents that may hold tables."""
-    return [ROOT / "README.md", ROOT / "model_card.md", *sorted((ROOT / "docs").glob("*.md"))]
+    top = [ROOT / name for name in ("README.md", "model_card.md", "SECURITY.md")]
+    return [*top, *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def read_result(name: str) -> Any:
@@ -571,6 +572,38 @@ def photo_quality(read: Read) -> Rows:
         for name, row in quality[f"fairface_gender_by_{kind}"].items():
             label = f"warning: {name}" if kind == "flaw" else f"turned by {name} degrees"
             yield "FairFace's gender", label, str(row["faces"]), f"{row['accuracy']:.1%}"
+
+
+@table
+def hostile(read: Read) -> Rows:
+    """List what damaged images, kills and a crowd led to; the header alone until measured."""
+    yield "", "times", "read", "refused", "faults", "peak memory, MB"
+    try:
+        measured = read("hostile")
+    except UserError:
+        return
+
+    def faults(row: dict[str, Any]) -> int:
+        return sum(row["faults"].values())
+
+    def photos(row: dict[str, Any]) -> Sequence[str]:
+        counts = row["read"], row["refused"], faults(row)
+        return *(f"{number:,}" for number in (sum(counts), *counts)), str(row["memory_mb"]["peak"])
+
+    for name, row in measured["images"].items():
+        if name != "minutes":
+            yield f"damaged image, {name}", *photos(row)
+    for name, row in measured["kills"].items():
+        if name != "minutes":
+            yield (
+                f"{name} killed and started again",
+                str(row["kills"]),
+                "",
+                "",
+                str(faults(row)),
+                "",
+            )
+    yield f"photo to the Space, {measured['space']['users']} users", *photos(measured["space"])
 
 
 def main() -> None:

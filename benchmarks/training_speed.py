@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import io
 import json
-import statistics
 import sys
 import tempfile
 import time
@@ -29,7 +28,7 @@ from common import Worker, command_line, describe_machine, finish, serve_answers
 from label2label.data.vocabulary import CELEBA_ATTRIBUTES
 from label2label.errors import UserError, join_lines
 from PIL import Image
-from tqdm import tqdm
+from tqdm import tqdm, trange
 
 SIZE = (178, 218)  # width and height of CelebA's aligned images
 GOAL = 0.95  # the loop's share of the bare step's speed
@@ -73,12 +72,12 @@ def draw_dataset(folder: Path, images: int) -> None:
     (folder / "data").mkdir(parents=True)
     for split, count in (("train", images), ("validation", 8), ("test", 8)):
         columns: dict[str, list[Any]] = {"image": []}
-        for _ in range(count):
-            coarse, file = Image.fromarray(rng.integers(0, 256, (11, 9, 3), np.uint8)), io.BytesIO()
-            coarse.resize(SIZE, Image.Resampling.BICUBIC).save(file, "JPEG", quality=95)
+        for coarse in rng.integers(0, 256, (count, 11, 9, 3), np.uint8):
+            file = io.BytesIO()
+            image = Image.fromarray(coarse).resize(SIZE, Image.Resampling.BICUBIC)
+            image.save(file, "JPEG", quality=95)
             columns["image"].append({"bytes": file.getvalue(), "path": None})
-        for name in CELEBA_ATTRIBUTES:
-            columns[name] = (rng.random(count) < 0.3).tolist()
+        columns |= {name: (rng.random(count) < 0.3).tolist() for name in CELEBA_ATTRIBUTES}
         rows = datasets.Dataset.from_dict(columns, features=features)
         rows.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
 
@@ -163,7 +162,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Run all rows in turn.
 
     Args:
-        args: `recipe`, `rows`, `rounds`, `images` per row and round.
+        args: The command line.
         folder: Folder for the data and the runs.
 
     Returns:
@@ -191,30 +190,24 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 raise UserError(f"the baseline cannot run: {worker.start['error']}")
             else:
                 rows[name]["error"] = worker.start["error"]
-        for _ in tqdm(range(args.rounds), desc="measure", unit="round"):
-            for name in [*workers, "bare"]:
-                size = ROWS.get(name, ROWS[BASELINE])[1].get("batch_size", 64)
-                count = max(1, args.images // size)
-                asked = (
-                    workers[BASELINE].ask(-count) if name == "bare" else workers[name].ask(count)
-                )
-                speeds.setdefault(name, []).append(asked["speed"])
-    base = speeds[BASELINE]
-
-    def ratio(name: str) -> float:
-        return statistics.median(a / b for a, b in zip(speeds[name], base, strict=True))
-
+        for _ in trange(args.rounds, desc="measure", unit="round"):
+            for name, worker in workers.items():
+                count = max(1, args.images // ROWS[name][1].get("batch_size", COMMON["batch_size"]))
+                speeds.setdefault(name, []).append(worker.ask(count)["speed"])
+                if name == BASELINE:
+                    speeds.setdefault("bare", []).append(worker.ask(-count)["speed"])
+    base = np.array(speeds[BASELINE])
     for name in workers:
-        rows[name]["images_per_second"] = statistics.median(speeds[name])
-        rows[name]["ratio"] = ratio(name)
+        rows[name]["images_per_second"] = float(np.median(speeds[name]))
+        rows[name]["ratio"] = float(np.median(speeds[name] / base))
     return {
         "machine": describe_machine(),
         "recipe": args.recipe,
         "rounds": args.rounds,
         "rows": rows,
         "loop": {
-            "images_per_second": statistics.median(base),
-            "ratio": 1 / ratio("bare"),
+            "images_per_second": float(np.median(base)),
+            "ratio": float(np.median(base / speeds["bare"])),
             "goal": GOAL,
         },
     }

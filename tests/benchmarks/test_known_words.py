@@ -47,26 +47,25 @@ def test_without_words_it_counts_what_the_plain_model_tells(
     model = TorchBackend.from_pretrained(model_folder)
     rows = datasets.Dataset.from_parquet(str(next(dataset_folder.glob("data/*.parquet"))))
     labels = label_array(rows, ATTRIBUTES)
-    found = benchmark_module.predict(model, rows["image"], labels, (0, 1), 5, batch_size=32)
+    found = benchmark_module.predict(model, rows["image"], labels, (0, 1), 5)
     with torch.inference_mode():
         outputs = model.model(**model.processor(list(rows["image"]), return_tensors="pt"))
     present = outputs.logits.numpy() > 0
     assert (found["words"] == present).all()
     assert (found["queries"] == (outputs.query_logits.numpy() > 0)).all()
     # An attribute that is right is so in every draw that asks for it.
-    assert (found["right"][0] == found["asked"] * (present == (labels == 1))).all()
+    assert (found["right"][:, 0] == found["asked"] * (present == (labels == 1))).all()
     assert (found["asked"][labels == -100] == 0).all()
     assert type(model.model.label2label.backbone).__name__ == "MobileFaceNetBackbone"
 
 
 def test_a_word_that_decides_the_others_shows_in_the_curve(benchmark_module):
     # 100 images with one question each in ten draws: right in 5 of 10 without, in 9 with words.
-    right = np.stack([np.full((100, 1), 5), np.full((100, 1), 9)])
-    right[1, :50] = 10
-    right[1, 50:] = 8
-    points = benchmark_module.curve(
-        right, np.full((100, 1), 10), np.arange(100), given=(0, 5), resamples=200
-    )
+    right = np.stack([np.full((100, 1), 5), np.full((100, 1), 9)], axis=1)
+    right[:50, 1] = 10
+    right[50:, 1] = 8
+    asked, people = np.full((100, 1), 10), np.arange(100)
+    points = benchmark_module.curve(right, asked, people, resamples=200)
     assert [point["accuracy"] for point in points] == pytest.approx([0.5, 0.9])
     assert points[0]["gain"] == 0
     assert points[1]["gain"] == pytest.approx(0.4)
