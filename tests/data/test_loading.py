@@ -16,6 +16,7 @@ from label2label.cli import main
 from label2label.data import loading
 from label2label.data.loading import (
     FaceCrops,
+    attribute_frequencies,
     crop_with_margin,
     draw_epoch,
     draw_probabilities,
@@ -217,6 +218,11 @@ def test_an_attribute_is_read_from_its_opposite():
 def test_what_is_no_boolean_is_no_label(values, told):
     with pytest.raises(UserError, match=f"column 'Male' must hold booleans.*{told}"):
         label_array(datasets.Dataset.from_dict({"Male": values}), ["Male"])
+
+
+def test_frequencies_count_known_labels_only():
+    labels = np.array([[1, -100, -100], [0, 1, -100], [0, 1, -100]])
+    assert attribute_frequencies(labels).tolist() == pytest.approx([2 / 5, 3 / 4, 0.5])
 
 
 def test_a_packed_dataset_holds_the_same_rows_as_crops_in_small_parts(

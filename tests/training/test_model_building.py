@@ -3,7 +3,6 @@
 import copy
 import math
 
-import numpy as np
 import pytest
 import torch
 from label2label import Label2LabelForImageClassification
@@ -12,7 +11,6 @@ from label2label.models import Label2LabelConfig
 from label2label.training.model_building import (
     StridedDepthwiseConv2d,
     absorb_temperature,
-    attribute_frequencies,
     build_model,
     prepare_layers,
     replace_attributes,
@@ -130,11 +128,6 @@ def test_a_continued_model_and_its_processor_have_the_same_attributes(names):
     assert list(decisions) == list(names) == list(model.config.id2label.values())
     for decision in decisions.values():
         assert decision["present"] == (decision["probability"] >= 0.5)
-
-
-def test_frequencies_count_known_labels_only():
-    labels = np.array([[1, -100, -100], [0, 1, -100], [0, 1, -100]])
-    assert attribute_frequencies(labels).tolist() == pytest.approx([1 / 3, 1.0, 0.5])
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

@@ -157,6 +157,18 @@ def _booleans(values: pa.Array, name: str) -> pa.Array:
     return values.cast("bool").fill_null(False)
 
 
+def attribute_frequencies(labels: np.ndarray) -> np.ndarray:
+    """Estimate how often each attribute is present, by Laplace's rule of succession.
+
+    Args:
+        labels: (images, attributes); 1, 0 or -100.
+
+    Returns:
+        (attributes,), within 0..1; one half where no label is known.
+    """
+    return ((labels == 1).sum(axis=0) + 1) / ((labels != IGNORE_INDEX).sum(axis=0) + 2)
+
+
 class FaceCrops:
     """The faces of a dataset as uint8 crops of one size.
 

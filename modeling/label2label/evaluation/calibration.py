@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 
-from label2label.data.loading import load_split
+from label2label.data.loading import attribute_frequencies, load_split
 from label2label.data.vocabulary import IGNORE_INDEX
 from label2label.errors import UserError
 from label2label.evaluation.evaluate import (
@@ -146,7 +146,7 @@ def fit_calibration(
     Returns:
         The calibration with the largest weight in `BALANCE_WEIGHTS` that keeps within this limit.
     """
-    temperature, frequency = fit_temperature(logits, labels), frequencies(labels)
+    temperature, frequency = fit_temperature(logits, labels), attribute_frequencies(labels)
     probabilities = expit(logits / temperature)
     accuracies = {}
     for weight in BALANCE_WEIGHTS:
@@ -180,11 +180,6 @@ def balanced_thresholds(frequency: FloatArray, balance_weight: float) -> FloatAr
     yes = 1 + balance_weight / (2 * frequency)
     no = 1 + balance_weight / (2 * (1 - frequency))
     return no / (yes + no)
-
-
-def frequencies(labels: IntArray) -> FloatArray:
-    """Estimate each attribute's frequency by Laplace's rule of succession: (attributes,)."""
-    return ((labels == 1).sum(0) + 1) / ((labels != IGNORE_INDEX).sum(0) + 2)
 
 
 def to_logits(probabilities: FloatArray) -> FloatArray:

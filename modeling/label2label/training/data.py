@@ -12,7 +12,7 @@ import numpy as np
 import pandas
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 from datasets.distributed import split_dataset_by_node
 from datasets.fingerprint import Hasher
 
@@ -45,7 +45,8 @@ class TrainingData:
 
     Attributes:
         attributes: Names of the attributes to learn, in the model's order.
-        labels: int8, (rows, attributes), of the training rows, or of a stream's first rows.
+        labels: int8, (rows, attributes), of the training rows, or with a stream those of the
+            validation split.
         batches_per_epoch: Batches per epoch and process.
         supervision: Arrays indexed by training row that `training_inputs` takes beside the labels:
             `weight`, `teacher` and `distillation`, or only those that the recipe has.
@@ -75,7 +76,11 @@ class TrainingData:
         self.validation_groups = None
         if recipe.groups:
             self.validation_groups = name_groups(self.validation_rows, recipe.groups, self.title)
-        num_images = self._open_stream() if recipe.streaming else self._open_train()
+        if recipe.streaming:
+            self.stream = ImageStream(recipe, accelerator)
+            self.labels, num_images = self.validation_labels, self.stream.num_images
+        else:
+            num_images = self._open_train()
         self.batches_per_epoch = num_images // (recipe.batch_size * accelerator.num_processes)
         if self.batches_per_epoch == 0:
             raise UserError(
@@ -86,13 +91,6 @@ class TrainingData:
             raise UserError(
                 f"{self.title}: no label of the training split is known: nothing to learn"
             )
-
-    def _open_stream(self) -> int:
-        self.stream = ImageStream(self.recipe, self.accelerator)
-        # Read by one process, so that all start with the same model.
-        first = self.stream.first_rows() if self.accelerator.is_main_process else None
-        self.labels = label_array(broadcast_object_list([first])[0], self.attributes)
-        return self.stream.num_images
 
     def _open_train(self) -> int:
         recipe, sources = self.recipe, self.recipe.sources
@@ -263,13 +261,6 @@ class ImageStream:
         self.pool = ThreadPoolExecutor(max(recipe.workers, 1))
         self.make_crop: Any = None
         self.state: dict[str, Any] = {"pass": 0, "taken": 0, "dataset": None}
-
-    def first_rows(self) -> dict[str, list[Any]]:
-        """Read some rows without images, to estimate the attributes' frequencies."""
-        table = self._next(self.source.remove_columns("image").iter(SHUFFLED_AT_ONCE))
-        if table is None:
-            raise UserError(f"{self.path}: the train split is empty")
-        return table
 
     def batches(self, attributes: Sequence[str], count: int) -> Iterator[dict[str, Any]]:
         """Read the next `count` batches from `state` on, as `TrainingData.batches`."""

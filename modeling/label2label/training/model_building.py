@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import AutoBackbone, AutoConfig
 
 from label2label.checkpoints import find_checkpoint
+from label2label.data.loading import attribute_frequencies
 from label2label.data.vocabulary import VOCABULARIES
 from label2label.errors import UserError, first_line, join_lines
 from label2label.models import (
@@ -44,7 +45,9 @@ def build_model(
     Raises:
         UserError: If the backbone cannot be loaded or the config is not valid.
     """
-    frequencies = None if labels is None else attribute_frequencies(labels)
+    frequencies = None
+    if labels is not None:
+        frequencies = torch.from_numpy(attribute_frequencies(labels)).float()
     processor: Any = Label2LabelImageProcessor()
     if recipe.init_from:
         model, processor = load_model(recipe.init_from)
@@ -133,13 +136,6 @@ def load_backbone(name: str) -> Any:
     if Path(name).is_dir():
         backbone.config._name_or_path = ""  # a path of this machine is of no use elsewhere
     return backbone
-
-
-def attribute_frequencies(labels: np.ndarray) -> torch.Tensor:
-    """Measure how often each attribute is present, 0..1; one half where no label is known."""
-    known, present = (labels >= 0).sum(axis=0), (labels > 0).sum(axis=0)
-    frequencies = np.where(known > 0, present / np.maximum(known, 1), 0.5)
-    return torch.from_numpy(frequencies.astype(np.float32))
 
 
 @torch.no_grad()
