@@ -5,6 +5,7 @@ import sys
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -22,7 +23,8 @@ from label2label.faces.alignment import align_face, choose_face
 from label2label.faces.detection import FaceDetector
 from label2label.files import prepare_output, temporary_folder, write_whole
 from label2label.prediction.backends import Preprocessing
-from label2label.prediction.photos import read_photo
+from label2label.prediction.photos import load_photo
+from label2label.prediction.predictor import find_faces
 
 _NAMES_SHOWN = 5
 
@@ -85,13 +87,14 @@ def prepare_photos(
     with ArrowWriter(path=str(file), features=features) as writer:
         for row, values in enumerate(tqdm(table, desc="photos", unit="photo")):
             image = values["image"]
+            load = partial(load_photo, image["bytes"] or image["path"])
             try:
-                pixels = read_photo(image["bytes"] or image["path"])
+                photo, faces = find_faces(detector, load) if detector else (load(), [])
             except UserError as error:
                 unreadable.append(f"{image_name(image) or f'row {row + 1}'} ({error})")
                 continue
+            pixels = photo.pixels
             if detector is not None:
-                faces = detector(pixels)
                 if not faces:
                     without_face.append(row)
                     continue
