@@ -239,6 +239,17 @@ def test_jpeg_beyond_the_limit_is_decoded_at_reduced_size(gradient, monkeypatch)
         load_image(encode(gradient.resize((600, 400)), "PNG"))
 
 
+@pytest.mark.parametrize(("subsampling", "width"), [(0, 300), (2, 600)])
+def test_progressive_jpeg_of_many_coefficients_is_decoded_at_half_its_sides(
+    subsampling, width, gradient, monkeypatch
+):
+    options = {"progressive": True, "subsampling": subsampling}
+    encoded = encode(gradient.resize((600, 400)), "JPEG", **options)
+    monkeypatch.setattr(images, "MAX_COEFFICIENT_BYTES", 1_000_000)
+    assert load_image(encoded).pixels.shape[1] == width
+    assert load_image(encode(gradient.resize((600, 400)), "JPEG")).pixels.shape[1] == 600
+
+
 def test_jpeg_of_200_megapixels_is_read(tmp_path):
     Image.new("L", (20_000, 10_000), 77).save(tmp_path / "huge.jpg")
     photo = load_photo(tmp_path / "huge.jpg")

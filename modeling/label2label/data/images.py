@@ -22,8 +22,9 @@ IMAGE_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000",
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 MAX_PIXELS = 50_000_000  # decoded
 MAX_JPEG_PIXELS = 400_000_000  # in the file: libjpeg can decode at 1/8 of each side
-# All coefficients of a progressive JPEG are in memory at once, up to 6 bytes per pixel.
-MAX_PROGRESSIVE_PIXELS = MAX_PIXELS
+# All coefficients of a progressive JPEG are in memory at once: 3 bytes per pixel if chroma is at half
+# resolution (4:2:0), 6 if not. Such a JPEG with more bytes is decoded at half its sides.
+MAX_PROGRESSIVE_PIXELS, MAX_COEFFICIENT_BYTES = MAX_PIXELS, 200_000_000
 MIN_SIDE = 16  # pixels; nothing smaller shows a face
 STRIP = 2_000_000  # pixels converted at once
 ORIENTATION = 0x0112  # EXIF tag
@@ -61,8 +62,9 @@ class LoadedImage(NamedTuple):
 def load_image(source: str | os.PathLike[str] | bytes, enough: int | None = None) -> LoadedImage:
     """Read an image as 8-bit RGB, rotated upright by its EXIF orientation.
 
-    Of an animation, the first frame is read. A JPEG of more than 50 megapixels is decoded at a
-    half, quarter or eighth of its sides. Pillow may warn about damaged metadata.
+    Of an animation, the first frame is read. A JPEG of more than 50 megapixels, or a progressive
+    one whose coefficients take much memory, is decoded at a half, quarter or eighth of its sides.
+    Pillow may warn about damaged metadata.
 
     Args:
         source: Path of an image file, or its content.
@@ -133,8 +135,7 @@ def _load(file: BinaryIO, enough: int | None) -> LoadedImage:
         width, height = image.size
         if isinstance(image, JpegImagePlugin.JpegImageFile):
             progressive = "progressive" in image.info
-            most = MAX_PROGRESSIVE_PIXELS if progressive else MAX_JPEG_PIXELS
-            _check_size(image.size, most)
+            _check_size(image.size, MAX_PROGRESSIVE_PIXELS if progressive else MAX_JPEG_PIXELS)
             _reduce_jpeg(image, enough)
         else:
             _check_size(image.size, MAX_PIXELS)
@@ -213,7 +214,10 @@ def _too_many_pixels(which: str = "") -> ImageError:
 def _reduce_jpeg(image: JpegImagePlugin.JpegImageFile, enough: int | None) -> None:
     """Set libjpeg to decode at a half, quarter or eighth of the sides if the size permits."""
     width, height = image.size
-    reduction = 1
+    sampling = [h * v for _, h, v, _ in image.layer]  # of each component, relative to the others
+    coefficient_bytes = 2 * width * height * sum(sampling) / max(sampling)
+    progressive = "progressive" in image.info
+    reduction = 2 if progressive and coefficient_bytes > MAX_COEFFICIENT_BYTES else 1
     while width * height > MAX_PIXELS * reduction**2:
         reduction *= 2
     while enough and reduction < 8 and width * height >= enough * (reduction * 2) ** 2:
