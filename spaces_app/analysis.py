@@ -76,7 +76,8 @@ class Analyser:
             for face in faces
         ]
         for number, model in enumerate(models):
-            crops = np.stack([cut(loaded.pixels, face, model) for face in faces])
+            template, size = model.preprocessing.alignment_template, model.preprocessing.crop_size
+            crops = np.stack([align_face(loaded.pixels, face, template, size) for face in faces])
             for index, encoded in enumerate(encode_prediction(model.predict(crops, known))):
                 entries[index]["predictions"][model.key] = encoded
                 if number == 0:
@@ -126,15 +127,8 @@ class Analyser:
 
 def keep_largest(faces: Sequence[Face], limit: int) -> list[Face]:
     """Return the `limit` largest faces in their original order."""
-
-    kept = {id(face) for face in sorted(faces, key=lambda face: -face.size)[:limit]}
-    return [face for face in faces if id(face) in kept]
-
-
-def cut(pixels: np.ndarray, face: Face, model: OfferedModel) -> np.ndarray:
-    """Crop a face for a model: uint8 RGB (crop_size, crop_size, 3)."""
-    asked = model.preprocessing
-    return align_face(pixels, face, asked.alignment_template, asked.crop_size)
+    kept = sorted(faces, key=lambda face: -face.size)[:limit]
+    return [face for face in faces if face in kept]
 
 
 def encode_prediction(prediction: Prediction) -> list[dict[str, Any]]:

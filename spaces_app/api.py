@@ -12,6 +12,18 @@ from analysis import Analyser
 from photos import PhotoError
 from texts import say
 
+# Shown on the page.
+EXAMPLE = """from gradio_client import Client, handle_file
+
+space = Client("USER/SPACE")
+answer = space.predict(
+    handle_file("photo.jpg"), model="", known={"Eyeglasses": True}, maps=False,
+    api_name="/predict",
+)
+for face in answer["faces"]:
+    print(face["box"], face["attributes"]["Smiling"])
+
+print(space.predict(api_name="/models"))"""
 PLACE = ("box", "score", "size", "roll", "warnings")  # keys of a face in a response
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import statistics
 import time
@@ -14,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from label2label.checkpoints import default_checkpoint
+from label2label.checkpoints import checkpoint_names, default_checkpoint, find_checkpoint
 from label2label.errors import UserError
-from label2label.export import FLOAT_FILE
 from label2label.files import sha256
 from label2label.prediction.backends import (
     UNKNOWN,
@@ -25,10 +23,12 @@ from label2label.prediction.backends import (
     Backend,
     OnnxBackend,
     Preprocessing,
+    fetch_model,
+    is_int8,
     is_outdated,
+    list_onnx,
     load_backend,
 )
-from safetensors import SafetensorError, safe_open
 
 KINDS = ("fair", "tiny", "korean11")  # in a model's name; the page has a text for each
 MODELS_VARIABLE = "LABEL2LABEL_SPACE_MODELS"
@@ -99,7 +99,12 @@ class OfferedModel:
         row = [int(known[name]) if name in known else UNKNOWN for name in attributes]
         labels = np.tile(np.array(row, np.int64), (len(crops), 1))
         backend = self.conditioned if known and self.conditioned else self.backend
-        probabilities, maps = run(backend, crops, labels)
+        probabilities, attention = backend.run(crops, labels)
+        maps = None
+        if attention is not None:
+            side = round(attention.shape[-1] ** 0.5)  # crops are square, and so are feature maps
+            maps = attention / attention.max(axis=-1, keepdims=True)
+            maps = maps.reshape(*maps.shape[:2], side, side)
         is_known = labels != UNKNOWN
         probabilities = np.where(is_known, labels, probabilities).astype(np.float32)
         present = self.preprocessing.decide(probabilities)
@@ -122,55 +127,6 @@ class OfferedModel:
         }
 
 
-def run(
-    backend: Backend, crops: np.ndarray, known_labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Run a model with known labels, and return where it looked.
-
-    Args:
-        backend: Backend of the model.
-        crops: uint8 RGB (faces, crop_size, crop_size, 3), 0 to 255.
-        known_labels: int64 (faces, attributes), 1, 0 or -100 if unknown; ignored by a model that
-            takes none.
-
-    Returns:
-        Probabilities and maps, as in `Prediction`.
-    """
-    if isinstance(backend, OnnxBackend):
-        inputs = backend.prepare(crops)
-        if "known_labels" in inputs:
-            inputs["known_labels"] = known_labels
-        probabilities, *attentions = backend.session.run(None, inputs)
-        attention = attentions[0] if attentions else None
-    else:
-        probabilities, attention = _run_torch(backend, crops, known_labels)
-    if attention is None:
-        return probabilities, None
-    side = round(attention.shape[-1] ** 0.5)  # crops are square, and so are feature maps
-    maps = attention / attention.max(axis=-1, keepdims=True)
-    return probabilities, maps.reshape(*maps.shape[:2], side, side)
-
-
-def _run_torch(
-    backend: Any, crops: np.ndarray, known_labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return probabilities, and attention (faces, attributes, cells) as in exported files."""
-    import torch
-
-    inputs = {"pixel_values": torch.from_numpy(backend.preprocessing.normalize(crops))}
-    if backend.model.config.head_type != "fc":
-        inputs["output_attentions"] = True
-    if backend.model.config.head_type == "label2label" and (known_labels != UNKNOWN).any():
-        inputs["known_labels"] = torch.from_numpy(known_labels)
-    with torch.inference_mode():
-        outputs = backend.model(**inputs)
-        probabilities = outputs.logits.float().sigmoid().numpy()
-        if not outputs.cross_attentions:
-            return probabilities, None
-        # Both decoders attend to the image: combine their attention.
-        return probabilities, torch.stack(outputs.cross_attentions).mean(dim=(0, 2)).numpy()
-
-
 def load_catalogue() -> dict[str, OfferedModel]:
     """Load all available models.
 
@@ -184,15 +140,12 @@ def load_catalogue() -> dict[str, OfferedModel]:
     Raises:
         UserError: No model can be loaded.
     """
-    shipped = Path(default_checkpoint())
-    found = sorted(shipped.parent.glob("*/config.json"))
-    folders = sorted(found, key=lambda path: path.parent != shipped)
-    names = [str(path.parent) for path in folders]
+    names = [find_checkpoint(name) for name in checkpoint_names()]
     names += [name.strip() for name in os.environ.get(MODELS_VARIABLE, "").split(",")]
     catalogue: dict[str, OfferedModel] = {}
     for name in filter(None, names):
         try:
-            for model in load_models(name, name == str(shipped), list(catalogue.values())):
+            for model in load_models(name, list(catalogue.values())):
                 catalogue[model.key] = model
         except UserError as error:
             logger.warning("%s is not offered: %s", name, error)
@@ -201,14 +154,11 @@ def load_catalogue() -> dict[str, OfferedModel]:
     return dict(sorted(catalogue.items(), key=lambda item: item[1].int8))
 
 
-def load_models(
-    name: str, is_default: bool = False, others: Iterable[OfferedModel] = ()
-) -> list[OfferedModel]:
+def load_models(name: str, others: Iterable[OfferedModel] = ()) -> list[OfferedModel]:
     """Load the model of a folder or Hub id, and the INT8 files beside its weights.
 
     Args:
-        name: A folder, an ONNX file, or a Hub id.
-        is_default: Whether it is the default model.
+        name: As in `fetch_model`.
         others: Models loaded before, from which ONNX files may have been exported.
 
     Returns:
@@ -217,72 +167,70 @@ def load_models(
     Raises:
         UserError: A file is missing or damaged, or the Hub cannot be reached.
     """
-    path = Path(name).absolute()
-    key = f"{path.parent.name}/{path.stem}" if path.suffix == ".onnx" else path.name
-    if not path.exists():
-        path, key = download(name), name.removesuffix(".onnx")
+    path, local = fetch_model(name), Path(name).absolute()
     if path.suffix == ".onnx":
-        return [name_export(offer(path, key, "", None), others)]
-    kind = "default" if is_default else next((k for k in KINDS if k in key), "")
-    weights = path / WEIGHTS_FILE
-    parameters = count_parameters(weights) if weights.exists() else None
-    models = [offer(path, key, kind, parameters)] if weights.exists() else []
-    pattern = "*int8*.onnx" if models else "*.onnx"
-    for file in sorted([*path.glob(pattern), *path.glob(f"onnx/{pattern}")]):
-        model = offer(file, f"{key}/{file.stem}", kind, parameters)
-        models.append(model if weights.exists() else name_export(model, others))
-    if not models:
-        raise UserError(f"{name} has neither {WEIGHTS_FILE} nor an ONNX file")
-    return models
+        key = f"{local.parent.name}/{local.stem}" if local.exists() else name.removesuffix(".onnx")
+        return [name_export(offer(path, key), others)]
+    key = local.name if local.exists() else name
+    if not (path / WEIGHTS_FILE).exists():
+        exports = [offer(file, f"{key}/{file.stem}") for file in list_onnx(path)]
+        if not exports:
+            raise UserError(f"{name} has neither {WEIGHTS_FILE} nor an ONNX file")
+        return [name_export(model, others) for model in exports]
+    is_default = path == Path(default_checkpoint())
+    kind = "default" if is_default else next((kind for kind in KINDS if kind in key), "")
+    whole = replace(offer(path, key), kind=kind)
+    return [
+        whole,
+        *(
+            replace(offer(file, f"{key}/{file.stem}"), kind=kind, parameters=whole.parameters)
+            for file in list_onnx(path)
+            if is_int8(file)
+        ),
+    ]
 
 
-def offer(path: Path, key: str, kind: str, parameters: int | None) -> OfferedModel:
+def offer(path: Path, key: str) -> OfferedModel:
     """Load one model and time it.
 
     Args:
         path: Folder of a model, or an ONNX file.
-        key, kind, parameters: As in `OfferedModel`.
+        key: As in `OfferedModel`.
 
     Raises:
         UserError: The model cannot be loaded.
     """
     # One thread each, because as many photos are processed in parallel as there are cores.
-    is_onnx, exported = path.suffix == ".onnx", path / FLOAT_FILE
-    backend = load_backend(path, "onnx" if is_onnx else "torch", threads=1)
-    conditioned = backend if takes_known(backend) else None
-    if not is_onnx and exported.is_file():
-        # The export is faster than PyTorch, which then runs only if attributes are known.
-        fast = OnnxBackend(exported, threads=1)
-        if len(fast.session.get_outputs()) > 1 and not is_outdated(fast, path):
+    is_onnx = path.suffix == ".onnx"
+    backend: Any = load_backend(path, "onnx" if is_onnx else "torch", threads=1)
+    parameters = None if is_onnx else backend.model.num_parameters()
+    conditioned = backend if backend.takes_known_labels else None
+    # An export is faster than PyTorch, which then runs only if attributes are known.
+    for file in () if is_onnx else list_onnx(path):
+        fast = None if is_int8(file) else OnnxBackend(file, threads=1)
+        if fast and len(fast.session.get_outputs()) > 1 and not is_outdated(fast, path):
             backend = fast
-    preprocessing = backend.preprocessing
-    crop = np.full((1, preprocessing.crop_size, preprocessing.crop_size, 3), 128, np.uint8)
-    nothing_known = np.full((1, len(preprocessing.attributes)), UNKNOWN, np.int64)
+            break
+    size = backend.preprocessing.crop_size
+    crop = np.full((1, size, size, 3), 128, np.uint8)
     seconds = []
     for _ in range(WARM_UP_RUNS + TIMED_RUNS):
         start = time.perf_counter()
-        _, maps = run(backend, crop, nothing_known)
+        _, attention = backend.run(crop)
         seconds.append(time.perf_counter() - start)
-    file = path if path.is_file() else path / WEIGHTS_FILE
+    file = path if is_onnx else path / WEIGHTS_FILE
     return OfferedModel(
         key=key,
-        kind=kind,
-        int8=is_onnx and "int8" in path.stem,
+        kind="",
+        int8=is_onnx and is_int8(path),
         parameters=parameters,
         file=file,
         file_bytes=file.stat().st_size,
         milliseconds=statistics.median(seconds[WARM_UP_RUNS:]) * 1e3,
         backend=backend,
-        tells_maps=maps is not None,
+        tells_maps=attention is not None,
         conditioned=conditioned,
     )
-
-
-def takes_known(backend: Any) -> bool:
-    """Return whether a model's predictions depend on known labels."""
-    if isinstance(backend, OnnxBackend):
-        return len(backend.session.get_inputs()) > 1
-    return backend.model.config.head_type == "label2label"
 
 
 def name_export(model: OfferedModel, others: Iterable[OfferedModel]) -> OfferedModel:
@@ -303,45 +251,3 @@ def name_export(model: OfferedModel, others: Iterable[OfferedModel]) -> OfferedM
             key = f"{other.key}/{model.file.stem}"
             return replace(model, key=key, kind=other.kind, parameters=other.parameters)
     return model
-
-
-def download(name: str) -> Path:
-    """Download a model from the Hub: its folder, or one ONNX file by `user/name/file.onnx`.
-
-    Args:
-        name: A Hub id, or a Hub id and a file in it.
-
-    Returns:
-        The local path.
-
-    Raises:
-        UserError: The model does not exist, or the Hub cannot be reached.
-    """
-    from huggingface_hub import hf_hub_download, snapshot_download
-
-    user, _, rest = name.partition("/")
-    repository, _, file = rest.partition("/")
-    try:
-        if file:
-            return Path(hf_hub_download(f"{user}/{repository}", file))
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.onnx"]))
-    except Exception as error:  # the Hub's client raises errors of many kinds
-        raise UserError(f"cannot fetch {name} from the Hub: {error}") from error
-
-
-def count_parameters(weights: Path) -> int:
-    """Count the parameters in a safetensors file from its header, without BatchNorm's statistics.
-
-    Raises:
-        UserError: The file is damaged.
-    """
-    statistics_of = ("running_mean", "running_var", "num_batches_tracked")
-    try:
-        with safe_open(weights, framework="numpy") as file:
-            return sum(
-                math.prod(file.get_slice(name).get_shape())
-                for name in file.keys()  # noqa: SIM118 - not a dictionary
-                if not name.endswith(statistics_of)
-            )
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{weights} is not a safetensors file: {error}") from error

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from analysis import WORKERS, Analyser
-from api import predict_photo
+from api import EXAMPLE, predict_photo
 from audit import load_evaluations, render_audit
 from catalogue import load_catalogue
 from examples import load_examples
-from html_parts import render_about, render_header
 from label2label.data.images import IMAGE_FORMATS, MAX_PIXELS
 from label2label.data.vocabulary import ATTRIBUTE_GROUPS
 from photos import MAX_BYTES, PhotoError, decode_data_url
 from PIL import Image
-from texts import LANGUAGES, TEXTS, say
+from texts import HERE, LANGUAGES, TEXTS, render, say
 
-HERE = Path(__file__).resolve().parent
 RESULT_FOLDERS = (HERE / "results", HERE.parent / "results")
 DEVICE_PAGE = HERE / "on_device" / "index.html"
 MAX_WAITING = 100  # requests; further ones get the answer that the Space is busy
@@ -28,15 +25,10 @@ TEMPORARY_SECONDS = 30  # lifetime of files uploaded through the API, and interv
 TABS = ("explore", "compare", "audit", "device", "about")
 logger = logging.getLogger(__name__)
 
-# Starts with the visitor's language; the page's own components follow every change.
-FIRST_LANGUAGE = """() => {
-  const asked = new URLSearchParams(location.search).get("lang") ?? navigator.language;
-  const language = asked.startsWith("ko") ? "ko" : "en";
-  document.documentElement.lang = language;
-  document.dispatchEvent(new Event("label2label-language"));
-  return language;
-}"""
+# Without a language, as when the page opens, it is the visitor's. The page's own components follow.
 SWITCH_LANGUAGE = """(language) => {
+  const asked = new URLSearchParams(location.search).get("lang") ?? navigator.language;
+  language ??= asked.startsWith("ko") ? "ko" : "en";
   document.documentElement.lang = language;
   document.dispatchEvent(new Event("label2label-language"));
   return language;
@@ -103,7 +95,7 @@ def build_space() -> gr.Blocks:
         delete_cache=(TEMPORARY_SECONDS, TEMPORARY_SECONDS),
     ) as space:
         with gr.Row():
-            header = gr.HTML(render_header("en"), apply_default_css=False, elem_id="header")
+            header = gr.HTML(render("header", "en"), apply_default_css=False, elem_id="header")
             language = gr.Radio(
                 [(name, key) for key, name in LANGUAGES.items()],
                 value="en",
@@ -135,20 +127,20 @@ def build_space() -> gr.Blocks:
                 address = f"gradio_api/file={DEVICE_PAGE.as_posix()}"
                 page_part("device", {"texts": TEXTS, "address": address})
         with tabs["about"]:
-            about = gr.HTML(render_about("en"), apply_default_css=False)
+            about = gr.HTML(render("about", "en", example=EXAMPLE), apply_default_css=False)
 
         def translate(language: str) -> list[Any]:
             return [
-                render_header(language),
+                render("header", language),
                 render_audit(evaluations, language),
-                render_about(language),
+                render("about", language, example=EXAMPLE),
                 *(gr.Tab(say(language, f"tab.{tab}")) for tab in TABS),
             ]
 
         switched = [header, audit, about, *tabs.values()]
         hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         language.change(translate, language, switched, js=SWITCH_LANGUAGE, queue=False, **hidden)
-        space.load(None, None, language, js=FIRST_LANGUAGE)
+        space.load(None, None, language, js=SWITCH_LANGUAGE)
         # The API for programs, not visible on the page.
         # As bytes: for a path, Gradio would leave an empty file behind after each request.
         file = gr.File(type="binary", label="photo", visible=False)

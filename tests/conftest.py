@@ -4,9 +4,11 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 # Set before any library reads them: tests never touch the user's caches, and reach the servers that
 # they start whatever the user's Hub and network settings.
@@ -29,4 +31,30 @@ def shared() -> Path:
     folder = Path(os.environ.get("LABEL2LABEL_SHARED", ROOT.parent / "shared"))
     if not folder.is_dir():
         pytest.skip(f"no {folder}: set LABEL2LABEL_SHARED to the folder of real images and weights")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def portrait():
+    """Return a public-domain portrait with one face, 512x600."""
+    cbook = pytest.importorskip("matplotlib.cbook")
+    return Image.open(cbook.get_sample_data("grace_hopper.jpg")).convert("RGB")
+
+
+def save_tiny_model(folder: Path, attributes: Sequence[str]) -> Path:
+    """Save a tiny random model of these attributes."""
+    import torch
+    from label2label import models
+
+    torch.manual_seed(0)
+    config = models.Label2LabelConfig(
+        backbone_config={"model_type": "mobilefacenet", "width_multiplier": 0.25},
+        hidden_size=16,
+        intermediate_size=16,
+        initializer_range=1.0,  # so that photos differ in more than the fourth decimal
+        id2label=dict(enumerate(attributes)),
+        label2id={name: i for i, name in enumerate(attributes)},
+    )
+    models.Label2LabelForImageClassification(config).save_pretrained(folder)
+    models.Label2LabelImageProcessor().save_pretrained(folder)
     return folder

@@ -19,6 +19,7 @@ except ModuleNotFoundError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
 TEMPORARY_PREFIX, TEMPORARY_LOCK = "label2label-", ".lock"
+DRAFT_SUFFIX = ".part"  # of a file or folder that is not complete; its name begins with a dot
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -32,9 +33,28 @@ def write_whole(path: Path, text: str) -> None:
         OSError: The file cannot be written; an earlier file is kept.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.part")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
+    with replace_file(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Write a file under a temporary name, then put it in place of an earlier one.
+
+    Args:
+        path: File to replace; it stays if the block raises.
+
+    Yields:
+        The file to write.
+    """
+    draft = path.with_name(f".{path.name}{DRAFT_SUFFIX}")
+    try:
+        yield draft
+        with open(draft, "rb+") as file:
+            os.fsync(file.fileno())  # else a crash of the machine could leave it incomplete
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -47,7 +67,7 @@ def replace_folder(path: Path) -> Iterator[Path]:
     Yields:
         The folder to write to, which does not exist yet.
     """
-    draft = path.with_name(f".{path.name}.part")
+    draft = path.with_name(f".{path.name}{DRAFT_SUFFIX}")
     shutil.rmtree(draft, ignore_errors=True)
     try:
         yield draft

@@ -7,17 +7,17 @@ const PARTS = 1024;
 const SAMPLES = 32;
 
 /**
- * A transform of the plane, (x, y) to (a x + b y + tx, c x + d y + ty).
+ * An affine transform, (x, y) to (a x + b y + tx, c x + d y + ty).
  * @typedef {{a: number, b: number, tx: number, c: number, d: number, ty: number}} Affine
  */
 
 /**
- * Least-squares rotation, uniform scale and shift that bring one point set onto another.
+ * Estimate the least-squares similarity transform from one point set to another.
  *
  * Umeyama (1991), equations 40 to 42; in the plane and without mirroring, the singular value
  * decomposition has this closed form.
  * @param {number[][]} source points of [x, y], not all the same.
- * @param {number[][]} target the points they should reach.
+ * @param {number[][]} target corresponding points.
  * @returns {Affine}
  */
 export function estimateSimilarity(source, target) {
@@ -39,7 +39,7 @@ export function estimateSimilarity(source, target) {
 }
 
 /**
- * The transform that undoes another.
+ * Invert an affine transform.
  * @param {Affine} matrix
  * @returns {Affine}
  */
@@ -52,10 +52,10 @@ export function invert({ a, b, tx, c, d, ty }) {
 /**
  * Cut a face out of a photo so that its landmarks lie on the template.
  *
- * Where the crop reaches over the photo's edge, the edge pixels repeat.
+ * Beyond the photo, edge pixels repeat.
  * @param {import("./resampling.js").Pixels} photo
  * @param {number[][]} landmarks five [x, y] in pixels of the photo.
- * @param {number[][]} template where they lie in the crop, in its pixels.
+ * @param {number[][]} template five [x, y] in pixels of the crop.
  * @param {number} size height and width of the crop in pixels.
  * @returns {Uint8ClampedArray} RGB (size, size, 3), 0 to 255.
  */
@@ -64,13 +64,11 @@ export function alignFace(photo, landmarks, template, size) {
 }
 
 /**
- * Cut a square out of a photo by a similarity transform.
- *
- * What is larger in the photo is averaged down before it is turned, so that it does not alias.
+ * Cut a square out of a photo by a similarity transform, without aliasing.
  * @param {import("./resampling.js").Pixels} photo
  * @param {Affine} toCrop photo pixels to crop pixels.
  * @param {number} size height and width of the crop in pixels.
- * @param {boolean} repeats whether the edge pixels repeat beyond the photo's edge; else it is black.
+ * @param {boolean} repeats whether edge pixels repeat beyond the photo; else it is black there.
  * @returns {Uint8ClampedArray} RGB (size, size, 3), 0 to 255.
  */
 export function warp(photo, toCrop, size, repeats) {
@@ -99,11 +97,11 @@ export function warp(photo, toCrop, size, repeats) {
 }
 
 /**
- * The part of the photo that the crop reads, inside the photo.
+ * Return the photo's region under the crop.
  * @param {import("./resampling.js").Pixels} photo
  * @param {Affine} toPhoto from the crop.
  * @param {number} size of the crop in pixels.
- * @param {number} shrink how much smaller the part is read, at most 1.
+ * @param {number} shrink factor by which the region is downscaled, at most 1.
  * @returns {{x: number, y: number, width: number, height: number}}
  */
 function partUnderCrop(photo, toPhoto, size, shrink) {
@@ -117,7 +115,7 @@ function partUnderCrop(photo, toPhoto, size, shrink) {
 }
 
 /**
- * Whole pixels between two positions, at least one, inside an axis.
+ * Clip a range to whole pixels of an axis, at least one.
  * @param {number} from
  * @param {number} to
  * @param {number} length of the axis in pixels.
@@ -129,14 +127,14 @@ function clipRange(from, to, length) {
 }
 
 /**
- * Sample an image between its pixels, bilinearly.
+ * Interpolate an image bilinearly.
  * @param {Uint8ClampedArray} pixels RGB (rows, columns, 3).
  * @param {number} columns
  * @param {number} rows
  * @param {number} x counted from the first pixel's centre.
  * @param {number} y counted from the first pixel's centre.
  * @param {boolean} repeats whether the edge pixels repeat outside; else it is black.
- * @param {Uint8ClampedArray} crop where the sample goes.
+ * @param {Uint8ClampedArray} crop image that receives the sample.
  * @param {number} out index of its red value.
  */
 function interpolate(pixels, columns, rows, x, y, repeats, crop, out) {

@@ -10,12 +10,12 @@ import { FaceTracker } from "./tracking.js";
 
 const MIN_SIDE = 16; // pixels; nothing smaller shows a face
 const MOST_PIXELS = 16e6; // what every browser's canvas holds
-const NOTABLE_ROLL = 30; // degrees, from which it is said
+const NOTABLE_ROLL = 30; // degrees; the page shows a roll from here on
 
 const $ = (id) => document.getElementById(id);
 const query = new URLSearchParams(location.search);
 
-/** Choices that are kept; a page in another's frame may not be allowed to. */
+/** Stored choices; a page in an iframe may not be allowed to store any. */
 const choices = {
   get(name) {
     try {
@@ -34,7 +34,7 @@ const choices = {
 };
 
 let words = new Words(firstLanguage(query.get("lang"), choices.get("language")));
-let status = ["loading", {}]; // what is said, to say it again in another language
+let status = ["loading", {}]; // the current message, to repeat it in another language
 let view = null;
 let page = null;
 let shown = null; // the result on the page: {faces, width, height, milliseconds, name}
@@ -72,7 +72,7 @@ function translate() {
 function say(key, values = {}, wrong = false) {
   status = [key, values, wrong];
   const text = "count" in values ? words.sayCount(key, values.count) : words.say(key, values);
-  // A screen reader repeats what is set, so in a video only what is new is.
+  // A screen reader reads every update, so a video updates only what changed.
   if ($("status").textContent !== text) $("status").textContent = text;
   $("status").classList.toggle("error", wrong);
 }
@@ -103,7 +103,7 @@ $("language").onchange = ({ target }) => {
   choices.set("language", target.value);
   speak(target.value);
 };
-// The page around this one may switch it.
+// The page around this one may switch the language.
 addEventListener("message", ({ origin, data }) => {
   if (origin === location.origin && data?.language in LANGUAGES) speak(data.language);
 });
@@ -128,7 +128,7 @@ function show() {
   showTimings();
 }
 
-/** What makes a face's answers less sure, and how far it is turned; nothing for most faces. */
+/** Describe a face's flaws and roll; empty for most faces. */
 function describeFace(face) {
   const roll = rollOf(face, page.face.arcface_template);
   const value = Math.round(Math.abs(roll));
@@ -178,7 +178,7 @@ function setPicture({ width, height }, mirrored) {
   $("photo").hidden = camera.on;
   $("video").hidden = !camera.on;
   $("toolbar").hidden = false;
-  // What the keyboard was on is gone with the empty frame.
+  // The element with the keyboard's focus is hidden with the empty frame.
   if (document.activeElement.closest(".empty")) $("camera").focus({ preventScroll: true });
 }
 
@@ -210,7 +210,7 @@ $("save").onclick = () => {
 // Photos
 
 /**
- * Read a photo and show what is in it.
+ * Read a photo and show its faces.
  * @param {Blob} file
  * @param {string} name
  */
@@ -253,9 +253,9 @@ async function readPhoto(file, name) {
 }
 
 /**
- * Pixels as they are in the file, upright, and no more of them than a canvas holds.
+ * Decode a photo upright, reduced if a canvas cannot hold it.
  * @param {Blob} file
- * @returns {Promise<{bitmap: ImageBitmap, width: number, height: number}>} and the photo's own size.
+ * @returns {Promise<{bitmap: ImageBitmap, width: number, height: number}>} and the size in the file.
  */
 async function decode(file) {
   const options = { colorSpaceConversion: "none", imageOrientation: "from-image" };
@@ -271,7 +271,7 @@ async function decode(file) {
   return { bitmap: smaller, width, height };
 }
 
-/** A result in pixels of the photo, of which a smaller copy may have been read. */
+/** Scale a result from pixels of the reduced copy to pixels of the photo. */
 function inPixelsOf({ width, height }, result) {
   const scales = [width / result.width, height / result.height];
   const scaled = (values) => values.map((value, i) => value * scales[i % 2]); // x, y, x, y
@@ -283,7 +283,7 @@ function inPixelsOf({ width, height }, result) {
   return { ...result, faces, width, height };
 }
 
-/** Index of the largest face, 0 where there is none. */
+/** Return the index of the largest face, or 0. */
 function largestOf(faces) {
   const areas = faces.map(({ box: [x0, y0, x1, y1] }) => (x1 - x0) * (y1 - y0));
   return Math.max(areas.indexOf(Math.max(...areas)), 0);
@@ -365,7 +365,7 @@ async function startCamera(start) {
   }
 }
 
-/** Show the faces of every frame that the models keep up with, until something else is shown. */
+/** Show the camera's faces, as many frames as the models can process, until something else is shown. */
 async function watch(mine) {
   const tracker = new FaceTracker();
   let before = performance.now();
@@ -389,7 +389,7 @@ async function watch(mine) {
   }
 }
 
-/** The last frame stays, with what was found in it. */
+/** Keep the last frame with its faces. */
 function keepFrame() {
   const { videoWidth: width, videoHeight: height } = $("video");
   if (!width) return;
@@ -419,7 +419,7 @@ for (const button of document.querySelectorAll("[data-action=camera]")) {
 }
 $("flip").onclick = () => startCamera(() => camera.flip());
 addEventListener("pagehide", stopCamera);
-// In a frame that is hidden nobody sees that the camera is on.
+// While the page is hidden, nobody sees that the camera is on.
 new IntersectionObserver((entries) => {
   if (!entries.at(-1).isIntersecting) stopCamera();
 }).observe(document.documentElement);
@@ -440,4 +440,4 @@ const loaded = engine.page.then(
     throw error;
   },
 );
-loaded.catch(() => {}); // it has been said
+loaded.catch(() => {}); // already shown

@@ -2,14 +2,14 @@
 
 import { makeDecider } from "./decisions.js";
 
-// Impressions that people had of a person are no sight: they stay out of what is seen at a glance.
+// Opinions and perceived gender are left out of the list of present attributes.
 const IMPRESSIONS = "person";
 
 export class AttributeView {
   /**
    * @param {object} page the contents of `page.json`.
-   * @param {HTMLElement} groups where the groups go.
-   * @param {HTMLUListElement} chips where the present attributes go.
+   * @param {HTMLElement} groups container of the groups.
+   * @param {HTMLUListElement} chips container of the present attributes.
    */
   constructor(page, groups, chips) {
     this.page = page;
@@ -55,7 +55,7 @@ export class AttributeView {
       const value = document.createElement("span");
       value.className = "value";
       value.textContent = "–";
-      // The meter says it all to a screen reader.
+      // A screen reader reads the meter instead.
       label.ariaHidden = value.ariaHidden = "true";
       row.append(label, bar, value);
       list.append(row);
@@ -66,7 +66,7 @@ export class AttributeView {
   }
 
   /**
-   * Name everything in another language.
+   * Switch the language.
    * @param {import("./strings.js").Words} words
    */
   translate(words) {
@@ -83,7 +83,7 @@ export class AttributeView {
   /**
    * Show one face's attributes.
    * @param {number[] | null} probabilities 0 to 1 in the order of `page.attributes`; null clears.
-   * @param {boolean} ranked put the surest of those present first; else they keep their places.
+   * @param {boolean} ranked whether present attributes are sorted by descending probability.
    */
   show(probabilities, ranked) {
     const decisions = probabilities && this.decide(probabilities);

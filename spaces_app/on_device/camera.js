@@ -15,9 +15,9 @@ export class Camera {
   }
 
   /**
-   * Start the camera that faces the wanted way.
+   * Start the camera on the chosen side.
    * @returns {Promise<void>}
-   * @throws {DOMException} it is not allowed, missing or busy.
+   * @throws {DOMException} the camera is not allowed, missing or busy.
    */
   async start() {
     if (!navigator.mediaDevices) throw new DOMException("", "NotFoundError");
@@ -32,9 +32,9 @@ export class Camera {
   }
 
   /**
-   * Turn to the camera on the other side of the device.
+   * Switch to the camera on the other side of the device.
    * @returns {Promise<void>}
-   * @throws {DOMException} as `start`; the wanted way is then the one before.
+   * @throws {DOMException} as `start`; the chosen side then stays.
    */
   async flip() {
     const before = this.facing;
@@ -47,14 +47,14 @@ export class Camera {
     }
   }
 
-  /** Switch it off. */
+  /** Stop the camera. */
   stop() {
     this.stream?.getTracks().forEach((track) => track.stop());
     this.stream = null;
     this.video.srcObject = null;
   }
 
-  /** @returns {Promise<boolean>} whether the device has more than one. */
+  /** @returns {Promise<boolean>} whether the device has several cameras. */
   async hasOther() {
     const devices = await navigator.mediaDevices.enumerateDevices();
     return devices.filter((device) => device.kind === "videoinput").length > 1;

@@ -1,4 +1,4 @@
-/** Find faces as `label2label.faces.detection` does in Python, step by step, by YuNet. */
+/** Find faces by YuNet, in the steps of `label2label.faces.detection` in Python. */
 
 import { warp } from "./alignment.js";
 import { centreOf, rollOf, sizeOf } from "./face.js";
@@ -6,7 +6,7 @@ import { resizeBy, roundHalfToEven } from "./resampling.js";
 
 const STRIDES = [8, 16, 32]; // of YuNet's three grids
 const DIVISOR = 32; // its input's sides are multiples of this
-const GLANCE_SIDE = 320; // pixels of a video frame's longer side: there the face is near
+const GLANCE_SIDE = 320; // pixels of a video frame's longer side: its faces are large
 
 /** @typedef {import("./face.js").Face} Face */
 /** @typedef {import("./resampling.js").Pixels} Pixels */
@@ -27,7 +27,7 @@ export class FaceDetector {
   }
 
   /**
-   * Find the faces of one photo, of any size and turn.
+   * Find the faces of one photo, of any size and roll.
    * @param {Pixels} photo
    * @returns {Promise<Face[]>} from left to right.
    */
@@ -38,20 +38,20 @@ export class FaceDetector {
     const upright = await this.look(photo, reduced, enough_side, 0);
     let found = await this.lookClosely(photo, upright);
     if (!found.some((face) => face.score >= fair && this.isUpright(face))) {
-      // Nothing that is surely upright: the photo itself may be turned.
+      // No confident upright face: the photo itself may be rotated.
       const hints = [];
       for (const turns of [1, 2, 3]) {
         hints.push(...(await this.look(photo, reduced, turned_side, turns)));
       }
       found = found.concat(await this.lookClosely(photo, hints));
-      // Profiles that fill the photo are lost from near.
+      // The close-ups miss profiles that fill the photo.
       if (!found.length) found = upright.filter((face) => face.score >= score_threshold);
     }
     return this.keepDistinctFaces(found).sort((one, other) => one.box[0] - other.box[0]);
   }
 
   /**
-   * Find the faces of a video frame by one quick look.
+   * Find the faces of a video frame on one small canvas.
    * @param {Pixels} frame
    * @returns {Promise<Face[]>} from left to right.
    */
@@ -64,11 +64,11 @@ export class FaceDetector {
   }
 
   /**
-   * Places that look like a face in the whole photo, seen on larger and larger canvases.
+   * Return candidate faces in the whole photo, from canvases of increasing size.
    * @param {Pixels} photo
-   * @param {Pixels} reduced a copy of it for small canvases.
-   * @param {number} enough side of the canvas after which nothing more is looked for.
-   * @param {number} turns quarters by which the photo is turned counterclockwise.
+   * @param {Pixels} reduced a smaller copy, for small canvases.
+   * @param {number} enough side of the largest canvas, unless small faces are found.
+   * @param {number} turns counterclockwise quarter turns of the photo.
    * @returns {Promise<Face[]>}
    */
   async look(photo, reduced, enough, turns) {
@@ -91,12 +91,12 @@ export class FaceDetector {
   }
 
   /**
-   * What YuNet finds in the photo, scaled, in tiles and turned by quarters.
+   * Run YuNet on the photo, scaled, in tiles and rotated by quarter turns.
    * @param {Pixels} photo
    * @param {Pixels} source the photo or a smaller copy.
-   * @param {number} scale pixels of the canvas to a pixel of the photo.
-   * @param {number} turns quarters, counterclockwise.
-   * @returns {Promise<Face[]>} in pixels of the photo.
+   * @param {number} scale canvas pixels per photo pixel.
+   * @param {number} turns counterclockwise quarter turns.
+   * @returns {Promise<Face[]>} in photo pixels.
    */
   async lookAt(photo, source, scale, turns) {
     const { tile_side, tile_overlap } = this.settings;
@@ -129,7 +129,7 @@ export class FaceDetector {
   }
 
   /**
-   * Of places that may be faces those that are, with their exact landmarks.
+   * Return the candidates that are faces, with exact landmarks.
    * @param {Pixels} photo
    * @param {Face[]} hints
    * @returns {Promise<Face[]>}
@@ -138,7 +138,7 @@ export class FaceDetector {
     const { sure, score_threshold } = this.settings;
     const faces = [];
     for (const hint of this.keepDistinctFaces(hints)) {
-      // Beside a face that is surely upright no doubtful place is turned to see more in it.
+      // With a confident upright face in the photo, doubtful candidates are not rotated.
       const turn = !faces.some((face) => face.score >= sure && this.isUpright(face));
       const face = await this.lookCloselyAt(photo, hint, turn);
       if (face && face.score >= score_threshold) faces.push(face);
@@ -147,10 +147,10 @@ export class FaceDetector {
   }
 
   /**
-   * The face at a place, seen the right way up and so large that its landmarks are exact.
+   * Return a candidate's face, from an upright close-up large enough for exact landmarks.
    * @param {Pixels} photo
    * @param {Face} hint
-   * @param {boolean} turn whether a doubtful place is seen turned by quarters, too.
+   * @param {boolean} turn whether a doubtful candidate is also rotated by quarter turns.
    * @returns {Promise<Face | undefined>}
    */
   async lookCloselyAt(photo, hint, turn) {
@@ -168,16 +168,16 @@ export class FaceDetector {
     const [best] = views;
     const upright = views.find(this.isUpright);
     if (!best || best === upright) return upright;
-    // Faces in profile are found upside down too, though less surely than one that is.
+    // YuNet finds profiles upside down too, but with lower scores than inverted faces.
     const lead = Math.max(upright?.score ?? 0, faint) + turned_lead;
     return best.score >= turned_sure || best.score >= lead ? best : upright;
   }
 
   /**
-   * The face at a place, seen with the photo turned back by its roll, at first a guess.
+   * Return a candidate's face, after rotation by its roll, and refine the roll.
    * @param {Pixels} photo
    * @param {Face} hint
-   * @param {number} roll in degrees.
+   * @param {number} roll first estimate, in degrees.
    * @returns {Promise<Face | undefined>}
    */
   async see(photo, hint, roll) {
@@ -192,7 +192,7 @@ export class FaceDetector {
   }
 
   /**
-   * The face at a place, seen with the photo turned back by a roll.
+   * Return a candidate's face, after rotation by a roll.
    * @param {Pixels} photo
    * @param {Face} hint
    * @param {number} roll in degrees.
@@ -214,14 +214,14 @@ export class FaceDetector {
       const [width, height] = [box[2] - box[0], box[3] - box[1]];
       const size = (width + height) / 2 / close_face;
       if (Math.max(...offset.map(Math.abs)) > close_face / 3 || size <= 0.5 || size >= 2) {
-        continue; // another one, beside it
+        continue; // another face, beside the candidate
       }
       const back = ([u, v]) => [(cosine * u - sine * v) / scale, (sine * u + cosine * v) / scale];
       const toPhoto = (point) => {
         const [u, v] = back(point);
         return [x + u, y + v];
       };
-      // The box around the ellipse that the turned box frames.
+      // Bounding box of the ellipse inscribed in the rotated box.
       const [halfX, halfY] = [
         Math.hypot(cosine * width, sine * height) / (2 * scale),
         Math.hypot(sine * width, cosine * height) / (2 * scale),
@@ -240,7 +240,7 @@ export class FaceDetector {
   /**
    * Find upright faces of 10 to 300 pixels.
    * @param {Pixels} canvas RGB.
-   * @returns {Promise<Face[]>} in its pixels, surest first.
+   * @returns {Promise<Face[]>} in its pixels, best first.
    */
   async runYunet({ width: columns, height: rows, data }) {
     const { small_hint, nms_threshold } = this.settings;
@@ -260,17 +260,17 @@ export class FaceDetector {
     return keepDistinct(decode(outputs, width, small_hint), overlapOfUnion, nms_threshold);
   }
 
-  /** Of faces that overlap, as one seen at two sizes does, the surest. */
+  /** Keep the face with the highest score among overlapping ones. */
   keepDistinctFaces(faces) {
     return keepDistinct(faces, overlapOfSmaller, this.settings.same_face_overlap);
   }
 }
 
 /**
- * Faces that YuNet's outputs tell, in pixels of its input, overlapping ones included.
+ * Decode YuNet's outputs to faces in pixels of its input, possibly overlapping.
  * @param {object} outputs tensors by name: `cls`, `obj`, `bbox` and `kps` of each stride.
  * @param {number} width of the input in pixels.
- * @param {number} threshold least score.
+ * @param {number} threshold minimum score.
  * @returns {Face[]}
  */
 export function decode(outputs, width, threshold) {
@@ -302,11 +302,11 @@ export function decode(outputs, width, threshold) {
 }
 
 /**
- * Of faces that overlap by more than a limit, keep the surest.
+ * Suppress faces that overlap one with a higher score by more than a limit.
  * @param {Face[]} faces
  * @param {(one: number[], other: number[]) => number} overlapOf two boxes, 0 to 1.
  * @param {number} limit
- * @returns {Face[]} surest first.
+ * @returns {Face[]} best first.
  */
 export function keepDistinct(faces, overlapOf, limit) {
   const kept = [];
@@ -326,18 +326,18 @@ const sharedArea = (one, other) =>
     Math.min(one[3], other[3]),
   ]);
 
-/** Area that two boxes share, over the smaller one's. */
+/** Intersection of two boxes over the smaller area, 0 to 1. */
 export function overlapOfSmaller(one, other) {
   return sharedArea(one, other) / Math.min(areaOf(one), areaOf(other));
 }
 
-/** Area that two boxes share, over the area that they cover together. */
+/** Intersection of two boxes over their union, 0 to 1. */
 export function overlapOfUnion(one, other) {
   const shared = sharedArea(one, other);
   return shared / (areaOf(one) + areaOf(other) - shared);
 }
 
-/** The face cut at the photo's edges, in a list; none where it lies beyond them. */
+/** Return the face with its box clipped to the photo, or no face if it lies outside. */
 function clipFace(face, photo) {
   const box = face.box.map((value, i) =>
     Math.min(Math.max(value, 0), i % 2 ? photo.height : photo.width),
@@ -345,7 +345,7 @@ function clipFace(face, photo) {
   return box[2] > box[0] && box[3] > box[1] ? [{ ...face, box }] : [];
 }
 
-/** Equal overlapping parts of a side, as [start, end], each of at most about `most` pixels. */
+/** Split a photo's side into equal overlapping parts [start, end] of at most `most` pixels. */
 function splitSide(side, most, overlap) {
   const count = Math.max(1, Math.ceil((side - overlap) / (most - overlap)));
   const step = (side - overlap) / count;
@@ -355,13 +355,13 @@ function splitSide(side, most, overlap) {
   ]);
 }
 
-/** Degrees from one direction to another, -180 to 180. */
+/** Return the angle from one direction to another in degrees, -180 to 180. */
 function turnBetween(one, other) {
   return ((((other - one + 180) % 360) + 360) % 360) - 180;
 }
 
 /**
- * An image turned by a quarter, counterclockwise.
+ * Rotate an image by a quarter turn, counterclockwise.
  * @param {Pixels} image
  * @returns {Pixels}
  */

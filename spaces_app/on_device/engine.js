@@ -3,7 +3,7 @@
 export class Engine {
   /**
    * Start loading.
-   * @param {(part: number) => void} onProgress told how much has loaded, 0 to 1.
+   * @param {(part: number) => void} onProgress called with the loaded fraction, 0 to 1.
    */
   constructor(onProgress) {
     const module = new URL("worker.js", import.meta.url).href;
@@ -25,9 +25,9 @@ export class Engine {
   }
 
   /**
-   * Attributes of every face in an image.
-   * @param {ImageBitmap} bitmap it is given away.
-   * @param {"photo" | "jpeg" | "frame"} kind a frame is looked at once and quickly.
+   * Predict the attributes of every face in an image.
+   * @param {ImageBitmap} bitmap transferred to the worker.
+   * @param {"photo" | "jpeg" | "frame"} kind a frame is searched on one small canvas.
    * @returns {Promise<{faces: import("./predictor.js").PredictedFace[], width: number,
    *     height: number, milliseconds: {detection: number, attributes: number}}>}
    */

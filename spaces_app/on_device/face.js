@@ -1,7 +1,8 @@
 /** What is known of one face that was found in a photo, as `label2label.faces.face` in Python. */
 
 /**
- * One face, in pixels of the photo; (0, 0) is the outer corner of the top left pixel.
+ * A face detected in a photo, in pixels of the photo; (0, 0) is the outer corner of its top left
+ * pixel.
  * @typedef {object} Face
  * @property {number[]} box [x0, y0, x1, y1], left, top, right, bottom.
  * @property {number} score the detector's confidence, 0 to 1.
@@ -22,7 +23,7 @@ export function centreOf({ box: [x0, y0, x1, y1] }) {
 /**
  * @param {Face} face
  * @param {number[][]} template the five landmarks of an upright face.
- * @returns {number} degrees, -180 to 180, by which the face is turned clockwise.
+ * @returns {number} clockwise roll in degrees, -180 to 180.
  */
 export function rollOf({ landmarks }, template) {
   const [ux, uy] = meanOf(template);
@@ -38,9 +39,9 @@ export function rollOf({ landmarks }, template) {
 }
 
 /**
- * Degrees, -90 to 90, by which a face looks to the viewer's right: a rough estimate.
+ * Estimate the yaw to the viewer's right in degrees, -90 to 90.
  * @param {Face} face
- * @param {number} noseDepth how far the nose's tip stands out, in distances of the eyes.
+ * @param {number} noseDepth nose tip in front of eyes and mouth, relative to the eyes' distance.
  * @returns {number}
  */
 function yawOf({ landmarks: [leftEye, rightEye, nose, leftMouth, rightMouth] }, noseDepth) {
@@ -54,11 +55,11 @@ function yawOf({ landmarks: [leftEye, rightEye, nose, leftMouth, rightMouth] }, 
 }
 
 /**
- * What makes the answers for a face less sure.
+ * List the reasons why predictions for this face are less reliable.
  * @param {Face} face
  * @param {{width: number, height: number}} photo its size in pixels.
  * @param {object} limits the `face` part of `page.json`.
- * @returns {string[]} of "small", "cut" (by the photo's edge) and "turned away" those that hold.
+ * @returns {string[]} any of "small", "cut" (by the photo's edge) and "turned away".
  */
 export function findFlaws(face, { width, height }, limits) {
   const margin = limits.cut_margin * sizeOf(face);

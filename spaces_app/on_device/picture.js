@@ -37,7 +37,7 @@ function makeShape(name, attributes) {
 }
 
 /**
- * Show every face's crop, as the model gets it, to choose by mouse or keyboard.
+ * Show every face's crop, the model's input, to choose one by mouse or keyboard.
  * @param {HTMLFieldSetElement} fieldset
  * @param {import("./predictor.js").PredictedFace[]} faces
  * @param {number} size of the crops in pixels.

@@ -4,7 +4,7 @@ import { alignFace } from "./alignment.js";
 import { FaceDetector } from "./detection.js";
 import { resizeBy } from "./resampling.js";
 
-const MOST_FACES = 16; // predicted at once
+const BATCH_SIZE = 16; // faces
 
 /**
  * A face and its attributes.
@@ -27,19 +27,19 @@ export class AttributePredictor {
   }
 
   /**
-   * Attributes of every face in one photo or video frame.
+   * Predict the attributes of every face in one photo or video frame.
    * @param {import("./resampling.js").Pixels} photo
-   * @param {"photo" | "jpeg" | "frame"} kind a frame is looked at once and quickly.
+   * @param {"photo" | "jpeg" | "frame"} kind a frame is searched on one small canvas.
    * @returns {Promise<{faces: PredictedFace[], milliseconds: {detection: number, attributes: number}}>}
-   *     faces from left to right; attributes' milliseconds are all faces' together.
+   *     faces from left to right; the milliseconds are of all faces together.
    */
   async predict(photo, kind) {
     const start = performance.now();
     const { source, faces } = await this.findFaces(photo, kind);
     const found = performance.now();
     const predicted = [];
-    for (let i = 0; i < faces.length; i += MOST_FACES) {
-      predicted.push(...(await this.predictFaces(source, faces.slice(i, i + MOST_FACES))));
+    for (let i = 0; i < faces.length; i += BATCH_SIZE) {
+      predicted.push(...(await this.predictFaces(source, faces.slice(i, i + BATCH_SIZE))));
     }
     const scales = [photo.width / source.width, photo.height / source.height];
     for (const face of predicted) {
@@ -51,12 +51,11 @@ export class AttributePredictor {
   }
 
   /**
-   * Faces of a photo, or of a smaller copy of it where that shows enough, as Python does with a
-   * JPEG, which it decodes at reduced size.
+   * Find the faces of a photo, of a JPEG at full size only if needed, as `find_faces` in Python.
    * @param {import("./resampling.js").Pixels} photo
    * @param {"photo" | "jpeg" | "frame"} kind
    * @returns {Promise<{source: import("./resampling.js").Pixels,
-   *     faces: import("./face.js").Face[]}>} the photo or its copy, and the faces in its pixels.
+   *     faces: import("./face.js").Face[]}>} the photo or a smaller copy, and faces in its pixels.
    */
   async findFaces(photo, kind) {
     if (kind === "frame") return { source: photo, faces: await this.detector.glance(photo) };

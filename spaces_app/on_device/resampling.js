@@ -1,6 +1,6 @@
 /**
- * Resizing of pixels as OpenCV does it, so that a browser and Python see the same face.
- * A canvas would resize too, but each browser in its own way.
+ * Resize images as OpenCV does, so that the browser and Python see the same face.
+ * The canvas's own resizing differs between browsers.
  */
 
 /**
@@ -20,7 +20,7 @@ export function roundHalfToEven(value) {
 }
 
 /**
- * Which source pixels a target pixel is made of, along one axis.
+ * The source pixels that a target pixel is computed from, along one axis.
  * @typedef {{count: number, indices: Int32Array, weights: Float32Array}} Taps `count` a pixel.
  */
 
@@ -70,11 +70,11 @@ function linearTaps(source, target) {
 }
 
 /**
- * Scale an image or a part of it; much smaller by area averages, else by linear interpolation.
+ * Resize an image or a part of it by a factor, to at least one pixel, without aliasing.
  * @param {Pixels} source
  * @param {number} scale
  * @param {{x: number, y: number, width: number, height: number}} part of the source, in pixels.
- * @returns {Pixels} the source itself where nothing changes, else RGB, of at least one pixel.
+ * @returns {Pixels} RGB, or the source itself if nothing changes.
  */
 export function resizeBy(source, scale, part = wholeOf(source)) {
   const width = Math.max(1, roundHalfToEven(part.width * scale));
@@ -104,7 +104,7 @@ export function resize(source, part, columns, rows, average) {
   const down = tapsOf(part.height, rows);
   const result = new Uint8ClampedArray(rows * columns * 3); // it rounds, and halves to the even
   const sum = new Float32Array(columns * 3);
-  // Neighbouring rows of the result share rows of the source: each is resized once.
+  // Neighbouring rows of the result share source rows: each is resized once.
   const ready = new Int32Array(down.count).fill(-1);
   const lines = Array.from({ length: down.count }, () => new Float32Array(columns * 3));
   for (let y = 0; y < rows; y++) {
@@ -119,7 +119,7 @@ export function resize(source, part, columns, rows, average) {
         ready[slot] = index;
       }
       const line = lines[slot];
-      // OpenCV interpolates in whole numbers, of which it drops the last bits.
+      // OpenCV interpolates in integers and drops the last bits.
       if (average) for (let i = 0; i < sum.length; i++) sum[i] += weight * line[i];
       else for (let i = 0; i < sum.length; i++) sum[i] += (weight * (line[i] >> 4)) >> 16;
     }

@@ -193,7 +193,7 @@ const KOREAN = {
 const STRINGS = { en: ENGLISH, ko: KOREAN };
 
 /**
- * What one language says.
+ * The texts of one language.
  * @param {string} language a key of `LANGUAGES`.
  */
 export class Words {
@@ -203,9 +203,9 @@ export class Words {
   }
 
   /**
-   * A text, with its {places} filled in.
+   * Return a text with its placeholders filled.
    * @param {string} key
-   * @param {object} values by place.
+   * @param {object} values values of the placeholders, `{name}`.
    * @returns {string}
    */
   say(key, values = {}) {
@@ -214,7 +214,7 @@ export class Words {
   }
 
   /**
-   * A text that counts.
+   * Return a text for a count.
    * @param {string} key
    * @param {number} count
    * @returns {string}
@@ -225,8 +225,8 @@ export class Words {
   }
 
   /**
-   * An attribute's name for people.
-   * @param {string} attribute as the model names it.
+   * Return an attribute's display name.
+   * @param {string} attribute the model's name of it.
    * @returns {string}
    */
   nameOf(attribute) {
@@ -235,8 +235,8 @@ export class Words {
   }
 
   /**
-   * A group's title for people.
-   * @param {string} group as `page.json` names it.
+   * Return a group's title.
+   * @param {string} group key in `page.json`.
    * @returns {string}
    */
   titleOf(group) {
@@ -245,7 +245,7 @@ export class Words {
 }
 
 /**
- * The language to begin with: the address's `?lang=`, what was chosen before, or the browser's.
+ * Choose the first language: `?lang=` in the address, the stored choice, or the browser's.
  * @param {string | null} asked
  * @param {string | null} chosen
  * @returns {string} a key of `LANGUAGES`.

@@ -1,8 +1,8 @@
-/** Follow faces from one video frame to the next, so that their numbers do not flicker. */
+/** Track faces over video frames, and average their probabilities. */
 
 import { overlapOfUnion } from "./detection.js";
 
-const SAME_FACE = 0.3; // overlap between two frames
+const SAME_FACE = 0.3; // minimum overlap of a face's boxes in two frames
 const NEWEST = 0.35; // weight of the newest frame in the mean
 
 export class FaceTracker {
@@ -12,7 +12,7 @@ export class FaceTracker {
   }
 
   /**
-   * Give every face of a new frame its `track`, and average its probabilities over time.
+   * Assign the faces of the next frame to tracks, and average their probabilities over time.
    * @param {import("./predictor.js").PredictedFace[]} faces
    * @returns {(import("./predictor.js").PredictedFace & {track: number})[]}
    */

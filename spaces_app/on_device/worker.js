@@ -1,8 +1,8 @@
 /**
- * Runs the models beside the page, so that it stays responsive.
+ * Run the models in a worker, so that the page stays responsive.
  *
- * Takes `{bitmap, kind, id}`; answers `{progress}` and `{page}` while and when it has loaded,
- * `{id, faces, width, height, milliseconds}` for a bitmap, and `{id, error}`.
+ * Messages in: `{bitmap, kind, id}`. Messages out: `{progress}` while it loads, then `{page}`,
+ * and for each bitmap `{id, faces, width, height, milliseconds}` or `{id, error}`.
  */
 
 import { AttributePredictor } from "./predictor.js";
@@ -12,7 +12,7 @@ const ASSETS = new URL("assets/", import.meta.url);
 /**
  * Fetch a file of the page.
  * @param {string} name in `assets/`.
- * @param {(bytes: number) => void} advance told of every part that arrives.
+ * @param {(bytes: number) => void} advance called with the size of each part that arrives.
  * @returns {Promise<Uint8Array>}
  */
 async function fetchBytes(name, advance) {
@@ -47,7 +47,7 @@ async function load() {
     ...parts.map((part) => fetchBytes(part.file, advance)),
   ]);
   ort.env.wasm.wasmBinary = wasm;
-  ort.env.wasm.numThreads = 1; // more need headers that a page in another's frame does not have
+  ort.env.wasm.numThreads = 1; // more need headers that a page in an iframe lacks
   const predictor = new AttributePredictor(
     ort,
     await ort.InferenceSession.create(model),
@@ -60,7 +60,7 @@ async function load() {
 }
 
 /**
- * Run the models once, so that the first face is as quick as the next.
+ * Run the models once, so that the first face takes no longer than the next.
  * @param {AttributePredictor} predictor
  */
 async function warmUp(predictor) {
@@ -71,8 +71,8 @@ async function warmUp(predictor) {
 }
 
 /**
- * The pixels of an image; transparency is laid over white.
- * @param {ImageBitmap} bitmap it is closed.
+ * Read the pixels of an image, with transparency on white.
+ * @param {ImageBitmap} bitmap closed at the end.
  * @returns {ImageData}
  */
 function readPixels(bitmap) {

@@ -53,7 +53,7 @@ function factsOf(model) {
   return facts.join(" · ");
 }
 
-// A labelled choice of model, with what it costs.
+// A labelled choice of model, with its size and speed.
 function createModelChoice(label, chosen, onChange) {
   const id = `model-${Math.random().toString(36).slice(2)}`;
   const caption = make("label", { for: id });
@@ -74,7 +74,7 @@ function createModelChoice(label, chosen, onChange) {
   return { root, model, relabel };
 }
 
-// Groups with the attributes of theirs that a model has, in the vocabulary's order.
+// The groups, each with the model's attributes in it, in the vocabulary's order.
 function groupsOf(attributes) {
   const groups = Object.entries(props.groups)
     .map(([group, names]) => [group, names.filter((name) => attributes.includes(name))])
@@ -84,7 +84,7 @@ function groupsOf(attributes) {
   return others.length ? [...groups, ["image", others]] : groups;
 }
 
-// One request at a time counts: the answer to an older one is no longer asked for.
+// Only the latest request counts: an answer to an earlier one is dropped.
 let newest = 0;
 let answered = null;
 

@@ -96,7 +96,7 @@ function relabel() {
   render();
 }
 
-// The first tab's photo comes along when this tab opens, unless it has come before.
+// When this tab opens, it takes the first tab's photo, once.
 function takeAlong() {
   const offered = document.label2labelPhoto;
   if (!offered || offered === taken || !element.offsetParent) return;

@@ -4,7 +4,7 @@ const intro = make("p");
 const frame = make("iframe", { allow: "camera; clipboard-read", onload: tellLanguage });
 element.firstElementChild.append(intro, frame);
 
-// Told, not loaded anew, so that its photo and the answer stay.
+// The page is told of the new language, not reloaded, so that its photo and result stay.
 function tellLanguage() {
   frame.contentWindow?.postMessage({ language: language() }, location.origin);
 }

@@ -1,4 +1,4 @@
-// The first tab: a photo, one face's attributes, where the model looked, and what the visitor knows.
+// The first tab: a photo, a face's attributes, attention maps, and attributes the visitor knows.
 
 // `model` is the one whose answer is shown: another may be chosen already, and not have answered yet.
 const state = { data: null, model: null, faces: [], face: 0, attribute: null, known: [], now: [] };
@@ -78,7 +78,7 @@ function setKnown(attribute, value) {
   readAgain(known);
 }
 
-// Reads the chosen face anew with what is known of it.
+// Predicts the chosen face again, given its known attributes.
 function readAgain(known) {
   const face = state.face;
   if (looking) return render(); // the answer that is due starts with nothing known
@@ -152,7 +152,7 @@ function render() {
   renderDetail(model, model.attributes.indexOf(state.attribute));
 }
 
-// Something to look at first: the surest yes, and of groups that can be pointed at.
+// The first attribute to show: the most probable one of groups that have a place in the face.
 function surest(model) {
   const seen = ["accessories", "expression", "hair", "facial hair"].flatMap((group) => props.groups[group]);
   const { probabilities, present } = prediction();

@@ -1,7 +1,7 @@
 // The photo: chosen, dropped, pasted, taken or an example; its faces boxed and selectable.
 
 const COPY_PIXELS = 16e6; // what every browser's canvas holds
-const NOTABLE_ROLL = 30; // degrees, from which it is said
+const NOTABLE_ROLL = 30; // degrees; the page shows a roll from here on
 
 class Refusal extends Error {
   constructor(code) {
@@ -154,7 +154,7 @@ function createPhotoView({ onPhoto, onFace }) {
       make("label", {},
         make("input", { type: "radio", name: group, checked: index === 0, onchange: () => select(index) }),
         make("img", { src: face.crop }), make("span"))));
-    // One face needs no choice, unless something is to be said of it.
+    // A single face needs no choice, unless it has flaws to show.
     strip.hidden = faces.length < 2 && !faces.some(describe);
     nameFaces();
     mark();
@@ -167,7 +167,7 @@ function createPhotoView({ onPhoto, onFace }) {
     }
   }
 
-  // What makes a face's answers less sure, and how far it is turned; nothing for most faces.
+  // A face's flaws and roll; empty for most faces.
   function describe({ roll, warnings }) {
     const turned = Math.abs(roll) >= NOTABLE_ROLL
       ? [say(roll > 0 ? "face.clockwise" : "face.counterclockwise", { degrees: Math.round(Math.abs(roll)) })] : [];

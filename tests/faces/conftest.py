@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from label2label.faces import detection
-from PIL import Image
 
 
 @pytest.fixture
@@ -24,7 +23,6 @@ def cascade(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def portrait():
+def portrait(portrait):
     """Return a public-domain portrait, uint8 RGB (600, 512, 3), with one face."""
-    cbook = pytest.importorskip("matplotlib.cbook")
-    return np.asarray(Image.open(cbook.get_sample_data("grace_hopper.jpg")).convert("RGB"))
+    return np.asarray(portrait)

@@ -217,6 +217,7 @@ def test_a_space_that_needs_the_package_carries_it_and_the_results(
     files = set(head(hub, "space", "someone/demo").files)
     assert {"label2label/__init__.py", "label2label/models/modeling_label2label.py"} <= files
     assert "label2label/checkpoints/celeba-mobilefacenet/model.safetensors" in files
+    assert "label2label/prediction/attribute_names.json" in files
     assert {path for path in files if "results" in path} == {"results/utkface_test.json"}
     assert not [path for path in files if "__pycache__" in path]
     needed = hub.content("space", "someone/demo", "requirements.txt")

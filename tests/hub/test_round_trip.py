@@ -134,6 +134,34 @@ def test_nobody_else_can_load_a_private_repository(hub, run, push, model_folder)
     assert "RepositoryNotFoundError" in refused.stderr
 
 
+FETCH = """
+from label2label.errors import UserError
+from label2label.prediction.backends import fetch_model, list_onnx, load_backend
+folder = fetch_model("someone/faces")
+assert list_onnx(folder) == [folder / "onnx/model.onnx"]
+assert fetch_model("someone/faces/onnx/model.onnx") == folder / "onnx/model.onnx"
+print(type(load_backend("someone/faces")).__name__)  # its export is not outdated
+try:
+    load_backend("someone/gone")
+except UserError as error:
+    print(error)
+"""
+
+
+def test_a_pushed_model_is_predicted_by_the_export_in_its_repository(
+    hub, run, push, model_folder, tmp_path
+):
+    exports = tmp_path / "exports"
+    assert main(["export", "--model", str(model_folder), "--output", str(exports)]) == 0
+    assert push("--model", model_folder, "--onnx", exports, "--repo-id", "someone/faces")[0] == 0
+    done = run("-c", FETCH)
+    assert done.returncode == 0, done.stderr
+    backend, error = done.stdout.splitlines()
+    assert backend == "OnnxBackend"
+    assert error.startswith("someone/gone does not exist here and cannot be fetched from the Hub")
+    assert hub.count("GET", "^/api/models/someone/faces/revision/main") == 2  # one per load
+
+
 LOAD_BACKBONE = """
 import json, sys
 sys.modules["label2label"] = None

@@ -244,8 +244,8 @@ def test_folder_of_several_files_asks_for_one(exported, tmp_path):
 
 def test_int8_file_of_a_model_folder_is_preferred(tmp_path):
     (tmp_path / "config.json").touch()
-    assert find_onnx(str(tmp_path)) is None
+    assert find_onnx(tmp_path) is None
     for name in ("onnx/model.onnx", "model.onnx", "model_int8.onnx"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-        assert find_onnx(str(tmp_path)) == tmp_path / name
+        assert find_onnx(tmp_path) == tmp_path / name

@@ -143,11 +143,10 @@ main({arguments!r})
     ("where", "shards"),
     [
         (("rename", 1, False), 0),  # the list is written and has no name yet
-        (("rename", 2, False), 0),  # there is a list, but not what it is for
-        (("rename", 4, False), 1),  # the second shard is written and has no name yet
-        (("rename", 4, True), 2),
+        (("rename", 3, False), 1),  # the second shard is written and has no name yet
+        (("rename", 3, True), 2),
         (("predict", 3, False), 2),  # in the middle of the third shard
-        (("rename", 8, False), 5),  # all shards are there, the card is not
+        (("rename", 7, False), 5),  # all shards are there, the card is not
     ],
 )
 def test_killed_anywhere_and_run_again_no_row_is_lost_or_doubled(

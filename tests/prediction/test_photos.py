@@ -346,11 +346,11 @@ def test_folders_are_searched_in_order_and_hidden_files_left_out(tmp_path):
         (tmp_path / "in" / name).touch()
     (tmp_path / "odd.bin").touch()
     missing = tmp_path / "missing.jpg"
-    found = find_photos([missing, tmp_path / "in", tmp_path / "odd.bin"])
+    found = list(find_photos([missing, tmp_path / "in", tmp_path / "odd.bin"]))
     names = ["missing.jpg", "in/b.JPG", "in/a/y.webp", "in/a/deep/z.png", "odd.bin"]
     assert found == [tmp_path / name for name in names]
 
 
 def test_folder_without_photos_stays_to_be_reported(tmp_path):
     (tmp_path / "empty").mkdir()
-    assert find_photos([tmp_path / "empty"]) == [tmp_path / "empty"]
+    assert [*find_photos([tmp_path / "empty"])] == [tmp_path / "empty"]

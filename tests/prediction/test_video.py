@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from label2label.cli import main
-from label2label.prediction import video
+from label2label.prediction.predictor import AttributePredictor
 from label2label.prediction.video import FaceTracker
 
 FRAMES, RATE = 12, 25
@@ -86,15 +86,15 @@ def test_annotated_video_has_every_frame_and_boxes(run, film, tmp_path):
 
 
 def test_interrupt_keeps_what_is_done(run, film, tmp_path, monkeypatch):
-    find, calls = video.find_faces, []
+    predict, calls = AttributePredictor.__call__, []
 
     def interrupt(*arguments):
         calls.append(1)
         if len(calls) == 5:
             raise KeyboardInterrupt
-        return find(*arguments)
+        return predict(*arguments)
 
-    monkeypatch.setattr(video, "find_faces", interrupt)
+    monkeypatch.setattr(AttributePredictor, "__call__", interrupt)
     for name in ("t.csv", "t.parquet"):
         calls.clear()
         code, out, err = run(film, "--output", tmp_path / name, "--draw", tmp_path / "d.mp4")

@@ -13,16 +13,12 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-import torch
 from label2label.cli import main
 from label2label.export import web
 from label2label.faces import detection
-from label2label.models import (
-    Label2LabelConfig,
-    Label2LabelForImageClassification,
-    Label2LabelImageProcessor,
-)
 from PIL import Image
+
+from ..conftest import save_tiny_model
 
 ROOT = Path(__file__).parents[2]
 SPACE = ROOT / "spaces_app"
@@ -43,26 +39,7 @@ NAMES = ("Smiling", "Male", "Wearing_Hat", "No_Beard", "Young", "Eyeglasses")
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory):
     """Return the folder of a tiny random model of six attributes; its name contains "tiny"."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("models") / "random-tiny"
-    config = Label2LabelConfig(
-        backbone_config={"model_type": "mobilefacenet", "width_multiplier": 0.25},
-        hidden_size=16,
-        intermediate_size=16,
-        initializer_range=1.0,  # so that photos differ in more than the fourth decimal
-        id2label=dict(enumerate(NAMES)),
-        label2id={name: i for i, name in enumerate(NAMES)},
-    )
-    Label2LabelForImageClassification(config).save_pretrained(folder)
-    Label2LabelImageProcessor().save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def portrait():
-    """Return a public-domain portrait with one face, 512x600."""
-    cbook = pytest.importorskip("matplotlib.cbook")
-    return Image.open(cbook.get_sample_data("grace_hopper.jpg")).convert("RGB")
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "random-tiny", NAMES)
 
 
 @pytest.fixture(scope="session")
@@ -109,18 +86,16 @@ def photo_files(tmp_path_factory, portrait, encode):
 def find_detector():
     """Return YuNet's file, or None if this machine lacks it and the cascade is used instead."""
     shared = Path(os.environ.get("LABEL2LABEL_SHARED", ROOT.parent / "shared"))
-    found = sorted(shared.glob("weights/face_detection_yunet_*.onnx"))
-    return str(found[-1]) if found else None
+    path = shared / "weights" / detection.DETECTOR_FILE
+    return os.environ.get(detection.DETECTOR_VARIABLE) or (str(path) if path.is_file() else None)
 
 
 @pytest.fixture(scope="session")
 def detector_file():
-    """Return YuNet's ONNX file from the environment, else from the real images and weights."""
-    shared = Path(os.environ.get("LABEL2LABEL_SHARED", ROOT.parent / "shared"))
-    given = os.environ.get(detection.DETECTOR_VARIABLE)
-    path = Path(given) if given else shared / "weights" / detection.DETECTOR_FILE
-    if not path.is_file():
-        pytest.skip(f"no {path}: set {detection.DETECTOR_VARIABLE} to {detection.DETECTOR_FILE}")
+    """Return YuNet's ONNX file."""
+    path = find_detector()
+    if path is None:
+        pytest.skip(f"set {detection.DETECTOR_VARIABLE} to {detection.DETECTOR_FILE}")
     return path
 
 
@@ -137,7 +112,7 @@ def page_folder(detector_file, tmp_path_factory):
     elif shutil.which("npm") is None:
         pytest.skip("no npm, which fetches onnxruntime-web (Debian: apt install npm)")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(detection.DETECTOR_VARIABLE, str(detector_file))
+        patch.setenv(detection.DETECTOR_VARIABLE, detector_file)
         assert main(["export", "--web", "--output", str(assets)]) == 0
     return folder
 

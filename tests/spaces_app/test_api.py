@@ -5,7 +5,7 @@ import shutil
 import time
 
 import pytest
-from html_parts import EXAMPLE
+from api import EXAMPLE
 from label2label.checkpoints import checkpoint_names, default_checkpoint
 from label2label.prediction.predictor import AttributePredictor
 

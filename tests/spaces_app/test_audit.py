@@ -116,5 +116,5 @@ def test_an_evaluation_that_lacks_what_the_page_shows_is_left_out_with_a_warning
     warnings = [record.getMessage() for record in caplog.records]
     assert len(warnings) == 3
     (warning,) = (text for text in warnings if "/old.json" in text)
-    assert "KeyError('expected_gap_under_null')" in warning
+    assert "has no attribute 'expected_gap_under_null'" in warning
     assert "\n" not in warning

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from catalogue import MODELS_VARIABLE, WEIGHTS_KEY, count_parameters, load_catalogue, load_models
+from catalogue import MODELS_VARIABLE, WEIGHTS_KEY, load_catalogue, load_models
 from label2label.checkpoints import checkpoint_names, default_checkpoint
-from label2label.errors import UserError
 from label2label.export.onnx import export_onnx
 from label2label.prediction.backends import OnnxBackend, load_backend
 
@@ -117,11 +116,16 @@ def test_an_int8_file_beside_the_weights_is_offered_too(tiny_folder, tmp_path):
         )
 
 
-def test_a_model_runs_by_its_export_and_known_attributes_in_torch(tiny, tiny_folder, tmp_path):
+@pytest.mark.parametrize("place", [".", "onnx"])  # in a folder, and in a pushed repository
+def test_a_model_runs_by_its_export_and_known_attributes_in_torch(
+    tiny, tiny_folder, tmp_path, place
+):
     folder = Path(shutil.copytree(tiny_folder, tmp_path / "random-tiny"))
+    (folder / place).mkdir(exist_ok=True)
     backend = load_backend(folder)
     weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    export_onnx(backend.model, backend.preprocessing, folder / "model.onnx", weights_sha256=weights)
+    file = folder / place / "model.onnx"
+    export_onnx(backend.model, backend.preprocessing, file, weights_sha256=weights)
     (model,) = load_models(str(folder))
     assert isinstance(model.backend, OnnxBackend)
     assert model.describe() | {"milliseconds": 0} == tiny.describe() | {"milliseconds": 0}
@@ -165,15 +169,8 @@ def test_an_int8_file_of_other_weights_goes_by_its_own_name(tiny, export_int8, t
     assert (model.key, model.kind, model.int8) == (f"{file.parent.name}/model_int8", "", True)
 
 
-def test_a_file_that_is_no_safetensors_is_refused(tmp_path):
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(b"\xff" * 64)
-    with pytest.raises(UserError, match="not a safetensors"):
-        count_parameters(path)
-
-
 def test_the_model_that_ships_takes_known_attributes_and_tells_maps():
-    models = load_models(default_checkpoint(), is_default=True)
+    models = load_models(default_checkpoint())
     assert models[0].conditioned
     assert models[0].tells_maps
     assert models[0].describe()["thresholds"] == models[0].preprocessing.thresholds

@@ -25,7 +25,7 @@ def test_every_attribute_and_group_has_a_name():
 
 
 def test_every_text_that_the_code_asks_for_is_there():
-    sources = [*SPACE.glob("*.py"), *SPACE.glob("page/*.js")]
+    sources = [*SPACE.glob("*.py"), *SPACE.glob("page/*.js"), *SPACE.glob("page/*.html")]
     asked = set()
     for source in sources:
         asked |= set(

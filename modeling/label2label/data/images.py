@@ -22,8 +22,8 @@ IMAGE_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000",
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 MAX_PIXELS = 50_000_000  # decoded
 MAX_JPEG_PIXELS = 400_000_000  # in the file: libjpeg can decode at 1/8 of each side
-# All coefficients of a progressive JPEG are in memory at once: 3 bytes per pixel if chroma is at half
-# resolution (4:2:0), 6 if not. Such a JPEG with more bytes is decoded at half its sides.
+# All coefficients of a progressive JPEG are in memory at once: 3 bytes per pixel if chroma is at
+# half resolution (4:2:0), 6 if not. One with more bytes than this is decoded at half its sides.
 MAX_PROGRESSIVE_PIXELS, MAX_COEFFICIENT_BYTES = MAX_PIXELS, 200_000_000
 MIN_SIDE = 16  # pixels; nothing smaller shows a face
 STRIP = 2_000_000  # pixels converted at once

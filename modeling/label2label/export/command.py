@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 
 from label2label.checkpoints import find_checkpoint
 from label2label.errors import UserError
-from label2label.export import BACKBONE_FILE, FLOAT_FILE, INT8_FILE
 from label2label.export.ncnn import NCNN_FILES, export_ncnn
 from label2label.export.onnx import export_onnx
-from label2label.export.web import WEB_FILES, fetch_web_files, write_page_file
-from label2label.files import sha256
-from label2label.prediction.backends import TorchBackend
+from label2label.export.web import PAGE_FILE, WEB_FILES, describe_page, fetch_web_files
+from label2label.files import sha256, write_whole
+from label2label.prediction.backends import BACKBONE_FILE, FLOAT_FILE, INT8_FILE, TorchBackend
 
 
 def export_command(args: argparse.Namespace) -> int:
@@ -76,7 +76,8 @@ def export_command(args: argparse.Namespace) -> int:
         if args.ncnn:
             export_ncnn(backend.model, backend.preprocessing, Path(draft))
         if args.web:
-            write_page_file(Path(draft), path.name, backend.preprocessing)
+            page = describe_page(Path(draft), path.name, backend.preprocessing)
+            write_whole(Path(draft, PAGE_FILE), json.dumps(page, indent=1, ensure_ascii=False))
         output.mkdir(exist_ok=True)
         for file in sorted(Path(draft).iterdir()):
             size = file.stat().st_size

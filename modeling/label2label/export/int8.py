@@ -178,7 +178,7 @@ def load_calibration(folder: Path, preprocessing: Preprocessing, limit: int = 40
         chosen = np.linspace(0, len(images) - 1, min(limit, len(images)), dtype=int)
         pixels = (np.asarray(images[int(i)]["image"].convert("RGB")) for i in chosen)
     else:
-        photos = find_photos([folder])
+        photos = list(find_photos([folder]))
         if photos == [folder]:
             raise UserError(f"--calibration {folder} contains no images")
         chosen = np.linspace(0, len(photos) - 1, min(limit, len(photos)), dtype=int)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import tarfile
@@ -71,21 +70,13 @@ def fetch_web_files(folder: Path, preprocessing: Preprocessing, earlier: Path) -
         download_runtime(folder)
 
 
-def write_page_file(folder: Path, model: str, preprocessing: Preprocessing) -> None:
-    """Write `page.json`, the page's configuration.
+def describe_page(folder: Path, model: str, preprocessing: Preprocessing) -> dict[str, Any]:
+    """Return the content of `page.json`, the page's configuration.
 
     Args:
         folder: Folder with the files that it names.
         model: Name of the model's file, which takes uint8 pixels.
         preprocessing: The model's preprocessing.
-    """
-    description = describe_page(folder, model, preprocessing)
-    text = json.dumps(description, indent=1, ensure_ascii=False) + "\n"
-    (folder / PAGE_FILE).write_text(text, encoding="utf-8")
-
-
-def describe_page(folder: Path, model: str, preprocessing: Preprocessing) -> dict[str, Any]:
-    """Return the content of `page.json`; see `write_page_file` for the arguments.
 
     Returns:
         `model`, `detector` and `runtime`, each with `file` and `bytes`, the detector with its

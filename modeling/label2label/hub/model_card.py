@@ -11,12 +11,10 @@ import contextlib
 import json
 import math
 import sys
-import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import TemplateError
 from safetensors import SafetensorError, safe_open
@@ -188,24 +186,23 @@ def model_card(
     backbone = (config.get("backbone_config") or {}).get("model_type", "")
     is_backbone = config.get("model_type") == "mobilefacenet"
     restricted = [source for source in trained_on if SOURCES[source].restricted]
-    opinions = [attribute for attribute in _OPINIONS if attribute in attributes]
     facts: dict[str, Any] = {
         "name": name,
         "model": f'"{repo_id}"' if repo_id else f'find_checkpoint("{name}")',
         "model_argument": repo_id or name,
-        "training": textwrap.fill(training.text, 100),
+        "training": training.text,
         "imports_checkpoint": not repo_id,
         "is_backbone": is_backbone,
         "backbone": "MobileFaceNet" if backbone == "mobilefacenet" else backbone,
         "image_size": config.get("image_size", 112),
         "attributes": attributes,
         "parameters": f"{count_parameters(weights) / 1e6:.2f}",
-        "opinions": ", ".join(f"`{attribute}`" for attribute in opinions),
+        "opinions": [attribute for attribute in _OPINIONS if attribute in attributes],
         "evaluations": evaluations,
         "scores": _SCORES,
         "plots": dict(plots or {}),
         "sources": [SOURCES[source] for source in trained_on],
-        "restricted": _enumerate([SOURCES[source].title for source in restricted]),
+        "restricted": [SOURCES[source] for source in restricted],
     }
     with explain_results() if evaluations else contextlib.nullcontext():
         metadata = _metadata(name, is_backbone, trained_on, restricted, evaluations)
@@ -222,11 +219,6 @@ def explain_results() -> Iterator[None]:
             "--results are not in the current format of `label2label evaluate`: "
             f"{join_lines(error)}"
         ) from error
-
-
-def _enumerate(names: Sequence[str]) -> str:
-    """Join names as a sentence does: "A, B and C"."""
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _metadata(
@@ -334,20 +326,6 @@ def count_parameters(weights: Path) -> int:
             )
     except (OSError, SafetensorError) as error:
         raise UserError(f"{weights} cannot be read: {join_lines(error)}") from error
-
-
-def read_card(path: Path) -> str:
-    """Read a card that a user wrote.
-
-    Raises:
-        UserError: It is not text, or its metadata is not valid YAML, which the Hub would reject.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        ModelCard(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: its metadata cannot be read: {join_lines(error)}") from error
-    return text
 
 
 def main() -> int:

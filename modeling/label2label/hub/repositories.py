@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.metadata import requires
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
-from huggingface_hub import SpaceCard, get_token
+from huggingface_hub import ModelCard, SpaceCard, get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from PIL import Image
@@ -32,18 +32,19 @@ from transformers.utils import logging
 import label2label
 from label2label import models
 from label2label.errors import UserError, join_lines
-from label2label.export import BACKBONE_FILE, FLOAT_FILE, INT8_FILE
 from label2label.files import sha256
 from label2label.hub.model_card import (
     EVALUATION_KEYS,
     SOURCES,
     explain_results,
     model_card,
-    read_card,
     read_evaluation,
     read_json,
 )
 from label2label.prediction.backends import (
+    BACKBONE_FILE,
+    FLOAT_FILE,
+    INT8_FILE,
     METADATA_PREFIX,
     WEIGHTS_KEY,
     Preprocessing,
@@ -53,6 +54,7 @@ from label2label.prediction.backends import (
 from label2label.prediction.photos import read_photo
 
 PACKAGE = Path(label2label.__file__).parent
+Card = TypeVar("Card", ModelCard, SpaceCard)
 Content = Path | bytes
 """A file to upload: its path or its bytes."""
 
@@ -65,8 +67,8 @@ MODEL_FILES = (
 MODEL_FILES_WRITTEN_ANEW = ("*.py", "requirements.txt", "label2label/**")
 SPACE_FILES = (
     *("README.md", "requirements.txt", "packages.txt", "LICENSE", "*.py", "texts/*.json"),
-    *("page/*.js", "page/*.css", "on_device/*.js", "on_device/*.css", "on_device/*.html"),
-    "on_device/README.md",
+    *("page/*.html", "page/*.js", "page/*.css"),
+    *("on_device/README.md", "on_device/*.html", "on_device/*.js", "on_device/*.css"),
     *("on_device/icon.svg", "on_device/example.jpg", "on_device/assets/page.json"),
     *("on_device/assets/*.onnx", "on_device/assets/*.mjs", "on_device/assets/*.wasm"),
     *("results/*.json", "results/*/*.json"),
@@ -76,7 +78,8 @@ DATASET_FILES = (
     *("data/train-*.parquet", "data/validation-*.parquet", "data/test-*.parquet"),
 )
 PACKAGE_FILES = (
-    *("*.py", "*/*.py", "py.typed", "hub/model_card_template.md", "training/recipes/*.yaml"),
+    *("*.py", "*/*.py", "py.typed", "*/*_template.*", "training/recipes/*.yaml"),
+    "prediction/attribute_names.*",
     *("checkpoints/*/config.json", "checkpoints/*/preprocessor_config.json"),
     *("checkpoints/*/model.safetensors", "checkpoints/*/*.onnx", "checkpoints/*/onnx/*.onnx"),
 )
@@ -330,7 +333,7 @@ def model_repository(
                 f"{folder} has a README.md, which is used as its card: remove it, so that "
                 "--results and --trained-on write one"
             )
-        files["README.md"] = read_card(folder / "README.md").encode()
+        files["README.md"] = str(read_card(folder / "README.md", ModelCard)).encode()
     else:
         evaluations = [read_evaluation(path, folder / "model.safetensors") for path in results]
         with explain_results():
@@ -477,10 +480,7 @@ def space_repository(
     card = folder / "README.md"
     if not card.is_file():
         raise UserError(f"{folder} is not a Space: it has no README.md; give a Space as --space")
-    try:
-        data = SpaceCard.load(card).data.to_dict()
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{card}: its metadata cannot be read: {join_lines(error)}") from error
+    data = read_card(card, SpaceCard).data.to_dict()
     sdk, app = data.get("sdk"), data.get("app_file", "app.py")
     if not sdk:
         raise UserError(f"{card} names no sdk in its metadata: a Gradio Space has `sdk: gradio`")
@@ -525,26 +525,28 @@ def _is_evaluation(path: Path) -> bool:
     return False
 
 
+def read_card(path: Path, kind: type[Card]) -> Card:
+    """Read a card that a user wrote; raise UserError if it is not text with valid metadata."""
+    try:
+        return kind.load(path)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: its metadata cannot be read: {join_lines(error)}") from error
+
+
 def _int8_of_space(model: Path, onnx: Path, files: Mapping[str, Content]) -> dict[str, Content]:
     """Return a model's INT8 export by its path in the Space, if the Space carries that model."""
-    export = onnx / INT8_FILE
-    if not export.is_file():
-        warnings.warn(
-            f"the Space uploads nothing from {onnx}, which holds no {INT8_FILE}: "
-            "`label2label export --int8` writes it",
-            stacklevel=3,
+    export, home = onnx / INT8_FILE, f"checkpoints/{model.name}"
+    carried = f"label2label/{home}/config.json" in files and (PACKAGE / home).samefile(model)
+    if carried and export.is_file():
+        check_export(export, model, TorchBackend.from_pretrained(model).preprocessing)
+        return {f"label2label/{home}/onnx/{INT8_FILE}": export}
+    problem = f"which holds no {INT8_FILE}: `label2label export --int8` writes it"
+    if export.is_file():
+        problem = (
+            f"as it does not carry {model}: name the model's Hub id in the Space's variable "
+            "LABEL2LABEL_SPACE_MODELS"
         )
-        return {}
-    config = (model / "config.json").resolve()
-    for path, content in files.items():
-        if isinstance(content, Path) and content.resolve() == config:
-            check_export(export, model, TorchBackend.from_pretrained(model).preprocessing)
-            return {f"{PurePosixPath(path).parent}/onnx/{INT8_FILE}": export}
-    warnings.warn(
-        f"the Space will not offer {export}, as it does not carry {model}: name the model's Hub id "
-        "in the Space's variable LABEL2LABEL_SPACE_MODELS",
-        stacklevel=3,
-    )
+    warnings.warn(f"the Space uploads nothing from {onnx}, {problem}", stacklevel=3)
     return {}
 
 

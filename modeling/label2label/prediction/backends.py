@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -29,10 +29,9 @@ if TYPE_CHECKING:
     from label2label.models import Label2LabelForImageClassification, Label2LabelImageProcessor
 
 BACKENDS = ("onnx", "torch")
-# In a model's folder or Hub repository. An INT8 file is preferred: it is faster, and the default
-# model's is as accurate on CelebA.
-ONNX_FILES = ("model_int8.onnx", "model.onnx", "onnx/model_int8.onnx", "onnx/model.onnx")
 WEIGHTS_FILE = "model.safetensors"
+# In a model's folder or below it in `onnx/`, as in repositories of the Hub.
+FLOAT_FILE, INT8_FILE, BACKBONE_FILE = "model.onnx", "model_int8.onnx", "backbone.onnx"
 METADATA_PREFIX = "label2label."
 WEIGHTS_KEY = METADATA_PREFIX + "weights_sha256"  # of the safetensors file that was exported
 UNKNOWN = -100  # value of `known_labels` for an unknown label
@@ -220,16 +219,47 @@ class Preprocessing:
         return scaled
 
 
-class Backend(Protocol):
-    """A loaded model, in any runtime."""
+class Backend:
+    """A loaded model, in any runtime.
+
+    Its `takes_known_labels` says whether known labels condition the others.
+    """
 
     preprocessing: Preprocessing
+    takes_known_labels: bool
 
     def predict(self, crops: np.ndarray) -> np.ndarray:
-        """Predict (batch, attributes), 0 to 1, from uint8 RGB (batch, crop_size, crop_size, 3)."""
+        """Predict the attributes of a batch of crops.
+
+        Args:
+            crops: RGB crops (batch, crop_size, crop_size, 3), uint8, 0 to 255.
+
+        Returns:
+            Probabilities (batch, attributes), float32, 0 to 1.
+
+        Raises:
+            UserError: The model cannot run, or an output is not a probability.
+        """
+        return self.run(crops)[0]
+
+    def run(
+        self, crops: np.ndarray, known_labels: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Predict the attributes of a batch of crops, and return where the model looked.
+
+        Args:
+            crops: As in `predict`.
+            known_labels: int64 (batch, attributes), 1, 0 or -100 if unknown; ignored by a model
+                that takes none.
+
+        Returns:
+            Probabilities as in `predict`, and attention (batch, attributes, cells of the square
+            feature map), the mean over layers and heads; None if the model returns none.
+        """
+        raise NotImplementedError
 
 
-class OnnxBackend:
+class OnnxBackend(Backend):
     """A model in ONNX Runtime, from a file of `label2label export` with its metadata.
 
     Args:
@@ -256,37 +286,32 @@ class OnnxBackend:
                 f"{path}: its metadata belong to another model ("
                 f"{len(asked.attributes)} attributes, {size[0]}x{size[1]} pixels): export it again"
             )
-        self._takes_known_labels = bool(known_labels)
+        self.takes_known_labels = bool(known_labels)
 
     def prepare(self, crops: np.ndarray) -> dict[str, np.ndarray]:
         """Return inputs by name for uint8 RGB crops (batch, crop_size, crop_size, 3)."""
         pixels = crops if self._takes_uint8 else self.preprocessing.normalize(crops)
         inputs = {"pixel_values": pixels}
-        if self._takes_known_labels:
+        if self.takes_known_labels:
             shape = (len(crops), len(self.preprocessing.attributes))
             inputs["known_labels"] = np.full(shape, UNKNOWN, np.int64)
         return inputs
 
-    def predict(self, crops: np.ndarray) -> np.ndarray:
-        """Predict the attributes of a batch of crops.
-
-        Args:
-            crops: RGB crops (batch, crop_size, crop_size, 3), uint8, 0 to 255.
-
-        Returns:
-            Probabilities (batch, attributes), float32, 0 to 1.
-
-        Raises:
-            UserError: ONNX Runtime cannot run the file, or an output is not a probability.
-        """
+    def run(
+        self, crops: np.ndarray, known_labels: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Predict as `Backend.run` describes."""
+        inputs = self.prepare(crops)
+        if known_labels is not None and self.takes_known_labels:
+            inputs["known_labels"] = known_labels
         try:
-            probabilities = self.session.run(["probabilities"], self.prepare(crops))[0]
+            probabilities, *attention = self.session.run(None, inputs)
         except Exception as error:  # ONNX Runtime's own exceptions share no public base
             raise UserError(f"{self._path} cannot run: {join_lines(error)}") from error
-        return check_probabilities(probabilities, self._path)
+        return check_probabilities(probabilities, self._path), next(iter(attention), None)
 
 
-class TorchBackend:
+class TorchBackend(Backend):
     """A model in PyTorch, with its image processor.
 
     Args:
@@ -307,6 +332,7 @@ class TorchBackend:
         self.model = model.eval()
         self.processor = processor
         config: Any = model.config
+        self.takes_known_labels = config.head_type == "label2label"
         attributes = [config.id2label[i] for i in range(config.num_labels)]
         self.preprocessing = Preprocessing.from_processor(processor, attributes, config_sha256)
 
@@ -325,19 +351,28 @@ class TorchBackend:
 
         logging.disable_progress_bar()
         logging.set_verbosity_error()  # problems are reported in one line instead
-        name = find_checkpoint(name)
-        model, processor = load_model(name)
-        digest = digest_config(Path(name)) if Path(name).is_dir() else ""
-        return cls(model.to("cuda") if torch.cuda.is_available() else model, processor, digest)
+        folder = fetch_model(name)
+        model, processor = load_model(folder)
+        model = model.to("cuda") if torch.cuda.is_available() else model
+        return cls(model, processor, digest_config(folder))
 
-    def predict(self, crops: np.ndarray) -> np.ndarray:
-        """Predict the attributes of a batch of crops, as `OnnxBackend.predict` does."""
+    def run(
+        self, crops: np.ndarray, known_labels: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Predict as `Backend.run` describes."""
         import torch
 
-        pixel_values = torch.from_numpy(self.preprocessing.normalize(crops))
+        pixels, device = self.preprocessing.normalize(crops), self.model.device
+        options: dict[str, Any] = {"output_attentions": self.model.config.head_type != "fc"}
+        if self.takes_known_labels and known_labels is not None and (known_labels >= 0).any():
+            options["known_labels"] = torch.from_numpy(known_labels).to(device)
         with torch.inference_mode():
-            logits = self.model(pixel_values.to(self.model.device)).logits
-        return check_probabilities(logits.float().sigmoid().cpu().numpy(), "the model")
+            outputs = self.model(torch.from_numpy(pixels).to(device), **options)
+            probabilities = outputs.logits.float().sigmoid().cpu().numpy()
+            attention = None
+            if outputs.cross_attentions:  # of both decoders
+                attention = torch.stack(outputs.cross_attentions).mean(dim=(0, 2)).cpu().numpy()
+        return check_probabilities(probabilities, "the model"), attention
 
 
 def check_probabilities(probabilities: np.ndarray, name: str | os.PathLike[str]) -> np.ndarray:
@@ -365,66 +400,91 @@ def load_backend(
         UserError: The model cannot be loaded, a folder has several ONNX files, or PyTorch is needed
             but not installed.
     """
-    name = find_checkpoint(name)
-    path = None if backend == "torch" else find_onnx(name)
-    if path is None and Path(name).suffix == ".onnx":
+    folder = fetch_model(name)
+    path = None if backend == "torch" else find_onnx(folder)
+    if path is None and folder.suffix == ".onnx":
         raise UserError(f"{name} is an ONNX file, which PyTorch does not run: give its model")
     if path is None and backend == "onnx":
         raise UserError(f"{name} has no ONNX file: `label2label export` writes it")
+    has_torch = all(map(importlib.util.find_spec, ("torch", "transformers")))
     if path is not None:
         loaded = OnnxBackend(path, threads)
-        if not is_outdated(loaded, Path(name)):
+        if not is_outdated(loaded, folder):
             return loaded
         problem = f"{path} was not exported from the weights and configs beside it"
-        if backend == "onnx" or importlib.util.find_spec("torch") is None:
+        if backend == "onnx" or not has_torch:
             raise UserError(f"{problem}: export it again")
         warnings.warn(f"{problem}, which PyTorch runs instead: export it again", stacklevel=2)
-    if not all(map(importlib.util.find_spec, ("torch", "transformers"))):
+    if not has_torch:
         raise UserError(
             f"{name} needs PyTorch, which is not installed: install label2label with its extra "
             "[torch], or give an ONNX file"
         )
-    return TorchBackend.from_pretrained(name)
+    return TorchBackend.from_pretrained(folder)
 
 
-def find_onnx(name: str) -> Path | None:
-    """Find the ONNX file of a model, the first of `ONNX_FILES`.
+def fetch_model(name: str | os.PathLike[str] | None) -> Path:
+    """Find a model on this machine, or download it from the Hub.
 
     Args:
-        name: ONNX file, folder or Hub id.
+        name: Folder, ONNX file or name of a model in the package, which are found here; Hub id, or
+            a Hub id and an ONNX file in it (`owner/name/onnx/model.onnx`); None for the default
+            model.
 
     Returns:
-        Path of the file, downloaded for a Hub id, or None.
+        The model's folder or ONNX file, which may not exist if `name` has not the form of a Hub id.
+
+    Raises:
+        UserError: The Hub cannot be reached, or has no such model.
+    """
+    name = find_checkpoint(name)
+    owner, _, rest = name.partition("/")
+    model, _, file = rest.partition("/")
+    is_file = file.endswith(".onnx")
+    if Path(name).exists() or not model or owner in ("", ".", "..", "~") or (file and not is_file):
+        return Path(name)
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    try:
+        if file:
+            return Path(hf_hub_download(f"{owner}/{model}", file))
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.onnx"]))
+    except Exception as error:  # the Hub's client raises errors of many kinds
+        raise UserError(
+            f"{name} does not exist here and cannot be fetched from the Hub: {join_lines(error)}"
+        ) from error
+
+
+def find_onnx(path: Path) -> Path | None:
+    """Find the ONNX file that runs a model: the first of `list_onnx`, or the path itself.
 
     Raises:
         UserError: A folder without `config.json` has several ONNX files.
     """
-    path = Path(name)
     if path.suffix == ".onnx":
         return path
-    if path.is_dir():
-        if (path / "config.json").exists():
-            return next((path / file for file in ONNX_FILES if (path / file).is_file()), None)
-        files = sorted(path.glob("*.onnx"))
-        if len(files) > 1:
-            names = ", ".join(file.name for file in files)
-            raise UserError(f"{name} holds {names}: give the path of one of them")
-        return files[0] if files else None
-    if not is_hub_id(name):
-        return None
-    from huggingface_hub import hf_hub_download
-
-    for file in ONNX_FILES:
-        try:
-            return Path(hf_hub_download(name, file))
-        except Exception:  # no file, model or network: PyTorch's loader reports which
-            continue
-    return None
+    files = list_onnx(path)
+    if len(files) > 1 and not (path / "config.json").exists():
+        names = ", ".join(sorted(file.name for file in files))
+        raise UserError(f"{path} holds {names}: give the path of one of them")
+    return files[0] if files else None
 
 
-def is_hub_id(name: str) -> bool:
-    """Return whether a name has the form of a Hub id, `owner/name`, and is not a local path."""
-    return not Path(name).exists() and name.count("/") == 1 and not name.startswith((".", "/", "~"))
+def list_onnx(folder: Path) -> list[Path]:
+    """List the ONNX files in a folder and in its `onnx/`, except backbones.
+
+    INT8 files come first: they are faster, and the default model's is as accurate on CelebA.
+    """
+    files = [*folder.glob("*.onnx"), *folder.glob("onnx/*.onnx")]
+    return sorted(
+        (file for file in files if file.name != BACKBONE_FILE),
+        key=lambda file: (not is_int8(file), len(file.parts), file.name),
+    )
+
+
+def is_int8(file: Path) -> bool:
+    """Return whether an ONNX file's name says that its weights are 8-bit integers."""
+    return "int8" in file.stem
 
 
 def is_outdated(backend: OnnxBackend, folder: Path) -> bool:
@@ -519,25 +579,22 @@ def load_model(
 
     from label2label.models import Label2LabelForImageClassification, Label2LabelImageProcessor
 
-    name = find_checkpoint(name)
-    if not Path(name).is_dir():
-        if Path(name).exists():
-            raise UserError(f"{name} is a file: --model takes a model's folder or a Hub id")
-        if not is_hub_id(name):
-            raise UserError(f"{name} does not exist: --model takes a model's folder or a Hub id")
-    else:
-        for file in ("config.json", "preprocessor_config.json"):
-            if not (Path(name) / file).is_file():
-                raise UserError(f"{name} has no {file}: it is not a complete model folder")
+    folder = fetch_model(name)
+    if not folder.is_dir():
+        problem = "is a file" if folder.exists() else "does not exist"
+        raise UserError(f"{name} {problem}: --model takes a model's folder or a Hub id")
+    for file in ("config.json", "preprocessor_config.json"):
+        if not (folder / file).is_file():
+            raise UserError(f"{name} has no {file}: it is not a complete model folder")
     try:
-        config, _ = PreTrainedConfig.get_config_dict(name)
+        config, _ = PreTrainedConfig.get_config_dict(folder)
         if config.get("model_type") != "label2label":
             raise UserError(
                 f"{name} holds a model of type {config.get('model_type')!r}, not 'label2label'"
             )
-        processor = Label2LabelImageProcessor.from_pretrained(name)
+        processor = Label2LabelImageProcessor.from_pretrained(folder)
         loaded: Any = Label2LabelForImageClassification.from_pretrained(
-            name, output_loading_info=True, dtype=torch.float32
+            folder, output_loading_info=True, dtype=torch.float32
         )
     except UserError:
         raise

@@ -32,7 +32,7 @@ def predict_command(args: argparse.Namespace) -> int:
     Raises:
         UserError: The model or the face detector cannot be loaded, or `draw` is a file.
     """
-    photos = find_photos(args.images)
+    photos = list(find_photos(args.images))
     predictor = AttributePredictor.from_pretrained(
         args.model,
         args.backend,

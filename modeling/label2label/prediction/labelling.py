@@ -14,9 +14,8 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,17 +24,17 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from label2label import __version__
-from label2label.checkpoints import find_checkpoint
 from label2label.errors import UserError, first_line, printable
-from label2label.files import hold_lock
-from label2label.prediction.photos import iter_photos
+from label2label.files import DRAFT_SUFFIX, hold_lock, replace_file, sha256, write_whole
+from label2label.prediction.backends import fetch_model
+from label2label.prediction.photos import find_photos
 from label2label.prediction.predictor import AttributePredictor
 
 ROW_GROUP = 1000  # rows of labels in memory at once
 READ_ROWS = 64  # images of a Parquet file in memory at once
-TEMPORARY = ".label2label-tmp"
 STATE = ".label2label"  # hidden, so that readers of datasets ignore it
-SETTINGS_FILE, LIST_FILE, LOCK_FILE = "run.json", "images.jsonl", "lock"
+# The first line of the list holds the run's settings.
+LIST_FILE, LOCK_FILE = "images.jsonl", "lock"
 
 CARD = """---
 configs:
@@ -86,7 +85,7 @@ class LabelRun:
     Args:
         folder: Output folder.
         data: The collection, as absolute path or glob.
-        model: Digest of the model's files, or its Hub id.
+        model: Digest of the model's files (`digest_model`).
         detector: Face detector, `"yunet"` or `"haar"`; None if images are crops.
         shard_size: Images per output file.
         images: Number of images in the collection, once it is listed.
@@ -109,6 +108,7 @@ class LabelRun:
     def read_shards(self) -> Iterator[list[tuple[int, ImageLocation]]]:
         """Yield the images of each shard, with their index in the collection."""
         with open(self.folder / STATE / LIST_FILE, encoding="ascii") as file:
+            next(file)  # the settings
             images = ((i, ImageLocation(*json.loads(line))) for i, line in enumerate(file))
             for _, members in groupby(images, key=lambda x: x[0] // self.shard_size):
                 yield list(members)
@@ -205,7 +205,7 @@ def label_command(args: argparse.Namespace) -> int:
         raise UserError(
             f"--output {output} contains other files ({min(others)}): give a new folder"
         )
-    if not (output / STATE / SETTINGS_FILE).exists():
+    if not (output / STATE / LIST_FILE).exists():
         next(list_collection(run.data))  # raises before anything is written
     (output / STATE).mkdir(parents=True, exist_ok=True)
     busy = f"another `label2label label` is writing {output}: wait for it, or give another folder"
@@ -219,18 +219,18 @@ def label_command(args: argparse.Namespace) -> int:
 def label_missing(run: LabelRun, predictor: AttributePredictor) -> None:
     """Write the missing shards of a run, and print the rate."""
     schema = label_schema(predictor.backend.preprocessing.attributes, within=True)
-    root = collection_root(run.data)
-    missing = [path for path in run.shards if not path.exists()]
-    size, start = run.shard_size, time.perf_counter()
-    total = sum(min(size, run.images - run.shards.index(path) * size) for path in missing)
+    root, labelled, start = collection_root(run.data), 0, time.perf_counter()
     # `disable=None` hides the bar unless the output is a terminal.
-    with tqdm(total=total, unit="image", desc="label", disable=None) as bar:
+    with tqdm(total=run.images, unit="image", desc="label", disable=None) as bar:
         for path, images in zip(run.shards, run.read_shards(), strict=True):
-            if path in missing:
+            if path.exists():
+                bar.update(len(images))
+            else:
                 write_shard(path, schema, _predict_rows(root, images, predictor, bar))
-    if missing:
+                labelled += len(images)
+    if labelled:
         seconds = time.perf_counter() - start
-        print(f"labelled {total} images in {seconds:.1f} s, {total / seconds:.1f} images/s")
+        print(f"labelled {labelled} images in {seconds:.1f} s, {labelled / seconds:.1f} images/s")
 
 
 def _predict_rows(
@@ -354,9 +354,17 @@ def read_images(root: Path, locations: Iterable[ImageLocation]) -> Iterator[Path
         if not shard:
             yield from (root / where.name for where in run)
             continue
+        rows = [where.row for where in run]  # consecutive
         with _open_shard(root / shard) as file:
             try:
-                yield from _read_rows(file, group, [where.row for where in run], root)
+                batches = file.iter_batches(READ_ROWS, row_groups=[group], columns=["image"])
+                images = (image for batch in batches for image in batch.column(0))
+                found = rows[0]
+                for image in islice(images, rows[0], rows[-1] + 1):
+                    yield _encoded(image.as_py(), root)
+                    found += 1
+                if found <= rows[-1]:
+                    raise IndexError(f"row group {group} has no row {found}")
             except (OSError, IndexError, pa.ArrowException) as error:
                 raise UserError(f"{shard} changed or is damaged: {first_line(error)}") from error
 
@@ -373,26 +381,24 @@ def open_run(run: LabelRun) -> LabelRun:
     Raises:
         UserError: The folder has a run with other settings, or there are no images.
     """
-    state = run.folder / STATE
-    settings = {name: getattr(run, name) for name in ("data", "model", "detector", "shard_size")}
-    for leftover in run.folder.rglob(f".*{TEMPORARY}"):
+    file = run.folder / STATE / LIST_FILE
+    names = ("data", "model", "detector", "shard_size")
+    settings = {name: getattr(run, name) for name in names}
+    for leftover in run.folder.rglob(f".*{DRAFT_SUFFIX}"):
         leftover.unlink(missing_ok=True)  # of a killed process
-    if not (state / SETTINGS_FILE).exists():
-        images = 0
-        with whole_file(state / LIST_FILE) as temporary, open(temporary, "w") as file:
+    (run.folder / "data").mkdir(exist_ok=True)
+    if not file.exists():
+        with replace_file(file) as draft, open(draft, "w") as lines:
+            print(json.dumps(settings), file=lines)
             for location in list_collection(run.data):
                 # JSON in ASCII preserves names with bytes that are not valid text.
-                print(json.dumps(location if location.shard else location[:1]), file=file)
-                images += 1
-        with whole_file(state / SETTINGS_FILE) as temporary:
-            temporary.write_text(json.dumps({**settings, "images": images}, indent=2))
-        (run.folder / "data").mkdir(exist_ok=True)
-        return replace(run, images=images)
+                print(json.dumps(location if location.shard else location[:1]), file=lines)
     try:
-        found = json.loads((state / SETTINGS_FILE).read_text(encoding="utf-8"))
-        images = int(found.pop("images"))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{state / SETTINGS_FILE} is damaged: give a new folder") from error
+        with open(file, encoding="ascii") as lines:
+            found = dict(json.loads(next(lines)))
+            images = sum(1 for _ in lines)
+    except (ValueError, TypeError, StopIteration) as error:
+        raise UserError(f"{file} is damaged: give a new folder") from error
     for name, value in settings.items():
         if found.get(name) != value:
             raise UserError(
@@ -403,30 +409,16 @@ def open_run(run: LabelRun) -> LabelRun:
 
 
 def digest_model(name: str | None) -> str:
-    """Identify a model by its files or Hub id.
-
-    Args:
-        name: Folder, ONNX file, Hub id, or None for the default model.
-
-    Returns:
-        Hexadecimal SHA-256 of the model's files, or the Hub id.
-    """
-    path = Path(find_checkpoint(name))
-    suffixes = (".json", ".safetensors", ".onnx")
-    files = [path] if path.is_file() else []
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in suffixes)
-    if not files:
-        return str(name)
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
+    """Identify a model, as in `AttributePredictor.from_pretrained`, by its files' SHA-256."""
+    path = fetch_model(name)
+    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    digests = [sha256(f) for f in files if f.suffix in (".json", ".safetensors", ".onnx")]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def write_shard(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> None:
     """Write a shard atomically, with one row group in memory at a time."""
-    with whole_file(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+    with replace_file(path) as draft, pq.ParquetWriter(draft, schema) as writer:
         group: list[dict[str, Any]] = []
         for row in rows:
             group.append(row)
@@ -435,19 +427,6 @@ def write_shard(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -
                 group = []
         if group:
             writer.write_table(pa.Table.from_pylist(group, schema))
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary name for a file, and rename it once it is completely on disk."""
-    temporary = path.with_name(f".{path.name}{TEMPORARY}")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def finish(run: LabelRun, attributes: list[str]) -> None:
@@ -469,8 +448,7 @@ def finish(run: LabelRun, attributes: list[str]) -> None:
         without_face=without_face,
         unreadable=unreadable,
     )
-    with whole_file(run.folder / "README.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_whole(run.folder / "README.md", text)
     print(
         f"{printable(str(run.folder))}: {run.images} images, {faces} faces; "
         f"without a face: {without_face}, not readable: {unreadable}"
@@ -478,7 +456,7 @@ def finish(run: LabelRun, attributes: list[str]) -> None:
 
 
 def _list_files(paths: Iterable[Path], root: Path) -> Iterator[ImageLocation]:
-    for path in iter_photos(paths):
+    for path in find_photos(paths):
         if not os.path.isdir(path):  # a folder without photos
             yield ImageLocation(str(path.relative_to(root)))
 
@@ -508,22 +486,6 @@ def _open_shard(path: Path) -> pq.ParquetFile:
         shard.close()
         raise UserError(f"{path} has no column `image` of encoded images, `bytes` and `path`")
     return shard
-
-
-def _read_rows(
-    file: pq.ParquetFile, group: int, rows: list[int], root: Path
-) -> Iterator[Path | bytes]:
-    wanted = iter(rows)
-    row, start = next(wanted, None), 0
-    for batch in file.iter_batches(READ_ROWS, row_groups=[group], columns=["image"]):
-        images = batch.column(0)
-        while row is not None and row < start + len(images):
-            yield _encoded(images[row - start].as_py(), root)
-            row = next(wanted, None)
-        if row is None:
-            return
-        start += len(images)
-    raise IndexError(f"row group {group} has {start} rows")
 
 
 def _encoded(value: Any, root: Path | None = None) -> Any:

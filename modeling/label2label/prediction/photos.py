@@ -19,22 +19,17 @@ PHOTO_SUFFIXES = (
 Photo = str | os.PathLike[str] | bytes | bytearray | Image.Image | np.ndarray
 
 
-def find_photos(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """List the given files, and all photos under the given folders.
+def find_photos(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
+    """Find the given files, and all photos under the given folders.
 
     Args:
         paths: Files of any suffix, and folders, searched recursively for photos by suffix without
             hidden names (a leading dot).
 
-    Returns:
+    Yields:
         Paths in the given order, sorted within a folder. Missing paths and folders without photos
         are included: reading them raises a clear error.
     """
-    return list(iter_photos(paths))
-
-
-def iter_photos(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
-    """Yield the paths of `find_photos`, with one folder's names in memory at a time."""
     for path in map(Path, paths):
         found = False
         for folder, folders, files in os.walk(path):

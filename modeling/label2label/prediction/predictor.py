@@ -179,19 +179,14 @@ class AttributePredictor:
                 # Copied, as a view would keep the whole photo in memory.
                 crops = [asked.crop(loaded.pixels).copy()]
             else:
-                faces, crops, size = self._detect(photo)
+                loaded, found = find_faces(self.detector, partial(load_photo, photo))
+                size, crops = loaded.size, self.crop_faces(loaded.pixels, found)
+                faces = [scale_face(face, loaded) for face in found]
         except ImageError as error:
             return {"image": path, "error": str(error)}, []
         except (cv2.error, MemoryError, ValueError) as error:
             return {"image": path, "error": f"face detection failed: {join_lines(error)}"}, []
         return {"image": path, "faces": [describe_face(face, *size) for face in faces]}, crops
-
-    def _detect(self, photo: Photo) -> tuple[list[Face], list[np.ndarray], tuple[int, int]]:
-        """Return faces in pixels of the whole photo, their crops, and its width and height."""
-        assert self.detector is not None
-        loaded, faces = find_faces(self.detector, partial(load_photo, photo))
-        crops = self.crop_faces(loaded.pixels, faces)
-        return [scale_face(face, loaded) for face in faces], crops, loaded.size
 
     def _predict(self, prepared: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
         """Batch crops and yield the entries, in order, with attributes."""

@@ -19,7 +19,7 @@ from label2label.data.images import MAX_PIXELS, check_file
 from label2label.errors import UserError, printable
 from label2label.files import prepare_output
 from label2label.prediction.drawing import draw_faces
-from label2label.prediction.predictor import AttributePredictor, describe_face
+from label2label.prediction.predictor import AttributePredictor
 
 HALF_LIFE = 1.0  # seconds after which a frame's weight in the average is halved
 PATIENCE = 1.0  # seconds that a face may be missing before its track ends
@@ -146,7 +146,7 @@ def video_command(args: argparse.Namespace) -> int:
         writer: cv2.VideoWriter | None = None
         try:
             for frame in read_frames(capture, rate, is_camera=args.video.isdigit()):
-                tracks = tracker.update(find_faces(predictor, frame.pixels), frame.time)
+                tracks = tracker.update(predictor(frame.pixels), frame.time)
                 table.write(track_row(frame, track) for track in tracks)
                 if drawn:
                     faces = [
@@ -232,17 +232,6 @@ def read_frames(capture: cv2.VideoCapture, rate: float, is_camera: bool) -> Iter
         last = seconds
         yield Frame(index, round(seconds, 4), cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
         index += 1
-
-
-def find_faces(predictor: AttributePredictor, pixels: np.ndarray) -> list[dict[str, Any]]:
-    """Predict the attributes of every face of a frame."""
-    assert predictor.detector is not None
-    faces = predictor.detector(pixels)
-    attributes = predictor.predict_crops(predictor.crop_faces(pixels, faces))
-    return [
-        {**describe_face(face, *pixels.shape[1::-1]), "attributes": values}
-        for face, values in zip(faces, attributes, strict=True)
-    ]
 
 
 def track_row(frame: Frame, track: Track) -> dict[str, Any]:
