@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from label2label.data.images import load_image
 from label2label.data.schema import Sample
-from label2label.errors import UserError, first_line
+from label2label.errors import UserError, join_lines
 from label2label.faces.alignment import align_face, choose_face
 from label2label.faces.detection import FaceDetector
 from label2label.faces.face import Face
@@ -115,7 +115,7 @@ class ReadImage:
             if face is not None:
                 return [(sample, encode_image(align_like_celeba(photo, face)))]
         except (cv2.error, MemoryError, ValueError) as error:
-            raise BadImageError(f"face detection failed: {first_line(error)}") from error
+            raise BadImageError(f"face detection failed: {join_lines(error)}") from error
         return [(replace(sample, key=f"{sample.key}#{UNALIGNED}"), data)]
 
     def _choose(self, faces: list[Face], photo: np.ndarray, key: str) -> Face | None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from label2label.errors import UserError, first_line
+from label2label.errors import UserError, join_lines
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -61,9 +61,9 @@ class Images:
         except BadImageError:
             raise
         except OSError as error:
-            raise BadImageError(f"cannot be read: {error.strerror or first_line(error)}") from error
+            raise BadImageError(f"cannot be read: {error.strerror or join_lines(error)}") from error
         except Exception as error:  # zipfile and zlib raise many types for damage and encryption
-            raise BadImageError(f"damaged in the archive: {first_line(error)}") from error
+            raise BadImageError(f"damaged in the archive: {join_lines(error)}") from error
 
 
 class Download:

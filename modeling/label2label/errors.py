@@ -9,18 +9,6 @@ class UserError(Exception):
     """
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, or its type if the text is empty.
-
-    Args:
-        error: An exception of another library.
-
-    Returns:
-        One line, never empty.
-    """
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def join_lines(error: BaseException) -> str:
     """Join an error's text into one line, or return its type if the text is empty.
 

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from label2label.data.images import load_image
 from label2label.data.vocabulary import IGNORE_INDEX, VOCABULARIES, Vocabulary, derive_labels
-from label2label.errors import UserError, first_line
+from label2label.errors import UserError, join_lines
 from label2label.files import replace_folder
 
 # A training crop's width and height, as multiples of the model's crop: a margin for augmentation
@@ -72,7 +72,7 @@ def load_split(path: str | Path, split: str, streaming: bool = False, alone: boo
         dataset = datasets.load_dataset(name, split=split, streaming=streaming, **options)
     except (OSError, ValueError, RuntimeError, DatasetGenerationError, pa.ArrowException) as error:
         raise UserError(
-            f"{path} is not a prepared dataset ({first_line(error)}): "
+            f"{path} is not a prepared dataset ({join_lines(error)}): "
             "make one with a script of datasets_scripts/"
         ) from error
     # None for a stream whose files do not list their columns.

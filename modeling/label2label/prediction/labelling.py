@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from label2label import __version__
-from label2label.errors import UserError, first_line, printable
+from label2label.errors import UserError, join_lines, printable
 from label2label.files import DRAFT_SUFFIX, hold_lock, replace_file, sha256, write_whole
 from label2label.prediction.backends import fetch_model
 from label2label.prediction.photos import find_photos
@@ -366,7 +366,7 @@ def read_images(root: Path, locations: Iterable[ImageLocation]) -> Iterator[Path
                 if found <= rows[-1]:
                     raise IndexError(f"row group {group} has no row {found}")
             except (OSError, IndexError, pa.ArrowException) as error:
-                raise UserError(f"{shard} changed or is damaged: {first_line(error)}") from error
+                raise UserError(f"{shard} changed or is damaged: {join_lines(error)}") from error
 
 
 def open_run(run: LabelRun) -> LabelRun:
@@ -479,7 +479,7 @@ def _open_shard(path: Path) -> pq.ParquetFile:
         shard = pq.ParquetFile(path, pre_buffer=False)
     except (OSError, pa.ArrowException) as error:
         raise UserError(
-            f"{path} is not a Parquet file that can be read: {first_line(error)}"
+            f"{path} is not a Parquet file that can be read: {join_lines(error)}"
         ) from error
     kinds = {column.path: column.physical_type for column in shard.schema}
     if [kinds.get(f"image.{name}") for name in ("bytes", "path")] != ["BYTE_ARRAY"] * 2:

@@ -28,7 +28,7 @@ from label2label.data.loading import (
     load_split,
 )
 from label2label.data.vocabulary import VOCABULARIES, get_vocabulary
-from label2label.errors import UserError, first_line
+from label2label.errors import UserError, join_lines
 from label2label.files import sha256
 from label2label.training.distillation import teach
 from label2label.training.recipe import Recipe, Source
@@ -314,7 +314,7 @@ class ImageStream:
             return next(tables, None)
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(
-                f"{self.path}: the stream cannot be read: {first_line(error)}"
+                f"{self.path}: the stream cannot be read: {join_lines(error)}"
             ) from error
 
 

@@ -16,7 +16,7 @@ from transformers import AutoBackbone, AutoConfig
 from label2label.checkpoints import find_checkpoint
 from label2label.data.loading import attribute_frequencies
 from label2label.data.vocabulary import VOCABULARIES
-from label2label.errors import UserError, first_line, join_lines
+from label2label.errors import UserError, join_lines
 from label2label.models import (
     Label2LabelConfig,
     Label2LabelForImageClassification,
@@ -130,7 +130,7 @@ def load_backbone(name: str) -> Any:
         backbone = backbone_class.from_pretrained(name, dtype=torch.float32)
     except Exception as error:  # the Hub's client does not wrap its HTTP library's errors
         raise UserError(
-            f"{name}: cannot be loaded as a backbone ({first_line(error)}); "
+            f"{name}: cannot be loaded as a backbone ({join_lines(error)}); "
             "make one with `label2label convert CHECKPOINT OUT`"
         ) from error
     if Path(name).is_dir():

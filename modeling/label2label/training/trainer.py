@@ -27,7 +27,7 @@ from transformers import get_cosine_schedule_with_warmup
 
 from label2label.data.augmentation import Augmentation, draw_uniform
 from label2label.data.loading import normalize_pixels
-from label2label.errors import UserError, first_line, join_lines
+from label2label.errors import UserError, join_lines
 from label2label.files import hold_lock, prepare_output, replace_folder, write_whole
 from label2label.models import Label2LabelForImageClassification, MobileFaceNetBackbone
 from label2label.prediction.backends import without_accelerator
@@ -181,7 +181,7 @@ class Trainer:
         try:
             self.accelerator.load_state(str(state))
         except (RuntimeError, ValueError, OSError, KeyError) as error:
-            raise UserError(f"{state}: does not fit this recipe: {first_line(error)}") from error
+            raise UserError(f"{state}: does not fit this recipe: {join_lines(error)}") from error
 
     def train(self) -> dict[str, Any]:
         """Train to the recipe's last epoch, or until interrupted.
