@@ -16,6 +16,7 @@ from label2label.faces.detection import FaceDetector
 from label2label.faces.face import Face
 from label2label.prediction.predictor import describe_face, find_faces, scale_face
 from photos import PhotoError, encode_data_url, read_photo
+from PIL import Image
 
 MAX_FACES = 20
 WORKERS = os.cpu_count() or 1  # photos processed in parallel, one thread each
@@ -81,7 +82,9 @@ class Analyser:
             for index, encoded in enumerate(encode_prediction(model.predict(crops, known))):
                 entries[index]["predictions"][model.key] = encoded
                 if number == 0:
-                    entries[index]["crop"] = encode_data_url(crops[index])
+                    # Losslessly, so that predicting the crop again gives the same numbers.
+                    crop = Image.fromarray(crops[index])
+                    entries[index]["crop"] = encode_data_url(crop, "png", compress_level=1)
         return {"width": width, "height": height, "notes": notes, "faces": entries}
 
     def condition(self, crop: bytes, key: str, known: Mapping[str, bool]) -> dict[str, Any]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+from photos import encode_data_url
 from PIL import Image
 
 LONGER_SIDE = 640  # pixels; enough for one face, and small enough to embed in the page
@@ -29,7 +28,10 @@ def load_examples() -> list[dict[str, str]]:
     photos = dict(open_photos())
     if len(photos) > 1:
         photos["together"] = side_by_side(list(photos.values()))
-    return [{"key": key, "url": encode_jpeg(photo)} for key, photo in photos.items()]
+    return [
+        {"key": key, "url": encode_data_url(photo, "jpeg", quality=88)}
+        for key, photo in photos.items()
+    ]
 
 
 def open_photos() -> Iterator[tuple[str, Image.Image]]:
@@ -55,10 +57,3 @@ def side_by_side(photos: list[Image.Image]) -> Image.Image:
         left += photo.width
     canvas.thumbnail((LONGER_SIDE * 3 // 2, LONGER_SIDE))
     return canvas
-
-
-def encode_jpeg(photo: Image.Image) -> str:
-    """Encode a photo as a data URL."""
-    buffer = io.BytesIO()
-    photo.save(buffer, "JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

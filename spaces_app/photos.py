@@ -8,7 +8,6 @@ import io
 import warnings
 from typing import Any
 
-import numpy as np
 from label2label.data.images import MAX_PIXELS, ImageError, LoadedImage, load_image
 from PIL import Image
 
@@ -76,15 +75,14 @@ def read_photo(data: bytes, enough: int | None = None) -> LoadedImage:
         raise PhotoError(code, **values) from error
 
 
-def encode_data_url(crop: np.ndarray) -> str:
-    """Encode a crop losslessly, so that predicting it again gives the same numbers.
+def encode_data_url(image: Image.Image, kind: str, **options: Any) -> str:
+    """Encode an image as a data URL.
 
     Args:
-        crop: uint8 RGB (height, width, 3), 0 to 255.
-
-    Returns:
-        `data:image/png;base64,...`.
+        image: Image to encode.
+        kind: `"png"` or `"jpeg"`.
+        options: Options of Pillow's encoder.
     """
     buffer = io.BytesIO()
-    Image.fromarray(crop).save(buffer, "PNG", compress_level=1)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    image.save(buffer, kind, **options)
+    return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -67,5 +67,5 @@ def test_of_an_animation_the_first_frame_is_read(photo_files, portrait):
 
 def test_a_crop_survives_the_way_to_the_page_and_back():
     crop = np.random.default_rng(0).integers(0, 256, (112, 112, 3), dtype=np.uint8)
-    pixels, *_ = read_photo(decode_data_url(encode_data_url(crop)))
+    pixels, *_ = read_photo(decode_data_url(encode_data_url(Image.fromarray(crop), "png")))
     np.testing.assert_array_equal(pixels, crop)
