@@ -282,34 +282,13 @@ class YuNet:
         if not found:
             return []
         boxes, scores, landmarks = map(np.concatenate, zip(*found, strict=True))
-        return [(boxes[i], float(scores[i]), landmarks[i]) for i in suppress(boxes, scores)]
+        rectangles = np.hstack([boxes[:, 0], boxes[:, 1] - boxes[:, 0]])
+        kept = cv2.dnn.NMSBoxes(rectangles, scores, 0.0, NMS_THRESHOLD)
+        return [(boxes[i], float(scores[i]), landmarks[i]) for i in kept]
 
     def _run(self, canvas: np.ndarray) -> list[np.ndarray]:
         pixels = np.stack(cv2.split(canvas)[::-1])[None].astype(np.float32)  # BGR, 0 to 255
         return self._session.run(self._outputs, {"input": pixels})
-
-
-def suppress(boxes: np.ndarray, scores: np.ndarray) -> list[int]:
-    """Suppress overlapping boxes (non-maximum suppression).
-
-    Args:
-        boxes: Corners (n, 2, 2).
-        scores: (n,).
-
-    Returns:
-        Indices of the boxes that no box with a higher score overlaps, best first.
-    """
-    order, kept = np.argsort(-scores, kind="stable"), []
-    areas = np.prod(boxes[:, 1] - boxes[:, 0], axis=1)
-    while len(order):
-        best, others = order[0], order[1:]
-        kept.append(int(best))
-        sides = np.minimum(boxes[best, 1], boxes[others, 1]) - np.maximum(
-            boxes[best, 0], boxes[others, 0]
-        )
-        shared = np.prod(sides.clip(0), axis=1)
-        order = others[shared <= NMS_THRESHOLD * (areas[best] + areas[others] - shared)]
-    return kept
 
 
 class Cascade:

@@ -24,6 +24,7 @@ import yaml
 from huggingface_hub import ModelCard, SpaceCard, get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
+from packaging.requirements import Requirement
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from transformers.dynamic_module_utils import get_relative_import_files
@@ -394,14 +395,9 @@ def _code_files(classes: list[type]) -> dict[str, Content]:
 
 def handler_files() -> dict[str, Content]:
     """Return `handler.py`, the modules of the package that it needs, and its requirements."""
-    requirement = re.compile(rf"({'|'.join(HANDLER_REQUIREMENTS)})(?![\w-])[^;\[]*")
-    lines = {
-        m[1]: m[0].strip()
-        for line in reversed(requires("label2label") or [])
-        if (m := requirement.match(line))
-    }
-    requirements = "".join(f"{lines[name]}\n" for name in sorted(lines)).encode()
-    files: dict[str, Content] = {"requirements.txt": requirements}
+    known = {r.name: r for r in map(Requirement, reversed(requires("label2label") or []))}
+    lines = (f"{name}{known[name].specifier}\n" for name in HANDLER_REQUIREMENTS)
+    files: dict[str, Content] = {"requirements.txt": "".join(lines).encode()}
     return files | {"handler.py": PACKAGE / "hub/handler.py"} | package_files(HANDLER_FILES)
 
 

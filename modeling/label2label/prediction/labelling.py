@@ -14,7 +14,6 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,36 +77,54 @@ class ImageLocation(NamedTuple):
     row: int = 0
 
 
-@dataclass(frozen=True)
 class LabelRun:
-    """A labelling run.
+    """A labelling run, started or resumed in its folder, whose state folder is locked.
+
+    The collection is listed once, at the start. This list assigns images to output files even if
+    images are added or removed while the run is interrupted.
 
     Args:
         folder: Output folder.
         data: The collection, as absolute path or glob.
-        model: Digest of the model's files (`digest_model`).
-        detector: Face detector, `"yunet"` or `"haar"`; None if images are crops.
         shard_size: Images per output file.
-        images: Number of images in the collection, once it is listed.
+        settings: Further settings that determine the labels.
+
+    Raises:
+        UserError: The folder has a run with other settings, or there are no images.
     """
 
-    folder: Path
-    data: str
-    model: str
-    detector: str | None
-    shard_size: int
-    images: int = 0
-
-    @property
-    def shards(self) -> list[Path]:
-        """Return the paths of all output files, such as `labels-00000-of-00050.parquet`."""
-        number = -(-self.images // self.shard_size)
+    def __init__(self, folder: Path, data: str, shard_size: int, **settings: Any) -> None:
+        self.folder, self.data, self.shard_size = folder, data, shard_size
+        self._list = folder / STATE / LIST_FILE
+        settings |= {"data": data, "shard_size": shard_size}
+        for leftover in folder.rglob(f".*{DRAFT_SUFFIX}"):
+            leftover.unlink(missing_ok=True)  # of a killed process
+        (folder / "data").mkdir(exist_ok=True)
+        if not self._list.exists():
+            with replace_file(self._list) as draft, open(draft, "w") as lines:
+                print(json.dumps(settings), file=lines)
+                for location in list_collection(data):
+                    # JSON in ASCII preserves names with bytes that are not valid text.
+                    print(json.dumps(location if location.shard else location[:1]), file=lines)
+        try:
+            with open(self._list, encoding="ascii") as lines:
+                found = dict(json.loads(next(lines)))
+                self.images = sum(1 for _ in lines)
+        except (ValueError, TypeError, StopIteration) as error:
+            raise UserError(f"{self._list} is damaged: give a new folder") from error
+        for name, value in settings.items():
+            if found.get(name) != value:
+                raise UserError(
+                    f"--output {folder} contains labels of another run ({name} was "
+                    f"{found.get(name)}, not {value}): give a new folder, or that run's arguments"
+                )
+        number = -(-self.images // shard_size)
         names = (f"labels-{index:05d}-of-{number:05d}.parquet" for index in range(number))
-        return [self.folder / "data" / name for name in names]
+        self.shards = [folder / "data" / name for name in names]
 
     def read_shards(self) -> Iterator[list[tuple[int, ImageLocation]]]:
         """Yield the images of each shard, with their index in the collection."""
-        with open(self.folder / STATE / LIST_FILE, encoding="ascii") as file:
+        with open(self._list, encoding="ascii") as file:
             next(file)  # the settings
             images = ((i, ImageLocation(*json.loads(line))) for i, line in enumerate(file))
             for _, members in groupby(images, key=lambda x: x[0] // self.shard_size):
@@ -190,14 +207,7 @@ def label_command(args: argparse.Namespace) -> int:
     predictor = AttributePredictor.from_pretrained(
         args.model, args.backend, align=args.align, batch_size=args.batch_size
     )
-    output = Path(args.output)
-    run = LabelRun(
-        folder=output,
-        data=os.path.abspath(os.path.expanduser(args.data)),
-        model=digest_model(args.model),
-        detector=predictor.detector.name if predictor.detector else None,
-        shard_size=args.shard_size,
-    )
+    output, data = Path(args.output), os.path.abspath(os.path.expanduser(args.data))
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output} is a file: give a folder")
     others = [file.name for file in output.iterdir()] if output.exists() else []
@@ -206,13 +216,14 @@ def label_command(args: argparse.Namespace) -> int:
             f"--output {output} contains other files ({min(others)}): give a new folder"
         )
     if not (output / STATE / LIST_FILE).exists():
-        next(list_collection(run.data))  # raises before anything is written
+        next(list_collection(data))  # raises before anything is written
     (output / STATE).mkdir(parents=True, exist_ok=True)
     busy = f"another `label2label label` is writing {output}: wait for it, or give another folder"
     with hold_lock(output / STATE / LOCK_FILE, busy):
-        run = open_run(run)
+        detector, model = predictor.detector and predictor.detector.name, digest_model(args.model)
+        run = LabelRun(output, data, args.shard_size, model=model, detector=detector)
         label_missing(run, predictor)
-        finish(run, predictor.backend.preprocessing.attributes)
+        finish(run, predictor.backend.preprocessing.attributes, detector)
     return 0
 
 
@@ -369,45 +380,6 @@ def read_images(root: Path, locations: Iterable[ImageLocation]) -> Iterator[Path
                 raise UserError(f"{shard} changed or is damaged: {join_lines(error)}") from error
 
 
-def open_run(run: LabelRun) -> LabelRun:
-    """Start a run, or resume the run in its folder, whose state folder is locked.
-
-    The collection is listed once, at the start. This list assigns images to output files even if
-    images are added or removed while the run is interrupted.
-
-    Returns:
-        The run with its number of images.
-
-    Raises:
-        UserError: The folder has a run with other settings, or there are no images.
-    """
-    file = run.folder / STATE / LIST_FILE
-    names = ("data", "model", "detector", "shard_size")
-    settings = {name: getattr(run, name) for name in names}
-    for leftover in run.folder.rglob(f".*{DRAFT_SUFFIX}"):
-        leftover.unlink(missing_ok=True)  # of a killed process
-    (run.folder / "data").mkdir(exist_ok=True)
-    if not file.exists():
-        with replace_file(file) as draft, open(draft, "w") as lines:
-            print(json.dumps(settings), file=lines)
-            for location in list_collection(run.data):
-                # JSON in ASCII preserves names with bytes that are not valid text.
-                print(json.dumps(location if location.shard else location[:1]), file=lines)
-    try:
-        with open(file, encoding="ascii") as lines:
-            found = dict(json.loads(next(lines)))
-            images = sum(1 for _ in lines)
-    except (ValueError, TypeError, StopIteration) as error:
-        raise UserError(f"{file} is damaged: give a new folder") from error
-    for name, value in settings.items():
-        if found.get(name) != value:
-            raise UserError(
-                f"--output {run.folder} contains labels of another run ({name} was "
-                f"{found.get(name)}, not {value}): give a new folder, or that run's arguments"
-            )
-    return replace(run, images=images)
-
-
 def digest_model(name: str | None) -> str:
     """Identify a model, as in `AttributePredictor.from_pretrained`, by its files' SHA-256."""
     path = fetch_model(name)
@@ -429,7 +401,7 @@ def write_shard(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -
             writer.write_table(pa.Table.from_pylist(group, schema))
 
 
-def finish(run: LabelRun, attributes: list[str]) -> None:
+def finish(run: LabelRun, attributes: list[str], detector: str | None) -> None:
     """Write the card of a complete run, and print its counts."""
     rows = faces = unreadable = 0
     for path in run.shards:
@@ -438,10 +410,10 @@ def finish(run: LabelRun, attributes: list[str]) -> None:
         faces += len(table) - table["face"].null_count
         unreadable += len(table) - table["error"].null_count
     without_face = rows - faces - unreadable
-    detector = {"yunet": "YuNet", "haar": "OpenCV's Haar cascade"}.get(run.detector or "")
+    title = {"yunet": "YuNet", "haar": "OpenCV's Haar cascade"}.get(detector or "")
     text = CARD.format(
         version=__version__,
-        how=f"faces found by {detector}, aligned" if detector else "each image treated as one face",
+        how=f"faces found by {title}, aligned" if title else "each image treated as one face",
         names=", ".join(f"`{printable(name)}`" for name in attributes),
         images=run.images,
         faces=faces,
