@@ -4,7 +4,6 @@ import base64
 import shutil
 from dataclasses import replace
 
-import catalogue
 import numpy as np
 import pytest
 from analysis import MAX_FACES, Analyser, keep_largest
@@ -112,7 +111,7 @@ def test_decisions_break_no_rule_and_what_is_known_stays(analyser, monkeypatch):
     model = analyser.find_model("")
     monkeypatch.setattr(model.backend, "preprocessing", asked)
     told = np.array([[0.7, 0.6, 0.1, 0.9, 0.8, 0.75]], np.float32)
-    monkeypatch.setattr(catalogue, "run", lambda *_: (told, None))
+    monkeypatch.setattr(model.backend, "run", lambda *_: (told, None))
     crop = np.zeros((1, 112, 112, 3), np.uint8)
     # Young is likelier than each of the three, but not than Smiling and Eyeglasses together.
     assert model.predict(crop).present.tolist() == [[True, False, False, True, False, True]]
