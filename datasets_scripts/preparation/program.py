@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from label2label.cli import number
 from label2label.data.schema import GENDERS, SPLITS, Sample
 from label2label.data.vocabulary import Vocabulary
 from label2label.errors import UserError, printable
@@ -38,16 +39,12 @@ def dataset_parser(docstring: str | None, source: str | None = None) -> argparse
     parser = argparse.ArgumentParser(description=(docstring or "").partition("\n")[0])
     if source:
         parser.add_argument("--source", type=Path, required=True, metavar="PATH", help=source)
-        framing = parser.add_mutually_exclusive_group()
-        framing.add_argument(
-            "--align",
-            action="store_true",
-            default=True,
-            help="frame every face as `label2label predict` does (the default); images without a "
-            "face stay as they are and are counted",
-        )
-        framing.add_argument(
-            "--as-is", dest="align", action="store_false", help="store the files' bytes instead"
+        parser.add_argument(
+            "--as-is",
+            dest="align",
+            action="store_false",
+            help="store the files' bytes instead of framing every face as `label2label predict` "
+            "does (images without a face stay as they are and are counted)",
         )
         parser.add_argument(
             "--labels",
@@ -64,14 +61,14 @@ def dataset_parser(docstring: str | None, source: str | None = None) -> argparse
     )
     parser.add_argument(
         "--workers",
-        type=whole_number(1),
+        type=number(int, 1),
         default=os.cpu_count() or 1,
         metavar="N",
         help="threads (default: one per core, here %(default)s)",
     )
     parser.add_argument(
         "--max-bad",
-        type=whole_number(0),
+        type=number(int, 0),
         default=10,
         metavar="N",
         help="unusable images that are accepted: skipped, and listed in skipped.csv "
@@ -235,17 +232,6 @@ def read_value(column: str, text: str, where: str) -> Any:
     if column in ("age", "gender", "split") or text not in ("0", "1"):
         raise UserError(f"{where}: {text!r} is not a value of {column}")
     return text == "1"
-
-
-def whole_number(least: int) -> Callable[[str], int]:
-    """Return a parser of command-line values that must be whole numbers of at least `least`."""
-
-    def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {least} or more")
-        return int(text)
-
-    return parse
 
 
 def run_program(main: Callable[[], None]) -> None:

@@ -20,9 +20,9 @@ Run = Callable[..., int]
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a program with one worker, framing faces only on request, and return its exit code."""
 
-    def run_in_process(name: str, *arguments: object) -> int:
+    def run_in_process(name: str, *arguments: object, align: bool = False) -> int:
         command = [f"{name}.py", "--workers", "1", *map(str, arguments)]
-        if "--source" in command and "--align" not in command:
+        if "--source" in command and not align:
             command.append("--as-is")
         monkeypatch.setattr(sys, "argv", command)
         try:

@@ -125,7 +125,7 @@ def test_original_photos_are_read_on_request_and_boxes_choose_the_face(
     assert run("celeba", *folders) == 2
     boxes = ["2", "image_id x_1 y_1 width height", "000001.jpg 0 0 22 24", "000002.jpg 70 90 8 9"]
     (celeba / "list_bbox_celeba.txt").write_text("\n".join(boxes))
-    assert run("celeba", *folders, "--original", "--align") == 0
+    assert run("celeba", *folders, "--original", align=True) == 0
     assert chosen[0] == (0.0, 0.0, 20.0, 20.0)
     assert set(chosen[1:]) == {(40.0, 40.0, 60.0, 60.0)}  # nearest to the middle
     paths = [row["image"]["path"] for row in load_rows(tmp_path / "out")]
@@ -204,7 +204,7 @@ def test_real_images_are_framed_where_celeba_frames_them(
 ):
     images = write_celeba(shared, tmp_path / "source", step=300)
     folders = ("--source", tmp_path / "source", "--output", tmp_path / "out")
-    assert run("celeba", *folders, "--align") == 0
+    assert run("celeba", *folders, align=True) == 0
     rows = load_rows(tmp_path / "out")
     framed = [row["image"] for row in rows if "#" not in row["image"]["path"]]
     assert len(framed) >= 0.95 * len(images)

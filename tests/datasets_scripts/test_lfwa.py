@@ -108,7 +108,7 @@ def test_people_of_another_test_are_kept_out_of_training(
     people = sorted({name.split("/")[0] for name in names})
     (tmp_path / "people.txt").write_text("\n".join(people[:7]))
     folders = ("--source", tmp_path / "source", "--output", tmp_path / "out")
-    assert run("lfwa", *folders, "--align", "--test-people", tmp_path / "people.txt") == 0
+    assert run("lfwa", *folders, "--test-people", tmp_path / "people.txt", align=True) == 0
     rows = load_rows(tmp_path / "out")
     assert {row["split"] for row in rows if row["identity"] in people[:7]} == {"test"}
     assert {row["split"] for row in rows} == {"train", "validation", "test"}

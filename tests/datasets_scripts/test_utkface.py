@@ -71,7 +71,7 @@ def test_aligned_faces_lie_on_the_landmarks_of_celeba_and_those_without_a_face_a
     faceless = draw_jpeg(0, 200, 200)
     (folder / "30_0_2_1.jpg").write_bytes(faceless)
     folders = ("--source", tmp_path / "source", "--output", tmp_path / "out")
-    assert run("by_name", "utkface", *folders, "--align") == 0
+    assert run("by_name", "utkface", *folders, align=True) == 0
     rows = datasets.concatenate_datasets(
         list(datasets.load_dataset(str(tmp_path / "out")).values())
     )
