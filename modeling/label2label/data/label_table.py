@@ -63,7 +63,8 @@ def read_label_table(
             f"{path} has no labels: its columns are {', '.join(columns)}, and the model's "
             f"attributes {', '.join(attributes)}"
         )
-    table, kinds = {}, {}
+    table: dict[str, list[Any]] = {}
+    kinds: dict[str, Any] = {}
     for name, values in columns.items():
         if name == "image":
             table[name], kinds[name] = _images(values, path.parent), datasets.Image(decode=False)

@@ -211,14 +211,13 @@ def predict_dataset(
                 f"the image in row {row} of the split cannot be read: {error}"
             ) from error
 
-    in_torch = isinstance(model, TorchBackend)
-    if in_torch:
+    if isinstance(model, TorchBackend):
         layout = torch.channels_last  # faster on most devices
         network = model.model.to(memory_format=layout)  # type: ignore[call-overload]
         network = accelerator.prepare_model(network, evaluation_mode=True).eval()
 
     def predict(crops: np.ndarray) -> list[torch.Tensor]:
-        if not in_torch:
+        if not isinstance(model, TorchBackend):
             return [torch.from_numpy(model.predict(crops)).to(accelerator.device)]
         pixels = torch.from_numpy(model.preprocessing.normalize(crops)).to(accelerator.device)
         with torch.inference_mode():
@@ -235,7 +234,7 @@ def predict_dataset(
         # In the dataset's order, without the rows that are repeated to fill the last batches.
         batches.append([part.cpu() for part in accelerator.gather_for_metrics(own)])
     whole = [torch.cat(parts).double().numpy() for parts in zip(*batches, strict=True)]
-    if in_torch:
+    if isinstance(model, TorchBackend):
         whole = list(map(expit, whole))
     return whole[0], whole[1] if len(whole) > 1 else None
 

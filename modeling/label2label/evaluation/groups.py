@@ -50,8 +50,9 @@ def age_bands(ages: Iterable[float | None]) -> Column:
     names = [*(f"{a}-{b - 1}" for a, b in pairwise(AGE_BANDS)), f"{AGE_BANDS[-1]}+"]
 
     def band(age: float | None) -> str | None:
-        known = age is not None and age >= 0  # false for NaN
-        return names[np.searchsorted(AGE_BANDS, age, side="right") - 1] if known else None
+        if age is None or not age >= 0:  # not `age < 0`, which is false for NaN
+            return None
+        return names[int(np.searchsorted(AGE_BANDS, age, side="right")) - 1]
 
     return [band(age) for age in ages]
 

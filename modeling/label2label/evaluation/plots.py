@@ -54,7 +54,7 @@ def attribute_bars(result: Mapping[str, Any]) -> Figure:
     axes.barh(y, accuracy, color=BLUE, height=0.7, label="model (95 % interval)")
     spread = np.abs(interval - accuracy)
     axes.errorbar(accuracy, y, xerr=spread, fmt="none", ecolor="black", elinewidth=0.8)
-    mark = {"color": ORANGE, "markersize": 9, "markeredgewidth": 2}
+    mark: Any = {"color": ORANGE, "markersize": 9, "markeredgewidth": 2}
     axes.plot(majority, y, "|", label="majority-class baseline", **mark)
     axes.set_yticks(y, [row_label(n) for n, _ in rows])
     axes.set_xlim(max(0.0, min([*majority, *interval[0], 1.0]) - 0.05), 1)
