@@ -37,12 +37,12 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from common import command_line, describe_machine, finish, write_json
+from complexity import measure_complexity
 from label2label.data.loading import label_array, load_split
 from label2label.errors import UserError
 from label2label.evaluation.evaluate import predict_dataset, read_column
 from label2label.evaluation.intervals import bootstrap_draws, clusters_of
 from label2label.evaluation.metrics import overall_scores
-from label2label.export.complexity import measure_complexity
 from label2label.prediction.backends import TorchBackend
 from label2label.training.recipe import Recipe, load_recipe
 from label2label.training.trainer import Trainer

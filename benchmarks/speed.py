@@ -100,7 +100,7 @@ def our_rows(names: list[str], folder: Path, int8: dict[str | None, Path]) -> li
         One row per name.
     """
     import torch
-    from label2label.export.complexity import measure_complexity
+    from complexity import measure_complexity
     from label2label.export.int8 import quantize_onnx
     from label2label.export.ncnn import NCNN_FILES, export_ncnn
     from label2label.export.onnx import export_onnx
@@ -150,7 +150,7 @@ def build_other(name: str) -> Any:
     """Build a model of `OTHERS` with random weights, in evaluation mode."""
     import torch
     import transformers as hf
-    from label2label.export.complexity import original_label2label
+    from complexity import original_label2label
     from label2label.models import Label2LabelConfig, Label2LabelForImageClassification
 
     torch.manual_seed(0)
@@ -182,7 +182,7 @@ def other_row(name: str, folder: Path) -> Row:
     """Build a model of `OTHERS` and export it to ONNX in the same way as ours."""
     import onnx
     import torch
-    from label2label.export.complexity import count_flops, count_parameters
+    from complexity import count_flops, count_parameters
     from label2label.export.onnx import translate
 
     title, size = OTHERS[name]

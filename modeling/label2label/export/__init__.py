@@ -1,1 +1,1 @@
-"""Export of models to ONNX, ncnn and the browser; model size and FLOPs."""
+"""Export of models to ONNX, ncnn and the browser."""

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import TemplateError
 from safetensors import SafetensorError, safe_open
@@ -44,49 +45,12 @@ class Source(NamedTuple):
     limits: str = ""
 
 
-SOURCES = {  # keys: values of the column `source` of prepared datasets
-    "celeba": Source(
-        "CelebA",
-        "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
-        "non-commercial research only, no redistribution of the images",
-        limits="**The labels are noisy.** An audit of CelebA (arXiv:2210.07356) found that only 12 "
-        "of its 40 attributes are labelled with at least 95 % consistency: some of the measured "
-        "errors are label errors. CelebA shows celebrities, mostly young white adults, posed and "
-        "well lit.",
-    ),
-    "lfwa": Source(
-        "LFWA",
-        "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
-        "non-commercial research only, no redistribution",
-    ),
-    "utkface": Source(
-        "UTKFace",
-        "https://susanqq.github.io/UTKFace/",
-        "non-commercial research only; the images belong to their owners",
-    ),
-    "kface": Source(
-        "K-FACE",
-        "https://www.aihub.or.kr",
-        "only for those who signed its agreement, no redistribution",
-    ),
-    "all-age-faces": Source(
-        "All-Age-Faces",
-        "https://github.com/JingchunCheng/All-Age-Faces-Dataset",
-        "for research, citing the authors; the images belong to their owners",
-    ),
-    "scut-fbp5500": Source(
-        "SCUT-FBP5500",
-        "https://github.com/HCIILAB/SCUT-FBP5500-Database-Release",
-        "non-commercial research only, no redistribution of the images",
-    ),
-    "masks": Source(
-        "Face-Mask-Detection",
-        "https://github.com/chandrikadeb7/Face-Mask-Detection",
-        "collected from the web for research; the images belong to their owners",
-    ),
-    "fairface": Source(
-        "FairFace", "https://github.com/joojs/fairface", "CC BY 4.0", restricted=False
-    ),
+# By the value of the column `source` of prepared datasets.
+SOURCES = {
+    source: Source(**facts)
+    for source, facts in yaml.safe_load(
+        Path(__file__).with_name("sources.yaml").read_text(encoding="utf-8")
+    ).items()
 }
 
 

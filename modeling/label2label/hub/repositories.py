@@ -80,7 +80,7 @@ DATASET_FILES = (
 )
 PACKAGE_FILES = (
     *("*.py", "*/*.py", "py.typed", "*/*_template.*", "training/recipes/*.yaml"),
-    "prediction/attribute_names.*",
+    *("hub/sources.yaml", "prediction/attribute_names.*"),
     *("checkpoints/*/config.json", "checkpoints/*/preprocessor_config.json"),
     *("checkpoints/*/model.safetensors", "checkpoints/*/*.onnx", "checkpoints/*/onnx/*.onnx"),
 )

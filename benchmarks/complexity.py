@@ -1,24 +1,20 @@
 """Parameters and FLOPs of a model, by part, compared with the original Label2label.
 
-`python -m label2label.export.complexity --output results/model_size.json` measures the default
-model.
+`python benchmarks/complexity.py --output results/model_size.json` measures the default model.
 """
 
-import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
-from transformers import ResNetConfig
-
+from common import command_line, finish, write_json
 from label2label.checkpoints import find_checkpoint
 from label2label.errors import UserError
-from label2label.files import write_whole
 from label2label.models import Label2LabelConfig, Label2LabelForImageClassification
 from label2label.prediction.backends import load_model
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import ResNetConfig
 
 
 def measure_complexity(config: Label2LabelConfig, image_size: int | None = None) -> dict[str, Any]:
@@ -83,32 +79,27 @@ def count_flops(module: torch.nn.Module, image: torch.Tensor) -> int:
     return counter.get_total_flops()
 
 
-def main() -> int:
-    """Measure a model and the original, write both as JSON, and return the exit status."""
-    parser = argparse.ArgumentParser(description="Parameters, FLOPs and file size of a model.")
+def measure() -> None:
+    """Measure a model and the original, and write both as JSON."""
+    parser = command_line(__doc__)
     parser.add_argument(
         "--model", metavar="MODEL", help="folder or name (default: the default model)"
     )
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.json")
     args = parser.parse_args()
     model = find_checkpoint(args.model)
-    try:
-        loaded, processor = load_model(model)
-        sizes = {
-            "model": {
-                "name": Path(model).resolve().name,
-                # The processor's crop size, as not every backbone's config has a size.
-                **measure_complexity(loaded.config, processor.crop_size["height"]),
-                "file_bytes": (Path(model) / "model.safetensors").stat().st_size,
-            },
-            "original_label2label": measure_complexity(original_label2label(), image_size=250),
-        }
-        write_whole(args.output, json.dumps(sizes, indent=1) + "\n")
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    loaded, processor = load_model(model)
+    sizes = {
+        "model": {
+            "name": Path(model).resolve().name,
+            # The processor's crop size, as not every backbone's config has a size.
+            **measure_complexity(loaded.config, processor.crop_size["height"]),
+            "file_bytes": (Path(model) / "model.safetensors").stat().st_size,
+        },
+        "original_label2label": measure_complexity(original_label2label(), image_size=250),
+    }
+    write_json(args.output, sizes)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(finish(measure))
