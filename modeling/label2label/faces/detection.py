@@ -283,7 +283,7 @@ class YuNet:
             return []
         boxes, scores, landmarks = map(np.concatenate, zip(*found, strict=True))
         rectangles = np.hstack([boxes[:, 0], boxes[:, 1] - boxes[:, 0]])
-        kept = cv2.dnn.NMSBoxes(rectangles, scores, 0.0, NMS_THRESHOLD)
+        kept = cv2.dnn.NMSBoxes(rectangles.tolist(), scores.tolist(), 0.0, NMS_THRESHOLD)
         return [(boxes[i], float(scores[i]), landmarks[i]) for i in kept]
 
     def _run(self, canvas: np.ndarray) -> list[np.ndarray]:

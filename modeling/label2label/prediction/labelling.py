@@ -220,7 +220,8 @@ def label_command(args: argparse.Namespace) -> int:
     (output / STATE).mkdir(parents=True, exist_ok=True)
     busy = f"another `label2label label` is writing {output}: wait for it, or give another folder"
     with hold_lock(output / STATE / LOCK_FILE, busy):
-        detector, model = predictor.detector and predictor.detector.name, digest_model(args.model)
+        detector = predictor.detector.name if predictor.detector else None
+        model = digest_model(args.model)
         run = LabelRun(output, data, args.shard_size, model=model, detector=detector)
         label_missing(run, predictor)
         finish(run, predictor.backend.preprocessing.attributes, detector)
