@@ -16,7 +16,7 @@ PYTEST_OPTIONS := -n auto --dist loadfile
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
 DATA ?= data/celeba
-TINY := celeba-mobilefacenet-tiny
+TINY := mobilefacenet-tiny
 
 .PHONY: demo test test-fast test-lowest test-newest exports benchmark lint format clean
 

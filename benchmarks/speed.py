@@ -49,8 +49,8 @@ OURS = {  # by row: shipped model (None: the default one) and runtime
     "ours-openvino": (None, "openvino"),
     "ours-openvino-int8": (None, "openvino"),
     "ours-ncnn": (None, "ncnn"),
-    "tiny-onnx": ("celeba-mobilefacenet-tiny", "onnxruntime"),
-    "tiny-onnx-int8": ("celeba-mobilefacenet-tiny", "onnxruntime"),
+    "tiny-onnx": ("mobilefacenet-tiny", "onnxruntime"),
+    "tiny-onnx-int8": ("mobilefacenet-tiny", "onnxruntime"),
 }
 OTHERS = {  # by row: title and image size; `build_other` builds them
     "original": ("Label2label's original shape (ResNet-50, hidden 2048)", 250),

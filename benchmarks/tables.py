@@ -117,8 +117,8 @@ def millions(number: float, digits: int = 2) -> str:
 
 # The tables. Results of the default model are directly in results/.
 
-TINY = "celeba-mobilefacenet-tiny"
-FAIR = "celeba-mobilefacenet-fair"
+TINY = "mobilefacenet-tiny"
+FAIR = "mobilefacenet-fair"
 # As published, on CelebA: accuracy, and parameters and FLOPs of the backbone alone.
 PUBLISHED = (
     ("MobileFaceNet Label2label (2024), backbone", "1.0", "0.45", "0.8810"),

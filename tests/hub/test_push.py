@@ -216,7 +216,7 @@ def test_a_space_that_needs_the_package_carries_it_and_the_results(
     assert push("--space", space_folder, "--space-id", "someone/demo")[0] == 0
     files = set(head(hub, "space", "someone/demo").files)
     assert {"label2label/__init__.py", "label2label/models/modeling_label2label.py"} <= files
-    assert "label2label/checkpoints/celeba-mobilefacenet/model.safetensors" in files
+    assert "label2label/checkpoints/mobilefacenet/model.safetensors" in files
     assert "label2label/prediction/attribute_names.json" in files
     assert {path for path in files if "results" in path} == {"results/utkface_test.json"}
     assert not [path for path in files if "__pycache__" in path]
@@ -261,7 +261,7 @@ def int8_folder(tmp_path):
     return export
 
 
-INT8_IN_SPACE = "label2label/checkpoints/celeba-mobilefacenet/onnx/model_int8.onnx"
+INT8_IN_SPACE = "label2label/checkpoints/mobilefacenet/onnx/model_int8.onnx"
 
 
 def test_a_space_takes_the_int8_file_beside_the_weights_that_it_carries(
@@ -283,7 +283,7 @@ def test_an_int8_file_of_other_weights_is_refused_for_a_space(push, space_folder
     (space_folder / "requirements.txt").write_text("label2label==0.1.0\n")
     code, _, err = push(
         *("--space", space_folder, "--space-id", "someone/demo", "--dry-run"),
-        *("--onnx", int8_folder(default_checkpoint()), "--model", "celeba-mobilefacenet-tiny"),
+        *("--onnx", int8_folder(default_checkpoint()), "--model", "mobilefacenet-tiny"),
     )
     assert code == 2
     assert "model_int8.onnx belongs to other weights than" in err.splitlines()[-1]

@@ -94,7 +94,7 @@ def test_known_attributes_keep_their_value_and_move_others(tiny):
 
 
 def test_an_int8_file_beside_the_weights_is_offered_too(tiny_folder, tmp_path):
-    folder = tmp_path / "random-fair"
+    folder = tmp_path / "random-tiny"
     folder.mkdir()
     for file in tiny_folder.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
@@ -102,9 +102,9 @@ def test_an_int8_file_beside_the_weights_is_offered_too(tiny_folder, tmp_path):
     export_onnx(backend.model, backend.preprocessing, folder / "model.onnx", known_labels=True)
     shutil.copy(folder / "model.onnx", folder / "model_int8.onnx")  # only the name matters here
     whole, small = load_models(str(folder))
-    assert [whole.key, small.key] == ["random-fair", "random-fair/model_int8"]
+    assert [whole.key, small.key] == ["random-tiny", "random-tiny/model_int8"]
     assert [whole.int8, small.int8] == [False, True]
-    assert small.kind == "fair"
+    assert small.kind == "tiny"
     assert small.parameters == whole.parameters
     assert small.conditioned is small.backend
     crops = random_crops(small)
@@ -145,7 +145,7 @@ def test_the_package_offers_its_models_the_default_first(monkeypatch):
     offered = [model for model in load_catalogue().values() if not model.int8]
     assert [model.key for model in offered] == checkpoint_names()
     assert offered[0].kind == "default"
-    assert all(model.kind in ("fair", "tiny", "korean11") for model in offered[1:])
+    assert all(model.kind in ("tiny", "korean11") for model in offered[1:])
 
 
 def test_an_int8_file_from_anywhere_is_offered_last_as_its_models_8_bit_version(

@@ -121,7 +121,7 @@ def test_a_temperature_is_absorbed_without_a_change_of_logits(head_type):
 @pytest.mark.parametrize("names", [CELEBA_ATTRIBUTES, KOREAN_ATTRIBUTES])
 def test_a_continued_model_and_its_processor_have_the_same_attributes(names):
     # The shipped one stores 40 names, and thresholds that are fitted to them.
-    model, processor = build_model(Recipe(init_from="celeba-mobilefacenet"), names)
+    model, processor = build_model(Recipe(init_from="mobilefacenet"), names)
     with torch.no_grad():
         outputs = model.eval()(torch.zeros(1, 3, 112, 112))
     (decisions,) = processor.post_process_attributes(outputs)

@@ -53,7 +53,7 @@ def test_a_trained_model_speaks_of_the_datasets_own_attributes(
     recipe = tmp_path / "recipe.yaml"
     values = {key: recipe_values[key] for key in ("epochs", "batch_size")}
     if start == "shipped model":
-        values["init_from"] = "celeba-mobilefacenet-tiny"
+        values["init_from"] = "mobilefacenet-tiny"
     else:
         values |= {key: recipe_values[key] for key in ("backbone_config", "model")}
     recipe.write_text(json.dumps(values | {"epochs": 1}))

@@ -56,7 +56,7 @@ def test_the_largest_scales_are_kept(backbone):
 
 def test_a_recipe_prunes_the_backbone_of_the_shipped_model():
     recipe = Recipe(
-        backbone="celeba-mobilefacenet",
+        backbone="mobilefacenet",
         backbone_config={"width_multiplier": 0.5},
         model={"hidden_size": 64, "intermediate_size": 128},
     )
@@ -94,6 +94,6 @@ def test_features_that_the_pretrained_weights_do_not_hold_are_refused(tmp_path):
 
 @pytest.mark.parametrize("change", [{"hidden_act": "relu"}, {"width_multiplier": 2}])
 def test_a_backbone_cannot_be_made_another(change):
-    recipe = Recipe(backbone="celeba-mobilefacenet", backbone_config=change)
+    recipe = Recipe(backbone="mobilefacenet", backbone_config=change)
     with pytest.raises(UserError, match="width_multiplier"):
         build_model(recipe, ["Smiling"])

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-DEFAULT = "celeba-mobilefacenet"
+DEFAULT = "mobilefacenet"
 _FOLDER = Path(__file__).parent
 
 
