@@ -356,52 +356,6 @@ def east_asian(read: Read) -> Rows:
     yield from fairness_rows(measured, own_models(measured), keys)
 
 
-def ablation(read: Read, name: str) -> Rows:
-    """List the rows of one of `ablation.py`'s tables."""
-    yield "", "accuracy", "balanced", "query network", "parameters, M", "GFLOPs", "seeds"
-    for title, row in read(f"ablation_{name}")["rows"].items():
-        accuracy = f"{row['accuracy']['mean']:.4f}"
-        if row["accuracy"]["std"] is not None:
-            accuracy += f" ± {row['accuracy']['std']:.4f}"
-        query = row.get("query_accuracy")
-        yield (
-            title,
-            accuracy,
-            f"{row['balanced_accuracy']['mean']:.3f}",
-            f"{query['mean']:.4f}" if query else "",
-            millions(row["parameters"]["all"]),
-            f"{row['flops'] / 1e9:.2f}",
-            str(len(row["seeds"])),
-        )
-
-
-def differences(read: Read, name: str, reference: str) -> Rows:
-    """List each ablation row's accuracy difference to the reference row."""
-    yield f"less {reference}", "difference", "95 % interval"
-    for pair in read(f"ablation_{name}")["comparisons"]:
-        if reference in pair["rows"]:
-            first, second = pair["rows"]
-            sign = 1 if second == reference else -1
-            ends = sorted(sign * end for end in pair["interval"])
-            other = first if second == reference else second
-            yield other, f"{sign * pair['difference']:+.4f}", between(ends, "+.4f")
-
-
-@table
-def ablation_heads(read: Read) -> Rows:
-    return ablation(read, "heads")
-
-
-@table
-def ablation_heads_differences(read: Read) -> Rows:
-    return differences(read, "heads", "label2label")
-
-
-@table
-def ablation_sizes(read: Read) -> Rows:
-    return ablation(read, "sizes")
-
-
 @table
 def paper_tables(read: Read) -> Rows:
     """List backbones and heads on equal terms, beside the papers' Tables 1 and 2."""
