@@ -118,7 +118,6 @@ def millions(number: float, digits: int = 2) -> str:
 # The tables. Results of the default model are directly in results/.
 
 TINY = "mobilefacenet-tiny"
-FAIR = "mobilefacenet-fair"
 # As published, on CelebA: accuracy, and parameters and FLOPs of the backbone alone.
 PUBLISHED = (
     ("MobileFaceNet Label2label (2024), backbone", "1.0", "0.45", "0.8810"),
@@ -153,6 +152,9 @@ def results(read: Read) -> Rows:
         accuracy = f"{test['accuracy']:.4f}", between(test["intervals"]["accuracy"])
         size = size_of(read(f"{folder}model_size")["model"])
         yield title, *size, *speed_of(name), *accuracy
+    alone = read("celeba_only_test")
+    accuracy = f"{alone['accuracy']:.4f}", between(alone["intervals"]["accuracy"])
+    yield "trained on CelebA alone", "1.22", "0.49", "", "", *accuracy
     size = size_of(read("model_size")["original_label2label"])
     yield "Label2Label's own shape, built here", *size, *speed_of("original"), "", ""
     for title, parameters, flops, accuracy in PUBLISHED:
@@ -270,55 +272,13 @@ def known_words(read: Read) -> Rows:
 
 @table
 def tiny(read: Read) -> Rows:
-    """Compare the tiny model with the default one by size of the face in the crop."""
+    """Compare the tiny model with the default one."""
     yield "test images", "default", "tiny"
     for title, name in (
         ("CelebA, 40 attributes", "celeba_test"),
-        ("UTKFace aligned, `Male` and `Young`", "utkface_aligned"),
-        ("UTKFace's own crops, faces twice as large", "utkface_test"),
+        ("FairFace, `Male` and `Young`", "fairface_test"),
     ):
         yield title, *(f"{read(folder + name)['accuracy']:.4f}" for folder in ("", f"{TINY}/"))
-
-
-@table
-def fairness_recipes(read: Read) -> Rows:
-    """List each recipe's gain on Asian faces and its cost on CelebA."""
-    measured = read("fairness_mitigation")
-    yield "", "Asian: mean", "aligned: mean", "Male", "gap in Male, same ages", "CelebA"
-    keys = ("mean", "aligned_mean", "Male", "Male_gap_age_adjusted")
-    models = {"the default model, before": measured["before"]}
-    models |= {f"`{name}`": row for name, row in measured["after"].items()}
-    for title, row in models.items():
-        cells = [estimate(row["test"][key]) for key in keys]
-        yield title, *cells, estimate(row["test"]["celeba"], ".4f")
-
-
-@table
-def fairness_framings(read: Read) -> Rows:
-    """Compare the default and the fair model on aligned faces, by race."""
-    yield "race", "default", "fair", "gain", "95 % interval"
-    groups = read(f"{FAIR}/utkface_aligned")["comparison"]["groups"]["race"]["per_group"]
-    for name, row in groups.items():
-        scores = f"{row['other']:.3f}", f"{row['model']:.3f}", f"{row['difference']:+.3f}"
-        yield name, *scores, between(row["interval"], "+.3f")
-
-
-def fairness_rows(measured: Any, models: Sequence[Any], keys: Iterable[str]) -> Rows:
-    """List rows of `fairness.py`: own models with intervals, peers without."""
-    yield "", "photos", *(model["name"] for model in models)
-    for key in keys:
-        row = measured["rows"][key]
-        cells = []
-        for model in models:
-            score = model["rows"][key]
-            told = f"{score['value']:.3f}" if score["value"] is not None else "–"
-            cells.append(told if model["peer"] or told == "–" else estimate(score))
-        yield row["title"], f"{row['num_photos']:,}", *cells
-
-
-def own_models(measured: Any) -> list[Any]:
-    """Return the models of `fairness.py` that are no peers; the last is the subject."""
-    return [model for model in measured["models"] if not model["peer"]]
 
 
 @table

@@ -21,7 +21,7 @@ def test_measured_figures_stand_in_tables_alone(name):
     assert set(MEASURED.findall(prose)) <= CHOSEN
 
 
-CARD_RESULTS = [RESULTS / f"{name}.json" for name in ("celeba_test", "utkface_aligned")]
+CARD_RESULTS = [RESULTS / f"{name}.json" for name in ("celeba_test", "fairface_test")]
 
 
 def test_the_model_card_is_current_and_short():

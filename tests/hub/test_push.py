@@ -210,15 +210,15 @@ def test_a_space_that_needs_the_package_carries_it_and_the_results(
 ):
     (space_folder / "requirements.txt").write_text("gradio==6.31.0\nlabel2label==0.1.0\nnumpy\n")
     (tmp_path / "results").mkdir()
-    evaluation = (Path(__file__).parents[2] / "results/utkface_test.json").read_text()
-    (tmp_path / "results/utkface_test.json").write_text(evaluation)
+    evaluation = (Path(__file__).parents[2] / "results/fairface_test.json").read_text()
+    (tmp_path / "results/fairface_test.json").write_text(evaluation)
     (tmp_path / "results/prices.json").write_text("{}")
     assert push("--space", space_folder, "--space-id", "someone/demo")[0] == 0
     files = set(head(hub, "space", "someone/demo").files)
     assert {"label2label/__init__.py", "label2label/models/modeling_label2label.py"} <= files
     assert "label2label/checkpoints/mobilefacenet/model.safetensors" in files
     assert "label2label/prediction/attribute_names.json" in files
-    assert {path for path in files if "results" in path} == {"results/utkface_test.json"}
+    assert {path for path in files if "results" in path} == {"results/fairface_test.json"}
     assert not [path for path in files if "__pycache__" in path]
     needed = hub.content("space", "someone/demo", "requirements.txt")
     assert needed == b"gradio==6.31.0\nnumpy\n"
