@@ -281,6 +281,24 @@ def tiny(read: Read) -> Rows:
         yield title, *(f"{read(folder + name)['accuracy']:.4f}" for folder in ("", f"{TINY}/"))
 
 
+def fairness_rows(measured: Any, models: Sequence[Any], keys: Iterable[str]) -> Rows:
+    """List rows of `fairness.py`: own models with intervals, peers without."""
+    yield "", "photos", *(model["name"] for model in models)
+    for key in keys:
+        row = measured["rows"][key]
+        cells = []
+        for model in models:
+            score = model["rows"][key]
+            told = f"{score['value']:.3f}" if score["value"] is not None else "–"
+            cells.append(told if model["peer"] or told == "–" else estimate(score))
+        yield row["title"], f"{row['num_photos']:,}", *cells
+
+
+def own_models(measured: Any) -> list[Any]:
+    """Return the models of `fairness.py` that are no peers; the last is the subject."""
+    return [model for model in measured["models"] if not model["peer"]]
+
+
 @table
 def fairness(read: Read) -> Rows:
     """List the first model, the subject and the peers by source, group and look."""
