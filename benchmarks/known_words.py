@@ -6,8 +6,7 @@ The caller may know some of a face's attributes (`known_labels`), which then rep
 query network's (AQN) predictions in the sentence and condition the other words. For each image a
 random, fixed half of the attributes is predicted, and the labels of the first 0, 1, 5, 10 or 20 of
 the other half, in random order, are given: all points of the curve score the same predictions.
-`over_queries` compares the masked language model (IC-MLM) with its own AQN on all attributes,
-without words given. Intervals are paired, over people.
+Intervals are paired, over people.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from label2label.evaluation.evaluate import (
     read_column,
     short_name,
 )
-from label2label.evaluation.intervals import clusters_of, compare_paired, paired_comparison
+from label2label.evaluation.intervals import clusters_of, compare_paired
 from label2label.evaluation.metrics import ratio
 from label2label.evaluation.scores import jsonable
 from label2label.models.modeling_label2label import join_feature_maps
@@ -91,9 +90,8 @@ def predict(
 
     Returns:
         `right`, (images, numbers of given words, attributes), the number of draws in which the
-        attribute was predicted correctly; `asked`, (images, attributes), the number of draws in
-        which it was predicted; and bool, (images, attributes), what the model and its query network
-        predict without words: `words` and `queries`.
+        attribute was predicted correctly, and `asked`, (images, attributes), the number of draws in
+        which it was predicted.
     """
     network = model.model
     backbone = network.label2label.backbone
@@ -106,8 +104,7 @@ def predict(
         features = join_feature_maps(backbone(pixels).feature_maps)
         network.label2label.backbone = FeaturesAsImages()
         try:
-            outputs = network(features)
-            alone = outputs.logits.cpu().numpy() > 0
+            alone = network(features).logits.cpu().numpy() > 0
             asked_often = np.zeros(truth.shape, np.int64)
             right = np.zeros((len(truth), len(given), truth.shape[1]), np.int64)
             for generator in generators:
@@ -120,8 +117,7 @@ def predict(
                     right[:, index] += asked & ((logits.cpu().numpy() > 0) == (truth == 1))
         finally:
             network.label2label.backbone = backbone
-        queries = outputs.query_logits.cpu().numpy() > 0
-        batches.append({"right": right, "asked": asked_often, "words": alone, "queries": queries})
+        batches.append({"right": right, "asked": asked_often})
     return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 
@@ -162,8 +158,7 @@ def measure(model_name: str, data: str, split: str) -> dict[str, Any]:
     """Measure a model on a split of a dataset.
 
     Returns:
-        The model, the data and the settings, `curve` as `curve()` returns it, and `over_queries`,
-        the `paired_comparison` of IC-MLM with its AQN.
+        The model, the data and the settings, and `curve` as `curve()` returns it.
 
     Raises:
         UserError: The model or the data cannot be read, or the model takes no known labels.
@@ -179,7 +174,6 @@ def measure(model_name: str, data: str, split: str) -> dict[str, Any]:
     found = predict(model, rows["image"], labels)
     clusters = clusters_of(read_column(rows, "identity") or [None] * len(rows))
     points = curve(found["right"], found["asked"], clusters)
-    words, queries = (found[name].astype(float) for name in ("words", "queries"))
     return {
         "model": identify_model(model_name, model),
         "dataset": {"name": short_name(data), "split": split},
@@ -189,7 +183,6 @@ def measure(model_name: str, data: str, split: str) -> dict[str, Any]:
         "protocol": "half of the attributes asked, the same at every point; others given in "
         "random order, as they are labelled",
         "curve": [{"given": n, **row} for n, row in zip(GIVEN, points, strict=True)],
-        "over_queries": paired_comparison(words, queries, labels, clusters),
         "versions": library_versions(),
     }
 
@@ -208,8 +201,6 @@ def main() -> None:
         low, high = point["gain_interval"]
         gain = f"gain {point['gain']:+.4f} [{low:+.4f}, {high:+.4f}]"
         print(f"{point['given']:2} given: {point['accuracy']:.4f}, {gain}")
-    low, high = result["over_queries"]["interval"]
-    print(f"IC-MLM less AQN {result['over_queries']['difference']:+.4f} [{low:+.4f}, {high:+.4f}]")
 
 
 if __name__ == "__main__":

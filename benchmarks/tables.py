@@ -360,20 +360,18 @@ def paper_tables(read: Read) -> Rows:
 @table
 def contradictions(read: Read) -> Rows:
     """List the share of contradictory answers per dataset, and what deciding costs in accuracy."""
-    measured = read("contradictions")["datasets"]
-    yield (
-        "contradictory",
-        *(f"{name}, {row['num_images']:,} images" for name, row in measured.items()),
-    )
+    measured = {name: read(f"{name.lower()}_test") for name in ("CelebA", "LFWA")}
+    titles = (f"{name}, {row['num_images']:,} images" for name, row in measured.items())
+    yield "contradictory", *titles
+    rows = [row["contradictions"] for row in measured.values()]
     for key, title in (
         ("labels", "labels"),
         ("query_answers", "attribute query network"),
         ("answers", "masked language model"),
         ("decided", "as decided"),
     ):
-        shares = (row[key] for row in measured.values())
-        yield title, *(f"{x['share']:.2%}" if x else "" for x in shares)
-    changes = (row["accuracy"] for row in measured.values())
+        yield title, *(f"{row[key]['share']:.2%}" for row in rows)
+    changes = (row["accuracy"] for row in rows)
     cells = (f"{x['difference']:+.5f} ({between(x['interval'], '+.5f')})" for x in changes)
     yield "accuracy, decided less not", *cells
 
@@ -381,11 +379,17 @@ def contradictions(read: Read) -> Rows:
 @table
 def over_queries(read: Read) -> Rows:
     """Compare the masked language model with its own query network."""
-    compared = read("known_words")["over_queries"]
-    yield "accuracy", "difference", "95 % interval", "p"
-    interval = between(compared["interval"], "+.4f")
-    difference = f"{compared['difference']:+.4f}"
-    yield "IC-MLM less AQN", difference, interval, f"{compared['p_value']:.3f}"
+    yield "test images", "accuracy", "of the query network", "difference", "95 % interval", "p"
+    for name in ("CelebA", "LFWA"):
+        test = read(f"{name.lower()}_test")
+        compared = test["over_queries"]
+        yield (
+            f"{name}, {test['num_images']:,}",
+            *(f"{test[key]:.4f}" for key in ("accuracy", "query_accuracy")),
+            f"{compared['difference']:+.4f}",
+            between(compared["interval"], "+.4f"),
+            f"{compared['p_value']:.2f}",
+        )
 
 
 @table

