@@ -139,7 +139,8 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/peers"), metavar="DIR")
     args = parser.parse_args()
     photos = read_photos(args.data, args.faces, args.limit)
-    photos = [photo for photo in photos if photo.source != "masks"]  # without gender and age
+    # As published, and only those whose gender and age are known.
+    photos = [photo for photo in photos if not photo.variant and photo.source != "masks"]
     for name in args.peers:
         peer = PEERS[name]
         ask_peer = partial(ask, install(peer, args.runs))
