@@ -77,7 +77,7 @@ def test_what_is_no_plain_rgb_is_converted_alike_in_training_validation_and_eval
     assert augmented[:, 0, 0, 0].tolist() == [255, 128]
 
     class Corner(torch.nn.Module):
-        config = SimpleNamespace(num_labels=1, id2label={0: "Male"})
+        config = SimpleNamespace(head_type="fc", num_labels=1, id2label={0: "Male"})
 
         def forward(self, pixel_values):
             return SimpleNamespace(logits=pixel_values[:, 0, 0, :1], query_logits=None)

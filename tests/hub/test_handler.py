@@ -238,7 +238,7 @@ def test_faces_are_found_aligned_and_scored_as_the_predictor_does(haar, tmp_path
     file.write_text(json.dumps(json.loads(file.read_text()) | size))
     _, handler = load_handler(tmp_path)
     (face,) = serve(handler, request(HOPPER.read_bytes(), detect_faces=True))[1]
-    (expected,) = AttributePredictor.from_pretrained(tmp_path)(HOPPER)
+    (expected,) = AttributePredictor.from_pretrained(tmp_path, backend="torch")(HOPPER)
     assert list(face["box"].values()) == [round(x) for x in expected["box"]]
     assert face["score"] == pytest.approx(expected["score"], abs=1e-4)
     scores = {entry["label"]: entry["score"] for entry in face["labels"]}

@@ -296,10 +296,10 @@ def test_exports_that_a_space_cannot_offer_are_warned_of(
     command = ("--space", space_folder, "--space-id", "someone/demo", "--dry-run", "--onnx")
     (tmp_path / "float").mkdir()
     code, out, err = push(*command, tmp_path / "float")
-    assert (code, "model_int8" in out) == (0, False)
+    assert (code, INT8_IN_SPACE in out) == (0, False)
     assert "float, which holds no model_int8.onnx: `label2label export --int8`" in err
     code, out, err = push(*command, int8_folder(model_folder), "--model", model_folder)
-    assert (code, "model_int8" in out) == (0, False)
+    assert (code, INT8_IN_SPACE in out) == (0, False)
     assert f"as it does not carry {model_folder}" in err
     assert "LABEL2LABEL_SPACE_MODELS" in err
 

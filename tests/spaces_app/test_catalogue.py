@@ -54,9 +54,10 @@ def test_the_model_that_ships_comes_first_and_a_broken_folder_is_left_out(
     monkeypatch.setenv(MODELS_VARIABLE, f"{tmp_path / 'broken'}, {tiny_folder}")
     with caplog.at_level(logging.WARNING):
         catalogue = load_catalogue()
-    first, *_, last = catalogue.values()
+    first, *_, other, int8 = catalogue.values()
     assert first.kind == "default"
-    assert (last.key, last.kind, last.int8) == ("random-tiny", "tiny", False)
+    assert int8.key == "mobilefacenet/model_int8"
+    assert (other.key, other.kind, other.int8) == ("random-tiny", "tiny", False)
     assert "broken is not offered" in caplog.text
 
 

@@ -96,13 +96,13 @@ def map_pixels(page):
 
 
 @WIDTHS
-def test_a_photo_gets_a_box_and_forty_bars_that_say_what_the_model_says(
+def test_a_photo_gets_a_box_and_a_bar_for_each_attribute_that_say_what_the_model_says(
     open_page, photo_files, device
 ):
     page = open_page(**device)
     upload_and_wait(page, photo_files["portrait.jpg"])
     assert page.locator("#explorer .box").count() == 1
-    assert page.locator("#explorer .group button").count() == 40
+    assert page.locator("#explorer .group button").count() == 41
     assert answer(page, "Wearing_Hat") == "yes"
     assert answer(page, "Blond_Hair") == "no"
     width = page.evaluate(
@@ -154,7 +154,7 @@ def test_a_small_face_in_a_large_photo_gets_the_apis_answers(open_page, space_ur
     left, top, width, height = map(float, re.findall(r"[\d.]+", style))
     assert [left, top] == pytest.approx([x0 / 40, y0 / 30], abs=1e-3)
     assert [width, height] == pytest.approx([(x1 - x0) / 40, (y1 - y0) / 30], abs=1e-3)
-    assert len(face["attributes"]) == 40
+    assert len(face["attributes"]) == 41
     for name, told in face["attributes"].items():
         assert percent(page, name) == pytest.approx(100 * told["probability"], abs=0.51), name
         assert answer(page, name) == ("yes" if told["present"] else "no"), name
@@ -307,7 +307,7 @@ def test_while_another_model_is_asked_the_first_ones_answer_can_be_read(open_pag
     assert page.inner_text("#explorer .detail .title") == "Hat"
     assert (percent(page, "Wearing_Hat"), page.locator("#explorer .group button").count()) == (
         hat,
-        40,
+        41,
     )
     brake.wait_for_one()
     brake.release()
@@ -432,7 +432,7 @@ def test_the_page_shows_the_servers_decisions(open_page, photo_files):
 
     def decide(route):
         answered = route.fetch()
-        body = re.sub(r'"present": ?\[[^]]*\]', f'"present":{[0] * 40}', answered.text())
+        body = re.sub(r'"present": ?\[[^]]*\]', f'"present":{[0] * 41}', answered.text())
         route.fulfill(response=answered, body=body)
 
     page.route("**/queue/data*", decide)
