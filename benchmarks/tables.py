@@ -435,11 +435,15 @@ def photo_speed(read: Read) -> Rows:
 
 @table
 def photo_products(read: Read) -> Rows:
-    """List models and other software on 250x250 photos: size, memory and time."""
-    yield "", "release", "attributes", "model files, MB", "memory, MB", "ms", "CPU ms"
-    for name, row in read("photo")["speed"].get("products", {}).items():
+    """List models and other software on 250x250 photos: size, memory, time, and whom they tell."""
+    told = {model["name"]: model["rows"]["fairface"]["value"] for model in read("fairness")["models"]}
+    told["INT8"] = told["mobilefacenet"]  # what `predict` uses, and fairness.py measured
+    titles = "release", "attributes", "model files, MB", "memory, MB", "ms", "CPU ms"
+    yield "", *titles, "`Male` on FairFace"
+    for name, row in read("photo")["speed"]["products"].items():
         sizes = str(row["attributes"]), f"{row['megabytes']:.1f}", f"{row['memory_megabytes']:.0f}"
-        yield name, row["version"], *sizes, f"{row['wall']:.1f}", f"{row['processor']:.1f}"
+        times = f"{row['wall']:.1f}", f"{row['processor']:.1f}"
+        yield name, row["version"], *sizes, *times, f"{told[name]:.3f}" if name in told else ""
 
 
 @table
