@@ -435,8 +435,9 @@ def photo_speed(read: Read) -> Rows:
 
 @table
 def photo_products(read: Read) -> Rows:
-    """List models and other software on 250x250 photos: size, memory, time, and whom they tell."""
-    told = {model["name"]: model["rows"]["fairface"]["value"] for model in read("fairness")["models"]}
+    """List models and other software on 250x250 photos: size, memory, time and accuracy."""
+    models = read("fairness")["models"]
+    told = {model["name"]: model["rows"]["fairface"]["value"] for model in models}
     told["INT8"] = told["mobilefacenet"]  # what `predict` uses, and fairness.py measured
     titles = "release", "attributes", "model files, MB", "memory, MB", "ms", "CPU ms"
     yield "", *titles, "`Male` on FairFace"
