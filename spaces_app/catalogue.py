@@ -30,7 +30,7 @@ from label2label.prediction.backends import (
     load_backend,
 )
 
-KINDS = ("fair", "tiny", "korean11")  # in a model's name; the page has a text for each
+KINDS = ("tiny", "korean11")  # in a model's name; the page has a text for each
 MODELS_VARIABLE = "LABEL2LABEL_SPACE_MODELS"
 WARM_UP_RUNS, TIMED_RUNS = 2, 7
 logger = logging.getLogger(__name__)
