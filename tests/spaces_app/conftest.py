@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from label2label.cli import main
+from label2label.data.vocabulary import VOCABULARIES
 from label2label.export import web
 from label2label.faces import detection
 from PIL import Image
@@ -33,6 +34,7 @@ BROWSER_ARGUMENTS = (
     # A fake webcam with a test picture, and no permission prompt.
     *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
 )
+ATTRIBUTES = set(VOCABULARIES["celeba-41"].attributes)  # of the shipped models
 NAMES = ("Smiling", "Male", "Wearing_Hat", "No_Beard", "Young", "Eyeglasses")
 
 

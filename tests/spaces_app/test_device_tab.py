@@ -2,7 +2,7 @@
 
 import pytest
 
-from .conftest import CAMERA_SECONDS, started_space
+from .conftest import ATTRIBUTES, CAMERA_SECONDS, started_space
 
 pytestmark = pytest.mark.slow
 
@@ -32,14 +32,14 @@ def test_the_device_tab_runs_the_browsers_page_and_keeps_its_answer_in_another_l
     assert page.get_attribute("iframe", "title") == "Label2Label on your device"
     frame.get_by_role("button", name="Try an example").press("Enter")
     frame.locator("#status").filter(has_text="1 face found").wait_for()
-    assert frame.locator("[data-probability]").count() == 40
+    assert frame.locator("[data-probability]").count() == len(ATTRIBUTES)
     page.get_by_label("한국어").check(force=True)
     frame.locator("#status").filter(has_text="얼굴 1개를 찾았습니다").wait_for()
     assert page.get_attribute("iframe", "title") == "내 기기에서 실행하는 Label2Label"
     assert "여러분의 브라우저" in page.inner_text("#device p")
     page.wait_for_timeout(2000)
     assert frame.locator("html").get_attribute("lang") == "ko"
-    assert frame.locator("[data-probability]").count() == 40
+    assert frame.locator("[data-probability]").count() == len(ATTRIBUTES)
 
 
 def test_the_device_tab_greets_a_korean_browser_in_korean(open_page, device_url):
