@@ -16,7 +16,7 @@ from label2label.checkpoints import checkpoint_names, default_checkpoint, find_c
 from label2label.cli import main
 from label2label.errors import UserError
 from label2label.export.onnx import export_onnx
-from label2label.prediction.backends import OnnxBackend, TorchBackend
+from label2label.prediction.backends import OnnxBackend, TorchBackend, is_outdated
 from PIL import Image
 
 
@@ -339,6 +339,13 @@ def test_model_that_is_damaged_is_one_line_and_writes_nothing(model_folder, tmp_
     assert "cannot load the model" in err
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == [broken]
+
+
+def test_an_export_of_a_hub_id_names_its_weights(model_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(model_folder))
+    assert main(["export", "--model", "owner/name", "--output", str(tmp_path / "out")]) == 0
+    backend = OnnxBackend(tmp_path / "out/model.onnx")
+    assert not is_outdated(backend, model_folder)
 
 
 def test_exported_file_is_no_model_to_export(exported, tmp_path, capsys):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from label2label.checkpoints import checkpoint_names, find_checkpoint
 from label2label.errors import UserError
+from label2label.models import Label2LabelImageProcessor
 from label2label.prediction.backends import (
     OnnxBackend,
     Preprocessing,
@@ -20,6 +21,7 @@ from label2label.prediction.backends import (
     load_backend,
 )
 from label2label.prediction.predictor import AttributePredictor
+from transformers.utils import logging
 
 onnx = pytest.importorskip("onnx")
 
@@ -34,12 +36,45 @@ def test_crop_is_the_image_processors(size, model_folder, exported):
     assert np.array_equal(torch_crop, onnx_crop)
 
 
-def test_normalized_pixels_are_the_image_processors(model_folder):
-    backend = load_backend(model_folder)
-    asked = backend.preprocessing
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"image_mean": 0.5, "image_std": 0.25},
+        {"do_normalize": False},
+        {"do_rescale": False, "image_mean": [127.5, 120.0, 110.0], "image_std": [127.5] * 3},
+        {"rescale_factor": 1 / 127.5},
+    ],
+)
+def test_normalized_pixels_are_the_image_processors(settings):
+    processor = Label2LabelImageProcessor(**settings)
+    asked = Preprocessing.from_processor(processor, ["Smiling"])
     pixels = np.random.default_rng(1).integers(0, 256, (240, 113, 3), dtype=np.uint8)
-    expected = backend.processor(pixels, return_tensors="np").pixel_values
+    expected = processor(pixels, return_tensors="np").pixel_values
     assert np.abs(asked.normalize(asked.crop(pixels)[None]) - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"do_resize": False},
+        {"size": {"height": 112, "width": 112}},
+        {"resample": 3},
+        {"do_center_crop": False},
+        {"crop_size": {"height": 112, "width": 96}},
+    ],
+)
+def test_a_processor_that_crops_otherwise_is_refused(settings):
+    processor = Label2LabelImageProcessor(**settings)
+    with pytest.raises(UserError, match=f"mend '{next(iter(settings))}' in preprocessor_config"):
+        Preprocessing.from_processor(processor, ["Smiling"])
+
+
+def test_loading_a_model_leaves_the_log_of_transformers_as_it_was(model_folder):
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    assert before != (logging.ERROR, False)
+    TorchBackend.from_pretrained(model_folder)
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
 
 
 @pytest.mark.parametrize("align", [True, False])

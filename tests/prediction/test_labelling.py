@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from label2label.checkpoints import default_checkpoint
 from label2label.cli import main
 from label2label.errors import UserError
 from label2label.prediction import labelling
@@ -437,6 +438,17 @@ def test_run_of_other_settings_is_not_mixed_in(label, whole, crops, model_folder
         assert code == 2
         assert f"contains labels of another run ({name} was" in err
     assert read_rows(tmp_path / "whole").equals(whole)
+
+
+def test_a_run_goes_on_in_the_runtime_that_began_it(label, crops, tmp_path):
+    # The folder holds the same model as INT8 for ONNX Runtime, and in float for PyTorch.
+    arguments = (crops, tmp_path / "run", "--model", default_checkpoint())
+    assert label(*arguments)[0] == 0
+    next((tmp_path / "run/data").glob("labels-00001-*")).unlink()
+    code, _, err = label(*arguments, "--backend", "torch")
+    assert code == 2
+    assert "contains labels of another run (backend was onnx, not torch)" in err
+    assert label(*arguments)[0] == 0
 
 
 def test_dataset_that_changed_since_it_was_listed_is_one_line(label, dataset, tmp_path):

@@ -2,10 +2,32 @@
 
 import numpy as np
 import torch
+from label2label.data.loading import FaceCrops, load_split
+from label2label.models import Label2LabelForImageClassification, Label2LabelImageProcessor
+from label2label.training.distillation import teach
 from label2label.training.objective import add_teacher, training_inputs
 from label2label.training.recipe import Recipe
 
+from ..conftest import save_tiny_model
+
 UNKNOWN = -100
+
+
+def test_a_teacher_sees_images_as_its_own_processor_normalises_them(dataset_folder, tmp_path):
+    save_tiny_model(tmp_path, ["Male", "Smiling"])
+    processor = Label2LabelImageProcessor(image_mean=[0.2] * 3, image_std=[0.9] * 3)
+    processor.save_pretrained(tmp_path)
+    crops = FaceCrops(load_split(dataset_folder, "train"), Label2LabelImageProcessor())
+    answers = teach([str(tmp_path)], crops, ["Smiling", "Bald"])
+    faces = crops.batch(np.arange(3)).numpy()
+    model = Label2LabelForImageClassification.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        both = [
+            model(**processor(list(images), return_tensors="pt")).logits.sigmoid()[:, 1]
+            for images in (faces, faces[:, :, ::-1])
+        ]
+    assert np.allclose(answers[:3, 0], sum(both) / 2, atol=1e-5)
+    assert (answers[:, 1] == UNKNOWN).all()
 
 
 def test_labels_and_teacher_are_mixed_where_both_know():

@@ -7,13 +7,19 @@ import json
 import tempfile
 from pathlib import Path
 
-from label2label.checkpoints import find_checkpoint
 from label2label.errors import UserError
 from label2label.export.ncnn import NCNN_FILES, export_ncnn
 from label2label.export.onnx import export_onnx
 from label2label.export.web import PAGE_FILE, WEB_FILES, describe_page, fetch_web_files
 from label2label.files import sha256, write_whole
-from label2label.prediction.backends import BACKBONE_FILE, FLOAT_FILE, INT8_FILE, TorchBackend
+from label2label.prediction.backends import (
+    BACKBONE_FILE,
+    FLOAT_FILE,
+    INT8_FILE,
+    WEIGHTS_FILE,
+    TorchBackend,
+    fetch_model,
+)
 
 
 def export_command(args: argparse.Namespace) -> int:
@@ -42,13 +48,13 @@ def export_command(args: argparse.Namespace) -> int:
     written = {name, *([INT8_FILE] if args.int8 else [])}
     written |= {*(NCNN_FILES if args.ncnn else ()), *(WEB_FILES if args.web else ())}
     check_output(output, written)
-    args.model = find_checkpoint(args.model)
-    backend = TorchBackend.from_pretrained(args.model)
+    folder = fetch_model(args.model)
+    backend = TorchBackend.from_pretrained(folder)
     if args.int8:
         from label2label.export.int8 import load_calibration
 
         crops = load_calibration(Path(args.calibration), backend.preprocessing)
-    weights = Path(args.model, "model.safetensors")
+    weights = folder / WEIGHTS_FILE
     digest = sha256(weights) if weights.is_file() else None
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as draft:

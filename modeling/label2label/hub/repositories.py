@@ -28,7 +28,6 @@ from packaging.requirements import Requirement
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from transformers.dynamic_module_utils import get_relative_import_files
-from transformers.utils import logging
 
 import label2label
 from label2label import models
@@ -51,6 +50,7 @@ from label2label.prediction.backends import (
     Preprocessing,
     TorchBackend,
     open_exported,
+    quiet_transformers,
 )
 from label2label.prediction.photos import read_photo
 
@@ -315,8 +315,6 @@ def model_repository(
     held = list_files(folder, "model", MODEL_FILES, MODEL_FILES_WRITTEN_ANEW)
     if "model.safetensors" not in held:
         raise UserError(f"{folder} has no model.safetensors: only safetensors are uploaded")
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()  # a UserError reports problems in one line
     exports = _find_exports(folder, held, onnx)
     if kind == "label2label":
         preprocessing = TorchBackend.from_pretrained(folder).preprocessing
@@ -363,7 +361,10 @@ def model_repository(
 def _check_backbone(folder: Path) -> None:
     """Raise UserError if a backbone's weights do not match its config; transformers only warns."""
     try:
-        loaded: Any = models.MobileFaceNetModel.from_pretrained(folder, output_loading_info=True)
+        with quiet_transformers():
+            loaded: Any = models.MobileFaceNetModel.from_pretrained(
+                folder, output_loading_info=True
+            )
     except Exception as error:  # config and weights raise many kinds of errors
         raise UserError(f"cannot load the model {folder}: {join_lines(error)}") from error
     wrong = sorted({*loaded[1]["missing_keys"], *loaded[1]["unexpected_keys"]})

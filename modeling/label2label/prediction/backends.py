@@ -5,12 +5,13 @@ Neither this import nor prediction by ONNX Runtime imports torch or transformers
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,23 +121,40 @@ class Preprocessing:
             config_sha256: Result of `digest_config`.
 
         Raises:
-            UserError: The processor does not resize by the image's shorter side, or has a value out
-                of range.
+            UserError: The processor does not resize by the image's shorter side and crop a centre
+                square, or has a value out of range.
         """
         size, crop_size = dict(processor.size or {}), dict(processor.crop_size or {})
-        if size.get("shortest_edge") is None:
-            raise UserError(
-                'the image processor must resize by the shorter side: give its "size" in '
-                'preprocessor_config.json a "shortest_edge"'
+        side = crop_size.get("height", 0)
+        for name, found, wanted in (
+            ("do_resize", processor.do_resize, True),
+            ("size", sorted(k for k, v in size.items() if v is not None), ["shortest_edge"]),
+            ("resample", processor.resample, Image.Resampling.BILINEAR.value),
+            ("do_center_crop", processor.do_center_crop, True),
+            ("crop_size", crop_size.get("width"), side),
+        ):
+            if found != wanted:
+                raise UserError(
+                    "the image processor must resize by the shorter side, bilinearly, and crop a "
+                    f"square from the centre: mend {name!r} in preprocessor_config.json"
+                )
+        # In pixels of 0..1, whatever the processor rescales to.
+        scale = 255 * processor.rescale_factor if processor.do_rescale else 255.0
+        mean, std = (
+            [x / scale for x in (value if isinstance(value, list | tuple) else [value] * 3)]
+            for value in (
+                processor.image_mean if processor.do_normalize else 0.0,
+                processor.image_std if processor.do_normalize else 1.0,
             )
+        )
         thresholds = dict(zip(processor.attributes or (), processor.thresholds or (), strict=False))
         return cls(
             attributes=list(attributes),
             thresholds=[thresholds.get(name, 0.5) for name in attributes],
             shortest_edge=size["shortest_edge"],
-            crop_size=crop_size.get("height", 0),
-            image_mean=_to_list(processor.image_mean),
-            image_std=_to_list(processor.image_std),
+            crop_size=side,
+            image_mean=mean,
+            image_std=std,
             alignment_template=_to_list(processor.alignment_template),
             config_sha256=config_sha256,
             exclusive_answers=[list(group) for group in processor.exclusive_answers or ()],
@@ -347,10 +365,7 @@ class TorchBackend(Backend):
             UserError: The model cannot be loaded.
         """
         import torch
-        from transformers.utils import logging
 
-        logging.disable_progress_bar()
-        logging.set_verbosity_error()  # problems are reported in one line instead
         folder = fetch_model(name)
         model, processor = load_model(folder)
         model = model.to("cuda") if torch.cuda.is_available() else model
@@ -592,10 +607,11 @@ def load_model(
             raise UserError(
                 f"{name} holds a model of type {config.get('model_type')!r}, not 'label2label'"
             )
-        processor = Label2LabelImageProcessor.from_pretrained(folder)
-        loaded: Any = Label2LabelForImageClassification.from_pretrained(
-            folder, output_loading_info=True, dtype=torch.float32
-        )
+        with quiet_transformers():
+            processor = Label2LabelImageProcessor.from_pretrained(folder)
+            loaded: Any = Label2LabelForImageClassification.from_pretrained(
+                folder, output_loading_info=True, dtype=torch.float32
+            )
     except UserError:
         raise
     except Exception as error:  # config, weights and Hub raise unrelated types
@@ -612,6 +628,22 @@ def load_model(
                 + (f" and {len(keys) - 1} more" if len(keys) > 1 else "")
             )
     return model.eval(), processor
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence transformers' log and progress bars; a `UserError` reports problems instead."""
+    from transformers.utils import logging
+
+    verbosity, shows_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if shows_bars:
+            logging.enable_progress_bar()
 
 
 def without_accelerator() -> bool:

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from label2label import __version__
 from label2label.errors import UserError, join_lines, printable
 from label2label.files import DRAFT_SUFFIX, hold_lock, replace_file, sha256, write_whole
-from label2label.prediction.backends import fetch_model
+from label2label.prediction.backends import OnnxBackend, fetch_model
 from label2label.prediction.photos import find_photos
 from label2label.prediction.predictor import AttributePredictor
 
@@ -222,7 +222,10 @@ def label_command(args: argparse.Namespace) -> int:
     with hold_lock(output / STATE / LOCK_FILE, busy):
         detector = predictor.detector.name if predictor.detector else None
         model = digest_model(args.model)
-        run = LabelRun(output, data, args.shard_size, model=model, detector=detector)
+        # Of a folder with both, ONNX Runtime may run INT8 weights and PyTorch float ones.
+        backend = "onnx" if isinstance(predictor.backend, OnnxBackend) else "torch"
+        settings = {"model": model, "backend": backend, "detector": detector}
+        run = LabelRun(output, data, args.shard_size, **settings)
         label_missing(run, predictor)
         finish(run, predictor.backend.preprocessing.attributes, detector)
     return 0

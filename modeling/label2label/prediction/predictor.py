@@ -125,7 +125,8 @@ class AttributePredictor:
         """Predict the attributes of every face in many photos.
 
         While a batch is predicted, threads read the next photos and find their faces. Closing the
-        generator stops them. At most two batches of crops and one photo per thread are in memory.
+        generator stops them. In memory are one photo per thread, and the crops of at most
+        `batch_size` + `threads` photos beside those of a batch.
 
         Args:
             photos: Photos as in `__call__`.

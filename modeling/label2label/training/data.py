@@ -204,7 +204,7 @@ class TrainingData:
                     crops = FaceCrops(self.rows.select(shown), processor, threads=recipe.workers)
                     probabilities[shown] = teach(
                         recipe.teachers,
-                        *(crops, self.attributes, processor, self.accelerator.device),
+                        *(crops, self.attributes, self.accelerator.device),
                     )
                 draft = output / ".teacher.npy"
                 try:

@@ -19,16 +19,14 @@ def teach(
     teachers: Sequence[str],
     crops: FaceCrops,
     attributes: Sequence[str],
-    processor: Any,
     device: torch.device | str = "cpu",
 ) -> np.ndarray:
     """Average the teachers' probabilities over each image and its mirror image.
 
     Args:
         teachers: Folders or Hub ids of Label2label models, or names of shipped ones.
-        crops: The training images, cropped for the student.
+        crops: The training images, cropped for the student; each teacher normalises them itself.
         attributes: The student's attributes, in order.
-        processor: The student's image processor.
         device: Device that runs the teachers.
 
     Returns:
@@ -40,7 +38,7 @@ def teach(
     student = Vocabulary("student", tuple(attributes), VOCABULARIES["union"].opposites)
     answers = []
     for name in teachers:
-        model, _ = load_model(name)
+        model, processor = load_model(name)
         names = [model.config.id2label[i] for i in range(model.config.num_labels)]
         mean = _predict_mirrored(model, crops, processor, device, f"teacher {name}")
         answers.append(derive_labels(mean, names, student))
