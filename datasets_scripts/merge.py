@@ -194,7 +194,7 @@ def main() -> None:
         for row in read_stored_samples(dataset)
     )
     results = map_in_threads(fingerprint, stored, arguments.workers, ahead=4 * arguments.workers)
-    rows = list(tqdm(results, unit="image", desc="fingerprinting"))
+    rows = list(tqdm(results, unit="image", desc="fingerprinting", disable=None))
     sources = list(dict.fromkeys(row.source for row in rows))
     for source, name in arguments.absent:
         if source not in sources:

@@ -227,11 +227,11 @@ def read_value(column: str, text: str, where: str) -> Any:
     """Parse one value of a table: `age`, `gender`, `split`, or an attribute (1 or 0)."""
     if column == "age" and text.isdecimal():
         return int(text)
-    if text in {"gender": GENDERS.values(), "split": SPLITS}.get(column, ()):
-        return text
-    if column in ("age", "gender", "split") or text not in ("0", "1"):
-        raise UserError(f"{where}: {text!r} is not a value of {column}")
-    return text == "1"
+    words = {"gender": tuple(GENDERS.values()), "split": SPLITS}.get(column, ("1", "0"))
+    if column == "age" or text not in words:
+        allowed = "a whole number" if column == "age" else ", ".join(words)
+        raise UserError(f"{where}: {text!r} is not a value of {column} ({allowed})")
+    return text if column in ("gender", "split") else text == "1"
 
 
 def run_program(main: Callable[[], None]) -> None:

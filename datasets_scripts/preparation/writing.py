@@ -212,7 +212,7 @@ def _read_rows(
             return sample.key, str(error)
 
     results = map_in_threads(read_safely, samples, workers, ahead=4 * workers)
-    for rows in tqdm(results, total=total, unit="image", desc="preparing"):
+    for rows in tqdm(results, total=total, unit="image", desc="preparing", disable=None):
         if isinstance(rows, tuple):
             skipped.append(rows)
         else:

@@ -168,7 +168,11 @@ def test_photos_of_ones_own_get_the_columns_of_their_table(
     for text, message in (
         ("image\na.jpg\n", "has no column of an attribute"),
         ("image,Freckles\nd.jpg,1\n", "line 2: the image d.jpg is missing"),
-        ("image,Freckles\na.jpg,yes\n", "line 2: 'yes' is not a value of Freckles"),
+        ("image,Freckles\na.jpg,yes\n", "line 2: 'yes' is not a value of Freckles (1, 0)"),
+        (
+            "image,gender,Freckles\na.jpg,female,1\n",
+            "line 2: 'female' is not a value of gender (Male, Female)",
+        ),
         ("photo,Freckles\na.jpg,1\n", "line 1: no column image"),
     ):
         table.write_text(text)

@@ -118,6 +118,11 @@ def test_onnx_file_of_other_weights_or_configs_is_not_used(tmp_path, monkeypatch
         load_backend(folder)
 
 
+def test_unknown_backend_is_refused():
+    with pytest.raises(UserError, match="backend is one of onnx, torch, not tensorflow"):
+        load_backend(backend="tensorflow")
+
+
 def test_weights_without_torch_name_the_extra(model_folder, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"install label2label with its extra \[torch\]"):

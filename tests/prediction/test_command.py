@@ -150,6 +150,12 @@ def test_drawings_are_written_beside_no_photo_and_say_what_is_present(predict, p
     assert "wall.png is a file: give a folder" in err
 
 
+def test_language_without_a_drawing_is_refused(predict, photos):
+    code, out, err = predict("--language", "ko", photos)
+    assert (code, out) == (2, "")
+    assert "--language translates the names that --draw writes" in err
+
+
 def test_photos_of_equal_names_get_drawings_of_their_own(predict, photos, portrait, tmp_path):
     portrait.convert("L").save(photos / "more" / "portrait.png")
     predict("--draw", tmp_path / "drawn", photos / "portrait.png", photos / "more" / "portrait.png")

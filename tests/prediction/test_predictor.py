@@ -155,6 +155,14 @@ def test_what_is_no_photo_is_a_type_error(predictor):
         list(predictor.predict_photos([None]))
 
 
+def test_one_photo_for_many_and_many_for_one_name_the_other_call(predictor, tmp_path):
+    with pytest.raises(TypeError, match="predict_photos takes many"):
+        predictor(["photo.jpg"])
+    for photo in ("holiday", tmp_path, np.zeros((20, 20, 3), np.uint8)):
+        with pytest.raises(TypeError, match=r"takes several photos, such as \[photo\]"):
+            list(predictor.predict_photos(photo))
+
+
 def test_package_offers_the_predictor():
     import label2label
 

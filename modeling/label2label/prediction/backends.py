@@ -412,9 +412,11 @@ def load_backend(
         The backend; a PyTorch model is on a GPU if available.
 
     Raises:
-        UserError: The model cannot be loaded, a folder has several ONNX files, or PyTorch is needed
-            but not installed.
+        UserError: The model cannot be loaded, a folder has several ONNX files, PyTorch is needed
+            but not installed, or the backend has another name.
     """
+    if backend not in (None, *BACKENDS):
+        raise UserError(f"backend is one of {', '.join(BACKENDS)}, not {backend}")
     folder = fetch_model(name)
     path = None if backend == "torch" else find_onnx(folder)
     if path is None and folder.suffix == ".onnx":

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from label2label.errors import printable
+from label2label.errors import UserError, printable
 from label2label.prediction.photos import find_photos
 from label2label.prediction.predictor import AttributePredictor
 
@@ -30,8 +30,10 @@ def predict_command(args: argparse.Namespace) -> int:
         The exit code: 1 if a photo could not be read, else 0.
 
     Raises:
-        UserError: The model or the face detector cannot be loaded, or `draw` is a file.
+        UserError: The model or the face detector cannot be loaded, `draw` is a file, or `language`
+            is given without `draw`.
     """
+    check_language(args)
     photos = list(find_photos(args.images))
     predictor = AttributePredictor.from_pretrained(
         args.model,
@@ -52,6 +54,12 @@ def predict_command(args: argparse.Namespace) -> int:
 
         entries, write = tqdm(entries, total=len(photos), unit="photo"), tqdm.write
     return write_json(entries) if args.json else write_table(entries, write)
+
+
+def check_language(args: argparse.Namespace) -> None:
+    """Raise `UserError` if a language is given and nothing is drawn in it."""
+    if args.language != "en" and not args.draw:
+        raise UserError("--language translates the names that --draw writes: give --draw, too")
 
 
 def write_table(

@@ -71,9 +71,10 @@ def load_photo(photo: Photo, enough: int | None = None) -> LoadedImage:
     elif isinstance(photo, bytes | bytearray | str | os.PathLike):
         return load_image(bytes(photo) if isinstance(photo, bytearray) else photo, enough)
     else:
+        many = "; predict_photos takes many" if isinstance(photo, list | tuple) else ""
         raise TypeError(
             "a photo is a path, the bytes of an image file, a PIL image or a uint8 RGB array, "
-            f"not {type(photo).__name__}"
+            f"not {type(photo).__name__}{many}"
         )
     return LoadedImage(pixels, (pixels.shape[1], pixels.shape[0]), animated=False)
 

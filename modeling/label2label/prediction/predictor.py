@@ -134,7 +134,15 @@ class AttributePredictor:
         Yields:
             One dictionary per photo, in order: `image`, its path or None, and `faces` as in
             `__call__`, or `error`, one line, if the photo cannot be read.
+
+        Raises:
+            TypeError: The argument is one photo or folder, or one of its elements is not a photo.
         """
+        if isinstance(photos, str | bytes | bytearray | os.PathLike | np.ndarray):
+            raise TypeError(
+                "predict_photos takes several photos, such as [photo] or Path(folder).iterdir(), "
+                f"not one {type(photos).__name__}"
+            )
         ahead = self.batch_size + self.threads
         with closing(map_in_threads(self._find_faces, photos, self.threads, ahead)) as prepared:
             yield from self._predict(prepared)

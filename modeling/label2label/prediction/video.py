@@ -18,6 +18,7 @@ from tqdm import tqdm
 from label2label.data.images import MAX_PIXELS, check_file
 from label2label.errors import UserError, printable
 from label2label.files import prepare_output
+from label2label.prediction.command import check_language
 from label2label.prediction.drawing import draw_faces
 from label2label.prediction.predictor import AttributePredictor
 
@@ -122,8 +123,10 @@ def video_command(args: argparse.Namespace) -> int:
         The exit code, 0.
 
     Raises:
-        UserError: The video or the model cannot be read, or an output cannot be written.
+        UserError: The video or the model cannot be read, an output cannot be written, or `language`
+            is given without `draw`.
     """
+    check_language(args)
     output, drawn = Path(args.output), Path(args.draw) if args.draw else None
     if output.suffix not in (".csv", ".parquet"):
         raise UserError(f"--output {output}: the table's name ends in .csv or .parquet")

@@ -24,6 +24,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
+from transformers.utils import logging
 
 from label2label.data.augmentation import Augmentation, draw_uniform
 from label2label.data.loading import normalize_pixels
@@ -45,6 +46,7 @@ MAX_GRADIENT_NORM = 1.0
 
 def train_command(args: argparse.Namespace) -> int:
     """Run `label2label train`; return 0, or 130 if the run was interrupted and saved."""
+    logging.disable_progress_bar()  # of each saving, between the epochs' own
     recipe = load_recipe(args.config, args.set)
     if args.vocabulary:
         recipe = dataclasses.replace(recipe, vocabulary=args.vocabulary)
