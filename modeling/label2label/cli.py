@@ -166,7 +166,7 @@ def _add_evaluation(command: Command) -> None:
         default = default_checkpoint()
         option("--model", type=find_checkpoint, default=default, help=_any_model())
         text = "another model, compared on the same images, paired"
-        option("--against", metavar="MODEL", help=text)
+        option("--against", type=find_checkpoint, metavar="MODEL", help=text)
         resampling(option)
 
     option = command("evaluate", "accuracy of a model on a prepared dataset")

@@ -21,19 +21,38 @@ from label2label.prediction.backends import (
     load_backend,
 )
 from label2label.prediction.predictor import AttributePredictor
+from PIL import Image
 from transformers.utils import logging
 
 onnx = pytest.importorskip("onnx")
 
 
 @pytest.mark.parametrize("size", [(600, 512), (109, 89), (113, 240), (40, 31), (112, 112)])
-def test_crop_is_the_image_processors(size, model_folder, exported):
+def test_crop_is_the_image_processors(size):
+    processor = Label2LabelImageProcessor()
+    crop = Preprocessing.from_processor(processor, ["Smiling"]).crop
     pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
-    torch_crop, onnx_crop = (
-        load_backend(x).preprocessing.crop(pixels) for x in (model_folder, exported)
-    )
-    assert onnx_crop.shape == (112, 112, 3)
-    assert np.array_equal(torch_crop, onnx_crop)
+    expected = processor(pixels, do_rescale=False, do_normalize=False, return_tensors="np")
+    assert np.array_equal(crop(pixels), expected.pixel_values[0].transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize("upright", [True, False])
+def test_of_a_long_strip_only_the_centre_is_resized(upright, monkeypatch):
+    sizes, resize = [], Image.Image.resize
+
+    def watched(self, size, *rest):
+        sizes.append(size)
+        return resize(self, size, *rest)
+
+    monkeypatch.setattr(Image.Image, "resize", watched)
+    strip = np.zeros((16, 100_000, 3), np.uint8)
+    strip[:, 49_996:50_004] = 255
+    crop = Preprocessing.from_processor(Label2LabelImageProcessor(), ["Smiling"]).crop
+    cropped = crop(strip.transpose(1, 0, 2) if upright else strip)
+    cropped = cropped.transpose(1, 0, 2) if upright else cropped
+    assert max(sizes[0]) == 8 * 112
+    assert (cropped[:, 32:80] == 255).all()
+    assert (cropped[:, [0, 111]] == 0).all()
 
 
 @pytest.mark.parametrize(

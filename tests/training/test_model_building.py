@@ -7,7 +7,7 @@ import pytest
 import torch
 from label2label import Label2LabelForImageClassification
 from label2label.data.vocabulary import CELEBA_ATTRIBUTES, KOREAN_ATTRIBUTES
-from label2label.models import Label2LabelConfig
+from label2label.models import Label2LabelConfig, Label2LabelImageProcessor
 from label2label.training.model_building import (
     StridedDepthwiseConv2d,
     absorb_temperature,
@@ -152,6 +152,13 @@ def test_strided_depthwise_convolutions_have_the_plain_results_and_gradients(
         found.append((output, images.grad, model[0].weight.grad))
     for expected, value in zip(*found, strict=True):
         torch.testing.assert_close(value, expected, rtol=0.02, atol=0.02)
+
+
+def test_a_model_whose_processor_has_no_rules_can_be_fine_tuned(tmp_path):
+    random_model(["Male", "Smiling"]).save_pretrained(tmp_path)
+    Label2LabelImageProcessor(exclusive_answers=None).save_pretrained(tmp_path)
+    _, processor = build_model(Recipe(init_from=str(tmp_path)), ["Smiling", "Bald"])
+    assert processor.exclusive_answers == []
 
 
 def test_only_strided_depthwise_convolutions_are_replaced():

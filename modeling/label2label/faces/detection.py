@@ -61,15 +61,11 @@ class FaceDetector:
     OpenCV's Haar cascade, which finds only upright frontal faces and no landmarks. Threads can
     share a detector. Its `name` is `"yunet"` or `"haar"`.
 
-    Args:
-        score_threshold: Minimum confidence of YuNet's faces, 0 to 1.
-
     Raises:
         UserError: The file in the environment variable is missing or not a YuNet model.
     """
 
-    def __init__(self, score_threshold: float = SCORE_THRESHOLD) -> None:
-        self._score_threshold = score_threshold
+    def __init__(self) -> None:
         path = find_detector_file()
         if path is None:
             warnings.warn(
@@ -110,7 +106,7 @@ class FaceDetector:
             hints += self._look(photo, reduced, TURNED_SIDE, turns)
         found += self._look_closely(photo, hints)
         # The close-ups miss profiles that fill the photo.
-        return found or [face for face in upright if face.score >= self._score_threshold]
+        return found or [face for face in upright if face.score >= SCORE_THRESHOLD]
 
     def _look(
         self, photo: np.ndarray, reduced: np.ndarray, enough: int, turns: int = 0
@@ -171,14 +167,14 @@ class FaceDetector:
             # With a confident upright face in the photo, doubtful candidates are not rotated.
             turn = not any(face.score >= SURE and abs(face.roll) < TURNED_ROLL for face in faces)
             face = self._look_closely_at(photo, hint, turn)
-            if face and face.score >= self._score_threshold:
+            if face and face.score >= SCORE_THRESHOLD:
                 faces.append(face)
         return faces
 
     def _look_closely_at(self, photo: np.ndarray, hint: Face, turn: bool) -> Face | None:
         """Return a candidate's face, from an upright close-up large enough for exact landmarks."""
         views, quarter = [self._see(photo, hint, hint.roll)], 90 * round(hint.roll / 90)
-        doubtful = views[0] is None or views[0].score < self._score_threshold
+        doubtful = views[0] is None or views[0].score < SCORE_THRESHOLD
         for degrees in (180, 90, -90) if turn or not doubtful else ():
             if any(face and face.score >= SURE for face in views):
                 break

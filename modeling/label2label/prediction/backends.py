@@ -37,6 +37,7 @@ METADATA_PREFIX = "label2label."
 WEIGHTS_KEY = METADATA_PREFIX + "weights_sha256"  # of the safetensors file that was exported
 UNKNOWN = -100  # value of `known_labels` for an unknown label
 LARGEST_SIDE = 4096  # pixels of a crop; a larger value is taken as damaged
+LONGEST_STRIP = 8  # ratio of an image's sides
 # Config keys that saving and uploading change without changing predictions.
 BOOKKEEPING = ("_name_or_path", "architectures", "auto_map", "dtype", "transformers_version")
 
@@ -201,12 +202,17 @@ class Preprocessing:
     def crop(self, pixels: np.ndarray) -> np.ndarray:
         """Resize and centre-crop an image, as the image processor does.
 
+        Only the centre of a long strip is resized: the whole could take gigabytes.
+
         Args:
             pixels: RGB image (height, width, 3), uint8, 0 to 255.
 
         Returns:
             RGB crop (crop_size, crop_size, 3), uint8, 0 to 255.
         """
+        most = LONGEST_STRIP * min(pixels.shape[:2])
+        top, left = (max(0, (side - most) // 2) for side in pixels.shape[:2])
+        pixels = pixels[top : top + most, left : left + most]
         height, width = pixels.shape[:2]
         shorter = min(height, width)
         if shorter != self.shortest_edge:

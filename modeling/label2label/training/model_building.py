@@ -61,7 +61,8 @@ def build_model(
             set_prior(model, frequencies)
     processor.thresholds = None
     processor.attributes = list(attributes)
-    rules = [[name for name in rule if name in attributes] for rule in processor.exclusive_answers]
+    rules = processor.exclusive_answers or ()
+    rules = [[name for name in rule if name in attributes] for rule in rules]
     processor.exclusive_answers = [rule for rule in rules if len(rule) > 1]
     return model, processor
 
