@@ -108,10 +108,11 @@ function createPhotoView({ onPhoto, onFace }) {
     if (lastMessage) tell(...lastMessage);
   }
 
-  function tell(kind, key, values = {}, extra = "") {
+  // `extra` returns further sentences, so that a change of language says them anew, too.
+  function tell(kind, key, values = {}, extra = () => []) {
     lastMessage = [kind, key, values, extra];
     status.className = `status ${kind}`;
-    status.textContent = key ? [say(key, values), extra].filter(Boolean).join(" ") : "";
+    status.textContent = key ? [say(key, values), ...extra()].join(" ") : "";
   }
 
   async function choose(blob) {
@@ -260,13 +261,16 @@ function createPhotoView({ onPhoto, onFace }) {
   // Says what was found; `milliseconds` is how long the visitor waited.
   function showResult(result, milliseconds) {
     root.removeAttribute("aria-busy");
-    const copied = copy ? say("note.copy", copy) : "";
+    const sent = copy;
+    const copied = () => (sent ? [say("note.copy", sent)] : []);
     if (result.error) return tell("bad", `error.${result.error.code}`, result.error.values, copied);
     showFaces(result);
     const count = result.faces.length;
-    const notes = result.notes.map((note) => say(`note.${note.code}`, note.values));
-    const time = say("status.time", { milliseconds: Math.round(milliseconds) });
-    tell("good", count === 1 ? "status.one" : "status.many", { count }, [copied, ...notes, `(${time})`].filter(Boolean).join(" "));
+    tell("good", count === 1 ? "status.one" : "status.many", { count }, () => [
+      ...copied(),
+      ...result.notes.map((note) => say(`note.${note.code}`, note.values)),
+      `(${say("status.time", { milliseconds: Math.round(milliseconds) })})`,
+    ]);
   }
 
   function showLooking() {

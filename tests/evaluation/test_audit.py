@@ -220,6 +220,14 @@ def test_groups_of_any_text_are_shown_as_they_are(hostile_result, recwarn):
     assert not [w for w in recwarn if "Glyph" in str(w.message)]
 
 
+def test_a_small_p_value_is_not_called_zero(hostile_result):
+    groups = hostile_result["groups"]
+    result = hostile_result | {"groups": groups | {"$": groups["$"] | {"p_value": 1e-7}}}
+    page = html_page(result)
+    assert "&lt; 0.0001" in page
+    assert ">0.0000<" not in page
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_fits_phone_and_desktop_without_faults(page_file, width):

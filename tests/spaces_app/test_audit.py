@@ -64,6 +64,12 @@ def test_gaps_are_in_points_with_and_without_age():
     assert "same ages, 2.5 points remain" in page
 
 
+def test_a_small_p_value_is_not_called_zero():
+    result = evaluation()
+    result["groups"]["race"]["p_value"] = 1e-7
+    assert "no difference (p &lt; 0.001)" in render_audit([result], "en")
+
+
 def test_the_widest_gap_comes_first_and_undefined_ones_are_left_out():
     page = render_audit([evaluation()], "en")
     assert page.index("Young") < page.index("Smiling")

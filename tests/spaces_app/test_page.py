@@ -350,7 +350,9 @@ def test_the_language_can_be_switched_with_a_photo_open(open_page, photo_files):
     assert page.evaluate("document.documentElement.lang") == "ko"
     assert page.inner_text("[data-attribute=Wearing_Hat] .name") == "모자"
     assert answer(page, "Wearing_Hat") == "예"
-    assert "얼굴 1개" in page.inner_text("#explorer .status")
+    status = page.inner_text("#explorer .status")
+    assert "얼굴 1개" in status
+    assert "왕복" in status
     page.get_by_role("tab", name="공정성").wait_for()
     page.get_by_label("English").check(force=True)
     page.wait_for_function("document.querySelector('#header').innerText.includes('never stored')")

@@ -64,6 +64,7 @@ def html_page(result: Mapping[str, Any], notices: Sequence[str] = ()) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["signed"] = _signed
+    environment.filters["p_value"] = _p_value
     environment.filters["percent"] = lambda share: f"{100 * share:.2f} %"
     template = Path(__file__).with_name("report_template.html").read_text(encoding="utf-8")
     return environment.from_string(template).render(
@@ -105,6 +106,11 @@ def readable(value: Any) -> str:
     if isinstance(value, list):
         return "[{:.4f}, {:.4f}]".format(*value)
     return value if isinstance(value, Markup) else printable(value)
+
+
+def _p_value(value: float | None) -> str:
+    # To four decimals a small one is not zero.
+    return "< 0.0001" if value is not None and value < 0.00005 else readable(value)
 
 
 def _signed(value: float | list[float] | None) -> str | None:
