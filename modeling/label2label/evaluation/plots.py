@@ -194,6 +194,6 @@ def figure_svg(figure: Figure) -> bytes:
     file = io.BytesIO()
     with rc_context(STYLE), warnings.catch_warnings():
         # The browser draws glyphs that are missing here.
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        warnings.filterwarnings("ignore", "Glyph .* missing from (current )?font")
         figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
