@@ -12,7 +12,7 @@ from label2label.models.modeling_label2label import (
     weighted_binary_cross_entropy,
 )
 from torch import nn
-from transformers import ResNetConfig, Trainer, TrainingArguments
+from transformers import ConvNextConfig, Dinov2Config, ResNetConfig, Trainer, TrainingArguments
 
 HEADS = ["fc", "query2label", "label2label"]
 
@@ -339,6 +339,29 @@ def test_attentions_on_request(make_model, images):
     assert [tuple(a.shape) for a in output.attentions] == [(4, 2, 5, 5)] * 3
     assert torch.allclose(output.cross_attentions[0].sum(-1), torch.ones(4, 2, 5), atol=1e-5)
     assert model(images).cross_attentions is None
+
+
+@pytest.mark.parametrize(
+    "backbone_config",
+    [
+        ConvNextConfig(hidden_sizes=[8, 8, 8], depths=[1, 1, 1], num_stages=3),
+        Dinov2Config(
+            hidden_size=16, num_hidden_layers=3, num_attention_heads=2, image_size=48, patch_size=16
+        ),
+    ],
+)
+def test_asking_for_attentions_changes_no_answer_of_any_backbone(
+    make_model, images, backbone_config
+):
+    model = make_model(backbone_config=backbone_config)
+    torch.nn.init.normal_(model.classifier.weight)
+    with torch.no_grad():
+        before = model(images).logits
+        outputs = model(images, output_attentions=True, output_hidden_states=True)
+        after = model(images).logits
+    assert (len(outputs.cross_attentions), len(outputs.hidden_states)) == (2, 3)
+    assert torch.allclose(outputs.logits, before, atol=1e-5)
+    assert torch.equal(after, before)
 
 
 def test_hidden_states_on_request(make_model, images):

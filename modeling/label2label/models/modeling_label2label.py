@@ -19,7 +19,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
-from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+from transformers.utils.output_capturing import (
+    OutputRecorder,
+    capture_outputs,
+    maybe_install_capturing_hooks,
+)
 
 from .configuration_label2label import Label2LabelConfig
 from .modeling_mobilefacenet import MobileFaceNetBackbone, MobileFaceNetConfig
@@ -489,6 +493,13 @@ class Label2LabelModel(Label2LabelPreTrainedModel):
         if config.head_type == "label2label":
             self.masked_language_model = Label2LabelMaskedLanguageModel(config)
         self.post_init()
+        if any(module._forward_hooks for module in self.backbone.modules()):
+            # Backbones that record their own hidden states are hooked when they are built. The
+            # first call that asks for attentions would hook them again, and their feature maps
+            # would be others from then on: so the head is hooked now, without the backbone.
+            self._modules["backbone"], backbone = None, self.backbone
+            maybe_install_capturing_hooks(self)
+            self._modules["backbone"] = backbone
 
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
