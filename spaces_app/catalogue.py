@@ -155,7 +155,7 @@ def load_catalogue() -> dict[str, OfferedModel]:
 
 
 def load_models(name: str, others: Iterable[OfferedModel] = ()) -> list[OfferedModel]:
-    """Load the model of a folder or Hub id, and the INT8 files beside its weights.
+    """Load the model of a folder or Hub id, and the INT8 files that were exported from it.
 
     Args:
         name: As in `fetch_model`.
@@ -180,14 +180,14 @@ def load_models(name: str, others: Iterable[OfferedModel] = ()) -> list[OfferedM
     is_default = path == Path(default_checkpoint())
     kind = "default" if is_default else next((kind for kind in KINDS if kind in key), "")
     whole = replace(offer(path, key), kind=kind)
-    return [
-        whole,
-        *(
-            replace(offer(file, f"{key}/{file.stem}"), kind=kind, parameters=whole.parameters)
-            for file in list_onnx(path)
-            if is_int8(file)
-        ),
-    ]
+    models = [whole]
+    for file in filter(is_int8, list_onnx(path)):
+        model = offer(file, f"{key}/{file.stem}")
+        if is_outdated(model.backend, path):
+            logger.warning("%s is not offered: export it again, the model changed", file)
+        else:
+            models.append(replace(model, kind=kind, parameters=whole.parameters))
+    return models
 
 
 def offer(path: Path, key: str) -> OfferedModel:

@@ -12,6 +12,7 @@ import pytest
 from catalogue import MODELS_VARIABLE, WEIGHTS_KEY, load_catalogue, load_models
 from label2label.checkpoints import checkpoint_names, default_checkpoint
 from label2label.export.onnx import export_onnx
+from label2label.files import sha256
 from label2label.prediction.backends import OnnxBackend, load_backend
 
 pytestmark = pytest.mark.slow
@@ -100,7 +101,11 @@ def test_an_int8_file_beside_the_weights_is_offered_too(tiny_folder, tmp_path):
     for file in tiny_folder.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
     backend = load_backend(folder)
-    export_onnx(backend.model, backend.preprocessing, folder / "model.onnx", known_labels=True)
+    export_onnx(
+        *(backend.model, backend.preprocessing, folder / "model.onnx"),
+        known_labels=True,
+        weights_sha256=sha256(folder / "model.safetensors"),
+    )
     shutil.copy(folder / "model.onnx", folder / "model_int8.onnx")  # only the name matters here
     whole, small = load_models(str(folder))
     assert [whole.key, small.key] == ["random-tiny", "random-tiny/model_int8"]
@@ -115,6 +120,10 @@ def test_an_int8_file_beside_the_weights_is_offered_too(tiny_folder, tmp_path):
             whole.predict(crops, known).probabilities,
             atol=1e-4,
         )
+    config = json.loads((folder / "preprocessor_config.json").read_text())
+    config["thresholds"] = [0.3] * len(backend.preprocessing.attributes)  # as `calibrate` writes them
+    (folder / "preprocessor_config.json").write_text(json.dumps(config))
+    assert [model.key for model in load_models(str(folder))] == ["random-tiny"]
 
 
 @pytest.mark.parametrize("place", [".", "onnx"])  # in a folder, and in a pushed repository
