@@ -7,7 +7,7 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
-from huggingface_hub import constants
+from huggingface_hub import constants, utils
 from huggingface_hub.utils import _http
 from label2label import (
     Label2LabelConfig,
@@ -39,10 +39,15 @@ def hub(monkeypatch):
 
 @pytest.fixture
 def push(capsys):
-    """Run `label2label push`; return the exit code, standard output and standard error."""
+    """Run `label2label push`; return the exit code, standard output and standard error.
+
+    Standard error is without the bars of uploads.
+    """
 
     def run(*arguments):
+        utils.disable_progress_bars()
         code = main(["push", *map(str, arguments)])
+        utils.enable_progress_bars()
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 

@@ -10,6 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub.utils import (
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+)
 from label2label.checkpoints import checkpoint_names, find_checkpoint
 from label2label.errors import UserError
 from label2label.models import Label2LabelImageProcessor
@@ -94,6 +99,13 @@ def test_loading_a_model_leaves_the_log_of_transformers_as_it_was(model_folder):
     assert before != (logging.ERROR, False)
     TorchBackend.from_pretrained(model_folder)
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+    assert not are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        TorchBackend.from_pretrained(model_folder)
+        assert are_progress_bars_disabled()
+    finally:
+        enable_progress_bars()
 
 
 @pytest.mark.parametrize("align", [True, False])

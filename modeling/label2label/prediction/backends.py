@@ -641,9 +641,11 @@ def load_model(
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Silence transformers' log and progress bars; a `UserError` reports problems instead."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
     from transformers.utils import logging
 
     verbosity, shows_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    hides_downloads = are_progress_bars_disabled()  # transformers changes the Hub client's too
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
@@ -652,6 +654,8 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if shows_bars:
             logging.enable_progress_bar()
+        if hides_downloads:
+            disable_progress_bars()
 
 
 def without_accelerator() -> bool:
