@@ -121,9 +121,7 @@ def test_an_int8_file_beside_the_weights_is_offered_too(tiny_folder, tmp_path):
             atol=1e-4,
         )
     config = json.loads((folder / "preprocessor_config.json").read_text())
-    config["thresholds"] = [0.3] * len(
-        backend.preprocessing.attributes
-    )  # as `calibrate` writes them
+    config["thresholds"] = [0.3] * len(backend.preprocessing.attributes)  # as of `calibrate`
     (folder / "preprocessor_config.json").write_text(json.dumps(config))
     assert [model.key for model in load_models(str(folder))] == ["random-tiny"]
 
