@@ -415,7 +415,8 @@ class Task:
 
     Args:
         command: Returns the command that writes to this folder.
-        at_work: Whether the command has begun to write to this folder.
+        at_work: Whether the command has begun to write to this folder, and has not yet moved what
+            it wrote to its place, after which it refuses to start again.
         result: Describes what it wrote to this folder, for comparison.
         environment: Variables beside the process's own.
     """
@@ -485,7 +486,7 @@ def run_task(name: str, task: Task, kills: int, scratch: Path) -> dict[str, Any]
                 process.wait(rng.uniform(0, duration))
             process.kill()
             process.communicate()
-            returncode = process.returncode
+            returncode = process.returncode if task.at_work(output) else 0
         again = task.start(output)
         errors = again.communicate()[1]
         if again.returncode != 0:
