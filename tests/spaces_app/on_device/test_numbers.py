@@ -40,7 +40,7 @@ def test_probabilities_are_those_of_python(name, tab, predictor, photos):
     (face,) = predictor(photos / name)
     # Tilted faces are seen three times, each time from where the last found them; large JPEGs are
     # reduced by libjpeg in Python, and by averages in the page.
-    limit = {"tilted.png": 1e-1, "large.jpg": 1e-1}.get(name, 2e-2)
+    limit = {"tilted.png": 2e-1, "large.jpg": 1e-1}.get(name, 2e-2)
     assert largest_difference(tab.probabilities(), face) < limit
 
 
