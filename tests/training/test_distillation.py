@@ -22,11 +22,8 @@ def test_a_teacher_sees_images_as_its_own_processor_normalises_them(dataset_fold
     faces = crops.batch(np.arange(3)).numpy()
     model = Label2LabelForImageClassification.from_pretrained(tmp_path).eval()
     with torch.no_grad():
-        both = [
-            model(**processor(list(images), return_tensors="pt")).logits.sigmoid()[:, 1]
-            for images in (faces, faces[:, :, ::-1])
-        ]
-    assert np.allclose(answers[:3, 0], sum(both) / 2, atol=1e-5)
+        logits = model(**processor(list(faces), return_tensors="pt")).logits
+    assert np.allclose(answers[:3, 0], logits.sigmoid()[:, 1], atol=1e-5)
     assert (answers[:, 1] == UNKNOWN).all()
 
 

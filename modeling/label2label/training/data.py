@@ -202,10 +202,10 @@ class TrainingData:
                 probabilities = np.full(self.labels.shape, -100, np.float32)
                 if len(shown):
                     crops = FaceCrops(self.rows.select(shown), processor, threads=recipe.workers)
-                    probabilities[shown] = teach(
-                        recipe.teachers,
-                        *(crops, self.attributes, self.accelerator.device),
-                    )
+                    with self.accelerator.autocast():
+                        probabilities[shown] = teach(
+                            recipe.teachers, crops, self.attributes, self.accelerator.device
+                        )
                 draft = output / ".teacher.npy"
                 try:
                     output.mkdir(parents=True, exist_ok=True)

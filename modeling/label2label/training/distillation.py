@@ -21,7 +21,7 @@ def teach(
     attributes: Sequence[str],
     device: torch.device | str = "cpu",
 ) -> np.ndarray:
-    """Average the teachers' probabilities over each image and its mirror image.
+    """Average the teachers' probabilities of each image.
 
     Args:
         teachers: Folders or Hub ids of Label2label models, or names of shipped ones.
@@ -40,26 +40,25 @@ def teach(
     for name in teachers:
         model, processor = load_model(name)
         names = [model.config.id2label[i] for i in range(model.config.num_labels)]
-        mean = _predict_mirrored(model, crops, processor, device, f"teacher {name}")
-        answers.append(derive_labels(mean, names, student))
+        probabilities = _predict(model, crops, processor, device, f"teacher {name}")
+        answers.append(derive_labels(probabilities, names, student))
     known = np.ma.masked_equal(answers, IGNORE_INDEX)
     return known.mean(axis=0).filled(IGNORE_INDEX).astype(np.float32)
 
 
 @torch.inference_mode()
-def _predict_mirrored(
+def _predict(
     model: Label2LabelForImageClassification,
     crops: FaceCrops,
     processor: Any,
     device: torch.device | str,
     title: str,
 ) -> np.ndarray:
-    """Average probabilities over each image and its mirror image: (images, attributes)."""
+    """Predict probabilities: (images, attributes)."""
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     rows = []
     for first in tqdm(range(0, len(crops), BATCH_SIZE), desc=title, unit="batch"):
         batch = crops.batch(np.arange(first, min(first + BATCH_SIZE, len(crops))))
         pixels = normalize_pixels(batch.to(device), processor)
-        both = [model(images).logits.float().sigmoid() for images in (pixels, pixels.flip(-1))]
-        rows.append((sum(both) / 2).cpu().numpy())
+        rows.append(model(pixels).logits.float().sigmoid().cpu().numpy())
     return np.concatenate(rows)
