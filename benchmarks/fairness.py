@@ -430,20 +430,22 @@ PLOTTED = (
 
 
 def draw(result: dict[str, Any]) -> Figure:
-    """Plot `Male` by source and group: the last two models with intervals, the peers as marks.
+    """Plot `Male` by source and group: first and last model with intervals, the peers as marks.
 
     Args:
         result: The result as written to JSON.
     """
-    models = [model for model in result["models"] if not model["peer"]][-2:]
+    models = [model for model in result["models"] if not model["peer"]]
     peers = [model for model in result["models"] if model["peer"]]
     places = {key: -place for place, key in enumerate(k for k in PLOTTED if k in result["rows"])}
     with rc_context(STYLE):
         figure = Figure(figsize=(9, 1.3 + 0.32 * len(places)), layout="constrained")
         axes = figure.add_subplot()
         marks = zip(peers, "x+1234", strict=False)
+        after_and_before = dict.fromkeys((len(models) - 1, 0))  # one model has no before
         shown = [
-            (model, "o", color) for model, color in zip(models[::-1], (BLUE, ORANGE), strict=False)
+            (models[place], "o", color)
+            for place, color in zip(after_and_before, (BLUE, ORANGE), strict=False)
         ]
         for model, mark, color in [*shown, *((peer, mark, "black") for peer, mark in marks)]:
             scores = {key: model["rows"][key] for key in places}
