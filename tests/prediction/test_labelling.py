@@ -320,7 +320,9 @@ def test_batch_labeller_takes_what_columns_hold_and_says_which_column_is_missing
     path = sorted(crops.iterdir())[0]
     values = [path.read_bytes(), str(path), {"bytes": path.read_bytes()}, Image.open(path), None]
     table = labeller({"image": values, "id": np.arange(5)})
-    assert table.column_names[:5] == ["id", "face", "box", "score", "error"]
+    assert table.column_names[:6] == ["id", "face", "box", "score", "error", "present"]
+    assert table["present"][0].as_py() == table["present"][3].as_py() is not None
+    assert table["present"][4].as_py() is None
     assert len(set(table["Male"].to_pylist()[:4])) == 1
     assert table["error"].to_pylist()[4] == "the file is empty"
     with pytest.raises(UserError, match="no column image: there are photo"):

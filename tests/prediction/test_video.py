@@ -49,7 +49,8 @@ def read_table(path):
     if path.suffix == ".parquet":
         return pq.read_table(path).to_pylist()
     with open(path, newline="", encoding="utf-8") as file:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+        rows = csv.DictReader(file)
+        return [{k: v if k == "present" else float(v) for k, v in row.items()} for row in rows]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -69,6 +70,9 @@ def test_each_face_keeps_its_number_over_the_frames(suffix, run, film, tmp_path)
         [i / RATE for i in range(FRAMES)], abs=0.02
     )
     assert all(0 <= row[name] <= 1 for row in rows for name in ("Smiling", "Male", "score"))
+    for row in rows:
+        present = [name for name in ("Male", "Smiling") if row[name] > 0.5]
+        assert row["present"] == "; ".join(sorted(present, key=lambda name: -row[name]))
 
 
 def test_annotated_video_has_every_frame_and_boxes(run, film, tmp_path):

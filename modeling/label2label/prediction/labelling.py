@@ -55,6 +55,7 @@ without a face ({without_face}) and one that could not be read ({unreadable}) ha
 | `box` | x0, y0, x1, y1, in pixels of the upright image |
 | `score` | confidence of the face detector, 0 to 1 |
 | `error` | reason why the image could not be read; else null |
+| `present` | present attributes, the most probable first; no two contradict each other |
 | {names} | probability, 0 to 1 |
 """
 
@@ -273,8 +274,8 @@ def label_schema(attributes: Sequence[str], within: bool = False) -> pa.Schema:
     Returns:
         Schema of `index`, from 0; `image`, path or name in a dataset; `split` of the dataset;
         `face`, from 0, left to right; `box` [x0, y0, x1, y1] in pixels of the upright image;
-        `score` of the detector, 0 to 1; `error`, why the image could not be read; and one
-        probability per attribute. Values that do not apply are null.
+        `score` of the detector, 0 to 1; `error`, why the image could not be read; `present`, as in
+        `AttributePredictor`; and one probability per attribute. Values that do not apply are null.
     """
     place = [("index", pa.int64()), ("image", pa.string()), ("split", pa.string())]
     return pa.schema(
@@ -284,6 +285,7 @@ def label_schema(attributes: Sequence[str], within: bool = False) -> pa.Schema:
             ("box", pa.list_(pa.float32())),  # of fixed size, pyarrow below 26 cannot write null
             ("score", pa.float32()),
             ("error", pa.string()),
+            ("present", pa.list_(pa.string())),
             *((name, pa.float32()) for name in attributes),
         ]
     )
@@ -299,7 +301,8 @@ def label_rows(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
         Values by column of `label_schema`.
     """
     for number, face in enumerate(entry.get("faces", [])):
-        yield {"face": number, "box": face["box"], "score": face["score"], **face["attributes"]}
+        found = {name: face[name] for name in ("box", "score", "present")}
+        yield {"face": number, **found, **face["attributes"]}
     if not entry.get("faces"):
         yield {"error": entry.get("error")}
 

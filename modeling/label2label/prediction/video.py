@@ -142,24 +142,21 @@ def video_command(args: argparse.Namespace) -> int:
     total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     with ExitStack() as stack:
         stack.callback(capture.release)
-        names = predictor.backend.preprocessing.attributes
-        table = FaceTable(output, names)
+        table = FaceTable(output, predictor.backend.preprocessing.attributes)
         stack.callback(table.close)
         bar = stack.enter_context(tqdm(total=max(total, 0) or None, unit="frame", disable=None))
         writer: cv2.VideoWriter | None = None
         try:
             for frame in read_frames(capture, rate, is_camera=args.video.isdigit()):
                 tracks = tracker.update(predictor(frame.pixels), frame.time)
-                table.write(track_row(frame, track) for track in tracks)
+                present = [predictor.find_present(track.attributes) for track in tracks]
+                shown = list(zip(tracks, present, strict=True))
+                table.write(track_row(frame, *pair) for pair in shown)
                 if drawn:
                     faces = [
-                        {
-                            "box": t.box,
-                            "attributes": t.attributes,
-                            "present": predictor.find_present(t.attributes),
-                            "label": str(t.number),
-                        }
-                        for t in tracks
+                        {"box": t.box, "attributes": t.attributes, "present": names}
+                        | {"label": str(t.number)}
+                        for t, names in shown
                     ]
                     image = np.asarray(draw_faces(frame.pixels, faces, args.language))
                     height, width = (side // 2 * 2 for side in image.shape[:2])
@@ -237,11 +234,12 @@ def read_frames(capture: cv2.VideoCapture, rate: float, is_camera: bool) -> Iter
         index += 1
 
 
-def track_row(frame: Frame, track: Track) -> dict[str, Any]:
-    """Return a row of the table: a face in a frame, with its averaged attributes."""
+def track_row(frame: Frame, track: Track, present: list[str]) -> dict[str, Any]:
+    """Return a row of the table: a face in a frame, with its averaged and present attributes."""
     x0, y0, x1, y1 = track.box.tolist()
     place = {"frame": frame.number, "time": frame.time, "track": track.number}
     box = {"x0": x0, "y0": y0, "x1": x1, "y1": y1, "score": track.score}
+    box["present"] = "; ".join(present)
     return {**place, **box, **{name: round(p, 4) for name, p in track.attributes.items()}}
 
 
@@ -261,7 +259,8 @@ class FaceTable:
             import pyarrow  # noqa: F401 - if missing, fail before the work
 
             self._rows = path.with_name(f".{path.name}.part")
-        self._columns = ["frame", "time", "track", "x0", "y0", "x1", "y1", "score", *attributes]
+        place = ["frame", "time", "track", "x0", "y0", "x1", "y1", "score", "present"]
+        self._columns = [*place, *attributes]
         self._file = open(self._rows, "w", encoding="utf-8", newline="")  # noqa: SIM115 - close
         self._writer = csv.DictWriter(self._file, self._columns)
         self._writer.writeheader()
@@ -279,7 +278,12 @@ class FaceTable:
         import pyarrow.parquet as pq
 
         types = dict.fromkeys(self._columns, pa.float32())
-        types |= {"frame": pa.int64(), "track": pa.int64(), "time": pa.float64()}
+        types |= {
+            "frame": pa.int64(),
+            "track": pa.int64(),
+            "time": pa.float64(),
+            "present": pa.string(),
+        }
         options = pyarrow.csv.ConvertOptions(column_types=types)
         pq.write_table(pyarrow.csv.read_csv(self._rows, convert_options=options), self._path)
         self._rows.unlink()
