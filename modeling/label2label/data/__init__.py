@@ -1,1 +1,1 @@
-"""Attribute vocabularies, the one dataset schema, what may be drawn on faces, and batches."""
+"""Vocabularies, images, prepared datasets and augmentation."""

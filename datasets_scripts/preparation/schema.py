@@ -1,15 +1,13 @@
-"""The dataset schema: columns of every Parquet file that the project writes or reads."""
+"""The dataset schema: columns of every Parquet file that these programs write."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from label2label.data.vocabulary import Vocabulary, derive_row
-
-if TYPE_CHECKING:
-    from datasets import Features
+from datasets import Features, Image, Value
+from label2label.data.vocabulary import Vocabulary
 
 SPLITS = ("train", "validation", "test")
 """Split names, in the order in which they are written and reported."""
@@ -19,9 +17,6 @@ GROUP_COLUMNS = ("race", "gender", "age")
 
 GENDERS = {True: "Male", False: "Female"}
 """Value of the `gender` column for the attribute `Male`."""
-
-YOUNG_BELOW = 40
-"""Age in years below which a person is `Young`, in datasets with ages but no such label."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +54,6 @@ def dataset_features(vocabulary: Vocabulary) -> Features:
         `image`, one nullable bool column per attribute, `identity`, `source`, `race`, `gender`
         (strings) and `age` (int32), all nullable.
     """
-    from datasets import Features, Image, Value
-
     return Features(
         {
             "image": Image(),
@@ -80,17 +73,16 @@ def sample_to_row(sample: Sample, image: bytes, vocabulary: Vocabulary) -> dict[
     Args:
         sample: The row.
         image: Its encoded image (JPEG or PNG bytes).
-        vocabulary: Names the attribute columns; values that follow from others are derived.
+        vocabulary: Names the attribute columns; an unknown attribute is derived from its opposite.
 
     Returns:
         Values by column name, in the order of `dataset_features(vocabulary)`.
     """
-    return {
-        "image": {"bytes": image, "path": sample.key},
-        **derive_row(sample.attributes, vocabulary),
-        "identity": sample.identity,
-        "source": sample.source,
-        "race": sample.race,
-        "gender": sample.gender,
-        "age": sample.age,
-    }
+    row: dict[str, Any] = {"image": {"bytes": image, "path": sample.key}}
+    for name in vocabulary.attributes:
+        row[name] = sample.attributes.get(name)
+        opposite = sample.attributes.get(vocabulary.opposites.get(name, ""))
+        if row[name] is None and opposite is not None:
+            row[name] = not opposite
+    columns = ("identity", "source", "race", "gender", "age")
+    return row | {column: getattr(sample, column) for column in columns}
