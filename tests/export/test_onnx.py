@@ -10,6 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from label2label.checkpoints import checkpoint_names, default_checkpoint, find_checkpoint
@@ -414,3 +416,15 @@ def test_calibration_faces_that_will_not_do_are_one_line(content, message, expor
     assert message in err
     assert err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_image_of_a_dataset_for_calibration_is_named_by_its_row(export, tmp_path):
+    face = io.BytesIO()
+    Image.new("RGB", (112, 112)).save(face, "PNG")
+    images = [{"bytes": face.getvalue(), "path": "a.png"}, None]
+    (tmp_path / "faces" / "data").mkdir(parents=True)
+    shard = tmp_path / "faces" / "data" / "train-00000-of-00001.parquet"
+    pq.write_table(pa.table({"image": images}), shard)
+    code, err = export("--int8", "--calibration", tmp_path / "faces", "--output", tmp_path / "out")
+    assert code == 2
+    assert err.endswith(f"error: {tmp_path / 'faces'}, row 1: it is null\n")

@@ -24,6 +24,7 @@ BETWEEN = ("Add", "Clip", "Relu")
 TOLERANCE = 0.01  # mean absolute change of a probability
 HELD_OUT = 4  # one in four faces measures the change, the others calibrate
 RANKING = 20  # faces used to rank the layers
+CALIBRATION_FACES = 400  # at most
 BATCH = 50
 
 
@@ -94,29 +95,29 @@ def quantize_onnx(
             probabilities = predict_in_batches(OnnxBackend(output), crops[held_out][:faces])
             return float(np.abs(probabilities - expected[:faces]).mean())
 
-        total = change([])
-        if total <= tolerance:
-            return {"change": total, "float_layers": [], "sensitivity": {}}
-        sensitivity = {
-            layer: change((other for other in layers if other != layer), RANKING)
-            for layer in tqdm(layers, desc="sensitivity", unit="layer")
-        }
-        ranked = sorted(layers, key=lambda layer: -sensitivity[layer])
+        total, sensitivity = change([]), {}
+        if total > tolerance:
+            for layer in tqdm(layers, desc="sensitivity", unit="layer"):
+                others = [other for other in layers if other != layer]
+                sensitivity[layer] = change(others, RANKING)
+        ranked = sorted(sensitivity, key=lambda layer: -sensitivity[layer])
+        float_layers: list[str] = []
         kept = 1
-        while kept < len(ranked):
-            total = change(ranked[:kept])
-            if total <= tolerance:
-                return {
-                    "change": total,
-                    "float_layers": ranked[:kept],
-                    "sensitivity": {layer: sensitivity[layer] for layer in ranked},
-                }
+        while total > tolerance and kept < len(ranked):
+            float_layers = ranked[:kept]
+            total = change(float_layers)
             kept *= 2
-    output.unlink()
-    raise UserError(
-        f"INT8 changes probabilities by {total:.3f} with half of the layers in float: calibrate "
-        "with more faces, or with faces framed like the training faces"
-    )
+    if total > tolerance:
+        output.unlink()
+        raise UserError(
+            f"INT8 changes probabilities by {total:.3f} with half of the layers in float: "
+            "calibrate with more faces, or with faces framed like the training faces"
+        )
+    return {
+        "change": total,
+        "float_layers": float_layers,
+        "sensitivity": {layer: sensitivity[layer] for layer in ranked},
+    }
 
 
 def with_followers(nodes: Iterable[onnx.NodeProto], float_layers: Iterable[str]) -> list[str]:
@@ -154,14 +155,13 @@ def keep_metadata(source: Path, target: Path) -> None:
     onnx.save(model, target)
 
 
-def load_calibration(folder: Path, preprocessing: Preprocessing, limit: int = 400) -> np.ndarray:
+def load_calibration(folder: Path, preprocessing: Preprocessing) -> np.ndarray:
     """Read an evenly spaced sample of a folder's faces.
 
     Args:
         folder: A prepared dataset, of which the training split is read, or a folder of images of
             one face each, framed like the model's training faces.
         preprocessing: The model's crop.
-        limit: Maximum number of faces.
 
     Returns:
         uint8 RGB crops (faces, crop_size, crop_size, 3), at least 2.
@@ -171,27 +171,27 @@ def load_calibration(folder: Path, preprocessing: Preprocessing, limit: int = 40
     """
     if not folder.is_dir():
         raise UserError(f"--calibration {folder} is not a folder of faces")
-    if any(folder.glob("data/train-*.parquet")):
-        from label2label.data.loading import load_split
+    is_dataset = any(folder.glob("data/train-*.parquet"))
+    if is_dataset:
+        from datasets import Image
 
-        images = load_split(folder, "train").select_columns(["image"])
-        chosen = np.linspace(0, len(images) - 1, min(limit, len(images)), dtype=int)
-        pixels = (np.asarray(images[int(i)]["image"].convert("RGB")) for i in chosen)
+        from label2label.data.loading import load_split, read_encoded
+
+        images: Any = load_split(folder, "train").cast_column("image", Image(decode=False))
     else:
-        photos = list(find_photos([folder]))
-        if photos == [folder]:
+        images = list(find_photos([folder]))
+        if images == [folder]:
             raise UserError(f"--calibration {folder} contains no images")
-        chosen = np.linspace(0, len(photos) - 1, min(limit, len(photos)), dtype=int)
-        pixels = (read_face(photos[i]) for i in chosen)
-    crops = [preprocessing.crop(image) for image in pixels]
+    chosen = np.linspace(0, len(images) - 1, min(CALIBRATION_FACES, len(images)), dtype=int)
+    crops = []
+    for number in chosen.tolist():
+        image = images[number]
+        try:
+            pixels = read_encoded(image["image"]) if is_dataset else read_photo(image)
+        except UserError as error:
+            name = f"{folder}, row {number}" if is_dataset else image
+            raise UserError(f"{name}: {error}") from error
+        crops.append(preprocessing.crop(pixels))
     if len(crops) < 2:
         raise UserError(f"--calibration {folder} holds one face: it needs a few hundred")
     return np.stack(crops)
-
-
-def read_face(path: Path) -> np.ndarray:
-    """Read an image file as uint8 RGB (height, width, 3); errors name the file."""
-    try:
-        return read_photo(path)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
