@@ -47,7 +47,7 @@ from label2label.evaluation.metrics import (
 )
 from label2label.evaluation.predictions import Predictions
 from label2label.evaluation.scores import jsonable
-from label2label.files import prepare_output, write_whole
+from label2label.files import prepare_output, replace_file, write_whole
 from label2label.prediction.backends import TorchBackend, without_accelerator
 
 BALANCE_WEIGHTS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
@@ -256,9 +256,9 @@ def store_coupling(folder: Path, predictions: Predictions, temperature: float) -
         to_logits(predictions.query_probabilities),
         predictions.labels,
     )
-    file, draft = folder / "model.safetensors", folder / ".model.safetensors.part"
-    save_file({**load_file(file), "coupling.weight": weight}, draft, metadata={"format": "pt"})
-    os.replace(draft, file)
+    file = folder / "model.safetensors"
+    with replace_file(file) as draft:
+        save_file({**load_file(file), "coupling.weight": weight}, draft, metadata={"format": "pt"})
 
 
 def fit_coupling(logits: FloatArray, query_logits: FloatArray, labels: IntArray) -> torch.Tensor:

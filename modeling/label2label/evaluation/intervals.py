@@ -25,28 +25,29 @@ def clusters_of(identities: Sequence[str | None]) -> IntArray:
 
 
 def bootstrap_draws(
-    statistics: Statistics, clusters: IntArray, resamples: int = 1000, seed: int = 0
+    statistics: Statistics, clusters: IntArray, resamples: int = 1000
 ) -> dict[str, FloatArray]:
     """Compute statistics in bootstrap resamples of the clusters: (resamples, ...) by name.
+
+    The same images are drawn for every model.
 
     Args:
         statistics: Function of image weights; its values are NaN where undefined.
         clusters: Integers from 0, (images,), from `clusters_of`.
         resamples: Number of bootstrap resamples.
-        seed: Random seed; equal seeds draw the same images for every model.
     """
     draws: dict[str, list[FloatArray]] = {}
-    for weights in _resampled_weights(clusters, resamples, seed):
+    for weights in _resampled_weights(clusters, resamples):
         for name, values in statistics(weights).items():
             draws.setdefault(name, []).append(values)
     return {name: np.concatenate(values) for name, values in draws.items()}
 
 
 def bootstrap_intervals(
-    statistics: Statistics, clusters: IntArray, resamples: int = 1000, seed: int = 0
+    statistics: Statistics, clusters: IntArray, resamples: int = 1000
 ) -> dict[str, FloatArray]:
     """Compute 95 % bootstrap intervals of statistics: (2, ...) by name, as `interval_of`."""
-    draws = bootstrap_draws(statistics, clusters, resamples, seed)
+    draws = bootstrap_draws(statistics, clusters, resamples)
     estimates = statistics(np.ones((1, len(clusters))))
     return {name: interval_of(values, estimates[name][0]) for name, values in draws.items()}
 
@@ -194,8 +195,8 @@ def _centred(draws: FloatArray, estimate: FloatArray) -> FloatArray:
     return draws - mean + estimate
 
 
-def _resampled_weights(clusters: IntArray, resamples: int, seed: int) -> Iterator[FloatArray]:
-    generator = np.random.default_rng(seed)
+def _resampled_weights(clusters: IntArray, resamples: int) -> Iterator[FloatArray]:
+    generator = np.random.default_rng(0)
     count = int(clusters.max()) + 1
     at_a_time = max(1, _PAIRS_AT_A_TIME // len(clusters))
     for start in range(0, resamples, at_a_time):

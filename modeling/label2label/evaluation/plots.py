@@ -172,11 +172,11 @@ def row_label(name: str, more: str = "") -> str:
     return _room(label) + label + more
 
 
-def _lines(name: str, width: int = 11, most: int = 4) -> list[str]:
-    """Wrap a name into the lines of a column's label."""
+def _lines(name: str) -> list[str]:
+    """Wrap a name into the lines of a column's label, at most four."""
     wide = max(1, sum(map(_is_wide, name))) / max(1, len(name))
-    lines = textwrap.wrap(printable(name).replace(", ", ",\n"), max(2, round(width / (1 + wide))))
-    lines = lines if len(lines) <= most else [*lines[: most - 1], "…"]
+    lines = textwrap.wrap(printable(name).replace(", ", ",\n"), max(2, round(11 / (1 + wide))))
+    lines = lines if len(lines) <= 4 else [*lines[:3], "…"]
     return [line + _room(line) for line in lines] or [""]
 
 

@@ -30,8 +30,7 @@ def choose_face(faces: Sequence[Face], photo: np.ndarray) -> Face:
     middle = np.array(photo.shape[1::-1]) / 2
 
     def distance(face: Face) -> float:
-        x0, y0, x1, y1 = face.box
-        return float(np.hypot(*(middle - [(x0 + x1) / 2, (y0 + y1) / 2]))) / (y1 - y0)
+        return float(np.hypot(*(middle - face.centre))) / (face.box[3] - face.box[1])
 
     return min(faces, key=distance)
 

@@ -1,7 +1,6 @@
 """A recipe's data: rows, groups, teachers' labels and batches."""
 
 import functools
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,7 +28,7 @@ from label2label.data.loading import (
 )
 from label2label.data.vocabulary import VOCABULARIES, get_vocabulary
 from label2label.errors import UserError, join_lines
-from label2label.files import sha256
+from label2label.files import replace_file, sha256
 from label2label.training.distillation import teach
 from label2label.training.recipe import Recipe, Source
 
@@ -206,11 +205,10 @@ class TrainingData:
                         probabilities[shown] = teach(
                             recipe.teachers, crops, self.attributes, self.accelerator.device
                         )
-                draft = output / ".teacher.npy"
                 try:
                     output.mkdir(parents=True, exist_ok=True)
-                    np.save(draft, probabilities)
-                    os.replace(draft, file)
+                    with replace_file(file) as draft, open(draft, "wb") as out:
+                        np.save(out, probabilities)
                 except OSError as error:
                     raise UserError(f"{file}: cannot be written: {error.strerror}") from error
             return np.load(file, mmap_mode="r")
