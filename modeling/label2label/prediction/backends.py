@@ -175,14 +175,13 @@ class Preprocessing:
         values = {}
         for entry in fields(cls):
             text = metadata.get(METADATA_PREFIX + entry.name)
-            is_required = entry.default is MISSING and entry.default_factory is MISSING
-            if text is None and not is_required:
-                continue
-            try:
-                values[entry.name] = json.loads(text if text is not None else "")
-            except (ValueError, RecursionError) as error:
-                problem = "lack" if text is None else "have a damaged"
-                raise UserError(f"its metadata {problem} {entry.name}") from error
+            if text is not None:
+                try:
+                    values[entry.name] = json.loads(text)
+                except (ValueError, RecursionError) as error:
+                    raise UserError(f"its metadata have a damaged {entry.name}") from error
+            elif entry.default is MISSING and entry.default_factory is MISSING:
+                raise UserError(f"its metadata lack {entry.name}")
         return cls(**values)
 
     def decide(self, probabilities: np.ndarray, threshold: float | None = None) -> np.ndarray:

@@ -190,14 +190,9 @@ class BatchLabeller:
 
 
 def label_command(args: argparse.Namespace) -> int:
-    """Run `label2label label`; the same command resumes an interrupted run.
+    """Run `label2label label`, or resume an interrupted run; return 0.
 
-    Args:
-        args: `model` (folder, Hub id, ONNX file or None), `backend`, `data` (folder or glob),
-            `output` (folder), `align`, `batch_size`, `shard_size`.
-
-    Returns:
-        The exit code, 0: images that cannot be read are rows with `error`.
+    Images that cannot be read become rows with `error`.
 
     Raises:
         UserError: The model, the face detector, the collection or the output folder is invalid, or
@@ -477,6 +472,4 @@ def _encoded(value: Any, root: Path | None = None) -> Any:
         if not content and isinstance(path, str) and path:
             return root / path if root else path
         value = content
-    if isinstance(value, str) and root is None:
-        return value
-    return b"" if value is None else value.encode() if isinstance(value, str) else value
+    return b"" if value is None else value

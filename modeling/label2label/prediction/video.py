@@ -113,14 +113,7 @@ class FaceTracker:
 
 
 def video_command(args: argparse.Namespace) -> int:
-    """Run `label2label video`; an interrupted run keeps the frames done so far.
-
-    Args:
-        args: `video` (file, or a camera's number), `model` (folder, Hub id, ONNX file or None),
-            `backend`, `output` (.csv or .parquet), `draw` (file or None), `language`.
-
-    Returns:
-        The exit code, 0.
+    """Run `label2label video`; return 0. An interrupted run keeps the frames done so far.
 
     Raises:
         UserError: The video or the model cannot be read, an output cannot be written, or `language`
@@ -273,17 +266,11 @@ class FaceTable:
         self._file.close()
         if self._rows == self._path:
             return
-        import pyarrow as pa
         import pyarrow.csv
         import pyarrow.parquet as pq
 
-        types = dict.fromkeys(self._columns, pa.float32())
-        types |= {
-            "frame": pa.int64(),
-            "track": pa.int64(),
-            "time": pa.float64(),
-            "present": pa.string(),
-        }
+        types = dict.fromkeys(self._columns, "float32")
+        types |= {"frame": "int64", "track": "int64", "time": "float64", "present": "string"}
         options = pyarrow.csv.ConvertOptions(column_types=types)
         pq.write_table(pyarrow.csv.read_csv(self._rows, convert_options=options), self._path)
         self._rows.unlink()
