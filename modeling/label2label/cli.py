@@ -266,7 +266,7 @@ def _no_align(option: Option, text: str) -> None:
 
 
 def pack_command(args: argparse.Namespace) -> int:
-    """Copy a dataset with its images reduced to training crops."""
+    """Run `label2label pack`; return 0."""
     from label2label.data.loading import pack_dataset
 
     count = pack_dataset(args.data, args.output, args.size, args.workers)

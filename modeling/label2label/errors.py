@@ -12,24 +12,13 @@ class UserError(Exception):
 def join_lines(error: BaseException) -> str:
     """Join an error's text into one line, or return its type if the text is empty.
 
-    Args:
-        error: An exception of another library.
-
-    Returns:
-        1 to 300 characters.
+    The line has at most 300 characters.
     """
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def printable(text: str) -> str:
-    """Escape control characters, and bytes of file names that are not valid text.
-
-    Args:
-        text: Name of a file or attribute, or a message that contains one.
-
-    Returns:
-        One line that is safe to print.
-    """
+    """Escape control characters, and bytes of file names that are not valid text, in one line."""
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
     )

@@ -25,10 +25,6 @@ DRAFT_SUFFIX = ".part"  # of a file or folder that is not complete; its name beg
 def write_whole(path: Path, text: str) -> None:
     """Write a text file atomically (temporary name, then rename), and create its folders.
 
-    Args:
-        path: Where to write; an existing file is replaced.
-        text: Content, encoded as UTF-8.
-
     Raises:
         OSError: The file cannot be written; an earlier file is kept.
     """
@@ -39,13 +35,9 @@ def write_whole(path: Path, text: str) -> None:
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """Write a file under a temporary name, then put it in place of an earlier one.
+    """Yield a temporary file to write, then put it in place of `path`.
 
-    Args:
-        path: File to replace; it stays if the block raises.
-
-    Yields:
-        The file to write.
+    An earlier file stays if the block raises.
     """
     draft = path.with_name(f".{path.name}{DRAFT_SUFFIX}")
     try:
@@ -59,13 +51,9 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replace_folder(path: Path) -> Iterator[Path]:
-    """Write a folder under a temporary name, then put it in place of an earlier one.
+    """Yield the path of a temporary folder to create, then put it in place of `path`.
 
-    Args:
-        path: Folder to replace; it stays if the block raises.
-
-    Yields:
-        The folder to write to, which does not exist yet.
+    An earlier folder stays if the block raises.
     """
     draft = path.with_name(f".{path.name}{DRAFT_SUFFIX}")
     shutil.rmtree(draft, ignore_errors=True)
@@ -79,9 +67,6 @@ def replace_folder(path: Path) -> Iterator[Path]:
 
 def prepare_output(path: Path) -> None:
     """Create the folders of an output file, so that a bad path fails before long work.
-
-    Args:
-        path: Where the file will be written.
 
     Raises:
         UserError: The path is a folder or cannot be written.
@@ -99,11 +84,7 @@ def prepare_output(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's content, 64 hexadecimal digits.
-
-    Raises:
-        OSError: The file cannot be read.
-    """
+    """Return the SHA-256 of a file's content, 64 hexadecimal digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -133,9 +114,6 @@ def temporary_folder(purpose: str, parent: Path | None = None) -> Iterator[Path]
     Args:
         purpose: Part of the folder's name.
         parent: Folder to create it in; by default the system's temporary folder.
-
-    Yields:
-        The folder.
     """
     with tempfile.TemporaryDirectory(prefix=f"{TEMPORARY_PREFIX}{purpose}-", dir=parent) as folder:
         path = Path(folder)
@@ -146,11 +124,7 @@ def temporary_folder(purpose: str, parent: Path | None = None) -> Iterator[Path]
 
 
 def remove_leftovers(parent: Path | None = None) -> None:
-    """Remove the temporary folders of processes that were killed.
-
-    Args:
-        parent: Folder to search; by default the system's temporary folder.
-    """
+    """Remove the temporary folders of killed processes; `parent` as in `temporary_folder`."""
     for path in Path(parent or tempfile.gettempdir()).glob(f"{TEMPORARY_PREFIX}*/{TEMPORARY_LOCK}"):
         try:
             with open(path, "r+") as file:  # no permission if it is another user's

@@ -25,10 +25,6 @@ from label2label.prediction.backends import (
 def export_command(args: argparse.Namespace) -> int:
     """Run `label2label export` and return the exit code, 0. A failed export writes no file.
 
-    Args:
-        args: `model` (folder, Hub id or None), `output` (folder), `int8`, `calibration` (folder),
-            `uint8_input`, `known_labels`, `backbone_only`, `opset`, `web`, `ncnn`.
-
     Raises:
         UserError: The model, the opset, the calibration faces or the output folder is invalid, or
             the web page's files cannot be downloaded.
@@ -92,11 +88,7 @@ def export_command(args: argparse.Namespace) -> int:
 
 
 def check_output(output: Path, written: set[str]) -> None:
-    """Check that the output folder holds only files that this export replaces.
-
-    Args:
-        output: Folder to write.
-        written: Names of the files that this export writes.
+    """Check that the output folder holds no other files than those that this export writes.
 
     Raises:
         UserError: It is a file, or contains other files, or files of an earlier export that this

@@ -49,14 +49,9 @@ _HINTS = {  # by status of the Hub's response
 
 
 def push_command(args: argparse.Namespace) -> int:
-    """Run `label2label push` and return the exit code, 0.
+    """Run `label2label push`; return 0.
 
     Nothing is uploaded before all files, names of repositories and write permissions are checked.
-
-    Args:
-        args: `model`, `onnx`, `dataset`, `space` (folders or None), `repo_id`, `dataset_id`,
-            `space_id`, `results` (JSON files), `trained_on` (names or None), `private`,
-            `revision`, `create_pr`, `dry_run`, `right_to_redistribute`.
 
     Raises:
         UserError: An argument or a folder is invalid, or the Hub rejects the upload.
@@ -74,9 +69,6 @@ def push_command(args: argparse.Namespace) -> int:
 
 def describe(args: argparse.Namespace) -> list[Repository]:
     """Return the repositories to push, of the model, the dataset and the Space.
-
-    Args:
-        args: See `push_command`.
 
     Raises:
         UserError: No repository is named, options exclude each other, or a folder is invalid.

@@ -21,11 +21,6 @@ NOTABLE_ROLL = 30  # degrees; the table shows a roll from here on
 def predict_command(args: argparse.Namespace) -> int:
     """Run `label2label predict`, writing the result of each photo as soon as it is known.
 
-    Args:
-        args: `images` (files and folders), `model` (folder, Hub id, ONNX file or None), `backend`,
-            `json`, `align`, `threshold` (0 to 1; None for the model's own), `batch_size`, `draw`
-            (folder or None), `language`.
-
     Returns:
         The exit code: 1 if a photo could not be read, else 0.
 

@@ -188,7 +188,7 @@ def save_backbone(model: MobileFaceNetModel, output: str | Path) -> None:
 
 
 def convert_command(args: argparse.Namespace) -> int:
-    """Run `label2label convert CHECKPOINT OUT`: `args` are `checkpoint` and `output`, paths."""
+    """Run `label2label convert`; return 0."""
     model = convert_checkpoint(args.checkpoint)
     save_backbone(model, args.output)
     parameters = sum(parameter.numel() for parameter in model.parameters())
