@@ -38,12 +38,8 @@ export function estimateSimilarity(source, target) {
   return { a: cos, b: -sin, tx: tx - cos * sx + sin * sy, c: sin, d: cos, ty: ty - sin * sx - cos * sy };
 }
 
-/**
- * Invert an affine transform.
- * @param {Affine} matrix
- * @returns {Affine}
- */
-export function invert({ a, b, tx, c, d, ty }) {
+/** Invert an affine transform. */
+function invert({ a, b, tx, c, d, ty }) {
   const determinant = a * d - b * c;
   const [ia, ib, ic, id] = [d, -b, -c, a].map((value) => value / determinant);
   return { a: ia, b: ib, tx: -(ia * tx + ib * ty), c: ic, d: id, ty: -(ic * tx + id * ty) };
@@ -96,14 +92,7 @@ export function warp(photo, toCrop, size, repeats) {
   return crop;
 }
 
-/**
- * Return the photo's region under the crop.
- * @param {import("./resampling.js").Pixels} photo
- * @param {Affine} toPhoto from the crop.
- * @param {number} size of the crop in pixels.
- * @param {number} shrink factor by which the region is downscaled, at most 1.
- * @returns {{x: number, y: number, width: number, height: number}}
- */
+/** Return the photo's region under the crop, which is downscaled by `shrink`. */
 function partUnderCrop(photo, toPhoto, size, shrink) {
   const corners = [[0, 0], [size, 0], [0, size], [size, size]];
   const xs = corners.map(([x, y]) => toPhoto.a * x + toPhoto.b * y + toPhoto.tx);
@@ -114,28 +103,16 @@ function partUnderCrop(photo, toPhoto, size, shrink) {
   return { x, y, width, height };
 }
 
-/**
- * Clip a range to whole pixels of an axis, at least one.
- * @param {number} from
- * @param {number} to
- * @param {number} length of the axis in pixels.
- * @returns {[number, number]} the first pixel, and how many.
- */
+/** Clip a range to whole pixels of an axis; return the first pixel and how many, at least one. */
 function clipRange(from, to, length) {
   const first = Math.min(Math.max(Math.floor(from), 0), length - 1);
   return [first, Math.max(Math.min(Math.ceil(to), length), first + 1) - first];
 }
 
 /**
- * Interpolate an image bilinearly.
- * @param {Uint8ClampedArray} pixels RGB (rows, columns, 3).
- * @param {number} columns
- * @param {number} rows
- * @param {number} x counted from the first pixel's centre.
- * @param {number} y counted from the first pixel's centre.
- * @param {boolean} repeats whether the edge pixels repeat outside; else it is black.
- * @param {Uint8ClampedArray} crop image that receives the sample.
- * @param {number} out index of its red value.
+ * Interpolate RGB pixels (rows, columns, 3) bilinearly at (x, y), counted from the first pixel's
+ * centre, and write the sample to `crop` from index `out` on. Outside, edge pixels repeat or it is
+ * black.
  */
 function interpolate(pixels, columns, rows, x, y, repeats, crop, out) {
   const [left, top] = [Math.floor(x), Math.floor(y)];

@@ -2,6 +2,7 @@
 
 import { AttributeView } from "./attributes.js";
 import { Camera } from "./camera.js";
+import { make } from "./elements.js";
 import { Engine } from "./engine.js";
 import { findFlaws, rollOf, sizeOf } from "./face.js";
 import { drawBoxes, drawCrops } from "./picture.js";
@@ -71,7 +72,7 @@ function translate() {
 
 function say(key, values = {}, wrong = false) {
   status = [key, values, wrong];
-  const text = "count" in values ? words.sayCount(key, values.count) : words.say(key, values);
+  const text = words.say(key, values);
   // A screen reader reads every update, so a video updates only what changed.
   if ($("status").textContent !== text) $("status").textContent = text;
   $("status").classList.toggle("error", wrong);
@@ -143,29 +144,18 @@ function choose(index) {
 }
 
 function showTimings() {
-  const items = [];
-  const add = (key, value, number) => {
-    const item = document.createElement("div");
-    const [term, detail] = [document.createElement("dt"), document.createElement("dd")];
-    term.textContent = words.say(key);
-    detail.textContent = value;
-    detail.dataset.timing = key;
-    detail.dataset.value = number;
-    item.append(term, detail);
-    items.push(item);
+  const makeTiming = (key, unit, value) => {
+    const rounded = unit === "milliseconds" && value < 10 ? value.toFixed(1) : value.toFixed(0);
+    const detail = make("dd", { textContent: words.say(unit, { value: rounded }) });
+    Object.assign(detail.dataset, { timing: key, value });
+    return make("div", {}, make("dt", { textContent: words.say(key) }), detail);
   };
+  const items = [];
   if (shown?.faces.length) {
     const { detection, attributes } = shown.milliseconds;
-    for (const [key, value] of Object.entries({
-      detection,
-      attributes: attributes / shown.faces.length,
-    })) {
-      const rounded = value < 10 ? value.toFixed(1) : value.toFixed(0);
-      add(key, words.say("milliseconds", { value: rounded }), value);
-    }
-    if (shown.rate) {
-      add("rate", words.say("perSecond", { value: Math.round(shown.rate) }), shown.rate);
-    }
+    items.push(makeTiming("detection", "milliseconds", detection));
+    items.push(makeTiming("attributes", "milliseconds", attributes / shown.faces.length));
+    if (shown.rate) items.push(makeTiming("rate", "perSecond", shown.rate));
   }
   $("timings").replaceChildren(...items);
 }
@@ -200,20 +190,17 @@ $("save").onclick = () => {
     };
   });
   const text = JSON.stringify([{ image: shown.name, faces }], null, 1);
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
-  link.download = `${shown.name.replace(/\.\w+$/, "")}.json`;
+  const link = make("a", {
+    href: URL.createObjectURL(new Blob([text], { type: "application/json" })),
+    download: `${shown.name.replace(/\.\w+$/, "")}.json`,
+  });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 };
 
 // Photos
 
-/**
- * Read a photo and show its faces.
- * @param {Blob} file
- * @param {string} name
- */
+/** Read a photo and show its faces. */
 async function readPhoto(file, name) {
   stopCamera();
   const mine = ++turn;

@@ -1,6 +1,7 @@
 /** The attributes of one face, by group, and those present at a glance. */
 
 import { makeDecider } from "./decisions.js";
+import { make } from "./elements.js";
 
 // Opinions and perceived gender are left out of the list of present attributes.
 const IMPRESSIONS = "person";
@@ -23,57 +24,34 @@ export class AttributeView {
     );
   }
 
-  /**
-   * @param {string} group
-   * @param {string[]} names
-   * @returns {HTMLElement}
-   */
   makeGroup(group, names) {
-    const section = document.createElement("section");
-    section.className = "group panel";
-    const title = document.createElement("h3");
+    const title = make("h3");
     title.dataset.group = group;
-    const list = document.createElement("ul");
-    for (const name of names) {
-      const row = document.createElement("li");
-      row.className = "row";
-      row.dataset.attribute = name;
-      row.title = name;
-      const label = document.createElement("span");
-      const bar = document.createElement("span");
-      bar.className = "bar";
-      bar.setAttribute("role", "meter");
-      bar.setAttribute("aria-valuemin", "0");
-      bar.setAttribute("aria-valuemax", "100");
-      bar.setAttribute("aria-valuenow", "0");
-      const fill = document.createElement("span");
-      fill.className = "fill";
-      const threshold = document.createElement("span");
-      threshold.className = "threshold";
-      threshold.style.left = `${100 * this.page.thresholds[this.page.attributes.indexOf(name)]}%`;
-      bar.append(fill, threshold);
-      const value = document.createElement("span");
-      value.className = "value";
-      value.textContent = "–";
-      // A screen reader reads the meter instead.
-      label.ariaHidden = value.ariaHidden = "true";
-      row.append(label, bar, value);
-      list.append(row);
-      this.rows.set(name, { row, label, bar, fill, value });
-    }
-    section.append(title, list);
-    return section;
+    const rows = names.map((name) => this.makeRow(name));
+    return make("section", { className: "group panel" }, title, make("ul", {}, ...rows));
   }
 
-  /**
-   * Switch the language.
-   * @param {import("./strings.js").Words} words
-   */
+  makeRow(name) {
+    // A screen reader reads the meter instead of the label and the value.
+    const label = make("span", { ariaHidden: "true" });
+    const fill = make("span", { className: "fill" });
+    const threshold = make("span", { className: "threshold" });
+    threshold.style.left = `${100 * this.page.thresholds[this.page.attributes.indexOf(name)]}%`;
+    const meter = { role: "meter", ariaValueMin: "0", ariaValueMax: "100", ariaValueNow: "0" };
+    const bar = make("span", { className: "bar", ...meter }, fill, threshold);
+    const value = make("span", { className: "value", ariaHidden: "true", textContent: "–" });
+    const row = make("li", { className: "row", title: name }, label, bar, value);
+    row.dataset.attribute = name;
+    this.rows.set(name, { row, label, bar, fill, value });
+    return row;
+  }
+
+  /** Switch the language. */
   translate(words) {
     this.words = words;
     for (const [name, { label, bar }] of this.rows) {
       label.textContent = words.nameOf(name);
-      bar.setAttribute("aria-label", words.nameOf(name));
+      bar.ariaLabel = words.nameOf(name);
     }
     for (const title of document.querySelectorAll("[data-group]")) {
       title.textContent = words.titleOf(title.dataset.group);
@@ -98,8 +76,8 @@ export class AttributeView {
       else row.dataset.probability = probability;
       fill.style.setProperty("--probability", probability ?? 0);
       value.textContent = probability === undefined ? "–" : percent(probability);
-      bar.setAttribute("aria-valuenow", Math.round(100 * (probability ?? 0)));
-      bar.setAttribute("aria-valuetext", this.describe(probability, yes));
+      bar.ariaValueNow = Math.round(100 * (probability ?? 0));
+      bar.ariaValueText = this.describe(probability, yes);
       if (yes && !this.impressions.has(name)) present.push([name, probability]);
     }
     if (ranked) present.sort((one, other) => other[1] - one[1]);
@@ -107,23 +85,18 @@ export class AttributeView {
     this.chips.dataset.nothing = probabilities && !present.length ? this.words.say("nothing") : "";
   }
 
-  /** @returns {string} what a screen reader says of one probability. */
+  /** Return what a screen reader says of one probability. */
   describe(probability, yes) {
     if (probability === undefined) return "–";
     return `${percent(probability)}, ${this.words.say(yes ? "yes" : "no")}`;
   }
 
-  /** @returns {HTMLLIElement} */
   makeChip(name, probability) {
-    const chip = document.createElement("li");
-    const value = document.createElement("span");
-    value.textContent = percent(probability);
-    chip.append(this.words.nameOf(name), value);
-    return chip;
+    const value = make("span", { textContent: percent(probability) });
+    return make("li", {}, this.words.nameOf(name), value);
   }
 }
 
-/** @returns {string} */
 function percent(probability) {
   return `${Math.round(100 * probability)}%`;
 }

@@ -1,9 +1,7 @@
 /** The device's cameras. */
 
 export class Camera {
-  /**
-   * @param {HTMLVideoElement} video shows what the camera sees.
-   */
+  /** @param {HTMLVideoElement} video shows what the camera sees. */
   constructor(video) {
     this.video = video;
     this.facing = "user";
@@ -16,7 +14,6 @@ export class Camera {
 
   /**
    * Start the camera on the chosen side.
-   * @returns {Promise<void>}
    * @throws {DOMException} the camera is not allowed, missing or busy.
    */
   async start() {
@@ -33,7 +30,6 @@ export class Camera {
 
   /**
    * Switch to the camera on the other side of the device.
-   * @returns {Promise<void>}
    * @throws {DOMException} as `start`; the chosen side then stays.
    */
   async flip() {
@@ -54,7 +50,7 @@ export class Camera {
     this.video.srcObject = null;
   }
 
-  /** @returns {Promise<boolean>} whether the device has several cameras. */
+  /** Return whether the device has several cameras. */
   async hasOther() {
     const devices = await navigator.mediaDevices.enumerateDevices();
     return devices.filter((device) => device.kind === "videoinput").length > 1;

@@ -65,11 +65,9 @@ export class FaceDetector {
 
   /**
    * Return candidate faces in the whole photo, from canvases of increasing size.
-   * @param {Pixels} photo
    * @param {Pixels} reduced a smaller copy, for small canvases.
    * @param {number} enough side of the largest canvas, unless small faces are found.
    * @param {number} turns counterclockwise quarter turns of the photo.
-   * @returns {Promise<Face[]>}
    */
   async look(photo, reduced, enough, turns) {
     const { first_side, enough_side, reduced_side, least_part } = this.settings;
@@ -92,11 +90,9 @@ export class FaceDetector {
 
   /**
    * Run YuNet on the photo, scaled, in tiles and rotated by quarter turns.
-   * @param {Pixels} photo
    * @param {Pixels} source the photo or a smaller copy.
    * @param {number} scale canvas pixels per photo pixel.
    * @param {number} turns counterclockwise quarter turns.
-   * @returns {Promise<Face[]>} in photo pixels.
    */
   async lookAt(photo, source, scale, turns) {
     const { tile_side, tile_overlap } = this.settings;
@@ -128,12 +124,7 @@ export class FaceDetector {
     return found;
   }
 
-  /**
-   * Return the candidates that are faces, with exact landmarks.
-   * @param {Pixels} photo
-   * @param {Face[]} hints
-   * @returns {Promise<Face[]>}
-   */
+  /** Return the candidates that are faces, with exact landmarks. */
   async lookClosely(photo, hints) {
     const { sure, score_threshold } = this.settings;
     const faces = [];
@@ -147,11 +138,8 @@ export class FaceDetector {
   }
 
   /**
-   * Return a candidate's face, from an upright close-up large enough for exact landmarks.
-   * @param {Pixels} photo
-   * @param {Face} hint
-   * @param {boolean} turn whether a doubtful candidate is also rotated by quarter turns.
-   * @returns {Promise<Face | undefined>}
+   * Return a candidate's face, if it is one, from an upright close-up large enough for exact
+   * landmarks. `turn` tells whether a doubtful candidate is also rotated by quarter turns.
    */
   async lookCloselyAt(photo, hint, turn) {
     const { sure, score_threshold, turned_sure, turned_lead, faint } = this.settings;
@@ -173,13 +161,7 @@ export class FaceDetector {
     return best.score >= turned_sure || best.score >= lead ? best : upright;
   }
 
-  /**
-   * Return a candidate's face, after rotation by its roll, and refine the roll.
-   * @param {Pixels} photo
-   * @param {Face} hint
-   * @param {number} roll first estimate, in degrees.
-   * @returns {Promise<Face | undefined>}
-   */
+  /** Return a candidate's face, after rotation by its roll in degrees, which is refined. */
   async see(photo, hint, roll) {
     let face = await this.seeTurned(photo, hint, roll);
     let before = roll;
@@ -191,13 +173,7 @@ export class FaceDetector {
     return face;
   }
 
-  /**
-   * Return a candidate's face, after rotation by a roll.
-   * @param {Pixels} photo
-   * @param {Face} hint
-   * @param {number} roll in degrees.
-   * @returns {Promise<Face | undefined>}
-   */
+  /** Return a candidate's face, after rotation by a roll in degrees. */
   async seeTurned(photo, hint, roll) {
     const { close_side, close_face } = this.settings;
     const scale = close_face / sizeOf(hint);
@@ -234,7 +210,6 @@ export class FaceDetector {
       };
       return clipFace(face, photo)[0];
     }
-    return undefined;
   }
 
   /**
@@ -271,9 +246,8 @@ export class FaceDetector {
  * @param {object} outputs tensors by name: `cls`, `obj`, `bbox` and `kps` of each stride.
  * @param {number} width of the input in pixels.
  * @param {number} threshold minimum score.
- * @returns {Face[]}
  */
-export function decode(outputs, width, threshold) {
+function decode(outputs, width, threshold) {
   const faces = [];
   const clamp = (value) => Math.min(Math.max(value, 0), 1);
   for (const stride of STRIDES) {
@@ -301,14 +275,8 @@ export function decode(outputs, width, threshold) {
   return faces;
 }
 
-/**
- * Suppress faces that overlap one with a higher score by more than a limit.
- * @param {Face[]} faces
- * @param {(one: number[], other: number[]) => number} overlapOf two boxes, 0 to 1.
- * @param {number} limit
- * @returns {Face[]} best first.
- */
-export function keepDistinct(faces, overlapOf, limit) {
+/** Suppress faces that overlap one with a higher score by more than a limit; best first. */
+function keepDistinct(faces, overlapOf, limit) {
   const kept = [];
   for (const face of [...faces].sort((one, other) => other.score - one.score)) {
     if (kept.every((other) => overlapOf(face.box, other.box) <= limit)) kept.push(face);
@@ -327,7 +295,7 @@ const sharedArea = (one, other) =>
   ]);
 
 /** Intersection of two boxes over the smaller area, 0 to 1. */
-export function overlapOfSmaller(one, other) {
+function overlapOfSmaller(one, other) {
   return sharedArea(one, other) / Math.min(areaOf(one), areaOf(other));
 }
 
@@ -360,11 +328,7 @@ function turnBetween(one, other) {
   return ((((other - one + 180) % 360) + 360) % 360) - 180;
 }
 
-/**
- * Rotate an image by a quarter turn, counterclockwise.
- * @param {Pixels} image
- * @returns {Pixels}
- */
+/** Rotate an image by a quarter turn, counterclockwise. */
 function turnQuarter({ width, height, data }) {
   const step = data.length / (width * height);
   const turned = new Uint8ClampedArray(data.length);

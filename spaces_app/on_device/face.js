@@ -10,21 +10,17 @@
  *     left and right mouth corners, as seen when the face is upright.
  */
 
-/** @returns {number} side, in pixels, of a square of the box's area. */
+/** Return the side, in pixels, of a square of the box's area. */
 export function sizeOf({ box: [x0, y0, x1, y1] }) {
   return Math.sqrt((x1 - x0) * (y1 - y0));
 }
 
-/** @returns {number[]} [x, y] of the box's middle. */
+/** Return [x, y] of the box's middle. */
 export function centreOf({ box: [x0, y0, x1, y1] }) {
   return [(x0 + x1) / 2, (y0 + y1) / 2];
 }
 
-/**
- * @param {Face} face
- * @param {number[][]} template the five landmarks of an upright face.
- * @returns {number} clockwise roll in degrees, -180 to 180.
- */
+/** Return a face's clockwise roll to an upright `template` in degrees, -180 to 180. */
 export function rollOf({ landmarks }, template) {
   const [ux, uy] = meanOf(template);
   const [px, py] = meanOf(landmarks);
@@ -39,10 +35,8 @@ export function rollOf({ landmarks }, template) {
 }
 
 /**
- * Estimate the yaw to the viewer's right in degrees, -90 to 90.
- * @param {Face} face
- * @param {number} noseDepth nose tip in front of eyes and mouth, relative to the eyes' distance.
- * @returns {number}
+ * Estimate the yaw to the viewer's right in degrees, -90 to 90. `noseDepth` is how far the nose tip
+ * lies in front of eyes and mouth, relative to the eyes' distance.
  */
 function yawOf({ landmarks: [leftEye, rightEye, nose, leftMouth, rightMouth] }, noseDepth) {
   const eyes = meanOf([leftEye, rightEye]);

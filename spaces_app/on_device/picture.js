@@ -1,5 +1,7 @@
 /** Faces marked on the photo or video, and their crops to choose from. */
 
+import { make } from "./elements.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 
 /**
@@ -29,7 +31,6 @@ export function drawBoxes(svg, { width, height }, faces, chosen, choose) {
   );
 }
 
-/** @returns {SVGElement} */
 function makeShape(name, attributes) {
   const shape = document.createElementNS(SVG, name);
   for (const [key, value] of Object.entries(attributes)) shape.setAttribute(key, value);
@@ -61,16 +62,12 @@ export function drawCrops(fieldset, faces, size, chosen, names, remarks, choose)
   });
 }
 
-/** @returns {HTMLLabelElement} a radio button on a canvas. */
 function makeChoice(size) {
-  const label = document.createElement("label");
-  const input = Object.assign(document.createElement("input"), { type: "radio", name: "face" });
-  const canvas = Object.assign(document.createElement("canvas"), { width: size, height: size });
-  label.append(input, canvas, document.createElement("small"));
-  return label;
+  const input = make("input", { type: "radio", name: "face" });
+  return make("label", {}, input, make("canvas", { width: size, height: size }), make("small"));
 }
 
-/** @returns {ImageData} RGBA of RGB (size, size, 3). */
+/** Convert RGB (size, size, 3) to RGBA. */
 function toImageData(crop, size) {
   const image = new ImageData(size, size);
   for (let i = 0, pixel = 0; i < crop.length; i += 3, pixel += 4) {

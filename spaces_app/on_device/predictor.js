@@ -73,11 +73,7 @@ export class AttributePredictor {
     return { source: photo, faces: await this.detector.detect(photo) };
   }
 
-  /**
-   * @param {import("./resampling.js").Pixels} photo
-   * @param {import("./face.js").Face[]} faces
-   * @returns {Promise<PredictedFace[]>}
-   */
+  /** Predict the attributes of found faces, in one batch. */
   async predictFaces(photo, faces) {
     const { alignment_template: template, crop_size: size, attributes } = this.page;
     const crops = faces.map((face) => alignFace(photo, face.landmarks, template, size));

@@ -8,11 +8,7 @@
  * @typedef {{width: number, height: number, data: Uint8ClampedArray}} Pixels
  */
 
-/**
- * Round to the nearest whole number, halves to the even one, as Python and OpenCV do.
- * @param {number} value
- * @returns {number}
- */
+/** Round to the nearest whole number, halves to the even one, as Python and OpenCV do. */
 export function roundHalfToEven(value) {
   const floor = Math.floor(value);
   if (value - floor !== 0.5) return Math.round(value);
@@ -25,9 +21,8 @@ export function roundHalfToEven(value) {
  */
 
 /**
- * Average over the area that a target pixel covers (INTER_AREA), for shrinking.
- * @param {number} source pixels along the axis.
- * @param {number} target pixels along the axis, at most `source`.
+ * Average over the area that a target pixel covers (INTER_AREA), for shrinking an axis of `source`
+ * pixels to `target`.
  * @returns {Taps}
  */
 function areaTaps(source, target) {
@@ -49,9 +44,7 @@ function areaTaps(source, target) {
 }
 
 /**
- * Linear interpolation between two pixels (INTER_LINEAR), its weights in whole 2048ths.
- * @param {number} source pixels along the axis.
- * @param {number} target pixels along the axis.
+ * Interpolate linearly between two pixels (INTER_LINEAR), with weights in whole 2048ths.
  * @returns {Taps}
  */
 function linearTaps(source, target) {
@@ -76,17 +69,12 @@ function linearTaps(source, target) {
  * @param {{x: number, y: number, width: number, height: number}} part of the source, in pixels.
  * @returns {Pixels} RGB, or the source itself if nothing changes.
  */
-export function resizeBy(source, scale, part = wholeOf(source)) {
+export function resizeBy(source, scale, part = { x: 0, y: 0, width: source.width, height: source.height }) {
   const width = Math.max(1, roundHalfToEven(part.width * scale));
   const height = Math.max(1, roundHalfToEven(part.height * scale));
   const isWhole = part.width === source.width && part.height === source.height;
   if (isWhole && width === source.width && height === source.height) return source;
   return { width, height, data: resize(source, part, width, height, scale < 0.5) };
-}
-
-/** An image as a part of itself; an ImageData's sides are no properties of its own to spread. */
-function wholeOf({ width, height }) {
-  return { x: 0, y: 0, width, height };
 }
 
 /**
@@ -129,14 +117,7 @@ export function resize(source, part, columns, rows, average) {
   return result;
 }
 
-/**
- * Resize one row of the source along the horizontal axis.
- * @param {Pixels} source
- * @param {number} x of the part's left edge.
- * @param {number} y of the row.
- * @param {Taps} taps
- * @param {Float32Array} line RGB (columns, 3), overwritten.
- */
+/** Resize row `y` of the source, from `x` on, to `line`, RGB (columns, 3). */
 function resizeLine(source, x, y, taps, line) {
   const { data } = source;
   const step = data.length / (source.width * source.height);

@@ -192,64 +192,33 @@ const KOREAN = {
 
 const STRINGS = { en: ENGLISH, ko: KOREAN };
 
-/**
- * The texts of one language.
- * @param {string} language a key of `LANGUAGES`.
- */
+/** The texts of one language, a key of `LANGUAGES`. */
 export class Words {
   constructor(language) {
     this.language = language;
     this.strings = STRINGS[language];
   }
 
-  /**
-   * Return a text with its placeholders filled.
-   * @param {string} key
-   * @param {object} values values of the placeholders, `{name}`.
-   * @returns {string}
-   */
+  /** Return a text, or its form for `values.count`, with its placeholders, `{name}`, filled. */
   say(key, values = {}) {
     const text = this.strings[key];
-    return text.replace(/\{(\w+)\}/g, (_, place) => values[place]);
+    const form = values.count === 1 ? text.one : (text.other ?? text);
+    return form.replace(/\{(\w+)\}/g, (_, place) => values[place]);
   }
 
-  /**
-   * Return a text for a count.
-   * @param {string} key
-   * @param {number} count
-   * @returns {string}
-   */
-  sayCount(key, count) {
-    const forms = this.strings[key];
-    return (count === 1 ? forms.one : forms.other).replace("{count}", count);
-  }
-
-  /**
-   * Return an attribute's display name.
-   * @param {string} attribute the model's name of it.
-   * @returns {string}
-   */
+  /** Return an attribute's display name. */
   nameOf(attribute) {
     const plain = attribute.replaceAll("_", " ").toLowerCase();
     return this.strings.names[attribute] ?? plain[0].toUpperCase() + plain.slice(1);
   }
 
-  /**
-   * Return a group's title.
-   * @param {string} group key in `page.json`.
-   * @returns {string}
-   */
+  /** Return the title of a group of `page.json`. */
   titleOf(group) {
     return this.strings.groups[group] ?? group;
   }
 }
 
-/**
- * Choose the first language: `?lang=` in the address, the stored choice, or the browser's.
- * @param {string | null} asked
- * @param {string | null} chosen
- * @returns {string} a key of `LANGUAGES`.
- */
+/** Choose the first language: the one asked for in the address, the stored one, or the browser's. */
 export function firstLanguage(asked, chosen) {
   const wanted = [asked, chosen, ...navigator.languages].map((name) => (name ?? "").slice(0, 2));
   return wanted.find((name) => name in LANGUAGES) ?? "en";

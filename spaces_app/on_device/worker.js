@@ -9,12 +9,7 @@ import { AttributePredictor } from "./predictor.js";
 
 const ASSETS = new URL("assets/", import.meta.url);
 
-/**
- * Fetch a file of the page.
- * @param {string} name in `assets/`.
- * @param {(bytes: number) => void} advance called with the size of each part that arrives.
- * @returns {Promise<Uint8Array>}
- */
+/** Fetch a file in `assets/`; `advance` is called with the bytes of each part that arrives. */
 async function fetchBytes(name, advance) {
   const response = await fetch(new URL(name, ASSETS));
   if (!response.ok) throw new Error(`${name}: ${response.status} ${response.statusText}`);
@@ -27,10 +22,7 @@ async function fetchBytes(name, advance) {
   return new Uint8Array(await new Blob(parts).arrayBuffer());
 }
 
-/**
- * Load the runtime and both models.
- * @returns {Promise<AttributePredictor>}
- */
+/** Load the runtime and both models. */
 async function load() {
   const response = await fetch(new URL("page.json", ASSETS));
   if (!response.ok) throw new Error(`page.json: ${response.status} ${response.statusText}`);
@@ -59,10 +51,7 @@ async function load() {
   return predictor;
 }
 
-/**
- * Run the models once, so that the first face takes no longer than the next.
- * @param {AttributePredictor} predictor
- */
+/** Run the models once, so that the first face takes no longer than the next. */
 async function warmUp(predictor) {
   const blank = new ImageData(64, 64);
   await predictor.predict(blank, "frame");
@@ -70,11 +59,7 @@ async function warmUp(predictor) {
   await predictor.predictFaces(blank, [{ landmarks }]);
 }
 
-/**
- * Read the pixels of an image, with transparency on white.
- * @param {ImageBitmap} bitmap closed at the end.
- * @returns {ImageData}
- */
+/** Read the pixels of an image, with transparency on white, and close it. */
 function readPixels(bitmap) {
   const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
   const context = canvas.getContext("2d", { willReadFrequently: true, alpha: false });
