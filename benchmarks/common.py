@@ -1,4 +1,4 @@
-"""What benchmarks share: command line, JSON, how they end, the machine, and rows as processes."""
+"""What benchmarks share: command line, results, errors, the machine, browser and processes."""
 
 from __future__ import annotations
 
@@ -38,14 +38,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def finish(program: Callable[[], Any]) -> int:
-    """Run a program and report an error that it expects as one line on standard error.
-
-    Args:
-        program: Reads its command line and writes its result.
-
-    Returns:
-        The exit code: 0, or 2 after an error.
-    """
+    """Run a program; return exit code 0, or 2 after an error, which is told in one line."""
     try:
         program()
     except (UserError, OSError, subprocess.CalledProcessError) as error:
@@ -84,16 +77,13 @@ def sample_photo() -> Path:
     return Path(get_data_path(), "sample_data", "grace_hopper.jpg")
 
 
-def find_chromium() -> str:
-    """Return the path of Chromium.
-
-    Raises:
-        UserError: It is not installed.
-    """
+def launch_chromium(playwright: Any, *flags: str) -> Any:
+    """Start the installed Chromium with further flags; return playwright's browser."""
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
         raise UserError("no Chromium on the path: install Debian's package chromium")
-    return path
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", *flags]
+    return playwright.chromium.launch(executable_path=path, args=arguments)
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float]:

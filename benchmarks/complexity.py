@@ -10,32 +10,23 @@ from typing import Any
 import torch
 from common import command_line, finish, write_json
 from label2label.checkpoints import find_checkpoint
-from label2label.errors import UserError
 from label2label.models import Label2LabelConfig, Label2LabelForImageClassification
 from label2label.prediction.backends import load_model
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import ResNetConfig
 
 
-def measure_complexity(config: Label2LabelConfig, image_size: int | None = None) -> dict[str, Any]:
-    """Count a model's parameters and FLOPs per image from its config alone.
+def measure_complexity(config: Label2LabelConfig, image_size: int) -> dict[str, Any]:
+    """Count a model's parameters and FLOPs from its config alone.
 
     Args:
         config: Configuration of the model.
-        image_size: Height and width of the image in pixels; by default the backbone's
-            `image_size`, which not every backbone's config has.
+        image_size: Height and width of the image in pixels.
 
     Returns:
-        `image_size`, `parameters` and `flops` (2 x multiply-add, of convolutions and matrix
+        `image_size`, and `parameters` and `flops` (2 x multiply-add, of convolutions and matrix
         products), each of `backbone`, `head` and `all`.
-
-    Raises:
-        UserError: No size is given and the backbone's config has none.
     """
-    image_size = image_size or getattr(config.backbone_config, "image_size", None)
-    if image_size is None:
-        name = getattr(config.backbone_config, "model_type", "such a")
-        raise UserError(f"a {name} backbone takes images of any size: give the size to count for")
     with torch.device("meta"):
         model = Label2LabelForImageClassification._from_config(config, attn_implementation="eager")
         image = torch.empty(1, 3, image_size, image_size)
@@ -92,7 +83,6 @@ def measure() -> None:
     sizes = {
         "model": {
             "name": Path(model).resolve().name,
-            # The processor's crop size, as not every backbone's config has a size.
             **measure_complexity(loaded.config, processor.crop_size["height"]),
             "file_bytes": (Path(model) / "model.safetensors").stat().st_size,
         },

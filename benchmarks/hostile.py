@@ -75,6 +75,7 @@ TOKEN = "token-of-someone"
 USERS, SECONDS = 20, 60.0  # of the Space
 
 Read = Callable[[bytes], object]
+Build = Callable[[], tuple[Read, type[Exception]]]  # of `READERS`
 
 
 # Damaged images, and what reads them
@@ -220,16 +221,11 @@ def judge(read: Read, refusal: type[Exception], data: bytes) -> str:
     return "read"
 
 
-def serve_reader(
-    build: Callable[[], tuple[Read, type[Exception]]],
-    indices: range,
-    memory_bytes: int,
-    connection: Connection,
-) -> None:
+def serve_reader(build: Build, indices: range, memory_bytes: int, connection: Connection) -> None:
     """Read mutations in this process; send the outcome and the memory after each one.
 
     Args:
-        build: Function of `READERS`.
+        build: Loads the reader.
         indices: The mutations to read.
         memory_bytes: What one image may add to the peak; four times as much cannot be had.
         connection: Receives True when the reader is ready, then (outcome, resident bytes, peak
@@ -258,7 +254,7 @@ def serve_reader(
 
 def run_reader(
     name: str,
-    build: Callable[[], tuple[Read, type[Exception]]],
+    build: Build,
     count: int,
     kept: Path,
     hang_seconds: float = HANG_SECONDS,
@@ -268,7 +264,7 @@ def run_reader(
 
     Args:
         name: Name of the reader.
-        build: Function of `READERS`.
+        build: Loads the reader.
         count: Number of mutations.
         kept: Folder that receives the images of faults.
         hang_seconds: Time for one image after which it counts as a hang.
@@ -346,12 +342,7 @@ def report(outcomes: Counter[str], memory: list[int], peak: float) -> dict[str, 
 def run_preparation(count: int, kept: Path) -> dict[str, Any]:
     """Let a dataset program read mutations, and those of a run that fails in halves again.
 
-    Args:
-        count: Number of mutations.
-        kept: Folder that receives the images of faults.
-
-    Returns:
-        As `run_reader`; memory is that of a whole run.
+    Arguments and result are those of `run_reader`; memory is that of a whole run.
     """
     seeds = encode_seeds()
     outcomes: Counter[str] = Counter()

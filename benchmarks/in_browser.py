@@ -22,14 +22,14 @@ from typing import Any
 
 import cv2
 import numpy as np
-from common import command_line, find_chromium, finish, percentiles, write_json
+from common import command_line, finish, launch_chromium, percentiles, write_json
 from label2label.errors import UserError
 from label2label.faces.alignment import align_face
 from label2label.faces.detection import FaceDetector
 from label2label.prediction.backends import OnnxBackend
 from label2label.prediction.photos import read_photo
 from PIL import Image
-from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from playwright.sync_api import Page, sync_playwright
 from tqdm import tqdm
 
 PAGE = Path(__file__).parents[1] / "spaces_app" / "on_device"
@@ -52,16 +52,6 @@ def serve(folder: Path) -> str:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return f"http://127.0.0.1:{server.server_port}/index.html?lang=en"
-
-
-def launch(playwright: Playwright, film: Path) -> Browser:
-    """Start Chromium with a fake camera that plays a video file."""
-    flags = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
-    camera = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
-    return playwright.chromium.launch(
-        executable_path=find_chromium(),
-        args=[*flags, *camera, f"--use-file-for-fake-video-capture={film}"],
-    )
 
 
 def read_timings(page: Page, names: tuple[str, ...] = STEPS) -> dict[str, float]:
@@ -117,12 +107,7 @@ def write_film(photo: Path, path: Path) -> None:
 
 
 def measure(folder: Path, photo: Path, repeats: int) -> dict[str, Any]:
-    """Time the page and Python in turn.
-
-    Args:
-        folder: Folder of the page, with its `assets`.
-        photo: A photo with one face.
-        repeats: Measurements of each.
+    """Time the page of a folder and Python in turn, on a photo with one face.
 
     Returns:
         `browser` and `python`, milliseconds by step; `ratio` of the medians by step, browser to
@@ -144,7 +129,12 @@ def measure(folder: Path, photo: Path, repeats: int) -> dict[str, Any]:
     times: dict[str, list[dict[str, float]]] = {"browser": [], "python": []}
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
         write_film(photo, film := Path(scratch, "film.mjpeg"))
-        browser = launch(playwright, film)
+        browser = launch_chromium(
+            playwright,
+            "--use-fake-device-for-media-stream",
+            "--use-fake-ui-for-media-stream",
+            f"--use-file-for-fake-video-capture={film}",
+        )
         page = browser.new_page()
         page.set_default_timeout(PATIENCE)
         page.goto(serve(folder))

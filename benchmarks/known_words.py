@@ -54,13 +54,8 @@ def draw_questions(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw for each image the attributes to predict, and the order in which others are given.
 
-    Args:
-        generator: Random generator.
-        labels: (images, attributes), 1, 0 or -100.
-
-    Returns:
-        (images, attributes) each: `asked`, bool, half of the attributes; and `rank`, the position
-        from 0 at which each of the others is given; those of unknown label are never given.
+    Labels and both results are (images, attributes): `asked`, bool, half of the attributes; and
+    `rank`, the position from 0 at which each of the others is given, unless its label is unknown.
     """
     order = np.argsort(generator.random(labels.shape), axis=1)
     place = np.argsort(order, axis=1)  # (images, attributes), a permutation of each row

@@ -197,17 +197,14 @@ def measure_memory(args: argparse.Namespace) -> dict[str, Any]:
     """Measure the peak memory of `predict` for JPEGs of 48 megapixels, with 1 and 30 faces."""
     figures = {}
     detect = AttributePredictor(load_backend(args.first), threads=1).detector
+    portraits = find_portraits(args.faces, detect, 10)
     with tempfile.TemporaryDirectory() as folder:
         for name, sides in (("one face", [1500.0]), ("30 faces of 60 pixels", [60.0] * 30)):
             path = Path(folder, f"{len(sides)}.jpg")
-            generator = np.random.default_rng(0)
-            portraits = find_portraits(args.faces, detect, 10)
-            photo, _ = paste_faces(generator, portraits, (8064, 6048), sides)
+            photo, _ = paste_faces(np.random.default_rng(0), portraits, (8064, 6048), sides)
             Image.fromarray(photo).save(path, quality=90)
-            run = run_python(
-                ["-m", "label2label", "predict", "--json", "--model", args.first, path]
-            )
-            figures[name] = {"memory_megabytes": megabytes(run["peak_bytes"])}
+            command = ["-m", "label2label", "predict", "--json", "--model", args.first, path]
+            figures[name] = {"memory_megabytes": megabytes(run_python(command)["peak_bytes"])}
     return figures
 
 
@@ -236,14 +233,7 @@ def measure_video(args: argparse.Namespace) -> dict[str, Any]:
 def choose(
     faces: Path, dataset: str, count: int, among: Container[str] | None = None
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield the names and files of random photos of a dataset, the same on every call.
-
-    Args:
-        faces: Folder of the datasets.
-        dataset: Key of `FOLDERS`.
-        count: Maximum number of photos.
-        among: Names to choose from; all by default.
-    """
+    """Yield names and files of up to `count` random photos of a dataset, the same on every call."""
     roots, depth = FOLDERS[dataset]
     images = Download(faces / dataset).images(*roots, depth=depth)
     names = [name for name in images if among is None or name in among]

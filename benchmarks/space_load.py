@@ -76,12 +76,12 @@ def build_request(url: str) -> dict[str, Any]:
     photo = base64.b64encode(sample_photo().read_bytes()).decode()
     config = httpx.get(f"{url}/config", trust_env=False, timeout=60).raise_for_status().json()
     # The event has no public API name: find it by its component's name for it, `analyse`.
-    (index,) = (
+    index = next(
         dependency["id"]
         for dependency in config["dependencies"]
         if any(target[1] == "analyse" for target in dependency["targets"])
     )
-    event = {"id": 1, "photo": f"data:image/jpeg;base64,{photo}", "model": ""}
+    event = {"id": 1, "photo": f"data:image/jpeg;base64,{photo}", "models": [""]}
     return {"data": [], "event_data": event, "fn_index": index, "trigger_id": None}
 
 
@@ -136,13 +136,9 @@ async def send_from_many(
     send: Callable[[httpx.AsyncClient], Awaitable[None]],
     watch: Callable[[], None],
 ) -> None:
-    """Send requests from many visitors at once, each after its last answer.
+    """Send requests from many visitors at once, each after its last answer, for so many seconds.
 
-    Args:
-        users: Number of visitors.
-        duration: Seconds after which no new request is sent.
-        send: Function that sends a request and awaits its answer.
-        watch: Function that is called every `SAMPLE_SECONDS`.
+    Meanwhile `watch` is called every `SAMPLE_SECONDS`.
     """
     deadline = time.perf_counter() + duration
 
@@ -199,11 +195,10 @@ async def measure_many(
 
 def summarize(seconds: list[float]) -> dict[str, float | None]:
     """Compute the median and 95th percentile in milliseconds, None without responses."""
-    times = percentiles(seconds) if seconds else {}
-    return {
-        f"{title}_ms": round(1e3 * times[name], 1) if times else None
-        for title, name in (("median", "p50"), ("p95", "p95"))
-    }
+    if not seconds:
+        return {"median_ms": None, "p95_ms": None}
+    times = percentiles(seconds)
+    return {"median_ms": round(1e3 * times["p50"], 1), "p95_ms": round(1e3 * times["p95"], 1)}
 
 
 def summarize_memory(memory: list[float]) -> dict[str, float] | None:

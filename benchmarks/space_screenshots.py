@@ -14,13 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import command_line, find_chromium, finish
+from common import command_line, finish, launch_chromium
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 from space_load import started_space
 from tqdm import tqdm
 
-ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync")
 DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 1080}, "locale": "en-US"}
 PHONE: dict[str, Any] = {
     "viewport": {"width": 390, "height": 844},
@@ -84,7 +83,7 @@ def main() -> None:
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     with started_space() as (url, _, _), sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=[*ARGUMENTS])
+        browser = launch_chromium(playwright)
         for name, (example, window, show) in tqdm(PICTURES.items(), unit="picture"):
             page = browser.new_context(**window).new_page()
             page.goto(url)

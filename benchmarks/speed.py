@@ -88,16 +88,10 @@ def noise(batch: int, size: int) -> np.ndarray:
 
 
 def our_rows(names: list[str], folder: Path, int8: dict[str | None, Path]) -> list[Row]:
-    """Export the shipped models in the formats that the rows need.
+    """Export the shipped models to a folder, in the formats that the rows of `OURS` need.
 
-    Args:
-        names: Keys of `OURS`.
-        folder: Folder to write to.
-        int8: Files of `label2label export --int8` by model; a model without one is calibrated on
-            noise, which suffices to measure speed.
-
-    Returns:
-        One row per name.
+    `int8` holds files of `label2label export --int8` by model; a model without one is calibrated on
+    noise, which suffices to measure speed.
     """
     import torch
     from complexity import measure_complexity

@@ -118,13 +118,10 @@ def bare_step(trainer: Any) -> Callable[[], None]:
 
 
 def serve(specification: str) -> None:
-    """Train one row on request, in its own process.
+    """Train a row, a JSON of `recipe`, `settings` and the folder `output`, in its own process.
 
-    Answers nothing in particular when ready, then `speed`, the images per second of each number of
-    batches read, of the loop or, for a negative number, of the bare step.
-
-    Args:
-        specification: JSON of the `recipe`, its `settings` and the run's folder, `output`.
+    For each number of batches read, it answers the loop's `speed` in images per second; for a
+    negative number, that of the bare step.
     """
     answer = serve_answers()
     try:
@@ -159,11 +156,7 @@ def serve(specification: str) -> None:
 
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Run all rows in turn.
-
-    Args:
-        args: The command line.
-        folder: Folder for the data and the runs.
+    """Run all rows in turn, with their data and runs in a folder.
 
     Returns:
         `rows`, each with `title`, `images_per_second` (median), `ratio` to the baseline (median
