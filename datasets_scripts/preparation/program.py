@@ -30,11 +30,9 @@ SPLITS_FILE = "splits.csv"
 
 
 def dataset_parser(docstring: str | None, source: str | None = None) -> argparse.ArgumentParser:
-    """Create a parser with the options that every dataset program has.
+    """Create a parser with the options of every dataset program, and its docstring's first line.
 
-    Args:
-        docstring: The program's docstring; `--help` shows its first line.
-        source: Help text of `--source`, for a program that reads raw images.
+    `source` is the help text of `--source`, for a program that reads raw images.
     """
     parser = argparse.ArgumentParser(description=(docstring or "").partition("\n")[0])
     if source:
@@ -88,20 +86,8 @@ def prepare(
 ) -> Counts:
     """Write a dataset as the command line says, and print the number of images without a face.
 
-    Args:
-        arguments: Arguments parsed by `dataset_parser`.
-        samples: The samples to write.
-        read: Function that reads the image of a sample.
-        vocabulary: Names of the attribute columns.
-        description: Text of the dataset card; `{framing}` in its process is replaced by the
-            description of `read`.
-        total: Number of samples, if known.
-
-    Returns:
-        Number of rows by source, split, column and value.
-
-    Raises:
-        UserError: For the reasons of `write_dataset` and `add_labels`.
+    Takes and returns what `write_dataset` does, and `arguments` of `dataset_parser`. `{framing}` in
+    the description's process is replaced by the description of `read`.
     """
     if isinstance(read, ReadImage):
         process = description.process.replace("{framing}", read.description)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 import tarfile
 import tempfile
@@ -15,7 +16,6 @@ from typing import IO
 
 from label2label.errors import UserError, join_lines
 
-ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 MAX_IMAGE_BYTES = 200 * 10**6
 
@@ -174,11 +174,11 @@ class Download:
     ) -> Iterator[tuple[tuple[str, ...], Member]]:
         """Yield path and location of each file; open archives with these names, or all."""
         top = self.source.resolve()
-        if top.is_file() and _archive_stem(top.name) is None:
-            yield (top.name,), (None, str(top))
-            return
         if top.is_file():
-            yield from self._open(top.name, (None, str(top)), ())
+            if _archive_stem(top.name) is None:
+                yield (top.name,), (None, str(top))
+            else:
+                yield from self._open(top.name, (None, str(top)), ())
             return
         for folder, folders, files in os.walk(top):
             folders[:] = sorted(name for name in folders if not _is_hidden(name))
@@ -243,10 +243,8 @@ def _copy_archive(name: str, file: IO[bytes]) -> zipfile.ZipFile:
 
 def _archive_stem(name: str) -> str | None:
     """Return the name of an archive without its suffix, or None for other files."""
-    for suffix in sorted(ARCHIVE_SUFFIXES, key=len, reverse=True):
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)].rpartition("/")[2]
-    return None
+    found = re.fullmatch(r"(.*/)?(?P<stem>.*?)\.(zip|tar|tar\.gz|tgz)", name, re.I | re.S)
+    return found and found["stem"]
 
 
 def _is_hidden(name: str) -> bool:
