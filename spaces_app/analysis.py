@@ -63,11 +63,11 @@ class Analyser:
         models = [self.find_model(key) for key in keys]
         loaded, found = find_faces(self._detector, partial(read_photo, photo))
         width, height = loaded.size
-        notes: list[dict[str, Any]] = (
-            [{"code": "animated", "values": {}}] if loaded.animated else []
-        )
         if not found:
             raise PhotoError("no_face")
+        notes: list[dict[str, Any]] = []
+        if loaded.animated:
+            notes.append({"code": "animated", "values": {}})
         faces = keep_largest(found, MAX_FACES)
         if len(faces) < len(found):
             counts = {"found": len(found), "shown": len(faces)}
@@ -88,15 +88,7 @@ class Analyser:
         return {"width": width, "height": height, "notes": notes, "faces": entries}
 
     def condition(self, crop: bytes, key: str, known: Mapping[str, bool]) -> dict[str, Any]:
-        """Predict the attributes of one face, given that some of them are known.
-
-        Args:
-            crop: The face as `analyse` returned it, bytes of an image file.
-            key: Key of the model.
-            known: Value by attribute; names that the model does not have are ignored.
-
-        Returns:
-            The face's prediction (`encode_prediction`).
+        """Predict the attributes of a face, a crop of `analyse`, given that some are known.
 
         Raises:
             PhotoError: The crop cannot be read, or the model is not offered.
@@ -114,10 +106,7 @@ class Analyser:
         return encode_prediction(model.predict(pixels[None], known))[0]
 
     def find_model(self, key: str) -> OfferedModel:
-        """Find a model by its key.
-
-        Args:
-            key: Key of `load_catalogue`; empty for the first, the default model.
+        """Find a model by its key, which is empty for the default model.
 
         Raises:
             PhotoError: The model is not offered.

@@ -16,11 +16,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def main() -> int:
-    """Serve the Space until it is stopped.
-
-    Returns:
-        The exit code: 0, or 2 if no model can be loaded.
-    """
+    """Serve the Space until it is stopped; return the exit code, 2 if no model can be loaded."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     # Files uploaded through the API are stored in a folder that is deleted when this process ends;
     # delete what a killed process left behind.
@@ -38,14 +34,7 @@ def main() -> int:
 
 
 def serve(uploads: Path) -> None:
-    """Serve the Space until it is stopped.
-
-    Args:
-        uploads: Folder for files uploaded through the API.
-
-    Raises:
-        UserError: No model, or no face detector, can be loaded.
-    """
+    """Serve the Space, with a folder for files that are uploaded through the API."""
     import cv2
     import gradio as gr
     import torch

@@ -191,15 +191,7 @@ def load_models(name: str, others: Iterable[OfferedModel] = ()) -> list[OfferedM
 
 
 def offer(path: Path, key: str) -> OfferedModel:
-    """Load one model and time it.
-
-    Args:
-        path: Folder of a model, or an ONNX file.
-        key: As in `OfferedModel`.
-
-    Raises:
-        UserError: The model cannot be loaded.
-    """
+    """Load and time the model of a folder or an ONNX file."""
     # One thread each, because as many photos are processed in parallel as there are cores.
     is_onnx = path.suffix == ".onnx"
     backend: Any = load_backend(path, "onnx" if is_onnx else "torch", threads=1)
@@ -234,15 +226,9 @@ def offer(path: Path, key: str) -> OfferedModel:
 
 
 def name_export(model: OfferedModel, others: Iterable[OfferedModel]) -> OfferedModel:
-    """Name an ONNX file after the model that it was exported from.
+    """Name an ONNX file after the model that it was exported from, if that is among the others.
 
-    Args:
-        model: Model of an ONNX file; `label2label export --int8` records its source weights in it.
-        others: Models loaded before.
-
-    Returns:
-        The model with the key, kind and parameters of the model with these weights; unchanged if
-        the file records none or no such model is loaded.
+    `label2label export --int8` records the source's weights in the file.
     """
     session: Any = model.backend.session  # type: ignore[attr-defined]
     made_from = session.get_modelmeta().custom_metadata_map.get(WEIGHTS_KEY)

@@ -19,11 +19,9 @@ SOURCES = {
 
 
 def load_examples() -> list[dict[str, str]]:
-    """Load the example photos, and one with all of them side by side.
+    """Load the installed example photos, and one with all of them side by side.
 
-    Returns:
-        One dictionary per photo: `key`, for which the page has texts, and `url`, a data URL; fewer
-        or none if the packages are not installed.
+    Each has a `key`, for which the page has texts, and a `url`, a data URL.
     """
     photos = dict(open_photos())
     if len(photos) > 1:

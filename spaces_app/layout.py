@@ -55,9 +55,6 @@ def build_space() -> gr.Blocks:
         gr.set_static_paths([DEVICE_PAGE.parent])
 
     def analyse(event: gr.EventData) -> dict[str, Any]:
-        return answer(event, lambda: analyser.analyse(decode_data_url(event.photo), [event.model]))
-
-    def compare(event: gr.EventData) -> dict[str, Any]:
         return answer(
             event, lambda: analyser.analyse(decode_data_url(event.photo), event.models[:2])
         )
@@ -87,8 +84,9 @@ def build_space() -> gr.Blocks:
         "examples": load_examples(),
         "limits": {"bytes": MAX_BYTES, "megapixels": MAX_PIXELS / 1e6, "types": list_photo_types()},
     }
-    quick: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "multiple"}
+    private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     busy: dict[str, Any] = {"concurrency_limit": WORKERS, "concurrency_id": "cores"}
+    request = {**private, **busy, "trigger_mode": "multiple"}
     with gr.Blocks(
         title="Label2Label",
         analytics_enabled=False,
@@ -112,14 +110,12 @@ def build_space() -> gr.Blocks:
             }
         with tabs["explore"]:
             explorer = page_part("explorer", page)
-            explorer.analyse(analyse, None, explorer, api_visibility="private", **quick, **busy)
-            explorer.condition(condition, None, explorer, api_visibility="private", **quick, **busy)
+            explorer.analyse(analyse, None, explorer, **request)
+            explorer.condition(condition, None, explorer, **request)
         with tabs["compare"]:
             if shown["compare"]:
                 comparison = page_part("comparison", page)
-                comparison.compare(
-                    compare, None, comparison, api_visibility="private", **quick, **busy
-                )
+                comparison.analyse(analyse, None, comparison, **request)
         with tabs["audit"]:
             audit = gr.HTML(render_audit(evaluations, "en"), apply_default_css=False)
         with tabs["device"]:
@@ -138,8 +134,7 @@ def build_space() -> gr.Blocks:
             ]
 
         switched = [header, audit, about, *tabs.values()]
-        hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        language.change(translate, language, switched, js=SWITCH_LANGUAGE, queue=False, **hidden)
+        language.change(translate, language, switched, js=SWITCH_LANGUAGE, queue=False, **private)
         space.load(None, None, language, js=SWITCH_LANGUAGE)
         # The API for programs, not visible on the page.
         # As bytes: for a path, Gradio would leave an empty file behind after each request.
@@ -162,14 +157,9 @@ def list_photo_types() -> list[str]:
 
 
 def page_part(name: str, page: dict[str, Any]) -> gr.HTML:
-    """Create one of the page's own components.
+    """Create the component of a script in `page/`, with data for it.
 
-    Args:
-        name: Name of its script in `page/`.
-        page: Data for the scripts.
-
-    Returns:
-        The component; the events that its script triggers are its methods.
+    The events that the script triggers are methods of the component.
     """
     scripts = ("common", "photo", name)
     return gr.HTML(
@@ -184,14 +174,9 @@ def page_part(name: str, page: dict[str, Any]) -> gr.HTML:
 
 
 def answer(event: gr.EventData, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Answer a request of the page with the result of `work`, or with an error.
+    """Answer a request of the page: its `id`, and the entries that `work` returns or an `error`.
 
-    Args:
-        event: Event with the request's `id`, which is returned with the answer.
-        work: Computes the result.
-
-    Returns:
-        `id` and the result's entries, or `error`: a `code`, and `values` for its text.
+    An error is a `code`, and `values` for its text.
     """
     try:
         return {"id": event.id, **work()}

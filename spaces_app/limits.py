@@ -20,13 +20,8 @@ BUSY = (503, "Too many photos are waiting: please try again in a minute.")
 
 
 def uploads_parent() -> Path | None:
-    """Choose the parent of the upload folder: the user's choice, otherwise memory.
-
-    Returns:
-        The folder, or None for the system's temporary folder.
-    """
-    given = os.environ.get("GRADIO_TEMP_DIR")
-    if given:
+    """Choose the parent of the upload folder: the user's, memory, or None for the system's own."""
+    if given := os.environ.get("GRADIO_TEMP_DIR"):
         Path(given).mkdir(parents=True, exist_ok=True)
         return Path(given)
     return MEMORY if MEMORY.is_dir() else None
@@ -114,13 +109,7 @@ class BodyTooLargeError(Exception):
 
 
 async def refuse(send: Any, status: int, text: str) -> None:
-    """Reject a request with one line of text.
-
-    Args:
-        send: ASGI callable of the connection.
-        status: HTTP status.
-        text: Message to the visitor.
-    """
+    """Reject a request with an HTTP status and one line of text."""
     body = text.encode()
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
     headers.append((b"content-length", str(len(body)).encode()))

@@ -31,10 +31,7 @@ class PhotoError(Exception):
 
 
 def decode_data_url(url: str) -> bytes:
-    """Decode a data URL or bare base64.
-
-    Args:
-        url: `data:image/jpeg;base64,...`, or only the part after the comma.
+    """Decode a data URL, `data:image/jpeg;base64,...`, or bare base64.
 
     Raises:
         PhotoError: The data is empty, too long or not base64.
@@ -76,13 +73,7 @@ def read_photo(data: bytes, enough: int | None = None) -> LoadedImage:
 
 
 def encode_data_url(image: Image.Image, kind: str, **options: Any) -> str:
-    """Encode an image as a data URL.
-
-    Args:
-        image: Image to encode.
-        kind: `"png"` or `"jpeg"`.
-        options: Options of Pillow's encoder.
-    """
+    """Encode an image as a data URL of `"png"` or `"jpeg"`, with options of Pillow's encoder."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -27,26 +27,11 @@ TEMPLATES = jinja2.Environment(
 
 
 def say(language: str, key: str, **values: Any) -> str:
-    """Return a text with its placeholders filled.
-
-    Args:
-        language: A key of `LANGUAGES`; English for any other.
-        key: Key of the text.
-        values: Values of the placeholders, `{name}`.
-    """
-    return TEXTS.get(language, TEXTS["en"])[key].format(**values)
+    """Return a text in a language of `LANGUAGES`, with its placeholders, `{name}`, filled."""
+    return TEXTS[language][key].format(**values)
 
 
 def render(part: str, language: str, **values: Any) -> str:
-    """Fill one of the templates in `page/`.
-
-    Args:
-        part: Name of the template.
-        language: A key of `LANGUAGES`.
-        values: Values that the template takes, beside `say(key)` and `text(key, otherwise)`.
-
-    Returns:
-        One HTML element.
-    """
+    """Fill a template of `page/` with values, `say(key)` and `text(key, otherwise)`."""
     template = TEMPLATES.get_template(f"{part}.html")
     return template.render(say=partial(say, language), text=TEXTS[language].get, **values)

@@ -34,7 +34,7 @@ function analyse() {
   const models = choices.map((choice) => choice.model());
   photo.showLooking();
   const start = performance.now();
-  ask("compare", { photo: state.data, models: models.map((model) => model.key) }, (answer) => {
+  ask("analyse", { photo: state.data, models: models.map((model) => model.key) }, (answer) => {
     state.models = models;
     state.faces = answer.faces ?? [];
     state.face = 0;

@@ -59,7 +59,7 @@ function analyse() {
   unread.clear();
   photo.showLooking();
   const start = performance.now();
-  ask("analyse", { photo: state.data, model: model.key }, (answer) => {
+  ask("analyse", { photo: state.data, models: [model.key] }, (answer) => {
     looking = false;
     state.model = model;
     state.faces = answer.faces ?? [];

@@ -39,6 +39,6 @@ def test_every_text_that_the_code_asks_for_is_there():
     assert {f"error.{code}" for code in codes} <= set(TEXTS["en"])
 
 
-def test_blanks_are_filled_and_an_unknown_language_is_english():
+def test_blanks_are_filled():
     assert say("ko", "photo.face", number=2, count=3) == "얼굴 2 / 3"
-    assert say("fr", "photo.face", number=2, count=3) == "Face 2 of 3"
+    assert say("en", "photo.face", number=2, count=3) == "Face 2 of 3"
