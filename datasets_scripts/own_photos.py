@@ -53,10 +53,10 @@ def main() -> None:
     if arguments.labels is None:
         raise UserError("give the table of labels as --labels FILE.csv")
     table, arguments.labels = arguments.labels, None
-    _, header = next(Download(table).lines(table.name), ("", ""))
-    attributes = tuple(name.strip() for name in header.split(",") if name.strip() not in OTHERS)
+    _, first = next(Download(table).rows(table.name, columns=["image"]), ("", {}))
+    attributes = tuple(name for name in first if name not in OTHERS)
     if not attributes:
-        raise UserError(f"{table} has no column of an attribute")
+        raise UserError(f"{table} has no rows, or no column of an attribute")
     images = Download(arguments.source).images(arguments.source.resolve().name)
     prepare(
         arguments,

@@ -160,7 +160,7 @@ class Download:
         for where, line in self.lines(*names):
             values = next(csv.reader([line]))
             if not header:
-                header = values
+                header = [name.strip() for name in values]
                 missing = sorted(set(columns) - set(header))
                 if missing:
                     raise UserError(f"{where}: no column {', '.join(missing)}")

@@ -158,7 +158,7 @@ def test_photos_of_ones_own_get_the_columns_of_their_table(
 ):
     photos = write_source(tmp_path / "photos", ["a.jpg", "b.jpg", "c.jpg"]) / "images"
     table = tmp_path / "labels.csv"
-    table.write_text("image,identity,Freckles,age\na.jpg,Ann,1,30\nb.jpg,Ann,,\nc.jpg,Bo,0,\n")
+    table.write_text('"image",identity, Freckles,"age"\na.jpg,Ann,1,30\nb.jpg,Ann,,\nc.jpg,Bo,0,\n')
     folders = ("--source", photos, "--labels", table, "--output")
     assert run("own_photos", *folders, tmp_path / "out") == 0
     rows = {row["image"]["path"]: row for row in load_rows(tmp_path / "out")}
@@ -166,7 +166,8 @@ def test_photos_of_ones_own_get_the_columns_of_their_table(
     assert rows["a.jpg"]["split"] == rows["b.jpg"]["split"]
     assert (rows["a.jpg"]["age"], rows["c.jpg"]["identity"]) == (30, "Bo")
     for text, message in (
-        ("image\na.jpg\n", "has no column of an attribute"),
+        ("image\na.jpg\n", "no column of an attribute"),
+        ("image,Freckles\n", "has no rows"),
         ("image,Freckles\nd.jpg,1\n", "line 2: the image d.jpg is missing"),
         ("image,Freckles\na.jpg,yes\n", "line 2: 'yes' is not a value of Freckles (1, 0)"),
         (
