@@ -4,7 +4,7 @@ import { AttributeView } from "./attributes.js";
 import { Camera } from "./camera.js";
 import { make } from "./elements.js";
 import { Engine } from "./engine.js";
-import { findFlaws, rollOf, sizeOf } from "./face.js";
+import { findFlaws, rollOf, scaleFace, sizeOf } from "./face.js";
 import { drawBoxes, drawCrops } from "./picture.js";
 import { firstLanguage, LANGUAGES, Words } from "./strings.js";
 import { FaceTracker } from "./tracking.js";
@@ -224,13 +224,16 @@ async function readPhoto(file, name) {
   setPicture({ width, height }, false);
   try {
     await loaded;
+    if (mine !== turn) return;
     show();
     say("working");
     const kind = file.type === "image/jpeg" ? "jpeg" : "photo";
     const result = await engine.predict(bitmap, kind);
     if (mine !== turn) return;
-    shown = { ...inPixelsOf(decoded, result), name };
-    chosen = largestOf(result.faces);
+    // The models saw a reduced copy if the photo is too large for a canvas.
+    const faces = result.faces.map((face) => scaleFace(face, result, { width, height }));
+    shown = { ...result, faces, width, height, name };
+    chosen = largestOf(faces);
     show();
     if (result.faces.length) say("found", { count: result.faces.length });
     else say("noFace", {}, true);
@@ -258,22 +261,10 @@ async function decode(file) {
   return { bitmap: smaller, width, height };
 }
 
-/** Scale a result from pixels of the reduced copy to pixels of the photo. */
-function inPixelsOf({ width, height }, result) {
-  const scales = [width / result.width, height / result.height];
-  const scaled = (values) => values.map((value, i) => value * scales[i % 2]); // x, y, x, y
-  const faces = result.faces.map((face) => ({
-    ...face,
-    box: scaled(face.box),
-    landmarks: face.landmarks.map(scaled),
-  }));
-  return { ...result, faces, width, height };
-}
-
 /** Return the index of the largest face, or 0. */
 function largestOf(faces) {
-  const areas = faces.map(({ box: [x0, y0, x1, y1] }) => (x1 - x0) * (y1 - y0));
-  return Math.max(areas.indexOf(Math.max(...areas)), 0);
+  const sizes = faces.map(sizeOf);
+  return Math.max(sizes.indexOf(Math.max(...sizes)), 0);
 }
 
 $("file").onchange = ({ target }) => {

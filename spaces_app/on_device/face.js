@@ -1,5 +1,7 @@
 /** What is known of one face that was found in a photo, as `label2label.faces.face` in Python. */
 
+import { estimateSimilarity } from "./alignment.js";
+
 /**
  * A face detected in a photo, in pixels of the photo; (0, 0) is the outer corner of its top left
  * pixel.
@@ -20,18 +22,17 @@ export function centreOf({ box: [x0, y0, x1, y1] }) {
   return [(x0 + x1) / 2, (y0 + y1) / 2];
 }
 
+/** Scale a face from pixels of a copy to pixels of the photo. */
+export function scaleFace(face, copy, photo) {
+  const scales = [photo.width / copy.width, photo.height / copy.height];
+  const scale = (values) => values.map((value, i) => value * scales[i % 2]); // x, y, x, y
+  return { ...face, box: scale(face.box), landmarks: face.landmarks.map(scale) };
+}
+
 /** Return a face's clockwise roll to an upright `template` in degrees, -180 to 180. */
 export function rollOf({ landmarks }, template) {
-  const [ux, uy] = meanOf(template);
-  const [px, py] = meanOf(landmarks);
-  let [sine, cosine] = [0, 0];
-  template.forEach(([x, y], i) => {
-    const [u, v] = [x - ux, y - uy];
-    const [p, q] = [landmarks[i][0] - px, landmarks[i][1] - py];
-    sine += u * q - v * p;
-    cosine += u * p + v * q;
-  });
-  return degrees(Math.atan2(sine, cosine));
+  const { a, c } = estimateSimilarity(template, landmarks);
+  return degrees(Math.atan2(c, a));
 }
 
 /**

@@ -2,6 +2,7 @@
 
 import { alignFace } from "./alignment.js";
 import { FaceDetector } from "./detection.js";
+import { scaleFace } from "./face.js";
 import { resizeBy } from "./resampling.js";
 
 const BATCH_SIZE = 16; // faces
@@ -41,13 +42,8 @@ export class AttributePredictor {
     for (let i = 0; i < faces.length; i += BATCH_SIZE) {
       predicted.push(...(await this.predictFaces(source, faces.slice(i, i + BATCH_SIZE))));
     }
-    const scales = [photo.width / source.width, photo.height / source.height];
-    for (const face of predicted) {
-      face.box = face.box.map((value, i) => value * scales[i % 2]); // x, y, x, y
-      face.landmarks = face.landmarks.map((point) => point.map((value, i) => value * scales[i]));
-    }
     const milliseconds = { detection: found - start, attributes: performance.now() - found };
-    return { faces: predicted, milliseconds };
+    return { faces: predicted.map((face) => scaleFace(face, source, photo)), milliseconds };
   }
 
   /**

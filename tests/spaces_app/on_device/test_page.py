@@ -56,6 +56,18 @@ def test_last_of_two_photos_is_the_one_shown(tab, photos):
     expect(tab.page.get_by_role("radio")).to_have_count(1)
 
 
+def test_bad_file_while_the_model_loads_leaves_no_earlier_photo_waiting(visit, photos, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    tab, held = visit(), []
+    tab.page.route("**/model.onnx", lambda route: held.append(route))
+    tab.page.reload()
+    tab.page.set_input_files("#file", photos / "portrait.png")
+    expect(tab.page.locator("#photo")).to_be_visible()
+    tab.show(tmp_path / "broken.png", "broken.png is not an image")
+    held[0].continue_()
+    tab.wait_for("Ready")
+
+
 def test_keyboard_chooses_the_face_that_is_shown(tab, photos):
     tab.show(photos / "two.png", "2 faces found")
     expect(tab.page.get_by_role("radio", name="Face 1")).to_be_checked()  # the larger one
