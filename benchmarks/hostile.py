@@ -36,6 +36,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -46,6 +47,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 from common import (
     command_line,
     describe_machine,
@@ -231,10 +233,6 @@ def serve_reader(build: Build, indices: range, memory_bytes: int, connection: Co
         connection: Receives True when the reader is ready, then (outcome, resident bytes, peak
             bytes) for each image.
     """
-    import warnings
-
-    import psutil
-
     warnings.simplefilter("ignore")  # Pillow's, of damaged metadata
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders in C print to it
     seeds, process = encode_seeds(), psutil.Process()

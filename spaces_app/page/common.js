@@ -56,20 +56,18 @@ function factsOf(model) {
 // A labelled choice of model, with its size and speed.
 function createModelChoice(label, chosen, onChange) {
   const id = `model-${Math.random().toString(36).slice(2)}`;
+  let index = Math.min(chosen, props.models.length - 1);
+  const model = () => props.models[index];
   const caption = make("label", { for: id });
-  const select = make("select", { id, onchange: () => { relabel(); onChange(); } });
+  const select = make("select", { id, onchange: () => { index = select.selectedIndex; relabel(); onChange(); } });
   const facts = make("p", { class: "facts" });
   const root = make("div", { class: "model" }, caption, select, facts);
-  const model = () => props.models[select.selectedIndex];
   function relabel() {
-    const index = Math.max(select.selectedIndex, 0);
     caption.textContent = say(label);
     select.replaceChildren(...props.models.map((m) => make("option", { value: m.key, text: titleOf(m) })));
     select.selectedIndex = index;
     facts.textContent = factsOf(model());
   }
-  relabel();
-  select.selectedIndex = Math.min(chosen, props.models.length - 1);
   relabel();
   return { root, model, relabel };
 }

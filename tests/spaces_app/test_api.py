@@ -78,7 +78,7 @@ def test_the_models_are_listed_with_their_size_and_speed(client):
         ("no_face.png", {}, "No face was found"),
         ("not_an_image.jpg", {}, "not a photo that can be read"),
         ("hundred_megapixels.png", {}, "the limit is 50 megapixels"),
-        ("portrait.jpg", {"model": "other"}, f"There are: {checkpoint_names()[0]}"),
+        ("portrait.jpg", {"model": "other"}, f"Choose one of: {checkpoint_names()[0]}"),
         ("portrait.jpg", {"known": {"Halo": True}}, "no attribute Halo"),
         ("portrait.jpg", {"known": {"Young": 3}}, "must be true or false"),
         ("portrait.jpg", {"known": [1, 2]}, "What is known must be an object"),
