@@ -111,7 +111,7 @@ def _add_prediction(command: Command) -> None:
     shared(option)
     text = "folder of photos, quoted glob of photos or Parquet files, or prepared dataset"
     option("--data", required=True, metavar="DIR|GLOB", help=text)
-    text = "folder to write; the same command goes on with an interrupted run"
+    text = "folder to write; the same command continues an interrupted run"
     option("--output", required=True, metavar="DIR", help=text)
     text = "take each whole image as one face's crop, as the images of prepared datasets are"
     _no_align(option, text)
@@ -136,7 +136,7 @@ def _add_training(command: Command) -> None:
     text = "attributes to learn: a vocabulary, or `columns` for the dataset's own"
     option("--vocabulary", metavar="NAME", help=text)
     option("--output", required=True, metavar="DIR", help="folder of the run")
-    option("--resume", action="store_true", help="go on with an interrupted run")
+    option("--resume", action="store_true", help="continue an interrupted run")
     text = "override one key of the recipe; may be repeated"
     option("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
 
@@ -200,7 +200,7 @@ def _add_evaluation(command: Command) -> None:
     option("--split", default="validation", help="to fit to (default: %(default)s)")
     text = "measure before and after on this split, unseen"
     option("--measure-on", metavar="SPLIT", help=text)
-    text = "fit what known words tell of others to this split"
+    text = "fit on this split how known labels change the other attributes"
     option("--couple-on", metavar="SPLIT", help=text)
     option("--output", metavar="FILE.json", help="write the figures here")
     text = "accuracy that thresholds may lose for balanced accuracy (default: %(default)s)"
@@ -217,10 +217,10 @@ def _add_publishing(command: Command) -> None:
     option("--calibration", metavar="DIR", help=text)
     text = "take uint8 pixels (batch, height, width, 3) instead of normalised floats"
     option("--uint8-input", action="store_true", help=text)
-    text = "take a second input, words that are known"
+    text = "take a second input: labels that are known"
     option("--known-labels", action="store_true", help=text)
     option("--backbone-only", action="store_true", help="leave the head out")
-    text = "also what the page in spaces_app/on_device needs, for its folder assets"
+    text = "also the files that spaces_app/on_device/assets needs for its page"
     option("--web", action="store_true", help=text)
     option("--ncnn", action="store_true", help="also ncnn's files, for phones")
     option("--opset", type=int, default=20, help="ONNX opset (default: %(default)s)")
@@ -228,7 +228,7 @@ def _add_publishing(command: Command) -> None:
     option = command("push", "upload a model, the Space and a dataset to the Hub")
     option("--model", metavar="DIR", help="model or backbone folder (default: ours)")
     option("--repo-id", metavar="ID", help="OWNER/NAME of the model's repository")
-    option("--onnx", metavar="DIR", help="also these exports, INT8 to the Space")
+    option("--onnx", metavar="DIR", help="upload these exports too; the Space takes only INT8")
     text = "what `evaluate --output` wrote of the model, for its card"
     option("--results", nargs="+", metavar="FILE.json", help=text)
     text = "data whose terms the weights inherit, for the card: celeba, utkface, fairface, ..."

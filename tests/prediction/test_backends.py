@@ -90,7 +90,7 @@ def test_normalized_pixels_are_the_image_processors(settings):
 )
 def test_a_processor_that_crops_otherwise_is_refused(settings):
     processor = Label2LabelImageProcessor(**settings)
-    with pytest.raises(UserError, match=f"mend '{next(iter(settings))}' in preprocessor_config"):
+    with pytest.raises(UserError, match=f"fix '{next(iter(settings))}' in preprocessor_config"):
         Preprocessing.from_processor(processor, ["Smiling"])
 
 

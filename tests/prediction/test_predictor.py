@@ -386,5 +386,5 @@ def test_weights_of_half_precision_are_loaded_in_single_precision(broken, portra
 
 def test_a_processor_that_does_not_resize_by_the_shorter_side_is_one_clear_line(broken):
     Label2LabelImageProcessor(size={"height": 112, "width": 112}).save_pretrained(broken)
-    with pytest.raises(UserError, match="mend 'size' in preprocessor_config"):
+    with pytest.raises(UserError, match="fix 'size' in preprocessor_config"):
         AttributePredictor.from_pretrained(broken)

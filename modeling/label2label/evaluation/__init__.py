@@ -3,7 +3,8 @@
 In all modules, `probabilities` are (images, attributes) in 0..1; `labels` are (images, attributes):
 1 present, 0 absent, -100 unknown and ignored; `weights` are (..., images): how often each image
 counts, once by default. Scores keep the leading dimensions of the weights, so that one call with
-(resamples, images) counts computes a bootstrap, and are NaN where undefined.
+(resamples, images) counts computes a bootstrap, and are NaN where undefined. `resamples` is the
+number of bootstrap resamples.
 """
 
 from pathlib import Path

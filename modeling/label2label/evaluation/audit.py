@@ -135,15 +135,15 @@ def prepare_photos(
 def _read_photos(
     args: Namespace, folder: Path
 ) -> tuple[datasets.Dataset, list[str], datasets.Dataset | None]:
-    asked = load_scored_model(args.model).preprocessing
-    table = read_label_table(Path(args.data), asked.attributes, args.group)
+    own = load_scored_model(args.model).preprocessing
+    table = read_label_table(Path(args.data), own.attributes, args.group)
     for column in args.group:
         check_groups(column, table[column])
-    dataset, notices = prepare_photos(table, args.group, asked, args.align, folder / "crops.arrow")
+    dataset, notices = prepare_photos(table, args.group, own, args.align, folder / "crops.arrow")
     others = None
     if args.against:
         other = load_scored_model(args.against).preprocessing
-        frame = (asked.alignment_template, asked.shortest_edge, asked.crop_size)
+        frame = (own.alignment_template, own.shortest_edge, own.crop_size)
         if frame != (other.alignment_template, other.shortest_edge, other.crop_size):
             # Each model needs crops like those that it was trained on.
             file = folder / "others.arrow"

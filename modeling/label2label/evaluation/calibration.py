@@ -206,7 +206,6 @@ def calibration_effect(
         predictions: Predictions of the model before calibration.
         temperature: Temperature at which these predictions were made.
         calibration: The calibration to measure.
-        resamples: Number of bootstrap resamples.
 
     Returns:
         `accuracy`, `balanced_accuracy`, `f1`, `expected_calibration_error` and

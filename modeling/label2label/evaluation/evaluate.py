@@ -158,27 +158,28 @@ def collect_predictions(
             model's attributes.
     """
     accelerator = accelerator or Accelerator(cpu=without_accelerator())
-    asked = model.preprocessing
-    labels = label_array(dataset, asked.attributes)
+    preprocessing = model.preprocessing
+    labels = label_array(dataset, preprocessing.attributes)
     groups = {column: _groups(dataset, column) for column in group_columns}
     if (labels == IGNORE_INDEX).all():
         raise UserError(
-            f"the dataset has no label for any of the model's attributes ({asked.attributes[0]}, "
-            "...): it needs at least one bool column of those names that is not null throughout"
+            "the dataset has no label for any of the model's attributes "
+            f"({preprocessing.attributes[0]}, ...): it needs at least one bool column of those "
+            "names that is not null throughout"
         )
     probabilities, query_probabilities = predict_dataset(accelerator, model, dataset, batch_size)
     if not accelerator.is_main_process:
         return None
     return Predictions(
-        names=asked.attributes,
+        names=preprocessing.attributes,
         probabilities=probabilities,
         query_probabilities=query_probabilities,
         labels=labels,
         identities=read_column(dataset, "identity"),
         groups=groups,
         ages=read_column(dataset, "age"),
-        thresholds=asked.thresholds,
-        exclusive_answers=asked.exclusive_answers,
+        thresholds=preprocessing.thresholds,
+        exclusive_answers=preprocessing.exclusive_answers,
     )
 
 

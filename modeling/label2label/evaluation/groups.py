@@ -97,7 +97,6 @@ def group_scores(predictions: Predictions, groups: Column, resamples: int = 1000
     Args:
         predictions: Predictions of one model.
         groups: One group per image; images without a group are left out and counted.
-        resamples: Number of bootstrap resamples.
 
     Returns:
         Overall: `per_group` (`accuracy`, its 95 % `interval`, `num_images` with a known label,
@@ -269,7 +268,6 @@ def standardised_scores(
     Args:
         predictions: Predictions of one model.
         groups, strata: One group and one stratum per image, or None.
-        resamples: Number of bootstrap resamples.
 
     Returns:
         `overall` and `per_attribute`, each with `per_group` (adjusted `accuracy`, its 95 %
@@ -331,7 +329,6 @@ def compare_groups(
     Args:
         model, other: Predictions of the same images and attributes.
         groups: One group per image, or None.
-        resamples: Number of bootstrap resamples.
 
     Returns:
         `per_group`, comparisons of accuracy that also have `num_images` with a known label and

@@ -114,7 +114,6 @@ def contradiction_scores(predictions: Predictions, resamples: int = 1000) -> dic
 
     Args:
         predictions: Predictions with `exclusive_answers`.
-        resamples: Number of bootstrap resamples.
 
     Returns:
         `labels`, `query_answers` (None without a query network), `answers` (by thresholds alone)
@@ -196,7 +195,6 @@ def compare_predictions(
     Args:
         model: Predictions of the first model.
         other: Predictions of the second model, on the same images in the same order.
-        resamples: Number of bootstrap resamples.
 
     Returns:
         A dictionary for JSON: `overall` (comparison by score), `per_attribute` (comparison of

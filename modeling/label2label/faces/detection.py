@@ -349,14 +349,7 @@ def split_side(side: int, most: float, overlap: float) -> list[slice]:
 
 
 def keep_distinct_faces(faces: list[Face]) -> list[Face]:
-    """Keep the face with the highest score among overlapping ones.
-
-    Args:
-        faces: Faces of one photo.
-
-    Returns:
-        The remaining faces, best first.
-    """
+    """Keep the face with the highest score among overlapping ones; return them best first."""
     kept: list[Face] = []
     for face in sorted(faces, key=lambda face: -face.score):
         if all(overlap_of(face.box, other.box) <= SAME_FACE_OVERLAP for other in kept):

@@ -1,4 +1,4 @@
-"""Decisions that do not contradict each other, such as no beard and a goatee. Needs only numpy."""
+"""Decide attributes without contradictions, such as a goatee without a beard. Needs only numpy."""
 
 from collections.abc import Iterable, Sequence
 

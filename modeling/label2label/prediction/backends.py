@@ -137,7 +137,7 @@ class Preprocessing:
             if found != wanted:
                 raise UserError(
                     "the image processor must resize by the shorter side, bilinearly, and crop a "
-                    f"square from the centre: mend {name!r} in preprocessor_config.json"
+                    f"square from the centre: fix {name!r} in preprocessor_config.json"
                 )
         # In pixels of 0..1, whatever the processor rescales to.
         scale = 255 * processor.rescale_factor if processor.do_rescale else 255.0
@@ -301,13 +301,12 @@ class OnnxBackend(Backend):
             raise UserError(f"{path} holds only a backbone, which predicts no attributes")
         image, *known_labels = self.session.get_inputs()
         self._takes_uint8 = image.type == "tensor(uint8)"
-        asked = self.preprocessing
-        size = [asked.crop_size, asked.crop_size]
-        pixels = [*size, 3] if self._takes_uint8 else [3, *size]
-        if image.shape[1:] != pixels or output.shape[1:] != [len(asked.attributes)]:
+        side, attributes = self.preprocessing.crop_size, len(self.preprocessing.attributes)
+        pixels = [side, side, 3] if self._takes_uint8 else [3, side, side]
+        if image.shape[1:] != pixels or output.shape[1:] != [attributes]:
             raise UserError(
-                f"{path}: its metadata belong to another model ("
-                f"{len(asked.attributes)} attributes, {size[0]}x{size[1]} pixels): export it again"
+                f"{path}: its metadata belong to another model "
+                f"({attributes} attributes, {side}x{side} pixels): export it again"
             )
         self.takes_known_labels = bool(known_labels)
 

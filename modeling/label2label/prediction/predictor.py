@@ -164,18 +164,17 @@ class AttributePredictor:
 
     def find_present(self, attributes: Mapping[str, float]) -> list[str]:
         """Return the present attributes, by descending probability; takes probability by name."""
-        asked = self.backend.preprocessing
-        row = np.array([[attributes[name] for name in asked.attributes]])
-        (decisions,) = asked.decide(row, self.threshold)
-        names = [name for name, present in zip(asked.attributes, decisions, strict=True) if present]
-        return sorted(names, key=lambda name: -attributes[name])
+        names = self.backend.preprocessing.attributes
+        row = np.array([[attributes[name] for name in names]])
+        (decisions,) = self.backend.preprocessing.decide(row, self.threshold)
+        present = [name for name, decision in zip(names, decisions, strict=True) if decision]
+        return sorted(present, key=lambda name: -attributes[name])
 
     def crop_faces(self, pixels: np.ndarray, faces: list[Face]) -> list[np.ndarray]:
         """Align faces of a photo, uint8 RGB, to the model's crop."""
-        asked = self.backend.preprocessing
-        return [
-            align_face(pixels, face, asked.alignment_template, asked.crop_size) for face in faces
-        ]
+        template = self.backend.preprocessing.alignment_template
+        size = self.backend.preprocessing.crop_size
+        return [align_face(pixels, face, template, size) for face in faces]
 
     def _find_faces(self, photo: Photo) -> Prepared:
         """Return a photo's entry, with faces not yet predicted, and their crops."""
@@ -183,10 +182,10 @@ class AttributePredictor:
         try:
             if self.detector is None:
                 loaded = load_photo(photo)
-                size, asked = loaded.size, self.backend.preprocessing
+                size = loaded.size
                 faces = [Face((0.0, 0.0, float(size[0]), float(size[1])), 1.0)]
                 # Copied, as a view would keep the whole photo in memory.
-                crops = [asked.crop(loaded.pixels).copy()]
+                crops = [self.backend.preprocessing.crop(loaded.pixels).copy()]
             else:
                 loaded, found = find_faces(self.detector, partial(load_photo, photo))
                 size, crops = loaded.size, self.crop_faces(loaded.pixels, found)

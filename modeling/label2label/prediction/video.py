@@ -169,10 +169,7 @@ def video_command(args: argparse.Namespace) -> int:
 
 
 def open_video(name: str) -> cv2.VideoCapture:
-    """Open a video file or a camera.
-
-    Args:
-        name: Path, or the number of a camera.
+    """Open a video file, or a camera by its number.
 
     Raises:
         UserError: It cannot be opened.
@@ -202,10 +199,7 @@ def open_video(name: str) -> cv2.VideoCapture:
 def read_frames(capture: cv2.VideoCapture, rate: float, is_camera: bool) -> Iterator[Frame]:
     """Yield the frames of an open video.
 
-    Args:
-        capture: The video.
-        rate: Frames per second, used if frames have no timestamps.
-        is_camera: Whether to take timestamps from the clock.
+    A camera's timestamps are those of the clock. A file's frames without any are `rate` per second.
 
     Raises:
         UserError: Frames have more than `MAX_PIXELS` pixels.
@@ -277,12 +271,9 @@ class FaceTable:
 
 
 def open_writer(path: Path, rate: float, size: tuple[int, int]) -> cv2.VideoWriter:
-    """Open an MPEG-4 video to write.
+    """Open an MPEG-4 video to write, of `rate` frames per second.
 
-    Args:
-        path: File to write.
-        rate: Frames per second.
-        size: Width and height of the frames in pixels, both even, as MPEG-4 requires.
+    Its width and height in pixels, `size`, are even, as MPEG-4 requires.
 
     Raises:
         UserError: OpenCV cannot write the file.
