@@ -1,7 +1,7 @@
 """Measure for whom models are right, photo in: by source, group, age and look; 11 attributes.
 
     python benchmarks/fairness.py --data data/merged --faces FACES --peers runs/peers/*.json \\
-        --models "CelebA alone=runs/celeba/best" merged=runs/merged/best
+        --models "CelebA alone=runs/celeba/best" mobilefacenet --plot results/fairness.svg
 
 The photos are the test rows of a merge (`datasets_scripts/merge.py`) as their publishers distribute
 them: FACES holds a folder per source, named as the source. As for users, faces are detected in the
@@ -9,12 +9,11 @@ photo and aligned; of several, the one nearest to the centre counts. `--peers` a
 other software on the same photos (`peers.py`).
 
 Tables 3 and 4 of the 2024 paper are the rows "East Asian" (its 11 attributes on All-Age-Faces),
-"CelebA" (the cost) and "SCUT" (gender, Asian and Caucasian). Add a model per training set size for
-the few-shot curve; the recipe `east-asian` says how they are trained.
+"CelebA" (the cost) and "SCUT" (gender, Asian and Caucasian), in `results/east_asian.json`, with a
+model per number of training photos; the recipe `east-asian` says how they are trained.
 
-Predictions are cached per photo under `--runs` until the weights change. Writes
-`results/fairness.json` and a plot. Intervals are 95 % bootstrap intervals; persons are resampled
-where they are known, otherwise photos.
+Predictions are cached per photo under `--runs` until the weights change. Intervals are 95 %
+bootstrap intervals; persons are resampled where they are known, otherwise photos.
 """
 
 from __future__ import annotations
@@ -502,10 +501,12 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/fairness"), metavar="DIR")
     parser.add_argument("--bootstrap", type=int, default=1000, metavar="N")
     parser.add_argument("--output", type=Path, default=Path("results/fairness.json"))
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="of `Male`; none by default")
     args = parser.parse_args()
     result = measure(args)
     write_json(args.output, result)
-    args.output.with_suffix(".svg").write_bytes(figure_svg(draw(result)))
+    if args.plot:
+        args.plot.write_bytes(figure_svg(draw(result)))
     titles = {key: row["title"] for key, row in result["rows"].items()}
     values = {
         model["name"]: {titles[key]: row["value"] for key, row in model["rows"].items()}

@@ -168,6 +168,7 @@ def test_the_command_writes_rows_models_peers_and_a_plot(
     output = tmp_path / "out" / "fairness.json"
     options = ["--data", "x", "--faces", "x", "--models", "old", "new", "--bootstrap", "100"]
     options += ["--peers", str(tmp_path / "peer.json"), "--output", str(output)]
+    options += ["--plot", str(tmp_path / "out" / "fairness.svg")]
     monkeypatch.setattr(sys, "argv", ["fairness.py", *options])
     fairness.main()
     result = json.loads(output.read_text())

@@ -112,10 +112,12 @@ def test_fitted_thresholds_gain_balanced_accuracy_and_cost_no_more_than_allowed(
     assert all(scores(w)["accuracy"] < half["accuracy"] - 0.002 for w in larger)
 
 
-def test_an_attribute_without_labels_keeps_one_half(overconfident):
+@pytest.mark.parametrize("label", [-100, 0, 1])
+def test_an_attribute_whose_labels_are_unknown_or_all_the_same_keeps_one_half(overconfident, label):
     logits, labels = overconfident
-    unknown = np.hstack([labels, np.full((3000, 1), -100)])
-    calibration = fit_calibration(np.hstack([logits, logits[:, :1]]), unknown, accuracy_loss=0.01)
+    more = np.hstack([labels, np.full((3000, 1), label)])
+    calibration = fit_calibration(np.hstack([logits, logits[:, :1]]), more, accuracy_loss=0.01)
+    assert calibration.balance_weight > 0
     assert calibration.thresholds[-1] == 0.5
 
 

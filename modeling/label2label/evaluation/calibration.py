@@ -146,8 +146,11 @@ def fit_calibration(
     Returns:
         The calibration with the largest weight in `BALANCE_WEIGHTS` that keeps within this limit.
     """
-    temperature, frequency = fit_temperature(logits, labels), attribute_frequencies(labels)
+    temperature = fit_temperature(logits, labels)
     probabilities = expit(logits / temperature)
+    # Where all labels are the same, balanced accuracy is undefined: the threshold stays 0.5.
+    both = (labels == 1).any(axis=0) & (labels == 0).any(axis=0)
+    frequency = np.where(both, attribute_frequencies(labels), 0.5)
     accuracies = {}
     for weight in BALANCE_WEIGHTS:
         decisions = probabilities >= balanced_thresholds(frequency, weight)

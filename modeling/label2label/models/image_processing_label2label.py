@@ -73,7 +73,8 @@ class Label2LabelImageProcessor(PilBackend):
     do_center_crop = True
     do_rescale = True
     do_normalize = True
-    # Means over CelebA's training images, mapped through this processor's own resize and crop.
+    # Means over CelebA's training images, mapped through this processor's own resize and crop
+    # (benchmarks/alignment_template.py in the project's repository).
     alignment_template: ClassVar = [
         [44.11, 58.10],
         [68.38, 58.58],
