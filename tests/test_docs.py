@@ -32,7 +32,12 @@ SHORTER = {
 }
 # Of the seven sets of the merge one is drawn here.
 STAND_INS = {
-    "--recipe merged": "--recipe merged --set vocabulary=celeba-40 --set data=data/celeba",
+    **{
+        f"--recipe {name}": f"--recipe {name} --set vocabulary={vocabulary} --set data=data/celeba"
+        for name, vocabulary in (
+            *(("merged", "celeba-40"), ("tiny", "celeba-40"), ("korean11", "korean-11")),
+        )
+    },
     "data/merged": "data/celeba",
 }
 

@@ -14,8 +14,10 @@ const photo = createPhotoView({
     render();
   },
 });
-const choices = ["compare.first", "compare.second"].map((label, index) =>
-  createModelChoice(label, index, () => state.data && analyse()));
+// At first, another model that answers as much as the first one.
+const numbers = props.models.map((model) => model.attributes.length);
+const choices = [["compare.first", 0], ["compare.second", Math.max(numbers.indexOf(numbers[0], 1), 1)]].map(
+  ([label, index]) => createModelChoice(label, index, () => state.data && analyse()));
 const intro = make("p", { class: "intro" });
 const sortText = make("span");
 const sort = make("input", { type: "checkbox", onchange: () => render() });

@@ -118,18 +118,16 @@ def test_faces_are_those_of_torch(align, model_folder, exported, portrait):
 
 @pytest.mark.parametrize("name", checkpoint_names())
 def test_shipped_onnx_files_are_of_the_shipped_weights(name):
-    # `label2label export --model NAME --int8 --calibration DATA` writes the files that ship.
+    # `label2label export --model NAME --output OUT` writes the file that ships.
+    onnx_backend = OnnxBackend(Path(find_checkpoint(name), "model.onnx"))
     torch_backend, default = load_backend(name, "torch"), load_backend(name)
-    assert isinstance(torch_backend, TorchBackend)
     assert isinstance(default, OnnxBackend)
-    assert default.preprocessing == torch_backend.preprocessing
+    assert isinstance(torch_backend, TorchBackend)
+    assert onnx_backend.preprocessing == default.preprocessing == torch_backend.preprocessing
     crops = np.random.default_rng(0).integers(0, 256, (3, 112, 112, 3), dtype=np.uint8)
     expected = torch_backend.predict(crops)
-    assert np.abs(default.predict(crops) - expected).mean() < 0.05  # in INT8
-    if name != "mobilefacenet-korean11":  # ships in INT8 alone
-        onnx_backend = OnnxBackend(Path(find_checkpoint(name), "model.onnx"))
-        assert onnx_backend.preprocessing == torch_backend.preprocessing
-        assert np.abs(onnx_backend.predict(crops) - expected).max() < 1e-4
+    assert np.abs(onnx_backend.predict(crops) - expected).max() < 1e-4
+    assert np.abs(default.predict(crops) - expected).mean() < 0.05  # in INT8, if it ships so
 
 
 def test_onnx_file_of_other_weights_or_configs_is_not_used(tmp_path, monkeypatch):

@@ -5,9 +5,8 @@ import re
 import time
 
 import pytest
-from label2label.data.vocabulary import CELEBA_ATTRIBUTES
 
-from .conftest import DESKTOP, NAMES, PHONE, upload, upload_and_wait
+from .conftest import ATTRIBUTES, DESKTOP, NAMES, PHONE, upload, upload_and_wait
 
 pytestmark = pytest.mark.slow
 
@@ -326,7 +325,7 @@ def test_while_another_model_is_compared_the_first_answer_can_be_sorted(open_pag
     page.check("#comparison .sort input")
     differences = page.locator("#comparison td.difference").all_inner_texts()
     sizes = [abs(int(text.replace("−", "-"))) for text in differences]
-    assert len(sizes) == len(CELEBA_ATTRIBUTES)
+    assert len(sizes) == len(ATTRIBUTES)
     assert sizes == sorted(sizes, reverse=True)
     brake.release()
     wait_for_count(page, "#comparison tbody tr", len(NAMES))
@@ -480,8 +479,8 @@ def test_two_models_are_compared_on_the_first_tabs_photo(open_page, photo_files)
     upload_and_wait(page, photo_files["portrait.jpg"])
     page.get_by_role("tab", name="Compare").click()
     page.wait_for_selector("#comparison tbody tr")
-    # The two that ship at first; then one that knows few attributes.
-    assert page.locator("#comparison tbody tr").count() == len(CELEBA_ATTRIBUTES)
+    # At first the default and the tiny model; then one that knows few attributes.
+    assert page.locator("#comparison tbody tr").count() == len(ATTRIBUTES)
     page.locator("#comparison .models select").nth(1).select_option("random-tiny")
     wait_for_count(page, "#comparison tbody tr", len(NAMES))
     row = page.locator("#comparison tr[data-attribute=Wearing_Hat]")
