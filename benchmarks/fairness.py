@@ -9,8 +9,8 @@ photo and aligned; of several, the one nearest to the centre counts. `--peers` a
 other software on the same photos (`peers.py`).
 
 Tables 3 and 4 of the 2024 paper are the rows "East Asian" (its 11 attributes on All-Age-Faces),
-"CelebA" (the cost) and "SCUT" (gender, Asian and Caucasian), in `results/east_asian.json`, with a
-model per number of training photos; the recipe `east-asian` says how they are trained.
+"CelebA" (the cost) and "SCUT" (gender, Asian and Caucasian), in `results/east_asian.json`; the
+recipe `east-asian` is their fine-tuning.
 
 Predictions are cached per photo under `--runs` until the weights change. Intervals are 95 %
 bootstrap intervals; persons are resampled where they are known, otherwise photos.
@@ -441,11 +441,8 @@ def draw(result: dict[str, Any]) -> Figure:
         figure = Figure(figsize=(9, 1.3 + 0.32 * len(places)), layout="constrained")
         axes = figure.add_subplot()
         marks = zip(peers, "x+1234", strict=False)
-        after_and_before = dict.fromkeys((len(models) - 1, 0))  # one model has no before
-        shown = [
-            (models[place], "o", color)
-            for place, color in zip(after_and_before, (BLUE, ORANGE), strict=False)
-        ]
+        before = [(models[0], "o", ORANGE)] if len(models) > 1 else []
+        shown = [(models[-1], "o", BLUE), *before]
         for model, mark, color in [*shown, *((peer, mark, "black") for peer, mark in marks)]:
             scores = {key: model["rows"][key] for key in places}
             known = [key for key in places if scores[key]["value"] is not None]

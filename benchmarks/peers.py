@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from common import command_line, finish
 from fairness import Answer, Photo, add_photo_options, cached_answers, middle_face, read_photos
-from label2label.data.vocabulary import YOUNG_BELOW
+from label2label.data.schema import YOUNG_BELOW
 from label2label.errors import UserError
 
 HERE = Path(__file__).parent

@@ -23,7 +23,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from label2label.data.vocabulary import YOUNG_BELOW, get_vocabulary
+from label2label.data.schema import GENDERS, YOUNG_BELOW, Sample
+from label2label.data.vocabulary import get_vocabulary
 from label2label.errors import UserError, printable
 from preparation.card import read_description
 from preparation.framing import ReadImage
@@ -35,7 +36,6 @@ from preparation.program import (
     run_program,
     split_by_hash,
 )
-from preparation.schema import GENDERS, Sample
 from preparation.sources import Download, Images
 
 UTKFACE_RACES = ("White", "Black", "Asian", "Indian", "Others")

@@ -16,12 +16,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
+from label2label.data.schema import GENDERS, SPLITS, Sample
 from label2label.data.vocabulary import get_vocabulary
 from label2label.errors import UserError
 from preparation.card import read_description
 from preparation.framing import Box, ReadImage
 from preparation.program import dataset_parser, prepare, run_program
-from preparation.schema import GENDERS, SPLITS, Sample
 from preparation.sources import Download, Images
 
 ATTRIBUTES = "list_attr_celeba"

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from label2label.data.vocabulary import YOUNG_BELOW, get_vocabulary
+from label2label.data.schema import GENDERS, YOUNG_BELOW, Sample
+from label2label.data.vocabulary import get_vocabulary
 from label2label.errors import UserError
 from preparation.card import read_description
 from preparation.framing import ReadImage
 from preparation.program import dataset_parser, prepare, run_program, split_by_hash
-from preparation.schema import GENDERS, Sample
 from preparation.sources import Download, Images
 
 LABELS = {"train": "fairface_label_train.csv", "test": "fairface_label_val.csv"}

@@ -27,12 +27,12 @@ from typing import Any
 
 import numpy as np
 import yaml
+from label2label.data.schema import Sample
 from label2label.data.vocabulary import get_vocabulary
 from label2label.errors import UserError, join_lines
 from preparation.card import read_description
 from preparation.framing import ReadImage, decode_image
 from preparation.program import dataset_parser, prepare, run_program, split_by_hash
-from preparation.schema import Sample
 from preparation.sources import BadImageError, Download, Images
 from preparation.stored import read_stored_image, read_stored_samples
 

@@ -18,12 +18,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from label2label.data.schema import GENDERS, Sample
 from label2label.data.vocabulary import CELEBA_ATTRIBUTES, get_vocabulary
 from label2label.errors import UserError
 from preparation.card import read_description
 from preparation.framing import ReadImage
 from preparation.program import dataset_parser, prepare, run_program, split_by_hash
-from preparation.schema import GENDERS, Sample
 from preparation.sources import Download, Images
 
 ROOTS = ("lfw", "lfw-deepfunneled", "lfw-funneled", "lfw_subset")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from label2label.data.schema import SPLITS, Sample
 from label2label.data.vocabulary import VOCABULARIES, Vocabulary, get_vocabulary
 from label2label.errors import UserError
 from label2label.prediction.predictor import map_in_threads
@@ -26,7 +27,6 @@ from preparation.card import DatasetDescription
 from preparation.duplicates import find_near_duplicates, perceptual_hash
 from preparation.framing import decode_image
 from preparation.program import dataset_parser, prepare, run_program
-from preparation.schema import SPLITS, Sample
 from preparation.sources import BadImageError
 from preparation.stored import StoredSample, read_record, read_stored_image, read_stored_samples
 from preparation.writing import refuse_used_output

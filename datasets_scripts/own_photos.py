@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from label2label.data.schema import Sample
 from label2label.data.vocabulary import Vocabulary
 from label2label.errors import UserError
 from preparation.card import read_description
 from preparation.framing import ReadImage
 from preparation.program import dataset_parser, prepare, read_value, run_program, split_by_hash
-from preparation.schema import Sample
 from preparation.sources import Download, Images
 
 OTHERS = ("image", "split", "identity", "race", "gender", "age")

@@ -10,8 +10,7 @@ from pathlib import Path
 import yaml
 from huggingface_hub import DatasetCard, DatasetCardData
 from label2label import __version__
-
-from preparation.schema import GROUP_COLUMNS, SPLITS
+from label2label.data.schema import GROUP_COLUMNS, SPLITS
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 

@@ -9,13 +9,13 @@ from dataclasses import replace
 import cv2
 import numpy as np
 from label2label.data.images import load_image
+from label2label.data.schema import Sample
 from label2label.errors import UserError, join_lines
 from label2label.faces.alignment import align_face, choose_face
 from label2label.faces.detection import FaceDetector
 from label2label.faces.face import Face
 from PIL import Image
 
-from preparation.schema import Sample
 from preparation.sources import BadImageError, Images
 
 CELEBA_SIZE = (178, 218)

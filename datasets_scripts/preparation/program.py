@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from label2label.cli import number
+from label2label.data.schema import GENDERS, SPLITS, Sample
 from label2label.data.vocabulary import Vocabulary
 from label2label.errors import UserError, printable
 
 from preparation.card import Counts, DatasetDescription, sum_counts
 from preparation.framing import UNALIGNED, ReadImage, ReadSample
-from preparation.schema import GENDERS, SPLITS, Sample
 from preparation.sources import Download
 from preparation.writing import write_dataset
 

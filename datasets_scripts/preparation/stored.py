@@ -11,9 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from label2label.data.schema import SPLITS, Sample
 from label2label.errors import UserError
 
-from preparation.schema import SPLITS, Sample
 from preparation.writing import PREPARATION_FILE
 
 

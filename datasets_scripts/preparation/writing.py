@@ -31,6 +31,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from label2label import __version__
+from label2label.data.schema import SPLITS, Sample, dataset_features, sample_to_row
 from label2label.data.vocabulary import Vocabulary
 from label2label.errors import UserError
 from label2label.prediction.predictor import map_in_threads
@@ -38,7 +39,6 @@ from tqdm import tqdm
 
 from preparation.card import Counts, DatasetDescription, sum_counts, write_dataset_card
 from preparation.framing import ReadSample
-from preparation.schema import SPLITS, Sample, dataset_features, sample_to_row
 from preparation.sources import BadImageError
 
 PREPARATION_FILE = "preparation.json"

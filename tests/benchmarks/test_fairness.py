@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from label2label.data.schema import Sample
 from label2label.data.vocabulary import get_vocabulary
-from preparation.schema import Sample
 
 
 @pytest.fixture

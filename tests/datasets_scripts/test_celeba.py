@@ -7,10 +7,10 @@ import cv2
 import datasets
 import numpy as np
 import pytest
+from label2label.data.schema import dataset_features
 from label2label.data.vocabulary import CELEBA_ATTRIBUTES, get_vocabulary
 from label2label.faces.detection import Face, FaceDetector
 from preparation import framing
-from preparation.schema import dataset_features
 
 from .conftest import Run, draw_jpeg, load_rows, write_celeba
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import cv2
 import datasets
 import pytest
+from label2label.data.schema import Sample
 from label2label.data.vocabulary import get_vocabulary
 from preparation.card import DatasetDescription
 from preparation.framing import decode_image
-from preparation.schema import Sample
 from preparation.writing import write_dataset
 
 from .conftest import Run, draw_jpeg

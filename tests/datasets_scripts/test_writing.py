@@ -11,12 +11,12 @@ from pathlib import Path
 
 import datasets
 import pytest
+from label2label.data.schema import Sample
 from label2label.data.vocabulary import get_vocabulary
 from label2label.errors import UserError
 from preparation import writing
 from preparation.card import DatasetDescription
 from preparation.framing import ReadImage
-from preparation.schema import Sample
 from preparation.sources import Download
 
 from .conftest import ROOT, draw_jpeg

@@ -1,1 +1,1 @@
-"""Vocabularies, images, prepared datasets and augmentation."""
+"""Attribute vocabularies, the one dataset schema, what may be drawn on faces, and batches."""

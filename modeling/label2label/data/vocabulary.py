@@ -141,9 +141,6 @@ class Vocabulary:
         return len(self.attributes)
 
 
-YOUNG_BELOW = 40
-"""Age in years below which a person is `Young`, in datasets with ages but no such label."""
-
 _BEARD = {"Beard": "No_Beard", "No_Beard": "Beard"}
 
 VOCABULARIES: dict[str, Vocabulary] = {
@@ -174,6 +171,28 @@ def get_vocabulary(name: str) -> Vocabulary:
     if name not in VOCABULARIES:
         raise UserError(f"unknown vocabulary {name!r}: choose one of {', '.join(VOCABULARIES)}")
     return VOCABULARIES[name]
+
+
+def derive_row(row: Mapping[str, bool | None], vocabulary: Vocabulary) -> dict[str, bool | None]:
+    """Express one row's attributes in another vocabulary.
+
+    Args:
+        row: Attribute values by name: true present, false absent, None unknown. Other columns are
+            ignored.
+        vocabulary: The target vocabulary.
+
+    Returns:
+        A value for every attribute of `vocabulary`, in its order: the row's own, or derived from
+        the negation, or None.
+    """
+    derived: dict[str, bool | None] = {}
+    for attribute in vocabulary.attributes:
+        value = row.get(attribute)
+        if value is None:
+            opposite = row.get(vocabulary.opposites.get(attribute, ""))
+            value = None if opposite is None else not opposite
+        derived[attribute] = value
+    return derived
 
 
 def derive_labels(

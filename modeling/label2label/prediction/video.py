@@ -147,9 +147,13 @@ def video_command(args: argparse.Namespace) -> int:
                 table.write(track_row(frame, *pair) for pair in shown)
                 if drawn:
                     faces = [
-                        {"box": t.box, "attributes": t.attributes, "present": names}
-                        | {"label": str(t.number)}
-                        for t, names in shown
+                        {
+                            "box": track.box,
+                            "attributes": track.attributes,
+                            "present": names,
+                            "label": str(track.number),
+                        }
+                        for track, names in shown
                     ]
                     image = np.asarray(draw_faces(frame.pixels, faces, args.language))
                     height, width = (side // 2 * 2 for side in image.shape[:2])

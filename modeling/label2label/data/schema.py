@@ -1,13 +1,15 @@
-"""The dataset schema: columns of every Parquet file that these programs write."""
+"""The dataset schema: columns of every Parquet file that the project writes or reads."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from datasets import Features, Image, Value
-from label2label.data.vocabulary import Vocabulary
+from label2label.data.vocabulary import Vocabulary, derive_row
+
+if TYPE_CHECKING:
+    from datasets import Features
 
 SPLITS = ("train", "validation", "test")
 """Split names, in the order in which they are written and reported."""
@@ -17,6 +19,9 @@ GROUP_COLUMNS = ("race", "gender", "age")
 
 GENDERS = {True: "Male", False: "Female"}
 """Value of the `gender` column for the attribute `Male`."""
+
+YOUNG_BELOW = 40
+"""Age in years below which a person is `Young`, in datasets with ages but no such label."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,8 @@ def dataset_features(vocabulary: Vocabulary) -> Features:
         `image`, one nullable bool column per attribute, `identity`, `source`, `race`, `gender`
         (strings) and `age` (int32), all nullable.
     """
+    from datasets import Features, Image, Value
+
     return Features(
         {
             "image": Image(),
@@ -73,16 +80,17 @@ def sample_to_row(sample: Sample, image: bytes, vocabulary: Vocabulary) -> dict[
     Args:
         sample: The row.
         image: Its encoded image (JPEG or PNG bytes).
-        vocabulary: Names the attribute columns; an unknown attribute is derived from its opposite.
+        vocabulary: Names the attribute columns; values that follow from others are derived.
 
     Returns:
         Values by column name, in the order of `dataset_features(vocabulary)`.
     """
-    row: dict[str, Any] = {"image": {"bytes": image, "path": sample.key}}
-    for name in vocabulary.attributes:
-        row[name] = sample.attributes.get(name)
-        opposite = sample.attributes.get(vocabulary.opposites.get(name, ""))
-        if row[name] is None and opposite is not None:
-            row[name] = not opposite
-    columns = ("identity", "source", "race", "gender", "age")
-    return row | {column: getattr(sample, column) for column in columns}
+    return {
+        "image": {"bytes": image, "path": sample.key},
+        **derive_row(sample.attributes, vocabulary),
+        "identity": sample.identity,
+        "source": sample.source,
+        "race": sample.race,
+        "gender": sample.gender,
+        "age": sample.age,
+    }
