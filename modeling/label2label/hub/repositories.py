@@ -1,19 +1,17 @@
 """The files of model, Space and dataset repositories on the Hub; nothing else is uploaded.
 
 `MODEL_FILES`, `SPACE_FILES` and `DATASET_FILES` list the names. A folder with any other file, or
-with a symbolic link out of it, is rejected. `check_content` validates what the listed files hold.
+with a symbolic link out of it, is rejected, as is a text that holds an access key.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import io
 import json
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.metadata import requires
@@ -25,8 +23,6 @@ from huggingface_hub import ModelCard, SpaceCard, get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from packaging.requirements import Requirement
-from PIL import Image
-from safetensors import SafetensorError, safe_open
 from transformers.dynamic_module_utils import get_relative_import_files
 
 import label2label
@@ -45,14 +41,12 @@ from label2label.prediction.backends import (
     BACKBONE_FILE,
     FLOAT_FILE,
     INT8_FILE,
-    METADATA_PREFIX,
     WEIGHTS_KEY,
     Preprocessing,
     TorchBackend,
+    load_weights,
     open_exported,
-    quiet_transformers,
 )
-from label2label.prediction.photos import read_photo
 
 PACKAGE = Path(label2label.__file__).parent
 Card = TypeVar("Card", ModelCard, SpaceCard)
@@ -119,7 +113,6 @@ _SECRET = re.compile(
     r"|(?i:api_?key|secret|token|passw(or)?d)\w*[\"']?\s*[:=]\s*[\"']?"
     r"(?=[A-Za-z+/_\-]*\d)[A-Za-z0-9+/_\-]{20,}"
 )
-_RESTRICTED_SIZES = ((178, 218), (89, 109))  # CelebA's aligned images, full and half size
 
 
 @dataclass(frozen=True)
@@ -172,7 +165,7 @@ def check_repo_id(repo_id: str) -> str:
 def list_files(
     folder: Path, kind: str, patterns: Sequence[str], ignored: Sequence[str] = ()
 ) -> dict[str, Content]:
-    """List the files of a folder; all must match the patterns of its kind of repository.
+    """List a folder's files by their paths below it, sorted.
 
     Args:
         folder: Folder to list.
@@ -180,11 +173,8 @@ def list_files(
         patterns: Files to upload, as in `is_listed`.
         ignored: Files that may be present but are not uploaded.
 
-    Returns:
-        Each file by its path below the folder, sorted.
-
     Raises:
-        UserError: A file matches no pattern, links out of the folder, or has unexpected content.
+        UserError: Another file is present, a link leads out of the folder, or a text holds a key.
     """
     files: dict[str, Content] = {}
     refused: list[str] = []
@@ -209,78 +199,24 @@ def list_files(
             "move it elsewhere; nothing is uploaded"
         )
     for title, content in files.items():
-        check_content(title, content)
+        check_text(title, content)
     return dict(sorted(files.items()))
 
 
-def check_content(title: str, content: Content) -> None:
-    """Raise UserError if a file is not what its name says, or holds metadata or secrets."""
-    suffix = PurePosixPath(title).suffix
-    problem = None
-    if suffix == ".safetensors":
-        problem = _problem_of_weights(content)
-    elif suffix == ".jpg":
-        problem = _problem_of_image(content)
-    elif suffix not in (".onnx", ".wasm", ".parquet"):
-        problem = _problem_of_text(content)
-    if problem:
-        raise UserError(f"{title} {problem}: nothing is uploaded")
-
-
-def _problem_of_weights(content: Content) -> str | None:
+def check_text(title: str, path: Path) -> None:
+    """Raise UserError if a text file is not UTF-8, or holds an access key or password."""
+    if path.suffix in (".safetensors", ".onnx", ".wasm", ".parquet", ".jpg"):
+        return
     try:
-        with safe_open(content, framework="numpy") as file:
-            metadata = file.metadata() or {}
-    except (OSError, SafetensorError, TypeError) as error:
-        return f"is not a safetensors file ({join_lines(error)})"
-    if extra := sorted(set(metadata.items()) - {("format", "pt")}):
-        return f"has metadata ({extra[0][0]!r}) beside format=pt: remove it"
-    return None
-
-
-def _problem_of_image(content: Content) -> str | None:
-    data = content if isinstance(content, bytes) else content.read_bytes()
-    try:
-        read_photo(data)
-        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-            size, kept = image.size, image.info
-    except UserError as error:
-        return f"cannot be read as an image ({error})"
-    except (OSError, SyntaxError, ValueError) as error:
-        return f"cannot be read as an image ({join_lines(error)})"
-    texts = [key for key, value in kept.items() if isinstance(value, str | bytes)]
-    if extra := sorted(set(texts) - {"icc_profile"}):
-        return f"has metadata ({extra[0]!r}): remove it"
-    if size in _RESTRICTED_SIZES:
-        return "has the size of an image of CelebA, which may not be redistributed"
-    return None
-
-
-def _problem_of_text(content: Content) -> str | None:
-    data = content if isinstance(content, bytes) else content.read_bytes()
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        return "is not UTF-8 text"
-    if "\0" in text:
-        return "is not text"
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{title} is not UTF-8 text: nothing is uploaded") from error
     token = get_token()
-    for part in (text, *_decode_base64(text)):
-        if (token and token in part) or _SECRET.search(part):
-            return (
-                "holds what looks like a key, token or password; remove it, and revoke a real one"
-            )
-    return None
-
-
-def _decode_base64(text: str) -> Iterator[str]:
-    """Yield what base64 in a text may hold: its lines joined, from each of four first letters."""
-    joined = re.sub(r"\s+", "", text).translate(str.maketrans("-_", "+/"))
-    for run in re.findall(r"[A-Za-z0-9+/]{24,}", joined):
-        for start in range(4):
-            part = run[start : len(run) - ((len(run) - start) % 4 == 1)]
-            decoded = base64.b64decode(part + "=" * (-len(part) % 4))
-            yield decoded.replace(b"\0", b"").decode("ascii", "replace")  # also of UTF-16
+    if (token and token in text) or _SECRET.search(text):
+        raise UserError(
+            f"{title} holds what looks like a key, token or password; remove it, and revoke a "
+            "real one: nothing is uploaded"
+        )
 
 
 def model_repository(
@@ -304,8 +240,7 @@ def model_repository(
         files in `onnx/`, and, if the model predicts attributes, `handler.py` with its modules.
 
     Raises:
-        UserError: The folder is not a complete model or holds other files, or the ONNX files
-            belong to another model.
+        UserError: The folder is no complete model, or holds other files or another model's exports.
     """
     repo_id = check_repo_id(repo_id)
     config = read_json(folder / "config.json")
@@ -323,7 +258,7 @@ def model_repository(
     elif exports:
         raise UserError("ONNX files belong to a model of attributes, not to a backbone")
     else:
-        _check_backbone(folder)
+        load_weights(models.MobileFaceNetModel, folder, folder)
 
     files = {path: content for path, content in held.items() if not path.endswith(".onnx")}
     if "README.md" in held:
@@ -356,20 +291,6 @@ def model_repository(
         mark=f"configuration_{kind}.py",
         message=f"{folder.resolve().name}, by label2label {label2label.__version__}",
     )
-
-
-def _check_backbone(folder: Path) -> None:
-    """Raise UserError if a backbone's weights do not match its config; transformers only warns."""
-    try:
-        with quiet_transformers():
-            loaded: Any = models.MobileFaceNetModel.from_pretrained(
-                folder, output_loading_info=True
-            )
-    except Exception as error:  # config and weights raise many kinds of errors
-        raise UserError(f"cannot load the model {folder}: {join_lines(error)}") from error
-    wrong = sorted({*loaded[1]["missing_keys"], *loaded[1]["unexpected_keys"]})
-    if wrong:
-        raise UserError(f"{folder}: its weights do not match its config.json ({wrong[0]})")
 
 
 def _config_bytes(config: dict[str, Any], classes: Mapping[str, type]) -> bytes:
@@ -436,13 +357,11 @@ def _find_exports(folder: Path, held: Mapping[str, Content], onnx: Path | None) 
 
 
 def check_export(file: Path, folder: Path, preprocessing: Preprocessing) -> None:
-    """Raise UserError if an ONNX file cannot run, has other weights, or unknown metadata."""
+    """Raise UserError if an ONNX file cannot run, or was exported from other weights."""
     session, exported = open_exported(file)
-    metadata = session.get_modelmeta().custom_metadata_map
-    if extra := [key for key in metadata if not key.startswith(METADATA_PREFIX)]:
-        raise UserError(f"{file} has metadata ({extra[0]!r}) that no export writes")
-    digest = json.dumps(sha256(folder / "model.safetensors"))
-    if exported != preprocessing or metadata.get(WEIGHTS_KEY) != digest:
+    digest = session.get_modelmeta().custom_metadata_map.get(WEIGHTS_KEY)
+    weights = json.dumps(sha256(folder / "model.safetensors"))
+    if exported != preprocessing or digest != weights:
         raise UserError(f"{file} belongs to other weights than {folder}: export the model again")
 
 
@@ -466,12 +385,8 @@ def space_repository(
         model: Folder of the model that `onnx` was exported from.
         onnx: Written by `label2label export`; its INT8 file is placed beside the model's weights.
 
-    Returns:
-        The repository: the folder as it is, the package with the INT8 file, and the results.
-
     Raises:
-        UserError: The folder is not a Space or holds other files, or the INT8 file belongs to
-            another model.
+        UserError: The folder is no Space or holds other files, or the INT8 file is another model's.
     """
     repo_id = check_repo_id(repo_id)
     card = folder / "README.md"
@@ -503,7 +418,7 @@ def space_repository(
         for path in sorted(results.rglob("*.json")):
             title = f"results/{path.relative_to(results).as_posix()}"
             if is_listed(title, SPACE_FILES) and _is_evaluation(path):
-                check_content(title, path)
+                check_text(title, path)
                 files[title] = path
     return Repository(
         kind="space",
@@ -557,9 +472,6 @@ def dataset_repository(
             `preparation.json` says whether the source's terms allow redistribution.
         repo_id: `owner/name`.
         right_to_redistribute: Whether the caller has permission that the terms do not give.
-
-    Returns:
-        The repository: shards, dataset card and the record of the preparation.
 
     Raises:
         UserError: The folder is not a prepared dataset or holds other files, or the terms of the

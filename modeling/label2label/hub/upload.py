@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,9 +32,6 @@ from label2label.hub.repositories import (
 
 _EMPTY = {".gitattributes", "README.md"}  # files that the Hub puts into a new repository
 _PREFIXES = {"model": "", "dataset": "datasets/", "space": "spaces/"}
-_QUOTA = re.compile(
-    r"storage|quota|limit reached|exceed|too large|upgrade your plan", re.IGNORECASE
-)
 _AGAIN = "run the same command again: files that arrived are not sent twice"
 _HINTS = {  # by status of the Hub's response
     401: "log in with `hf auth login --force`, or set HF_TOKEN to a token that is valid",
@@ -43,7 +39,6 @@ _HINTS = {  # by status of the Hub's response
     403: "use a token with write permission, or a name under your own account or organisation",
     404: "it does not exist, or the token has no access to it",
     409: "choose another name",
-    413: "free some storage of its owner, or upload with --public, which has more",
     429: f"wait some minutes, then {_AGAIN}",
 }
 
@@ -52,9 +47,6 @@ def push_command(args: argparse.Namespace) -> int:
     """Run `label2label push`; return 0.
 
     Nothing is uploaded before all files, names of repositories and write permissions are checked.
-
-    Raises:
-        UserError: An argument or a folder is invalid, or the Hub rejects the upload.
     """
     repositories = describe(args)
     if args.create_pr and args.revision:
@@ -68,11 +60,7 @@ def push_command(args: argparse.Namespace) -> int:
 
 
 def describe(args: argparse.Namespace) -> list[Repository]:
-    """Return the repositories to push, of the model, the dataset and the Space.
-
-    Raises:
-        UserError: No repository is named, options exclude each other, or a folder is invalid.
-    """
+    """Return the repositories to push; raise UserError for options that do not go together."""
     if not (args.repo_id or args.dataset_id or args.space_id):
         raise UserError("nothing to push: give --repo-id, --dataset-id or --space-id")
     if bool(args.dataset) != bool(args.dataset_id):
@@ -256,12 +244,8 @@ def explain(error: BaseException, repo_id: str) -> str:
         text = " ".join(said.split())[:200].rstrip(".") or text
         if isinstance(error, RepositoryNotFoundError):
             status = 404  # the Hub answers 401 for private repositories
-        if status == 507 or (status in (402, 403) and _QUOTA.search(said)):
-            status = 413
         hint = _HINTS.get(status, _AGAIN if status >= 500 else "")
     elif isinstance(error, HTTPError | ConnectionError | TimeoutError):
-        if "/xet-" in str(error) and "404" in str(error):
-            return f"{constants.ENDPOINT} does not support Xet: set HF_HUB_DISABLE_XET=1"
         return (
             f"the Hub at {constants.ENDPOINT} cannot be reached ({text}): check the network, and "
             f"HF_ENDPOINT if it is set; then {_AGAIN}"
@@ -272,5 +256,5 @@ def explain(error: BaseException, repo_id: str) -> str:
             "and whether a proxy asks for a login"
         )
     else:
-        hint = _HINTS[413] if "LFS batch API" in text and _QUOTA.search(text) else ""
+        hint = ""
     return f"{repo_id} was not uploaded: {text}" + (f": {hint}" if hint else "")

@@ -581,21 +581,15 @@ def open_exported(
 def load_model(
     name: str | os.PathLike[str],
 ) -> tuple[Label2LabelForImageClassification, Label2LabelImageProcessor]:
-    """Load a PyTorch model and its image processor.
-
-    Missing weights are an error here; transformers only warns and initializes them at random.
+    """Load a PyTorch model, in float32 and evaluation mode, and its image processor.
 
     Args:
         name: Folder, Hub id, or name of a model in the package.
-
-    Returns:
-        The model, in float32 and evaluation mode, and its processor.
 
     Raises:
         UserError: A file is missing or damaged, the weights do not match the config, or the model
             is of another type.
     """
-    import torch
     from transformers import PreTrainedConfig
 
     from label2label.models import Label2LabelForImageClassification, Label2LabelImageProcessor
@@ -615,25 +609,38 @@ def load_model(
             )
         with quiet_transformers():
             processor = Label2LabelImageProcessor.from_pretrained(folder)
-            loaded: Any = Label2LabelForImageClassification.from_pretrained(
-                folder, output_loading_info=True, dtype=torch.float32
-            )
     except UserError:
         raise
-    except Exception as error:  # config, weights and Hub raise unrelated types
+    except Exception as error:  # transformers raises unrelated types
         raise UserError(f"cannot load the model {name}: {join_lines(error)}") from error
-    model, info = loaded
+    return load_weights(Label2LabelForImageClassification, folder, name), processor
+
+
+def load_weights(model_class: Any, folder: Path, name: str | os.PathLike[str]) -> Any:
+    """Load a model of a class, in float32 and evaluation mode.
+
+    Raises:
+        UserError: It cannot be loaded, or its weights do not match its config; transformers would
+            only warn and initialise missing ones at random.
+    """
+    import torch
+
+    try:
+        with quiet_transformers():
+            model, info = model_class.from_pretrained(
+                folder, output_loading_info=True, dtype=torch.float32
+            )
+    except Exception as error:  # config and weights raise unrelated types
+        raise UserError(f"cannot load the model {name}: {join_lines(error)}") from error
     for problem, title in (
         ("missing_keys", "lack"),
         ("unexpected_keys", "have, beyond the config,"),
     ):
-        if info[problem]:
-            keys = sorted(info[problem])
+        if keys := sorted(info[problem]):
             raise UserError(
                 f"{name}: its weights do not match its config.json: they {title} {keys[0]}"
-                + (f" and {len(keys) - 1} more" if len(keys) > 1 else "")
             )
-    return model.eval(), processor
+    return model.eval()
 
 
 @contextlib.contextmanager

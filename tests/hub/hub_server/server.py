@@ -161,15 +161,11 @@ def lfs_batch(request: Request, kind: str, id: str) -> Response:
     """Where to put each object, in one piece or in parts; nothing for one that is there."""
     request.repository(kind, id)
     hub, state = request.hub, request.state
-    room = None if state.quota is None else state.quota - sum(map(len, state.objects.values()))
     objects = []
     for wanted in request.json["objects"]:
         oid, size = wanted["oid"], wanted["size"]
         entry: dict[str, Any] = {"oid": oid, "size": size}
-        if oid not in state.objects and room is not None and size > room:
-            message = "Private repository storage limit reached, please upgrade your plan"
-            entry["error"] = {"code": 403, "message": message}
-        elif oid not in state.objects:
+        if oid not in state.objects:
             upload: dict[str, Any] = {"href": f"{hub.storage}/objects/{oid}?Signature=test"}
             if size > hub.part_size:
                 numbers = range(1, -(-size // hub.part_size) + 1)

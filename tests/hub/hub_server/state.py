@@ -125,7 +125,6 @@ class HubState:
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.objects: dict[str, bytes] = {}  # LFS, by SHA-256
         self.parts: dict[str, dict[int, bytes]] = {}  # of files that are on their way
-        self.quota: int | None = None  # bytes of LFS objects that there is room for
 
     def user(self, token: str | None) -> User | None:
         """Who holds a token; None without one."""
