@@ -275,14 +275,10 @@ def pack_command(args: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
+    """Run the command line; return the exit code.
 
-    Args:
-        arguments: Arguments after the program's name; by default those of the process.
-
-    Returns:
-        The exit code: 0 for success, 1 if a photo could not be read, 2 for an error that the user
-        can fix, with one line on standard error, and 130 if interrupted.
+    It is 0 for success, 1 if a photo could not be read, 2 for an error that the user can fix, with
+    one line on standard error, and 130 if interrupted.
     """
     args = build_parser().parse_args(arguments)
     with warnings.catch_warnings(), _escape_what_cannot_be_printed():

@@ -23,11 +23,7 @@ DRAFT_SUFFIX = ".part"  # of a file or folder that is not complete; its name beg
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file atomically (temporary name, then rename), and create its folders.
-
-    Raises:
-        OSError: The file cannot be written; an earlier file is kept.
-    """
+    """Write a text file as `replace_file` does, and create its folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replace_file(path) as draft:
         draft.write_text(text, encoding="utf-8")
@@ -66,11 +62,7 @@ def replace_folder(path: Path) -> Iterator[Path]:
 
 
 def prepare_output(path: Path) -> None:
-    """Create the folders of an output file, so that a bad path fails before long work.
-
-    Raises:
-        UserError: The path is a folder or cannot be written.
-    """
+    """Create the folders of an output file, so that a bad path fails before long work."""
     if path.is_dir():
         raise UserError(f"{path} is a folder: give the file to write")
     try:
@@ -92,12 +84,8 @@ def sha256(path: Path) -> str:
 def hold_lock(path: Path, message: str) -> Iterator[None]:
     """Hold a lock file, which the system releases when the process ends or is killed.
 
-    Args:
-        path: Lock file; created if missing, never removed.
-        message: Text of the error if another process holds the lock.
-
     Raises:
-        UserError: Another process holds the lock.
+        UserError: Another process holds the lock; `message` is its text.
     """
     with open(path, "a") as file:
         if not _lock(file):
@@ -107,13 +95,9 @@ def hold_lock(path: Path, message: str) -> Iterator[None]:
 
 @contextmanager
 def temporary_folder(purpose: str, parent: Path | None = None) -> Iterator[Path]:
-    """Create a temporary folder and remove it at the end.
+    """Create a temporary folder, in `parent` or the system's, and remove it at the end.
 
     The folder of a killed process is removed by the next `remove_leftovers`.
-
-    Args:
-        purpose: Part of the folder's name.
-        parent: Folder to create it in; by default the system's temporary folder.
     """
     with tempfile.TemporaryDirectory(prefix=f"{TEMPORARY_PREFIX}{purpose}-", dir=parent) as folder:
         path = Path(folder)

@@ -112,14 +112,9 @@ class Augmentation:
 
 
 def gaussian_blur(images: Tensor, sigmas: np.ndarray) -> Tensor:
-    """Blur each image by its own Gaussian.
+    """Blur each of the images (batch, channels, height, width) by its own Gaussian.
 
-    Args:
-        images: (batch, channels, height, width).
-        sigmas: (batch,), standard deviations in pixels, at most 1.5.
-
-    Returns:
-        Images of the same shape.
+    `sigmas` are standard deviations in pixels, (batch,), at most 1.5.
     """
     radius = 4
     kernels = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * sigmas[:, None] ** 2))
@@ -140,9 +135,6 @@ def erase_rectangles(images: Tensor, draws: np.ndarray) -> Tensor:
         images: (batch, 3, size, size), 0..255.
         draws: (batch, 7), uniform in 0..1: area, aspect ratio, position (two), and the noise's
             colour (three).
-
-    Returns:
-        Images of the same shape.
     """
     size = images.shape[-1]
     area = _between(ERASED_AREA, draws[:, 0]) * size * size

@@ -45,18 +45,11 @@ class ImageError(UserError):
 
 
 class LoadedImage(NamedTuple):
-    """An image with its original size.
+    """An image with its original size."""
 
-    Args:
-        pixels: Upright RGB image (height, width, 3), uint8, 0 to 255; smaller than `size` if a JPEG
-            was decoded at reduced size.
-        size: Width and height of the upright image in the file.
-        animated: Whether the file has several frames, of which this is the first.
-    """
-
-    pixels: np.ndarray
-    size: tuple[int, int]
-    animated: bool
+    pixels: np.ndarray  # upright uint8 RGB (height, width, 3); smaller if reduced when decoded
+    size: tuple[int, int]  # width and height of the upright image in the file
+    animated: bool  # the file has several frames, of which this is the first
 
 
 def load_image(source: str | os.PathLike[str] | bytes, enough: int | None = None) -> LoadedImage:
@@ -110,9 +103,6 @@ def convert_to_rgb(image: Image.Image) -> np.ndarray:
     Args:
         image: Image of any mode, including 16-bit gray, CMYK, palettes and floats in 0..1, 0..255
             or 0..65535.
-
-    Returns:
-        RGB array (height, width, 3), uint8, 0 to 255.
 
     Raises:
         ImageError: It has too few pixels to show a face, too many, or floats of another range.

@@ -158,13 +158,9 @@ def _booleans(values: pa.Array, name: str) -> pa.Array:
 
 
 def attribute_frequencies(labels: np.ndarray) -> np.ndarray:
-    """Estimate how often each attribute is present, by Laplace's rule of succession.
+    """Estimate how often each attribute is present, by Laplace's rule of succession: (attributes,).
 
-    Args:
-        labels: (images, attributes); 1, 0 or -100.
-
-    Returns:
-        (attributes,), within 0..1; one half where no label is known.
+    `labels` are (images, attributes); 1, 0 or -100. Without a known label, it is one half.
     """
     return ((labels == 1).sum(axis=0) + 1) / ((labels != IGNORE_INDEX).sum(axis=0) + 2)
 
@@ -182,9 +178,6 @@ class FaceCrops:
 
     Attributes:
         pixels: uint8, (images, height, width, 3), if the crops are cached, else `None`.
-
-    Raises:
-        UserError: If an image cannot be read, or the disk has no space for the crops.
     """
 
     def __init__(
@@ -217,11 +210,7 @@ class FaceCrops:
         return len(self.dataset)
 
     def batch(self, rows: np.ndarray) -> torch.Tensor:
-        """Return the crops of these rows, uint8, (batch, height, width, 3), on `pixels`' device.
-
-        Raises:
-            UserError: If an image cannot be read.
-        """
+        """Return the crops of these rows, uint8, (batch, height, width, 3), on `pixels`' device."""
         if self.pixels is not None:
             return self.pixels[torch.from_numpy(rows).to(self.pixels.device)]
         encoded = self.dataset[rows.tolist()]["image"]
@@ -341,9 +330,6 @@ def normalize_pixels(pixels: torch.Tensor, processor: Any) -> torch.Tensor:
     Args:
         pixels: uint8, (batch, height, width, 3), or float32, (batch, 3, height, width), 0..255.
         processor: The model's image processor.
-
-    Returns:
-        float32, (batch, 3, height, width).
     """
     if pixels.dtype == torch.uint8:
         pixels = pixels.permute(0, 3, 1, 2).contiguous().float()
@@ -441,9 +427,6 @@ def pack_dataset(path: str | Path, output: str | Path, size: int, threads: int =
 
     Returns:
         The number of images.
-
-    Raises:
-        UserError: If the dataset or an image cannot be read, or the folder cannot be written.
     """
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):

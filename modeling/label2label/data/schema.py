@@ -26,39 +26,20 @@ YOUNG_BELOW = 40
 
 @dataclass(frozen=True)
 class Sample:
-    """One row of a dataset before its image is read.
+    """One row of a dataset before its image is read."""
 
-    Args:
-        key: Name of the image within its source; it becomes the path of the `image` column.
-        split: One of `SPLITS`.
-        attributes: Values by attribute name; a name that is missing is unknown (null).
-        identity: The person, if known; no person is in two splits.
-        source: Short name of the dataset that the image comes from.
-        race: Group name, if known.
-        gender: A value of `GENDERS`, if known.
-        age: Age in years, if known.
-    """
-
-    key: str
-    split: str
-    attributes: Mapping[str, bool | None] = field(default_factory=dict)
-    identity: str | None = None
-    source: str = ""
+    key: str  # name of the image within its source, the path of the `image` column
+    split: str  # one of `SPLITS`
+    attributes: Mapping[str, bool | None] = field(default_factory=dict)  # unknown if missing
+    identity: str | None = None  # the person; no person is in two splits
+    source: str = ""  # short name of the dataset that the image comes from
     race: str | None = None
-    gender: str | None = None
-    age: int | None = None
+    gender: str | None = None  # a value of `GENDERS`
+    age: int | None = None  # in years
 
 
 def dataset_features(vocabulary: Vocabulary) -> Features:
-    """Return the columns of a dataset with a vocabulary's attributes.
-
-    Args:
-        vocabulary: Names the attribute columns.
-
-    Returns:
-        `image`, one nullable bool column per attribute, `identity`, `source`, `race`, `gender`
-        (strings) and `age` (int32), all nullable.
-    """
+    """Return the columns of a dataset with a vocabulary's attributes, all nullable."""
     from datasets import Features, Image, Value
 
     return Features(
@@ -75,15 +56,9 @@ def dataset_features(vocabulary: Vocabulary) -> Features:
 
 
 def sample_to_row(sample: Sample, image: bytes, vocabulary: Vocabulary) -> dict[str, Any]:
-    """Put a sample and its encoded image into the columns of the schema.
+    """Put a sample and its encoded image (JPEG or PNG) into the columns of `dataset_features`.
 
-    Args:
-        sample: The row.
-        image: Its encoded image (JPEG or PNG bytes).
-        vocabulary: Names the attribute columns; values that follow from others are derived.
-
-    Returns:
-        Values by column name, in the order of `dataset_features(vocabulary)`.
+    Attributes that follow from others are derived.
     """
     return {
         "image": {"bytes": image, "path": sample.key},

@@ -174,16 +174,9 @@ def get_vocabulary(name: str) -> Vocabulary:
 
 
 def derive_row(row: Mapping[str, bool | None], vocabulary: Vocabulary) -> dict[str, bool | None]:
-    """Express one row's attributes in another vocabulary.
+    """Express one row's attributes, None if unknown, in another vocabulary.
 
-    Args:
-        row: Attribute values by name: true present, false absent, None unknown. Other columns are
-            ignored.
-        vocabulary: The target vocabulary.
-
-    Returns:
-        A value for every attribute of `vocabulary`, in its order: the row's own, or derived from
-        the negation, or None.
+    Each value is the row's own, or derived from the negation, or None. Other columns are ignored.
     """
     derived: dict[str, bool | None] = {}
     for attribute in vocabulary.attributes:
@@ -209,9 +202,6 @@ def derive_labels(
     Returns:
         (..., len(vocabulary)) array of the same dtype (int64 for a boolean or unsigned one); -100
         for attributes that do not follow from `labels`.
-
-    Raises:
-        ValueError: If the last axis of `labels` does not have one entry per name.
     """
     labels = np.asarray(labels)
     if labels.shape[-1] != len(attributes):

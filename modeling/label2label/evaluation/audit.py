@@ -30,12 +30,7 @@ _NAMES_SHOWN = 5
 
 
 def audit_command(args: Namespace) -> int:
-    """Run `label2label audit`; return 0.
-
-    Raises:
-        UserError: If the output cannot be written, a model or the data cannot be read, a column is
-            missing, a group column has fewer than two values, or no image is left to score.
-    """
+    """Run `label2label audit`; return 0."""
     output = Path(args.output)
     prepare_output(output)
     notices: list[str] = []
@@ -65,9 +60,9 @@ def prepare_photos(
     """Crop the faces in a table's photos.
 
     Args:
-        table: Photos with labels and groups, from `read_label_table`.
+        table: From `read_label_table`.
         groups: Names of the group columns.
-        preprocessing: Preprocessing of the model, with the template and size of the crops.
+        preprocessing: That of the model.
         align: Whether to detect and align the face nearest to the middle; if not, each image must
             be the crop of a face.
         file: Arrow file for the crops, which must exist as long as the dataset is used.

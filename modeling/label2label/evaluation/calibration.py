@@ -59,25 +59,15 @@ COUPLING_RIDGE = 1e-5  # factor of the sum of squared weights in the loss
 
 @dataclass(frozen=True)
 class Calibration:
-    """Temperature and thresholds, fitted to held-out images.
+    """Temperature and thresholds, fitted to held-out images."""
 
-    Args:
-        temperature: Divisor of the logits, above 0.
-        thresholds: Least probability at which each attribute counts as present, (attributes,).
-        balance_weight: Weight w of balanced accuracy, 0 or more.
-    """
-
-    temperature: float
-    thresholds: FloatArray
-    balance_weight: float
+    temperature: float  # divisor of the logits, above 0
+    thresholds: FloatArray  # least probability at which each attribute is present, (attributes,)
+    balance_weight: float  # w, the weight of balanced accuracy, 0 or more
 
 
 def calibrate_command(args: Namespace) -> int:
-    """Run `label2label calibrate`: rewrite the calibration, and coupling, in a model's folder.
-
-    Raises:
-        UserError: If the model is not a folder, or a dataset or split cannot be read.
-    """
+    """Run `label2label calibrate`: rewrite the calibration, and coupling, in a model's folder."""
     folder = Path(args.model)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: calibrate rewrites a model's files in place")
@@ -136,15 +126,10 @@ def calibrate_command(args: Namespace) -> int:
 def fit_calibration(
     logits: FloatArray, labels: IntArray, accuracy_loss: float = 0.0005
 ) -> Calibration:
-    """Fit the temperature, and thresholds for balanced accuracy within a limit on lost accuracy.
+    """Fit the temperature to logits at temperature 1, and thresholds for balanced accuracy.
 
-    Args:
-        logits: At temperature 1, (images, attributes).
-        labels: (images, attributes).
-        accuracy_loss: How far the mean accuracy may fall below that of thresholds of 0.5, 0 to 1.
-
-    Returns:
-        The calibration with the largest weight in `BALANCE_WEIGHTS` that keeps within this limit.
+    The weight is the largest in `BALANCE_WEIGHTS` with which the mean accuracy is at most
+    `accuracy_loss` below that of thresholds of 0.5.
     """
     temperature = fit_temperature(logits, labels)
     probabilities = expit(logits / temperature)
@@ -206,8 +191,8 @@ def calibration_effect(
     """Score predictions before and after calibration, on images that were not used for the fit.
 
     Args:
-        predictions: Predictions of the model before calibration.
-        temperature: Temperature at which these predictions were made.
+        predictions: Predictions before calibration.
+        temperature: That of these predictions.
         calibration: The calibration to measure.
 
     Returns:

@@ -34,12 +34,7 @@ ScoredModel = TorchBackend | OnnxBackend
 
 
 def evaluate_command(args: Namespace) -> int:
-    """Run `label2label evaluate`; return 0.
-
-    Raises:
-        UserError: If an output cannot be written, a model or dataset cannot be read, a split or
-            column is missing, or the split has no images or labels.
-    """
+    """Run `label2label evaluate`; return 0."""
     for file in filter(None, (args.output, args.report)):
         prepare_output(Path(file))
     result = run_evaluation(args, load_split(args.data, args.split), args.split)
@@ -146,16 +141,7 @@ def collect_predictions(
 ) -> Predictions | None:
     """Predict a labelled dataset and collect its labels, people, groups and ages.
 
-    Args:
-        model: The model, from `load_scored_model`.
-        dataset, group_columns, batch_size, accelerator: As for `evaluate_models`.
-
-    Returns:
-        The predictions; None on all but the main process.
-
-    Raises:
-        UserError: If a group column is missing, or the dataset has no images or no labels of the
-            model's attributes.
+    Arguments and errors are those of `evaluate_models`. Return None on all but the main process.
     """
     accelerator = accelerator or Accelerator(cpu=without_accelerator())
     preprocessing = model.preprocessing
@@ -188,18 +174,8 @@ def predict_dataset(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Predict every image once, shared between processes, in the dataset's order.
 
-    Args:
-        accelerator: Accelerator of this process.
-        model: The model, from `load_scored_model`.
-        dataset: Dataset with an `image` column.
-        batch_size: Images per forward pass and process.
-
-    Returns:
-        Probabilities of the model and of its query network (None if it has none, or is an ONNX
-        file), each (images, attributes), 0 to 1, on every process.
-
-    Raises:
-        UserError: If an image cannot be read.
+    Return, on every process, the probabilities of the model and of its query network (None if it
+    has none, or is an ONNX file), each (images, attributes).
     """
     # Not decoded by datasets, so that an unreadable image fails here, where its row is known.
     images = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))
@@ -266,29 +242,18 @@ def summary(result: dict[str, Any]) -> str:
 
 
 def load_scored_model(name: str | os.PathLike[str]) -> ScoredModel:
-    """Load a model to be scored: an ONNX file by ONNX Runtime, all others by PyTorch.
-
-    Args:
-        name: Folder, Hub id, or ONNX file from `label2label export`.
-
-    Raises:
-        UserError: If the model cannot be loaded.
-    """
+    """Load a model to be scored: an ONNX file by ONNX Runtime, all others by PyTorch."""
     if Path(name).suffix == ".onnx":
         return OnnxBackend(name)
     return TorchBackend.from_pretrained(name)
 
 
 def identify_model(reference: str | os.PathLike[str], model: ScoredModel) -> dict[str, Any]:
-    """Describe the model that was evaluated.
+    """Describe the model that was loaded from a folder, Hub id or ONNX file.
 
-    Args:
-        reference: Folder, Hub id or ONNX file that it was loaded from.
-        model: The model, from `load_scored_model`.
-
-    Returns:
-        `name` and `weights_sha256` (None for a Hub id); for a PyTorch model also `backbone` (model
-        type), `head` (head type), and the number of `parameters` of `backbone`, `head` and `all`.
+    Return `name` and `weights_sha256` (None for a Hub id); for a PyTorch model also `backbone`
+    (model type), `head` (head type), and the number of `parameters` of `backbone`, `head` and
+    `all`.
     """
     weights = Path(reference)
     if weights.suffix != ".onnx":

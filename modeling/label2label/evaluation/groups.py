@@ -73,10 +73,9 @@ def with_intersection(groups: Mapping[str, Column]) -> dict[str, Column]:
 
 
 def cells_of(column: Column) -> tuple[list[str], npt.NDArray[np.bool_]]:
-    """List a column's values in natural sort order (5-14 before 15-29).
+    """Return a column's values in natural sort order (5-14 before 15-29), and who has them.
 
-    Returns:
-        The values, and whether each image has each of them, (images, values).
+    The second is (images, values).
     """
 
     def numbers_by_size(value: str) -> tuple[list[tuple[int, str]], str]:
@@ -93,10 +92,6 @@ def group_scores(predictions: Predictions, groups: Column, resamples: int = 1000
     Groups with fewer than 30 images are reported as `small` and excluded from the worst and best
     group and from all gaps; likewise per attribute, by images with a known label. True and false
     positive rates from fewer than 30 images are NaN. Images without any known label do not count.
-
-    Args:
-        predictions: Predictions of one model.
-        groups: One group per image; images without a group are left out and counted.
 
     Returns:
         Overall: `per_group` (`accuracy`, its 95 % `interval`, `num_images` with a known label,
@@ -201,9 +196,7 @@ def gap_entries(
     """Measure the gap between the worst and the best group, and the expected gap under the null.
 
     Args:
-        accuracy: (groups,), 0 to 1.
-        num_images: Images with a known label, (groups,); groups with fewer than 30 are not
-            compared.
+        accuracy, num_images: (groups,); groups with fewer than 30 images are not compared.
         values: Names of the groups.
         draws: Bootstrapped accuracy, (resamples, groups).
 
@@ -265,10 +258,6 @@ def standardised_scores(
     stratum's share of all compared images. Groups with fewer than 30 images are not compared, and
     strata in which a compared group has fewer than 10 images are left out.
 
-    Args:
-        predictions: Predictions of one model.
-        groups, strata: One group and one stratum per image, or None.
-
     Returns:
         `overall` and `per_attribute`, each with `per_group` (adjusted `accuracy`, its 95 %
         `interval`, and `num_images` by stratum), `strata` (share by stratum), `strata_left_out`,
@@ -325,10 +314,6 @@ def compare_groups(
     model: Predictions, other: Predictions, groups: Column, resamples: int = 1000
 ) -> dict[str, Any]:
     """Compare two models in every group by the paired bootstrap, as `compare_paired`.
-
-    Args:
-        model, other: Predictions of the same images and attributes.
-        groups: One group per image, or None.
 
     Returns:
         `per_group`, comparisons of accuracy that also have `num_images` with a known label and

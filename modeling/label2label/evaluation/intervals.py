@@ -29,12 +29,7 @@ def bootstrap_draws(
 ) -> dict[str, FloatArray]:
     """Compute statistics in bootstrap resamples of the clusters: (resamples, ...) by name.
 
-    The same images are drawn for every model.
-
-    Args:
-        statistics: Function of image weights; its values are NaN where undefined.
-        clusters: Integers from 0, (images,), from `clusters_of`.
-        resamples: Number of bootstrap resamples.
+    The same images are drawn for every model. `clusters` come from `clusters_of`.
     """
     draws: dict[str, list[FloatArray]] = {}
     for weights in _resampled_weights(clusters, resamples):
@@ -53,16 +48,10 @@ def bootstrap_intervals(
 
 
 def interval_of(draws: FloatArray, estimate: FloatArray) -> FloatArray:
-    """Compute the 95 % percentile interval of bootstrap draws, centred on the estimate.
+    """Compute the 95 % percentile interval of bootstrap draws, centred on the estimate: (2, ...).
 
-    It may exceed the statistic's range: clip intervals of accuracies.
-
-    Args:
-        draws: (resamples, ...), NaN where the statistic is undefined.
-        estimate: The statistic without resampling, (...).
-
-    Returns:
-        Lower and upper bound, (2, ...); NaN where all draws are undefined.
+    It may exceed the statistic's range: clip intervals of accuracies. It is NaN where all draws,
+    (resamples, ...), are.
     """
     undefined = np.isnan(draws).all(axis=0)
     centred = np.where(undefined, 0.0, _centred(draws, estimate))
@@ -74,13 +63,9 @@ def interval_of(draws: FloatArray, estimate: FloatArray) -> FloatArray:
 def p_values(draws: FloatArray, estimate: FloatArray) -> FloatArray:
     """Compute two-sided bootstrap p-values for a difference of zero.
 
-    The draws are centred on the estimate, as in `interval_of`, so that p-value and interval agree.
-    The value is twice the share of defined resamples on the rarer side of zero, from 1 / resamples
-    to 1; NaN where all are undefined.
-
-    Args:
-        draws: Differences, (resamples, ...); NaN where undefined.
-        estimate: The difference without resampling, (...).
+    The draws, (resamples, ...), are centred on the estimate, as in `interval_of`, so that p-value
+    and interval agree. The value is twice the share of defined resamples on the rarer side of zero,
+    from 1 / resamples to 1; NaN where all are undefined.
     """
     draws = _centred(draws, estimate)
     lesser_side = np.minimum((draws <= 0).sum(axis=0), (draws >= 0).sum(axis=0))
@@ -93,13 +78,10 @@ def expected_gap_under_null(draws: FloatArray) -> float:
 
     Sampling noise biases the gap between the best and the worst group upwards, most of all for
     small groups. The estimate is the mean over resamples of the range of the groups' deviations
-    from their means.
+    from their means; NaN if there are fewer than two groups, or no resample contains all of them.
 
     Args:
         draws: Bootstrapped accuracy of the compared groups, (resamples, groups).
-
-    Returns:
-        0 to 1; NaN if there are fewer than two groups, or no resample contains all of them.
     """
     whole = draws[np.isfinite(draws).all(axis=1)]
     if whole.shape[1] < 2 or not len(whole):
@@ -136,10 +118,6 @@ def compare_paired(
     first: Statistics, second: Statistics, clusters: IntArray, resamples: int = 1000
 ) -> dict[str, dict[str, Any]]:
     """Compare two models on the same images by the paired bootstrap.
-
-    Args:
-        first, second: Statistics of the two models.
-        clusters, resamples: As for `bootstrap_draws`.
 
     Returns:
         By name: `model` and `other` (the two values), `difference` (first minus second), its 95 %

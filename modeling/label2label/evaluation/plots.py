@@ -38,11 +38,7 @@ STYLE: dict[Any, Any] = {
 
 @rc_context(STYLE)
 def attribute_bars(result: Mapping[str, Any]) -> Figure:
-    """Draw accuracy, 95 % confidence interval and majority-class baseline per attribute.
-
-    Args:
-        result: From `score_predictions`; attributes without known labels are left out.
-    """
+    """Draw accuracy, 95 % interval and majority-class baseline per attribute with known labels."""
     rows = [(n, s) for n, s in result["per_attribute"].items() if s["accuracy"] is not None]
     rows.sort(key=lambda row: row[1]["accuracy"])
     accuracy = np.array([s["accuracy"] for _, s in rows])
@@ -67,12 +63,7 @@ def attribute_bars(result: Mapping[str, Any]) -> Figure:
 
 @rc_context(STYLE)
 def group_heat_map(scores: Mapping[str, Any], title: str) -> Figure:
-    """Draw accuracy per attribute (row) and group (column), in gray for fewer than 30 images.
-
-    Args:
-        scores: Scores of one group column, from `group_scores`.
-        title: Name of the group column.
-    """
+    """Draw `group_scores` per attribute (row) and group (column), gray if under 30 images."""
     groups = list(scores["per_group"])
     of_groups = list(scores["per_group"].values())
     rows = {"all attributes": [(s["accuracy"], s["num_images"]) for s in of_groups]}
@@ -106,12 +97,7 @@ def group_heat_map(scores: Mapping[str, Any], title: str) -> Figure:
 
 @rc_context(STYLE)
 def reliability_plot(curve: Mapping[str, Any], title: str) -> Figure:
-    """Draw the observed share of "present" against the predicted probability.
-
-    Args:
-        curve: Result of `reliability_curve`; the share of predictions in each bin is drawn below.
-        title: Title of the figure.
-    """
+    """Draw a `reliability_curve`, and below it the share of predictions in each bin."""
     figure = Figure(figsize=(4.2, 4.8), layout="constrained")
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     axes.plot([0, 1], [0, 1], color=GRAY, linewidth=1, label="perfectly calibrated")
@@ -126,14 +112,9 @@ def reliability_plot(curve: Mapping[str, Any], title: str) -> Figure:
 
 @rc_context(STYLE)
 def gap_plot(comparison: Mapping[str, Any], column: str, after: str, before: str) -> Figure:
-    """Draw the accuracy per group of two models, and each model's gap between groups.
+    """Draw the accuracy per group of two models, from `compare_groups`, and each model's gap.
 
-    Groups with fewer than 30 images are gray.
-
-    Args:
-        comparison: Comparison of one group column, from `compare_predictions`.
-        column: Name of the group column, for the title.
-        after, before: Names of the model and of the other one.
+    Groups with fewer than 30 images are gray. `after` and `before` name the two models.
     """
     rows = [(g, s) for g, s in comparison["per_group"].items() if s["difference"] is not None]
     rows.sort(key=lambda row: row[1]["other"])

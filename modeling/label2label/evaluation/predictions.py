@@ -13,38 +13,18 @@ Column = Sequence[str | None]
 
 @dataclass
 class Predictions:
-    """Predictions of a model on labelled images.
+    """Predictions of a model on labelled images; raise UserError for values outside 0..1."""
 
-    Args:
-        names: Names of the attributes, in the order of the arrays' columns.
-        probabilities: The model's prediction (IC-MLM's `logits`), (images, attributes), 0 to 1.
-        labels: (images, attributes).
-        query_probabilities: The Attribute Query Network's prediction (`query_logits`),
-            (images, attributes), 0 to 1; None for a model without one.
-        identities: One person per image, None where unknown; None if all are unknown.
-        groups: One group per image, None where unknown, by column name.
-        ages: In years, one per image, None where unknown; None if all are unknown.
-        thresholds: Least probability at which an attribute counts as present, (attributes,); 0.5 by
-            default.
-        exclusive_answers: Groups of names of which at most one may be present.
-
-    Attributes:
-        clusters: Person on each image, numbered from 0, (images,), from `clusters_of`.
-
-    Raises:
-        UserError: If a probability is outside 0..1.
-    """
-
-    names: Sequence[str]
-    probabilities: FloatArray
+    names: Sequence[str]  # of the attributes, in the order of the arrays' columns
+    probabilities: FloatArray  # of IC-MLM's `logits`
     labels: IntArray
-    query_probabilities: FloatArray | None = None
-    identities: Column | None = None
-    groups: dict[str, Column] = field(default_factory=dict)
-    ages: Sequence[int | None] | None = None
-    thresholds: Sequence[float] | None = None
-    exclusive_answers: Sequence[Sequence[str]] = ()
-    clusters: IntArray = field(init=False)
+    query_probabilities: FloatArray | None = None  # of `query_logits`, if the model has them
+    identities: Column | None = None  # people; None if all are unknown
+    groups: dict[str, Column] = field(default_factory=dict)  # by name of the column
+    ages: Sequence[int | None] | None = None  # in years; None if all are unknown
+    thresholds: Sequence[float] | None = None  # of probabilities, per attribute; 0.5 by default
+    exclusive_answers: Sequence[Sequence[str]] = ()  # at most one name of each may be present
+    clusters: IntArray = field(init=False)  # from `clusters_of`
 
     def __post_init__(self) -> None:
         for values in (self.probabilities, self.query_probabilities):

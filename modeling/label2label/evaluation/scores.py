@@ -41,10 +41,6 @@ from label2label.models.exclusive_answers import decide_answers
 def score_predictions(predictions: Predictions, resamples: int = 1000) -> dict[str, Any]:
     """Score predictions overall, per attribute and by group, with 95 % bootstrap intervals.
 
-    Args:
-        predictions: Predictions of one model on one split.
-        resamples: Number of bootstrap resamples; people are resampled if known, else images.
-
     Returns:
         A dictionary for JSON, with None for undefined values:
         `accuracy` (over images and attributes), `balanced_accuracy`, `f1`, `average_precision`,
@@ -111,9 +107,6 @@ def _scores_and_each(
 
 def contradiction_scores(predictions: Predictions, resamples: int = 1000) -> dict[str, Any] | None:
     """Measure the share of contradictory images, and what their resolution costs in accuracy.
-
-    Args:
-        predictions: Predictions with `exclusive_answers`.
 
     Returns:
         `labels`, `query_answers` (None without a query network), `answers` (by thresholds alone)
@@ -187,14 +180,10 @@ def jsonable(value: Any) -> Any:
 def compare_predictions(
     model: Predictions, other: Predictions, resamples: int = 1000
 ) -> dict[str, Any]:
-    """Compare two models (model minus other) with 95 % intervals, by the paired bootstrap.
+    """Compare two models (model minus other) on the same images, by the paired bootstrap.
 
     Every resample draws the same people for both models. Only attributes of both models are
     compared.
-
-    Args:
-        model: Predictions of the first model.
-        other: Predictions of the second model, on the same images in the same order.
 
     Returns:
         A dictionary for JSON: `overall` (comparison by score), `per_attribute` (comparison of

@@ -23,12 +23,7 @@ from label2label.prediction.backends import (
 
 
 def export_command(args: argparse.Namespace) -> int:
-    """Run `label2label export` and return the exit code, 0. A failed export writes no file.
-
-    Raises:
-        UserError: The model, the opset, the calibration faces or the output folder is invalid, or
-            the web page's files cannot be downloaded.
-    """
+    """Run `label2label export`; return 0. A failed export writes no file."""
     if args.int8 and not args.calibration:
         raise UserError("--int8 needs --calibration, a folder of a few hundred faces")
     if args.calibration and not args.int8:
@@ -88,11 +83,9 @@ def export_command(args: argparse.Namespace) -> int:
 
 
 def check_output(output: Path, written: set[str]) -> None:
-    """Check that the output folder holds no other files than those that this export writes.
+    """Raise UserError if the output folder holds other files than this export replaces.
 
-    Raises:
-        UserError: It is a file, or contains other files, or files of an earlier export that this
-            one does not replace and that may belong to another model.
+    Files of an earlier export may belong to another model.
     """
     if not output.exists():
         return

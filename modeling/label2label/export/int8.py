@@ -29,12 +29,7 @@ BATCH = 50
 
 
 class FaceReader(CalibrationDataReader):
-    """Reader that gives ONNX Runtime's calibration one face at a time.
-
-    Args:
-        backend: The model to calibrate.
-        crops: uint8 RGB (faces, height, width, 3).
-    """
+    """Reader that gives ONNX Runtime's calibration one uint8 RGB crop at a time."""
 
     def __init__(self, backend: OnnxBackend, crops: np.ndarray) -> None:
         self._inputs = (backend.prepare(crop[None]) for crop in crops)
@@ -123,12 +118,7 @@ def quantize_onnx(
 def with_followers(nodes: Iterable[onnx.NodeProto], float_layers: Iterable[str]) -> list[str]:
     """Add the nodes of `BETWEEN` that follow float layers, as they would quantise their outputs.
 
-    Args:
-        nodes: The graph's nodes in topological order.
-        float_layers: Names of layers that stay in float.
-
-    Returns:
-        Sorted names of all nodes to leave in float.
+    `nodes` are in topological order; arguments and result name the nodes to leave in float.
     """
     excluded = set(float_layers)
     outputs: set[str] = set()
@@ -156,18 +146,12 @@ def keep_metadata(source: Path, target: Path) -> None:
 
 
 def load_calibration(folder: Path, preprocessing: Preprocessing) -> np.ndarray:
-    """Read an evenly spaced sample of a folder's faces.
+    """Read an evenly spaced sample of a folder's faces: uint8 RGB (faces, side, side, 3).
 
     Args:
         folder: A prepared dataset, of which the training split is read, or a folder of images of
             one face each, framed like the model's training faces.
-        preprocessing: The model's crop.
-
-    Returns:
-        uint8 RGB crops (faces, crop_size, crop_size, 3), at least 2.
-
-    Raises:
-        UserError: The folder is missing or holds fewer than two faces, or an image cannot be read.
+        preprocessing: That of the model.
     """
     if not folder.is_dir():
         raise UserError(f"--calibration {folder} is not a folder of faces")

@@ -23,11 +23,6 @@ def export_ncnn(model: Any, preprocessing: Any, folder: Path) -> None:
     The input `in0` is a normalised float32 image (3, height, width), the output `out0` its
     probabilities (attributes,).
 
-    Args:
-        model: A `Label2LabelForImageClassification`; not modified.
-        preprocessing: The model's `Preprocessing`.
-        folder: Folder to write to.
-
     Raises:
         UserError: pnnx is not installed, or cannot translate the model.
     """
@@ -67,11 +62,7 @@ def export_ncnn(model: Any, preprocessing: Any, folder: Path) -> None:
 
 @contextlib.contextmanager
 def without_comparisons(model: Any) -> Iterator[None]:
-    """Compute a model's words by arithmetic, as ncnn has neither `>` nor computed indices.
-
-    Args:
-        model: In evaluation mode; its word embeddings are restored afterwards.
-    """
+    """Compute a model's words by arithmetic, as ncnn has neither `>` nor computed indices."""
     import torch
 
     class Step(torch.overrides.TorchFunctionMode):
@@ -110,15 +101,7 @@ def without_comparisons(model: Any) -> Iterator[None]:
 
 
 class NcnnModel:
-    """An exported model, run by ncnn.
-
-    Args:
-        folder: Folder with both files.
-        threads: Threads per inference.
-
-    Raises:
-        UserError: A file is missing or damaged.
-    """
+    """An exported model, run by ncnn from a folder with both files."""
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
         import ncnn

@@ -152,18 +152,13 @@ def translate(
 ) -> onnx.ModelProto:
     """Translate a module to an ONNX model with a dynamic batch size.
 
+    The paths and stack traces that torch writes into each node are removed.
+
     Args:
         module: In evaluation mode.
         inputs: Example inputs by name, with a batch size of 2.
         outputs: Names of the outputs.
         opset: ONNX opset.
-
-    Returns:
-        The model, without the paths and stack traces that torch writes into each node.
-
-    Raises:
-        ModuleNotFoundError: onnxscript is not installed.
-        UserError: torch cannot translate the module, or not to this opset.
     """
     batch = torch.export.Dim("batch")
     try:

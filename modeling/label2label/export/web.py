@@ -41,12 +41,9 @@ WEB_FILES = (PAGE_FILE, DETECTOR_FILE, *RUNTIME_SHA256)
 
 
 def fetch_web_files(folder: Path, preprocessing: Preprocessing, earlier: Path) -> None:
-    """Download the face detector and onnxruntime-web.
+    """Download the face detector and onnxruntime-web to a folder.
 
-    Args:
-        folder: Folder to write to.
-        preprocessing: Preprocessing of the page's model.
-        earlier: Folder of an earlier export, whose runtime is reused; need not exist.
+    The runtime of an earlier export in the folder `earlier`, which need not exist, is reused.
 
     Raises:
         UserError: The model resizes its crops, or a download fails.
@@ -76,7 +73,7 @@ def describe_page(folder: Path, model: str, preprocessing: Preprocessing) -> dic
     Args:
         folder: Folder with the files that it names.
         model: Name of the model's file, which takes uint8 pixels.
-        preprocessing: The model's preprocessing.
+        preprocessing: That of the model.
 
     Returns:
         `model`, `detector` and `runtime`, each with `file` and `bytes`, the detector with its
@@ -128,11 +125,7 @@ def has_runtime(folder: Path) -> bool:
 
 
 def download_runtime(folder: Path) -> None:
-    """Download onnxruntime-web's files to `folder` from npm's configured registry.
-
-    Raises:
-        UserError: npm is not installed, the download fails, or the content is not the pinned one.
-    """
+    """Download onnxruntime-web's files to a folder, from npm's configured registry."""
     package = f"{RUNTIME}@{RUNTIME_VERSION}"
     npm = shutil.which("npm")
     if npm is None:

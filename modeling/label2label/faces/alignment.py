@@ -19,13 +19,8 @@ HAAR_LANDMARKS = np.array(
 def choose_face(faces: Sequence[Face], photo: np.ndarray) -> Face:
     """Choose the main face of a photo that shows one person.
 
-    Args:
-        faces: At least one.
-        photo: The photo with these faces, (height, width, 3).
-
-    Returns:
-        The face nearest to the photo's centre, relative to the face's height: bystanders are
-        smaller or further from the centre.
+    It is the one nearest to the photo's centre, relative to the face's height: bystanders are
+    smaller or further from the centre.
     """
     middle = np.array(photo.shape[1::-1]) / 2
 
@@ -73,13 +68,8 @@ def estimate_crop_transform(
 ) -> np.ndarray:
     """Estimate the transform from photo to crop that maps the face's landmarks to the template.
 
-    Args:
-        face: Face with landmarks; without them, the mean landmarks in a Haar cascade's box are
-            used.
-        template: Five [x, y] in pixels of the crop, in the order of `Face.landmarks`.
-
-    Returns:
-        Matrix (2, 3), float64, photo pixels to crop pixels.
+    A face without landmarks gets the mean landmarks in a Haar cascade's box. Arguments are as in
+    `align_face`; the result is as in `estimate_similarity`.
     """
     landmarks = face.landmarks
     if landmarks is None:
@@ -119,9 +109,6 @@ def warp_photo(photo: np.ndarray, transform: np.ndarray, size: int, border: int)
         transform: Matrix (2, 3), float64, photo pixels to crop pixels.
         size: Height and width of the crop in pixels.
         border: OpenCV's border type for pixels outside the photo.
-
-    Returns:
-        RGB crop (size, size, 3), uint8, 0 to 255.
     """
     to_crop = np.vstack([transform, [0.0, 0.0, 1.0]])
     scale = float(np.sqrt(np.linalg.det(to_crop[:2, :2])))

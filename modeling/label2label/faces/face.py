@@ -83,14 +83,9 @@ class Face:
         return math.degrees(math.atan(float((nose - eyes) @ across) / (NOSE_DEPTH * breadth)))
 
     def find_flaws(self, width: float, height: float) -> list[str]:
-        """List the reasons why predictions for this face are less reliable.
+        """List why predictions for this face, in a photo of this size, are less reliable.
 
-        Args:
-            width: The photo's width in pixels.
-            height: The photo's height in pixels.
-
-        Returns:
-            Any of `"small"`, `"cut"` (by the photo's edge) and `"turned away"`.
+        Any of `"small"`, `"cut"` (by the photo's edge) and `"turned away"`.
         """
         flaws = ["small"] if self.size < SMALL_FACE else []
         if self.landmarks is not None:

@@ -117,26 +117,15 @@ _SECRET = re.compile(
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository as it should be after the push.
-
-    Args:
-        kind: Kind of repository.
-        repo_id: `owner/name`.
-        files: Content by path in the repository.
-        owned: Patterns of paths that are deleted from the repository if they are not in `files`,
-            as they come from an earlier push.
-        mark: A path that every push writes. An existing repository without it is not touched.
-        message: Commit message.
-        sdk: SDK of a Space.
-    """
+    """A repository as it should be after the push."""
 
     kind: Literal["model", "dataset", "space"]
-    repo_id: str
-    files: Mapping[str, Content]
-    owned: tuple[str, ...]
-    mark: str
-    message: str
-    sdk: str | None = None
+    repo_id: str  # OWNER/NAME
+    files: Mapping[str, Content]  # by path in the repository
+    owned: tuple[str, ...]  # patterns of paths that are deleted if an earlier push wrote them
+    mark: str  # a path that every push writes; a repository without it is not touched
+    message: str  # of the commit
+    sdk: str | None = None  # of a Space
 
 
 def is_listed(path: str, patterns: Sequence[str]) -> bool:

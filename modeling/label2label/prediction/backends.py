@@ -114,12 +114,7 @@ class Preprocessing:
     def from_processor(
         cls, processor: Any, attributes: list[str], config_sha256: str = ""
     ) -> Preprocessing:
-        """Read the preprocessing from an image processor.
-
-        Args:
-            processor: A `Label2LabelImageProcessor`.
-            attributes: The model's attributes.
-            config_sha256: Result of `digest_config`.
+        """Read the preprocessing from a `Label2LabelImageProcessor`.
 
         Raises:
             UserError: The processor does not resize by the image's shorter side and crop a centre
@@ -185,29 +180,20 @@ class Preprocessing:
         return cls(**values)
 
     def decide(self, probabilities: np.ndarray, threshold: float | None = None) -> np.ndarray:
-        """Decide which attributes are present, without contradictions.
+        """Decide which attributes are present, without contradictions: bool (faces, attributes).
 
         Args:
             probabilities: (faces, attributes), 0 to 1.
             threshold: Minimum probability of every attribute to count as present; by default the
                 model's thresholds.
-
-        Returns:
-            Decisions (faces, attributes), bool.
         """
         thresholds = self.thresholds if threshold is None else [threshold] * len(self.attributes)
         return decide_answers(probabilities, thresholds, self.attributes, self.exclusive_answers)
 
     def crop(self, pixels: np.ndarray) -> np.ndarray:
-        """Resize and centre-crop an image, as the image processor does.
+        """Resize and centre-crop a uint8 RGB image (height, width, 3), as the image processor does.
 
         Only the centre of a long strip is resized: the whole could take gigabytes.
-
-        Args:
-            pixels: RGB image (height, width, 3), uint8, 0 to 255.
-
-        Returns:
-            RGB crop (crop_size, crop_size, 3), uint8, 0 to 255.
         """
         most = LONGEST_STRIP * min(pixels.shape[:2])
         top, left = (max(0, (side - most) // 2) for side in pixels.shape[:2])
@@ -223,14 +209,9 @@ class Preprocessing:
         return pixels[top : top + self.crop_size, left : left + self.crop_size]
 
     def normalize(self, crops: np.ndarray) -> np.ndarray:
-        """Normalize crops to the model's input.
+        """Normalize uint8 RGB crops (batch, height, width, 3) to float32 (batch, 3, height, width).
 
-        Args:
-            crops: RGB crops (batch, height, width, 3), uint8, 0 to 255.
-
-        Returns:
-            Pixels (batch, 3, height, width), float32: scaled to 0..1, less `image_mean`, divided by
-            `image_std`.
+        They are scaled to 0..1, less `image_mean`, divided by `image_std`.
         """
         mean, std = (
             np.array(x, dtype=np.float32)[:, None, None] for x in (self.image_mean, self.image_std)
@@ -252,17 +233,7 @@ class Backend:
     takes_known_labels: bool
 
     def predict(self, crops: np.ndarray) -> np.ndarray:
-        """Predict the attributes of a batch of crops.
-
-        Args:
-            crops: RGB crops (batch, crop_size, crop_size, 3), uint8, 0 to 255.
-
-        Returns:
-            Probabilities (batch, attributes), float32, 0 to 1.
-
-        Raises:
-            UserError: The model cannot run, or an output is not a probability.
-        """
+        """Return the probabilities of `run`."""
         return self.run(crops)[0]
 
     def run(
@@ -271,23 +242,23 @@ class Backend:
         """Predict the attributes of a batch of crops, and return where the model looked.
 
         Args:
-            crops: As in `predict`.
+            crops: RGB crops (batch, crop_size, crop_size, 3), uint8, 0 to 255.
             known_labels: int64 (batch, attributes), 1, 0 or -100 if unknown; ignored by a model
                 that takes none.
 
         Returns:
-            Probabilities as in `predict`, and attention (batch, attributes, cells of the square
-            feature map), the mean over layers and heads; None if the model returns none.
+            Probabilities (batch, attributes), float32, 0 to 1, and attention (batch, attributes,
+            cells of the square feature map), the mean over layers and heads; None if the model
+            returns none.
+
+        Raises:
+            UserError: The model cannot run, or an output is not a probability.
         """
         raise NotImplementedError
 
 
 class OnnxBackend(Backend):
-    """A model in ONNX Runtime, from a file of `label2label export` with its metadata.
-
-    Args:
-        path: ONNX file.
-        threads: Threads per inference; by default ONNX Runtime's choice.
+    """A model in ONNX Runtime, from a file of `label2label export`; arguments as `open_exported`.
 
     Raises:
         UserError: The file is missing or damaged, or its metadata belong to another model.
@@ -334,16 +305,7 @@ class OnnxBackend(Backend):
 
 
 class TorchBackend(Backend):
-    """A model in PyTorch, with its image processor.
-
-    Args:
-        model: The attribute model, on any device.
-        processor: The model's image processor.
-        config_sha256: Result of `digest_config`.
-
-    Raises:
-        UserError: A value of the processor is out of range.
-    """
+    """A model in PyTorch, on any device, with its image processor."""
 
     def __init__(
         self,
@@ -360,14 +322,7 @@ class TorchBackend(Backend):
 
     @classmethod
     def from_pretrained(cls, name: str | os.PathLike[str]) -> TorchBackend:
-        """Load a model, on a GPU if available.
-
-        Args:
-            name: Folder, Hub id, or name of a model in the package.
-
-        Raises:
-            UserError: The model cannot be loaded.
-        """
+        """Load a model as `load_model` does, on a GPU if available."""
         import torch
 
         folder = fetch_model(name)
@@ -412,9 +367,6 @@ def load_backend(
         backend: `"onnx"` or `"torch"` to force one; None to choose.
         threads: Threads per inference in ONNX Runtime; by default its own choice.
 
-    Returns:
-        The backend; a PyTorch model is on a GPU if available.
-
     Raises:
         UserError: The model cannot be loaded, a folder has several ONNX files, PyTorch is needed
             but not installed, or the backend has another name.
@@ -445,15 +397,12 @@ def load_backend(
 
 
 def fetch_model(name: str | os.PathLike[str] | None) -> Path:
-    """Find a model on this machine, or download it from the Hub.
+    """Return a model's folder or ONNX file, downloaded from the Hub if it is not here.
 
     Args:
-        name: Folder, ONNX file or name of a model in the package, which are found here; Hub id, or
-            a Hub id and an ONNX file in it (`owner/name/onnx/model.onnx`); None for the default
-            model.
-
-    Returns:
-        The model's folder or ONNX file, which may not exist if `name` has not the form of a Hub id.
+        name: Folder, ONNX file, name of a model in the package, Hub id, or a Hub id and an ONNX
+            file in it (`owner/name/onnx/model.onnx`); None for the default model. Any other name
+            is returned as a path.
 
     Raises:
         UserError: The Hub cannot be reached, or has no such model.
@@ -520,13 +469,9 @@ def is_outdated(backend: OnnxBackend, folder: Path) -> bool:
 
 
 def digest_config(folder: Path) -> str:
-    """Hash a model's config files, without the keys that saving and uploading change.
+    """Hash a folder's config files, without the keys that saving and uploading change.
 
-    Args:
-        folder: The model's folder.
-
-    Returns:
-        64 hexadecimal digits; empty if a file is missing or not JSON.
+    The result is empty if a file is missing or not JSON.
     """
     configs = []
     for file in ("config.json", "preprocessor_config.json"):
@@ -546,14 +491,11 @@ def digest_config(folder: Path) -> str:
 def open_exported(
     path: str | os.PathLike[str], threads: int = 0
 ) -> tuple[onnxruntime.InferenceSession, Preprocessing]:
-    """Open an ONNX file of `label2label export`, a whole model or a backbone.
+    """Open an ONNX file of `label2label export`, a whole model or a backbone, with its metadata.
 
     Args:
         path: ONNX file.
         threads: Threads per inference; by default ONNX Runtime's choice.
-
-    Returns:
-        The session, and the preprocessing from the file's metadata.
 
     Raises:
         UserError: The file is missing, damaged or not from `label2label export`.
@@ -664,13 +606,10 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def without_accelerator() -> bool:
-    """Return whether to run on the CPU, for Accelerate's argument `cpu`.
+    """Return whether there is no accelerator, or `ACCELERATE_USE_CPU` is true.
 
-    Without this argument, Accelerate on a machine without a GPU treats each of several processes as
-    the only one: all would do the same work and write the same files.
-
-    Returns:
-        True without an accelerator, or if `ACCELERATE_USE_CPU` is true.
+    It is for Accelerate's argument `cpu`, without which Accelerate on a machine without a GPU
+    treats each of several processes as the only one: all would write the same files.
     """
     import torch
     from accelerate.utils import parse_flag_from_env

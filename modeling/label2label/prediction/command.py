@@ -19,15 +19,7 @@ NOTABLE_ROLL = 30  # degrees; the table shows a roll from here on
 
 
 def predict_command(args: argparse.Namespace) -> int:
-    """Run `label2label predict`, writing the result of each photo as soon as it is known.
-
-    Returns:
-        The exit code: 1 if a photo could not be read, else 0.
-
-    Raises:
-        UserError: The model or the face detector cannot be loaded, `draw` is a file, or `language`
-            is given without `draw`.
-    """
+    """Run `label2label predict`; return 1 if a photo could not be read, else 0."""
     check_language(args)
     photos = list(find_photos(args.images))
     predictor = AttributePredictor.from_pretrained(
@@ -87,14 +79,9 @@ def write_json(entries: Iterable[dict[str, Any]]) -> int:
 
 
 def format_entry(entry: dict[str, Any], width: int = 80) -> str:
-    """Format a photo's faces and attributes: present ones first, by descending probability.
+    """Format an entry of `predict_photos` as lines of at most `width` columns.
 
-    Args:
-        entry: `image` and `faces`, or `error`, as `AttributePredictor.predict_photos` yields.
-        width: Columns of the terminal.
-
-    Returns:
-        Several lines, without a newline at the end.
+    Present attributes come first, by descending probability.
     """
     title = printable(str(entry["image"]))
     if "error" in entry:

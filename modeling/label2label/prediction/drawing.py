@@ -78,7 +78,7 @@ def draw_entries(
     folder: Path,
     language: str = "en",
 ) -> Iterator[dict[str, Any]]:
-    """Draw each photo's faces and pass its entry on.
+    """Draw each photo's faces, and yield its entry with the path of the drawing in `drawing`.
 
     Args:
         entries: Entries of `AttributePredictor.predict_photos`, in the order of the photos.
@@ -86,12 +86,6 @@ def draw_entries(
         folder: Folder for JPEGs named `NAME-faces.jpg`, with a number if names repeat; earlier
             drawings are replaced.
         language: Language of the names, one of `LANGUAGES`.
-
-    Yields:
-        The entries, with the path of the drawing in `drawing`.
-
-    Raises:
-        UserError: The folder is a file.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--draw {folder} is a file: give a folder")

@@ -61,21 +61,13 @@ without a face ({without_face}) and one that could not be read ({unreadable}) ha
 
 
 class ImageLocation(NamedTuple):
-    """The location of an image in a collection.
+    """The location of an image in a collection."""
 
-    Args:
-        name: Path from the collection's root, or name in a dataset.
-        split: Split of the dataset; None for a file.
-        shard: Parquet file of the dataset, as path from the root; empty for a file.
-        row_group: Index of the row group in the shard.
-        row: Index of the row in the row group.
-    """
-
-    name: str
-    split: str | None = None
-    shard: str = ""
-    row_group: int = 0
-    row: int = 0
+    name: str  # path from the collection's root, or name in a dataset
+    split: str | None = None  # of the dataset; None for a file
+    shard: str = ""  # the dataset's Parquet file, as path from the root; empty for a file
+    row_group: int = 0  # in the shard
+    row: int = 0  # in the row group
 
 
 class LabelRun:
@@ -190,14 +182,7 @@ class BatchLabeller:
 
 
 def label_command(args: argparse.Namespace) -> int:
-    """Run `label2label label`, or resume an interrupted run; return 0.
-
-    Images that cannot be read become rows with `error`.
-
-    Raises:
-        UserError: The model, the face detector, the collection or the output folder is invalid, or
-            another process writes to this folder.
-    """
+    """Run `label2label label`, or resume an interrupted run; return 0."""
     if not args.data:
         raise UserError("--data is empty: give a folder or a glob")
     predictor = AttributePredictor.from_pretrained(
@@ -260,17 +245,11 @@ def _predict_rows(
 
 
 def label_schema(attributes: Sequence[str], within: bool = False) -> pa.Schema:
-    """Return the schema of the labels.
+    """Return the columns of the labels, which `CARD` describes, all nullable.
 
     Args:
         attributes: Names of the model's attributes.
         within: Whether to add the image's place in its collection: `index`, `image`, `split`.
-
-    Returns:
-        Schema of `index`, from 0; `image`, path or name in a dataset; `split` of the dataset;
-        `face`, from 0, left to right; `box` [x0, y0, x1, y1] in pixels of the upright image;
-        `score` of the detector, 0 to 1; `error`, why the image could not be read; `present`, as in
-        `AttributePredictor`; and one probability per attribute. Values that do not apply are null.
     """
     place = [("index", pa.int64()), ("image", pa.string()), ("split", pa.string())]
     return pa.schema(
@@ -287,14 +266,7 @@ def label_schema(attributes: Sequence[str], within: bool = False) -> pa.Schema:
 
 
 def label_rows(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of one image: one per face, or one with null `face` if there is none.
-
-    Args:
-        entry: Entry of `AttributePredictor.predict_photos`.
-
-    Yields:
-        Values by column of `label_schema`.
-    """
+    """Yield the rows of an entry of `predict_photos`: one per face, or one with null `face`."""
     for number, face in enumerate(entry.get("faces", [])):
         found = {name: face[name] for name in ("box", "score", "present")}
         yield {"face": number, **found, **face["attributes"]}
@@ -309,9 +281,6 @@ def list_collection(data: str) -> Iterator[ImageLocation]:
         data: Folder of photos, searched recursively; folder with `data/*.parquet`, as the scripts
             in `datasets_scripts/` write it; or glob (`**` works) of photos, folders of photos or
             Parquet files. A matching folder is searched as a whole.
-
-    Yields:
-        The images, without opening their files.
 
     Raises:
         UserError: There is no image, or a Parquet file has no column of images.
@@ -337,28 +306,18 @@ def list_collection(data: str) -> Iterator[ImageLocation]:
 
 
 def collection_root(data: str) -> Path:
-    """Return the folder that the names of a collection's images are relative to.
-
-    Args:
-        data: Folder or glob.
-
-    Returns:
-        The folder, or the part of the glob before its first pattern.
-    """
+    """Return a folder, or the part of a glob before its first pattern: the root of all names."""
     if Path(data).is_dir():
         return Path(data)
     return next(folder for folder in Path(data).parents if not glob.has_magic(str(folder)))
 
 
 def read_images(root: Path, locations: Iterable[ImageLocation]) -> Iterator[Path | bytes]:
-    """Read images of a collection as input of `AttributePredictor.predict_photos`.
+    """Yield the path of a file, or the content of a dataset's image (empty if null).
 
     Args:
         root: Root of the collection.
         locations: Images, in the order of the list.
-
-    Yields:
-        Path of a file, or content of a dataset's image (empty if null); only a few are in memory.
 
     Raises:
         UserError: A Parquet file is missing, damaged or changed since it was listed.

@@ -20,15 +20,10 @@ Photo = str | os.PathLike[str] | bytes | bytearray | Image.Image | np.ndarray
 
 
 def find_photos(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
-    """Find the given files, and all photos under the given folders.
+    """Yield the given files, and all photos under the given folders by suffix, sorted.
 
-    Args:
-        paths: Files of any suffix, and folders, searched recursively for photos by suffix without
-            hidden names (a leading dot).
-
-    Yields:
-        Paths in the given order, sorted within a folder. Missing paths and folders without photos
-        are included: reading them raises a clear error.
+    Hidden names (a leading dot) are left out. Missing paths and folders without photos are
+    included: reading them raises a clear error.
     """
     for path in map(Path, paths):
         found = False

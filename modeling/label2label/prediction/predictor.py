@@ -41,14 +41,12 @@ class AttributePredictor:
         for face in predictor("photo.jpg"):
             print(face["box"], face["attributes"]["Smiling"])
 
+    Arguments that are not described here are those of `from_pretrained`.
+
     Args:
         backend: The attribute model, in ONNX Runtime or PyTorch.
-        align: Whether to find and align faces; if not, each image is the crop of one face.
-        batch_size: Faces per batch, across photos.
         threads: Photos that are read and searched for faces at once; by default the number of
             cores.
-        threshold: Minimum probability of every attribute to count as present, 0 to 1; by default
-            the model's thresholds.
 
     Raises:
         UserError: The face detector's file is missing or damaged.
@@ -86,7 +84,7 @@ class AttributePredictor:
             backend: `"onnx"` or `"torch"`; by default ONNX Runtime if the model has an ONNX file,
                 else PyTorch, on a GPU if available.
             align: Whether to find and align faces; if not, each image is the crop of one face.
-            batch_size: Faces per batch.
+            batch_size: Faces per batch, across photos.
             threshold: Minimum probability of every attribute to count as present, 0 to 1; by
                 default the model's thresholds.
             threads: Photos read at once, and threads per inference in ONNX Runtime; by default the
@@ -235,13 +233,8 @@ def find_faces(
 ) -> tuple[LoadedImage, list[Face]]:
     """Find the faces of a photo, decoding it at full size only if needed.
 
-    Args:
-        detector: Face detector.
-        load: Function that decodes the photo to at least the given number of pixels, or at full
-            size for None.
-
-    Returns:
-        The decoded photo, and its faces in pixels of the decoded photo.
+    `load` decodes it to at least the given number of pixels, or at full size for None. Return the
+    decoded photo, and the faces in its pixels.
     """
     loaded = load(GLANCE_PIXELS)
     faces = detector(loaded.pixels)
@@ -271,19 +264,10 @@ def scale_face(face: Face, photo: LoadedImage) -> Face:
 def map_in_threads(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int
 ) -> Generator[Result, None, None]:
-    """Apply a function to a stream of items by several threads.
+    """Apply a function to a stream of items by threads, and yield the results in order.
 
-    Args:
-        function: Function to apply; it must mostly release the GIL for any speedup.
-        items: Stream of items.
-        threads: Number of threads.
-        ahead: Maximum number of items in progress, or finished and not yet yielded.
-
-    Yields:
-        The results, in the order of the items. Closing the generator cancels pending items.
-
-    Raises:
-        BaseException: An exception of the function, in place of its result.
+    At most `ahead` items are in progress, or finished and not yet yielded. Closing the generator
+    cancels pending items.
     """
     pending: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(threads)

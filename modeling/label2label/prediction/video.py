@@ -29,17 +29,11 @@ USUAL_RATE = 25.0  # frames per second, if the video does not state it
 
 
 class Frame(NamedTuple):
-    """A frame of a video.
+    """A frame of a video."""
 
-    Args:
-        number: Index from 0.
-        time: Seconds from the start.
-        pixels: RGB image (height, width, 3), uint8, 0 to 255.
-    """
-
-    number: int
-    time: float
-    pixels: np.ndarray
+    number: int  # from 0
+    time: float  # seconds from the start
+    pixels: np.ndarray  # uint8 RGB (height, width, 3)
 
 
 class Track:
@@ -82,14 +76,9 @@ class FaceTracker:
         self.count = 0
 
     def update(self, faces: Sequence[Mapping[str, Any]], time: float) -> list[Track]:
-        """Assign the faces of the next frame to tracks.
+        """Return the track of each face of the next frame, at a time in seconds.
 
-        Args:
-            faces: Dictionaries of `box`, `score` and `attributes`.
-            time: Time of the frame, in seconds.
-
-        Returns:
-            The track of each face, in the same order.
+        Faces are dictionaries of `box`, `score` and `attributes`.
         """
         self.tracks = [track for track in self.tracks if time - track.time <= PATIENCE]
         pairs = sorted(
@@ -113,12 +102,7 @@ class FaceTracker:
 
 
 def video_command(args: argparse.Namespace) -> int:
-    """Run `label2label video`; return 0. An interrupted run keeps the frames done so far.
-
-    Raises:
-        UserError: The video or the model cannot be read, an output cannot be written, or `language`
-            is given without `draw`.
-    """
+    """Run `label2label video`; return 0. An interrupted run keeps the frames done so far."""
     check_language(args)
     output, drawn = Path(args.output), Path(args.draw) if args.draw else None
     if output.suffix not in (".csv", ".parquet"):
@@ -173,11 +157,7 @@ def video_command(args: argparse.Namespace) -> int:
 
 
 def open_video(name: str) -> cv2.VideoCapture:
-    """Open a video file, or a camera by its number.
-
-    Raises:
-        UserError: It cannot be opened.
-    """
+    """Open a video file, or a camera by its number; raise UserError if that fails."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # errors are reported in one line
     logging = cv2.utils.logging
     level = logging.getLogLevel()
@@ -238,10 +218,6 @@ class FaceTable:
     """Table of one row per face and frame, with the columns of `track_row`.
 
     Rows are on disk frame by frame, as CSV; a Parquet table is made of them at the end.
-
-    Args:
-        path: File to write, .csv or .parquet.
-        attributes: Names of the model's attributes.
     """
 
     def __init__(self, path: Path, attributes: Sequence[str]) -> None:
@@ -275,13 +251,7 @@ class FaceTable:
 
 
 def open_writer(path: Path, rate: float, size: tuple[int, int]) -> cv2.VideoWriter:
-    """Open an MPEG-4 video to write, of `rate` frames per second.
-
-    Its width and height in pixels, `size`, are even, as MPEG-4 requires.
-
-    Raises:
-        UserError: OpenCV cannot write the file.
-    """
+    """Open an MPEG-4 video to write, of `rate` frames per second and an even width and height."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
     if not writer.isOpened():
         raise UserError(f"--draw {path}: OpenCV cannot write it; its name ends in .mp4")

@@ -65,18 +65,7 @@ LAYER_NAMES |= {
 
 
 def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
-    """Read a PyTorch state dict without running Python code that the file may contain.
-
-    Args:
-        path: File written by `torch.save(model.state_dict(), path)`, from any device, or a
-            TorchScript archive, like the public model's release.
-
-    Returns:
-        Tensors by name, on the CPU.
-
-    Raises:
-        UserError: If the file is missing, truncated, not a checkpoint, or holds more than tensors.
-    """
+    """Read a PyTorch state dict or TorchScript archive, without running Python code in it."""
     if not Path(path).is_file():
         raise UserError(f"{path} is not a file: give the path of a MobileFaceNet state dict (.pt)")
     try:
@@ -126,16 +115,10 @@ def infer_config(state: dict[str, torch.Tensor]) -> MobileFaceNetConfig:
 
 
 def convert_checkpoint(path: str | Path) -> MobileFaceNetModel:
-    """Build our MobileFaceNet from a public checkpoint, with identical outputs.
-
-    Args:
-        path: State dict of foamliu/MobileFaceNet, ReLU6 or PReLU, of any widths.
-
-    Returns:
-        The face-embedding model, in evaluation mode; `MobileFaceNetBackbone` loads its folder too.
+    """Build our MobileFaceNet from a public checkpoint, ReLU6 or PReLU, with identical outputs.
 
     Raises:
-        UserError: If the file cannot be read, or has another layout.
+        UserError: If the file cannot be read, or has another layout than foamliu/MobileFaceNet's.
     """
     state = read_state_dict(path)
     converted = {}
@@ -166,12 +149,8 @@ def convert_checkpoint(path: str | Path) -> MobileFaceNetModel:
 def save_backbone(model: MobileFaceNetModel, output: str | Path) -> None:
     """Save a face encoder for AutoModel, AutoBackbone and AutoImageProcessor.
 
-    Args:
-        model: The encoder.
-        output: Folder to write; if it exists, it must be empty or hold an earlier backbone.
-
     Raises:
-        UserError: If the folder holds something else, or cannot be written.
+        UserError: If the folder holds anything but an earlier model, or cannot be written.
     """
     output = Path(output)
     empty = output.is_dir() and not any(output.iterdir())

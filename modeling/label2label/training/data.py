@@ -53,9 +53,6 @@ class TrainingData:
         validation_sources, validation_groups: Names of each validation row's source and group,
             (rows,); `None` for rows without a group, or instead of the array without groups.
         crops, validation_crops: The faces, after `prepare`.
-
-    Raises:
-        UserError: If the data cannot be used.
     """
 
     def __init__(self, recipe: Recipe, accelerator: Accelerator):
@@ -116,9 +113,6 @@ class TrainingData:
         """Decode the images for the model's image processor, and run the teachers.
 
         The teachers' predictions are cached in the run's folder, `output`.
-
-        Raises:
-            UserError: If an image or a teacher cannot be read, or the disk is full.
         """
         recipe = self.recipe
         options: dict[str, Any] = {"cache": recipe.cache_pixels, "threads": recipe.workers}
@@ -232,9 +226,6 @@ class ImageStream:
         num_images: Number of training images.
         make_crop: Function from an image to its crop; set before `batches`.
         state: Position after the last batch that was trained on.
-
-    Raises:
-        UserError: If the dataset cannot be read, or does not give the number of its images.
     """
 
     def __init__(self, recipe: Recipe, accelerator: Accelerator):
@@ -332,12 +323,7 @@ def prefetch(batches: Iterator[Any]) -> Iterator[Any]:
 
 
 def choose_attributes(vocabulary: str, rows: datasets.Dataset, title: str) -> tuple[str, ...]:
-    """Return the attributes to learn: a vocabulary's, or with `"columns"` all columns of labels.
-
-    Raises:
-        UserError: If there is no such vocabulary, or the dataset called `title` has no column for
-            an attribute.
-    """
+    """Return the attributes to learn: a vocabulary's, or with `"columns"` all columns of labels."""
     if vocabulary == OWN_COLUMNS:
         others = [name for name in rows.column_names if name not in SCHEMA_COLUMNS]
         names = tuple(name for name in others if _holds_labels(rows, name))
@@ -373,12 +359,7 @@ def open_sources(
 ) -> tuple[datasets.Dataset, np.ndarray]:
     """Open one split of all sources, one after another; `alone` as in `load_split`.
 
-    Returns:
-        The rows, with null for columns that a source lacks, and the index of each row's source.
-
-    Raises:
-        UserError: If a source cannot be read, no row meets its condition, or column types differ
-            between sources.
+    Return the rows, with null for columns that a source lacks, and the index of each row's source.
     """
     parts = [_open(source, split, seed, alone) for source in sources]
     source_of = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
@@ -418,14 +399,7 @@ def column_values(dataset: datasets.Dataset, column: str, path: str) -> list[Any
 
 
 def name_groups(dataset: datasets.Dataset, columns: Sequence[str], path: str) -> np.ndarray:
-    """Name each row's group, one for each combination of the columns' values.
-
-    Returns:
-        (rows,), such as `"Asian, Male"`; `None` if one of the columns is null.
-
-    Raises:
-        UserError: If a column is missing, or there are fewer than two groups.
-    """
+    """Name each row's group, such as `"Asian, Male"`; `None` if one of the columns is null."""
     rows = zip(*(column_values(dataset, column, path) for column in columns), strict=True)
     names = [None if None in row else ", ".join(map(str, row)) for row in rows]
     if len(groups := set(names) - {None}) < 2:

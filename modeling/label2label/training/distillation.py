@@ -21,19 +21,10 @@ def teach(
     attributes: Sequence[str],
     device: torch.device | str = "cpu",
 ) -> np.ndarray:
-    """Average the teachers' probabilities of each image.
-
-    Args:
-        teachers: Folders or Hub ids of Label2label models, or names of shipped ones.
-        crops: The training images, cropped for the student; each teacher normalises them itself.
-        attributes: The student's attributes, in order.
-        device: Device that runs the teachers.
+    """Average the teachers' probabilities of each image, cropped for the student.
 
     Returns:
         float32 of shape (images, attributes), in 0..1; -100 where no teacher knows the attribute.
-
-    Raises:
-        UserError: If a teacher cannot be loaded.
     """
     student = Vocabulary("student", tuple(attributes), VOCABULARIES["union"].opposites)
     answers = []

@@ -31,19 +31,13 @@ from label2label.training.recipe import Recipe, check_keys
 def build_model(
     recipe: Recipe, attributes: Sequence[str], labels: np.ndarray | None = None
 ) -> tuple[Label2LabelForImageClassification, Label2LabelImageProcessor]:
-    """Build the model that a recipe trains, from a config, a backbone or another model.
+    """Build the model that a recipe trains, on the CPU, and its image processor.
 
     Args:
         recipe: Gives `backbone`, `backbone_config` and `model`, or `init_from`.
         attributes: Names of the attributes, in order.
         labels: (images, attributes); 1, 0 or -100. Attributes that are new to the model start at
             their frequencies.
-
-    Returns:
-        The model, on the CPU, and its image processor; with `init_from`, that model's.
-
-    Raises:
-        UserError: If the backbone cannot be loaded or the config is not valid.
     """
     frequencies = None
     if labels is not None:
@@ -110,16 +104,10 @@ def _change_backbone(backbone: Any, wanted: dict[str, Any]) -> Any:
 
 
 def load_backbone(name: str) -> Any:
-    """Load a pretrained backbone, alone or out of a whole model.
+    """Load a pretrained backbone, alone or out of a whole model, in float32 on the CPU.
 
     Args:
         name: Folder or Hub id of a backbone or a Label2label model, or the name of a shipped model.
-
-    Returns:
-        A transformers backbone, in float32 on the CPU.
-
-    Raises:
-        UserError: If it cannot be loaded.
     """
     name = find_checkpoint(name)
     try:
@@ -163,12 +151,8 @@ def replace_attributes(
 
     An attribute that the model has keeps its query, words and classifiers. An attribute whose
     negation the model has (`Beard` = not `No_Beard`) takes over the negation's, with the two words
-    swapped and the signs of its logits changed. The others start from random weights.
-
-    Args:
-        model: The model to start from.
-        attributes: The new attributes, in order.
-        frequencies: (attributes,), share of images with each, 0..1; initialises new attributes.
+    swapped and the signs of its logits changed. The others start from random weights, and their
+    logits from `frequencies`, (attributes,), as in `set_prior`.
     """
     old_names = _names(model)
     # The old index of each new attribute and the sign of its logits, 0 if it is not in the model.
@@ -330,11 +314,9 @@ class StridedDepthwiseConv2d(nn.Conv2d):
 
 
 def prepare_layers(module: nn.Module, processes: int) -> None:
-    """Replace strided depthwise convolutions and BatchNorms by the classes above, where needed.
+    """Replace strided depthwise convolutions and BatchNorms by the classes above, in place.
 
-    Args:
-        module: Changed in place, before an optimizer takes its weights; these and their names stay.
-        processes: Number of processes that train together.
+    The weights and their names stay. Only several processes need the second replacement.
     """
     for child in module.modules():
         if (

@@ -90,11 +90,9 @@ def draw_known_words(
 def mix_batch(
     inputs: dict[str, torch.Tensor], weights: torch.Tensor | None, rng: np.random.Generator
 ) -> tuple[dict[str, Any], torch.Tensor | None]:
-    """Apply mixup to a batch (arXiv:1710.09412).
+    """Apply mixup to a batch (arXiv:1710.09412); the results are those of `training_inputs`.
 
-    Returns:
-        The model's arguments: mixed images, `labels`, and `mixup`, the other labels and the share
-        of the first; and the weights of both labels' losses, (batch, 2).
+    `mixup` is the other labels and the share of the first ones.
     """
     share = float(rng.beta(MIXUP_ALPHA, MIXUP_ALPHA))
     pixels, labels = inputs["pixel_values"], inputs["labels"]
@@ -114,13 +112,8 @@ def weighted_loss(
 ) -> torch.Tensor:
     """Average the losses of images by their weights; 0 if no label is known.
 
-    All processes call it; the mean of their results is the loss over all their images.
-
-    Args:
-        model: The model.
-        outputs: What it returned.
-        inputs, weights: From `training_inputs`.
-        accelerator: The process's accelerator.
+    All processes call it; the mean of their results is the loss over all their images. `inputs` and
+    `weights` come from `training_inputs`.
     """
     losses = [
         model.compute_loss(

@@ -21,14 +21,8 @@ def prune_channels(backbone: MobileFaceNetBackbone, width: float) -> MobileFaceN
     scales. The pruned model needs training to recover its accuracy.
 
     Args:
-        backbone: A MobileFaceNet.
+        backbone: A MobileFaceNet; not modified.
         width: The new `width_multiplier`, in 0..1 and less than the current one.
-
-    Returns:
-        A new backbone, on the CPU.
-
-    Raises:
-        ValueError: If the backbone is not wider than that.
     """
     if not 0 < width < backbone.config.width_multiplier:
         raise ValueError(

@@ -99,10 +99,6 @@ class Trainer:
     the one of the last epoch, both loadable by `from_pretrained`; `state/`, to resume from;
     `history.json`, `recipe.yaml` and TensorBoard's `logs/`.
 
-    Args:
-        recipe: The recipe to train.
-        output: Folder to write to.
-
     Raises:
         UserError: If the data, the backbone or the output folder cannot be used.
     """
@@ -491,9 +487,7 @@ class Progress:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the fields from `state_dict`.
 
-        Raises:
-            ValueError: If they were saved by another number of processes, for which a position in
-                the epoch means other images.
+        For another number of processes, a position in the epoch would mean other images.
         """
         saved = state.get("processes", self.processes)
         if saved != self.processes:
@@ -513,10 +507,7 @@ def latest_state(folder: Path) -> Path | None:
 def save_state(accelerator: Accelerator, folder: Path, step: int) -> None:
     """Save model, optimizer, schedule, average and progress to `folder/step-N`, atomically.
 
-    The previous state is then deleted. All processes call this.
-
-    Raises:
-        UserError: If the disk is full or cannot be written; the previous state stays.
+    The previous state is then deleted; it stays if the disk is full. All processes call this.
     """
     path = folder / f"step-{step:08d}"
     draft = folder / f".{path.name}"
