@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
+from label2label.evaluation import format_p_value
 from texts import render
 
 WIDEST_GAPS = 5  # attributes shown per group column
@@ -66,15 +67,8 @@ def render_audit(evaluations: Iterable[Mapping[str, Any]], language: str) -> str
         widest_gaps=widest_gaps,
         percent=lambda value: f"{100 * value:.1f} %" if is_number(value) else "–",
         points=lambda x: f"{100 * x:.1f}".replace("-", "−") if is_number(x) else "–",
-        p_value=describe_p_value,
+        p_value=format_p_value,
     )
-
-
-def describe_p_value(value: Any) -> str:
-    """Return a p-value with its relation; to three decimals a small one is not zero."""
-    if not is_number(value):
-        return "= –"
-    return "< 0.001" if value < 0.0005 else f"= {value:.3f}"
 
 
 def place_whiskers(groups: Mapping[str, Any]) -> dict[str, list[float]]:

@@ -255,6 +255,24 @@ def test_a_packed_dataset_holds_the_same_rows_as_crops_in_small_parts(
     assert "not empty" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("empty", "is not a prepared dataset"), ("missing", "no such folder"), ("file", "is a file")],
+)
+def test_only_a_prepared_dataset_is_packed_and_other_data_end_in_one_line(
+    tmp_path, capsys, name, told
+):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    data = str(tmp_path / name)
+    assert main(["pack", "--data", data, "--output", str(tmp_path / "packed")]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert data in lines[0]
+    assert told in lines[0]
+    assert "datasets_scripts/" in lines[0]
+
+
 def test_without_probabilities_every_image_comes_once():
     rows, occurrences = draw_epoch(50, seed=3, epoch=0)
     assert sorted(rows) == list(range(50))

@@ -12,6 +12,7 @@ import pytest
 import torch
 from label2label.cli import main
 from label2label.errors import printable
+from label2label.evaluation import format_p_value
 from label2label.evaluation.audit import prepare_photos
 from label2label.evaluation.predictions import Predictions
 from label2label.evaluation.report import html_page
@@ -220,7 +221,12 @@ def test_groups_of_any_text_are_shown_as_they_are(hostile_result, recwarn):
     assert not [w for w in recwarn if "Glyph" in str(w.message)]
 
 
-def test_a_small_p_value_is_not_called_zero(hostile_result):
+def test_p_values_have_four_decimals_and_a_small_one_is_not_called_zero():
+    told = [format_p_value(value) for value in (0.0174, 1e-4, 9e-5, 0, None, float("nan"))]
+    assert told == ["0.0174", "0.0001", "< 0.0001", "< 0.0001", "–", "–"]
+
+
+def test_a_small_p_value_is_not_called_zero_in_the_report(hostile_result):
     groups = hostile_result["groups"]
     result = hostile_result | {"groups": groups | {"$": groups["$"] | {"p_value": 1e-7}}}
     page = html_page(result)

@@ -103,6 +103,7 @@ def test_the_text_has_scores_attributes_and_groups(model, evaluate):
         assert f"| {name} | 0.8000 |" not in text  # by attribute, the first evaluation alone
     assert "| A (under 30 images: not compared) | 20 | 0.7000 | [0.6000, 0.8000] |" in text
     assert "Gap between A and B: 0.0500 [0.0100, 0.0900]" in text
+    assert "accuracy in all groups: p-value 0.2500." in text
     assert "from 0.00 M parameters" in text
     assert "has no measurements" not in text
 

@@ -60,14 +60,14 @@ def test_a_group_under_30_images_is_flagged_and_others_are_not():
 def test_gaps_are_in_points_with_and_without_age():
     page = render_audit([evaluation()], "en")
     assert "lie 6.0 points (−1.0 to 10.0); 3.1 on average if there were no" in page
-    assert "no difference (p = 0.017)" in page
+    assert "no difference (p-value 0.0174)" in page
     assert "same ages, 2.5 points remain" in page
 
 
 def test_a_small_p_value_is_not_called_zero():
     result = evaluation()
     result["groups"]["race"]["p_value"] = 1e-7
-    assert "no difference (p &lt; 0.001)" in render_audit([result], "en")
+    assert "no difference (p-value &lt; 0.0001)" in render_audit([result], "en")
 
 
 def test_the_widest_gap_comes_first_and_undefined_ones_are_left_out():

@@ -5,7 +5,7 @@ import hashlib
 import io
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -49,32 +49,18 @@ def load_split(path: str | Path, split: str, streaming: bool = False, alone: boo
     Raises:
         UserError: If the folder or the split is missing, cannot be read, or has no images.
     """
-    folder = Path(path)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(
-            f"{path} is a file: give the folder that a script of datasets_scripts/ wrote"
-        )
-    if not folder.exists() and (folder.is_absolute() or str(path).count("/") != 1):
-        raise UserError(
-            f"{path}: no such folder or file; prepare a dataset with datasets_scripts/ first"
-        )
     if not streaming:
         check_cache()
-    try:
-        splits = datasets.get_dataset_split_names(str(path))
-        if split not in splits:
-            raise UserError(f"{path} has no split {split!r}: it has {', '.join(splits)}")
+    splits = split_names(path)
+    if split not in splits:
+        raise UserError(f"{path} has no split {split!r}: it has {', '.join(splits)}")
+    with _explain_reading(path):
         name, options = str(path), {}
         if alone:
             builder = datasets.load_dataset_builder(name)
             name, options["features"] = builder.name, builder.info.features
             options["data_files"] = {split: builder.config.data_files[split]}
         dataset = datasets.load_dataset(name, split=split, streaming=streaming, **options)
-    except (OSError, ValueError, RuntimeError, DatasetGenerationError, pa.ArrowException) as error:
-        raise UserError(
-            f"{path} is not a prepared dataset ({join_lines(error)}): "
-            "make one with a script of datasets_scripts/"
-        ) from error
     # None for a stream whose files do not list their columns.
     if "image" not in (dataset.column_names or []):
         raise UserError(f"{path}: the {split} split has no column 'image'")
@@ -91,6 +77,32 @@ def load_split(path: str | Path, split: str, streaming: bool = False, alone: boo
     if not is_encoded and kind != datasets.Value("string"):
         raise UserError(f"{path}: the column 'image' holds no images or paths: it is {kind}")
     return dataset.cast_column("image", datasets.Image())
+
+
+def split_names(path: str | Path) -> list[str]:
+    """List the splits of a prepared dataset; raise UserError if there is none at the path."""
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(
+            f"{path} is a file: give the folder that a script of datasets_scripts/ wrote"
+        )
+    if not folder.exists() and (folder.is_absolute() or str(path).count("/") != 1):
+        raise UserError(
+            f"{path}: no such folder or file; prepare a dataset with datasets_scripts/ first"
+        )
+    with _explain_reading(path):
+        return datasets.get_dataset_split_names(str(path))
+
+
+@contextlib.contextmanager
+def _explain_reading(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, DatasetGenerationError, pa.ArrowException) as error:
+        raise UserError(
+            f"{path} is not a prepared dataset ({join_lines(error)}): "
+            "make one with a script of datasets_scripts/"
+        ) from error
 
 
 def check_cache() -> None:
@@ -443,9 +455,7 @@ def pack_dataset(path: str | Path, output: str | Path, size: int, threads: int =
         Image.fromarray(crop).save(encoded, "JPEG", quality=PACKED_QUALITY)
         return {**row, "image": {"bytes": encoded.getvalue(), "path": name or None}}
 
-    parts = {
-        split: load_split(path, split) for split in datasets.get_dataset_split_names(str(path))
-    }
+    parts = {split: load_split(path, split) for split in split_names(path)}
     try:
         with replace_folder(output) as folder:
             (folder / "data").mkdir(parents=True)

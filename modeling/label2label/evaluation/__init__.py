@@ -11,3 +11,10 @@ from pathlib import Path
 
 MULTI_ATTRIBUTE = str(Path(__file__).with_name("metrics.py"))
 """What `evaluate.load` takes to load the metrics, without a network."""
+
+
+def format_p_value(value: float | None) -> str:
+    """Format a p-value, which may be unknown, for every page; a small one is not called zero."""
+    if value is None or value != value:  # NaN
+        return "–"
+    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"

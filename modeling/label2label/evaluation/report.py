@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from label2label.errors import printable
+from label2label.evaluation import format_p_value
 from label2label.evaluation.plots import (
     attribute_bars,
     figure_svg,
@@ -64,7 +65,7 @@ def html_page(result: Mapping[str, Any], notices: Sequence[str] = ()) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["signed"] = _signed
-    environment.filters["p_value"] = _p_value
+    environment.filters["p_value"] = format_p_value
     environment.filters["percent"] = lambda share: f"{100 * share:.2f} %"
     template = Path(__file__).with_name("report_template.html").read_text(encoding="utf-8")
     return environment.from_string(template).render(
@@ -106,11 +107,6 @@ def readable(value: Any) -> str:
     if isinstance(value, list):
         return "[{:.4f}, {:.4f}]".format(*value)
     return value if isinstance(value, Markup) else printable(value)
-
-
-def _p_value(value: float | None) -> str:
-    # To four decimals a small one is not zero.
-    return "< 0.0001" if value is not None and value < 0.00005 else readable(value)
 
 
 def _signed(value: float | list[float] | None) -> str | None:

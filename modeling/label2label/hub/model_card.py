@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 from label2label.checkpoints import checkpoint_names, default_checkpoint, find_checkpoint
 from label2label.errors import UserError, join_lines
+from label2label.evaluation import format_p_value
 from label2label.files import sha256, write_whole
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
@@ -173,6 +174,7 @@ def model_card(
         "parameters": f"{count_parameters(weights) / 1e6:.2f}",
         "opinions": [attribute for attribute in _OPINIONS if attribute in attributes],
         "evaluations": evaluations,
+        "p_value": format_p_value,
         "scores": _SCORES,
         "plots": dict(plots or {}),
         "sources": [SOURCES[source] for source in trained_on],
