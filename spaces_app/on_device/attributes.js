@@ -50,8 +50,7 @@ export class AttributeView {
   translate(words) {
     this.words = words;
     for (const [name, { label, bar }] of this.rows) {
-      label.textContent = words.nameOf(name);
-      bar.ariaLabel = words.nameOf(name);
+      bar.ariaLabel = label.textContent = this.nameOf(name);
     }
     for (const title of document.querySelectorAll("[data-group]")) {
       title.textContent = words.titleOf(title.dataset.group);
@@ -85,6 +84,10 @@ export class AttributeView {
     this.chips.dataset.nothing = probabilities && !present.length ? this.words.say("nothing") : "";
   }
 
+  nameOf(attribute) {
+    return this.page.names[this.words.language][attribute];
+  }
+
   /** Return what a screen reader says of one probability. */
   describe(probability, yes) {
     if (probability === undefined) return "–";
@@ -93,7 +96,7 @@ export class AttributeView {
 
   makeChip(name, probability) {
     const value = make("span", { textContent: percent(probability) });
-    return make("li", {}, this.words.nameOf(name), value);
+    return make("li", {}, this.nameOf(name), value);
   }
 }
 

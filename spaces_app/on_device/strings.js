@@ -1,4 +1,4 @@
-/** What the page says, in English and Korean. Attribute names are CelebA's. */
+/** What the page says, in English and Korean; the attributes' names are in `page.json`. */
 
 export const LANGUAGES = { en: "English", ko: "한국어" };
 
@@ -52,7 +52,7 @@ const ENGLISH = {
   model: "Model: {size} MB, run by {runtime} on one thread.",
   save: "Save as JSON",
   caution:
-    "These are guesses that follow the labels of celebrity photos. Several are opinions, and “looks male” is what people perceived, not who someone is. Do not use them to decide about people.",
+    "These are guesses that follow the labels of celebrity photos. Several are opinions, and “male” is what people perceived, not who someone is. Do not use them to decide about people.",
   groups: {
     hair: "Hair",
     "facial hair": "Facial hair",
@@ -64,19 +64,6 @@ const ENGLISH = {
     person: "Impression",
     image: "Image",
     other: "Other",
-  },
-  names: {
-    "5_o_Clock_Shadow": "5 o’clock shadow",
-    Attractive: "Rated attractive",
-    Male: "Looks male",
-    Mouth_Slightly_Open: "Mouth open",
-    Wearing_Earrings: "Earrings",
-    Wearing_Hat: "Hat",
-    Wearing_Lipstick: "Lipstick",
-    Wearing_Mask: "Mask",
-    Wearing_Necklace: "Necklace",
-    Wearing_Necktie: "Necktie",
-    Young: "Looks young",
   },
 };
 
@@ -131,7 +118,7 @@ const KOREAN = {
   model: "모델: {size} MB, {runtime}, 스레드 1개.",
   save: "JSON으로 저장",
   caution:
-    "유명인 사진에 붙은 라벨을 따른 추측입니다. 일부는 의견이며, ‘남성으로 보임’은 그 사람이 누구인지가 아니라 사람들이 느낀 인상입니다. 사람에 대한 결정에 쓰지 마세요.",
+    "유명인 사진에 붙은 라벨을 따른 추측입니다. 일부는 의견이며, ‘남성’은 그 사람이 누구인지가 아니라 사람들이 느낀 인상입니다. 사람에 대한 결정에 쓰지 마세요.",
   groups: {
     hair: "머리카락",
     "facial hair": "수염",
@@ -143,50 +130,6 @@ const KOREAN = {
     person: "인상",
     image: "이미지",
     other: "기타",
-  },
-  names: {
-    "5_o_Clock_Shadow": "짧게 자란 수염",
-    Arched_Eyebrows: "아치형 눈썹",
-    Attractive: "매력적이라고 평가됨",
-    Bags_Under_Eyes: "눈 밑 처짐",
-    Bald: "대머리",
-    Bangs: "앞머리",
-    Beard: "수염",
-    Big_Lips: "두꺼운 입술",
-    Big_Nose: "큰 코",
-    Black_Hair: "검은 머리",
-    Blond_Hair: "금발",
-    Blurry: "흐림",
-    Brown_Hair: "갈색 머리",
-    Bushy_Eyebrows: "짙은 눈썹",
-    Chubby: "통통함",
-    Double_Chin: "이중 턱",
-    Eyeglasses: "안경",
-    Goatee: "염소수염",
-    Gray_Hair: "흰머리",
-    Heavy_Makeup: "짙은 화장",
-    High_Cheekbones: "높은 광대뼈",
-    Male: "남성으로 보임",
-    Mouth_Slightly_Open: "벌린 입",
-    Mustache: "콧수염",
-    Narrow_Eyes: "가는 눈",
-    No_Beard: "수염 없음",
-    Oval_Face: "계란형 얼굴",
-    Pale_Skin: "창백한 피부",
-    Pointy_Nose: "뾰족한 코",
-    Receding_Hairline: "넓어진 이마",
-    Rosy_Cheeks: "붉은 볼",
-    Sideburns: "구레나룻",
-    Smiling: "미소",
-    Straight_Hair: "생머리",
-    Wavy_Hair: "곱슬머리",
-    Wearing_Earrings: "귀걸이",
-    Wearing_Hat: "모자",
-    Wearing_Lipstick: "립스틱",
-    Wearing_Mask: "마스크",
-    Wearing_Necklace: "목걸이",
-    Wearing_Necktie: "넥타이",
-    Young: "젊어 보임",
   },
 };
 
@@ -204,12 +147,6 @@ export class Words {
     const text = this.strings[key];
     const form = values.count === 1 ? text.one : (text.other ?? text);
     return form.replace(/\{(\w+)\}/g, (_, place) => values[place]);
-  }
-
-  /** Return an attribute's display name. */
-  nameOf(attribute) {
-    const plain = attribute.replaceAll("_", " ").toLowerCase();
-    return this.strings.names[attribute] ?? plain[0].toUpperCase() + plain.slice(1);
   }
 
   /** Return the title of a group of `page.json`. */

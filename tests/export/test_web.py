@@ -14,6 +14,7 @@ from label2label.cli import main
 from label2label.export import web
 from label2label.faces import detection
 from label2label.prediction.backends import OnnxBackend
+from label2label.prediction.drawing import ATTRIBUTE_NAMES
 
 RUNTIME = {web.RUNTIME_MODULE: b"export const env = {};", web.RUNTIME_WASM: b"\0asm"}
 
@@ -82,6 +83,8 @@ def test_page_gets_all_that_it_needs(npm, export, backend, faces, tmp_path, dete
         page["attributes"]
     )
     assert page["groups"]["expression"] == ["Smiling"]
+    for language, names in page["names"].items():
+        assert names == {name: ATTRIBUTE_NAMES[language][name] for name in page["attributes"]}
     session = onnxruntime.InferenceSession(assets / "model.onnx")
     (probabilities,) = session.run(["probabilities"], {"pixel_values": faces[:2]})
     assert np.abs(probabilities - backend.predict(faces[:2])).max() < 1e-4
@@ -93,6 +96,7 @@ def test_attributes_of_no_group_are_shown_too(npm, make_backend, tmp_path):
     for name in (*RUNTIME, "model.onnx", web.DETECTOR_FILE):
         (tmp_path / name).touch()
     page = web.describe_page(tmp_path, "model.onnx", named)
+    assert page["names"]["ko"]["Freckles"] == "Freckles"
     assert page["groups"]["other"] == ["Freckles"]
     assert "expression" not in page["groups"]
 

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from label2label.data.vocabulary import ATTRIBUTE_GROUPS
+from label2label.data.vocabulary import ATTRIBUTE_GROUPS, VOCABULARIES
 from texts import TEXTS, say
 
 from .conftest import SPACE
@@ -18,10 +18,11 @@ def test_every_text_is_there_with_the_same_blanks(language):
         assert other[key].strip(), key
 
 
-def test_every_attribute_and_group_has_a_name():
-    for group, names in ATTRIBUTE_GROUPS.items():
-        assert f"group.{group}" in TEXTS["en"]
-        assert [name for name in names if f"attribute.{name}" not in TEXTS["en"]] == []
+@pytest.mark.parametrize("language", TEXTS)
+def test_every_attribute_and_group_has_a_name(language):
+    assert [name for name in ATTRIBUTE_GROUPS if f"group.{name}" not in TEXTS[language]] == []
+    names = {name for vocabulary in VOCABULARIES.values() for name in vocabulary.attributes}
+    assert [name for name in names if f"attribute.{name}" not in TEXTS[language]] == []
 
 
 def test_every_text_that_the_code_asks_for_is_there():

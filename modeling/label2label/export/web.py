@@ -15,6 +15,7 @@ from label2label.faces import detection, face
 from label2label.files import sha256
 from label2label.prediction import predictor
 from label2label.prediction.backends import Preprocessing
+from label2label.prediction.drawing import LANGUAGES, display_name
 
 PAGE_FILE = "page.json"
 DETECTOR_FILE = "face_detector.onnx"
@@ -79,7 +80,8 @@ def describe_page(folder: Path, model: str, preprocessing: Preprocessing) -> dic
         `model`, `detector` and `runtime`, each with `file` and `bytes`, the detector with its
         settings; `glance`, when a reduced JPEG shows enough; `face`, by which a face's roll and
         flaws are told; `attributes` and `thresholds` in the order of the model's outputs;
-        `exclusive_answers`, the rules that no decision breaks; `groups`, names by group;
+        `exclusive_answers`, the rules that no decision breaks; `names`, display names by language
+        and attribute; `groups`, attributes by group;
         `crop_size` in pixels and `alignment_template`.
     """
 
@@ -110,6 +112,10 @@ def describe_page(folder: Path, model: str, preprocessing: Preprocessing) -> dic
         "attributes": preprocessing.attributes,
         "thresholds": preprocessing.thresholds,
         "exclusive_answers": preprocessing.exclusive_answers,
+        "names": {
+            language: {name: display_name(name, language) for name in known}
+            for language in LANGUAGES
+        },
         "groups": {group: names for group, names in groups.items() if names},
         "crop_size": preprocessing.crop_size,
         "alignment_template": preprocessing.alignment_template,
