@@ -48,7 +48,7 @@ PEERS = {
 
 
 def install(peer: Peer, runs: Path) -> list[str]:
-    """Install a peer below `runs` if it is missing, and return the command that starts it.
+    """Install a peer's pinned version below `runs` unless it is there; return the peer's command.
 
     Raises:
         UserError: The installation fails.
@@ -58,21 +58,28 @@ def install(peer: Peer, runs: Path) -> list[str]:
         if peer.program.endswith(".py"):
             folder = runs / "venv"
             python = folder / "bin" / "python"
-            if not (folder / peer.version).exists():
+            name = peer.package.replace("-", "_")
+            if not any(folder.glob(f"lib/*/site-packages/{name}-{peer.version}.dist-info")):
                 venv.create(folder, with_pip=True)
                 package = f"{peer.package}=={peer.version}"
                 subprocess.run([python, "-m", "pip", "install", "-q", package], check=True)
-                (folder / peer.version).touch()
             return [str(python), program]
         folder = runs / "npm"
-        if not (folder / "node_modules" / peer.package).is_dir():
+        packages = [f"{peer.package}@{peer.version}", *TENSORFLOW]
+        if not all(is_installed(package, folder / "node_modules") for package in packages):
             folder.mkdir(parents=True, exist_ok=True)
             options = ["--silent", "--no-audit", "--no-fund", "--prefix", str(folder)]
-            package = f"{peer.package}@{peer.version}"
-            subprocess.run(["npm", "install", *options, package, *TENSORFLOW], check=True)
+            subprocess.run(["npm", "install", *options, *packages], check=True)
         return ["node", program, str(folder.resolve())]
     except (OSError, subprocess.CalledProcessError) as error:
         raise UserError(f"{peer.package} {peer.version} cannot be installed: {error}") from error
+
+
+def is_installed(package: str, folder: Path) -> bool:
+    """Return whether a `node_modules` folder holds a package, `NAME@VERSION`."""
+    name, _, version = package.rpartition("@")
+    manifest = folder / name / "package.json"
+    return manifest.is_file() and json.loads(manifest.read_text())["version"] == version
 
 
 class PhotoProcess:
