@@ -549,7 +549,7 @@ def training_task(dataset: Path) -> Task:
     )
 
     def command(output: Path) -> list[str]:
-        arguments = ["-m", "label2label", "train", "--config", recipe, "--output", output]
+        arguments = ["-m", "label2label", "train", "--recipe", recipe, "--output", output]
         return python(*arguments, *(["--resume"] if list(output.glob("state/step-*")) else []))
 
     return Task(

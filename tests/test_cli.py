@@ -45,7 +45,17 @@ def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
     assert stop.value.code == 0
-    assert f"label2label {command}" in capsys.readouterr().out
+    usage, description, *_ = capsys.readouterr().out.split("\n\n")
+    assert f"label2label {command}" in usage
+    assert description.endswith(".")
+    assert description[0].isupper()
+
+
+def test_help_names_the_shipped_recipes_and_the_default_model(capsys):
+    for command, text in (("train", "merged, own-attributes, tiny"), ("predict", "(default)")):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        assert text in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from label2label import __version__
@@ -70,13 +71,15 @@ resamples = number(int, 100)  # of the bootstrap, enough for a 95 % interval
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of all commands."""
     parser = argparse.ArgumentParser(
-        prog="label2label", description="Facial attributes as a sentence, from a light model."
+        prog="label2label",
+        description="Predict facial attributes with light models; train, measure and publish them.",
     )
     parser.add_argument("--version", action="version", version=f"label2label {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     def command(name: str, text: str) -> Option:
-        return commands.add_parser(name, help=text).add_argument
+        description = f"{text[0].upper()}{text[1:]}."
+        return commands.add_parser(name, help=text, description=description).add_argument
 
     _add_prediction(command)
     _add_training(command)
@@ -92,34 +95,34 @@ def _add_prediction(command: Command) -> None:
         option("--backend", choices=("onnx", "torch"), help=text)
 
     def language(option: Option) -> None:
-        text = "of the drawn attributes' names (default: %(default)s)"
+        text = "language of the names drawn by --draw (default: %(default)s)"
         option("--language", choices=("en", "ko"), default="en", help=text)
 
-    option = command("predict", "attributes of every face in photos")
+    option = command("predict", "predict the attributes of every face in photos")
     option("images", nargs="+", metavar="IMAGE|FOLDER", help="photos and folders")
     shared(option)
     option("--json", action="store_true", help="print JSON instead of a table")
-    text = "write copies of the photos with faces and attributes here"
+    text = "folder for copies of the photos, with faces and attributes drawn"
     option("--draw", metavar="DIR", help=text)
     language(option)
-    _no_align(option, "take each whole image as one face's crop, without looking for faces")
+    _no_align(option, "take each image as the crop of one face, without looking for faces")
     text = "probability from which the table says yes (default: the model's own per attribute)"
     option("--threshold", type=probability, metavar="T", help=text)
     _batch_size(option, 32, "faces")
 
-    option = command("label", "label a whole image collection into Parquet files")
+    option = command("label", "label a whole collection of images, to Parquet files")
     shared(option)
     text = "folder of photos, quoted glob of photos or Parquet files, or prepared dataset"
     option("--data", required=True, metavar="DIR|GLOB", help=text)
     text = "folder to write; the same command continues an interrupted run"
     option("--output", required=True, metavar="DIR", help=text)
-    text = "take each whole image as one face's crop, as the images of prepared datasets are"
+    text = "take each image as the crop of one face, as in prepared datasets"
     _no_align(option, text)
     _batch_size(option, 32, "faces")
     text = "images per Parquet file, which is what an interruption can cost (default: %(default)s)"
     option("--shard-size", type=positive_integer, default=1000, metavar="N", help=text)
 
-    option = command("video", "attributes of every face in a video, over time")
+    option = command("video", "predict the attributes of every face in a video, over time")
     option("video", metavar="FILE|CAMERA", help="video file, or a camera's number")
     shared(option)
     text = "table to write, .csv or .parquet ('.[label]'): a row per face and frame"
@@ -129,11 +132,12 @@ def _add_prediction(command: Command) -> None:
 
 
 def _add_training(command: Command) -> None:
-    option = command("train", "train a model by a recipe")
-    text = "recipe that comes with the package, or a YAML file"
-    option("--recipe", "--config", dest="config", metavar="NAME|FILE", help=text)
-    option("--data", metavar="DIR", help="prepared dataset, instead of the recipe's")
-    text = "attributes to learn: a vocabulary, or `columns` for the dataset's own"
+    option = command("train", "train a model as a recipe says")
+    recipes = sorted(file.stem for file in Path(__file__).parent.glob("training/recipes/*.yaml"))
+    text = f"YAML file, or a recipe of the package: {', '.join(recipes)}"
+    option("--recipe", dest="config", metavar="NAME|FILE", help=text)
+    option("--data", metavar="DIR", help="prepared dataset to use instead of the recipe's")
+    text = "attributes to learn: celeba-40, celeba-41, korean-11, union, or columns (its own)"
     option("--vocabulary", metavar="NAME", help=text)
     option("--output", required=True, metavar="DIR", help="folder of the run")
     option("--resume", action="store_true", help="continue an interrupted run")
@@ -165,20 +169,20 @@ def _add_evaluation(command: Command) -> None:
     def shared(option: Option) -> None:
         default = default_checkpoint()
         option("--model", type=find_checkpoint, default=default, help=_any_model())
-        text = "another model, compared on the same images, paired"
+        text = "another model to compare on the same images"
         option("--against", type=find_checkpoint, metavar="MODEL", help=text)
         resampling(option)
 
-    option = command("evaluate", "accuracy of a model on a prepared dataset")
+    option = command("evaluate", "measure a model on a prepared dataset")
     shared(option)
     option("--data", required=True, metavar="DIR", help="prepared dataset or Hub id")
-    option("--split", default="test", help="default: %(default)s")
-    text = "also by the groups of this column, such as race; if repeated, also crossed"
+    option("--split", default="test", help="split to read (default: %(default)s)")
+    text = "also measure the groups of this column, such as race; if repeated, also crossed"
     option("--group", action="append", default=[], metavar="COLUMN", help=text)
-    option("--output", metavar="FILE.json", help="write the figures here")
-    option("--report", metavar="FILE.html", help="write a page with tables and plots here")
+    option("--output", metavar="FILE.json", help="file for the figures")
+    option("--report", metavar="FILE.html", help="file for a page with tables and plots")
 
-    option = command("audit", "accuracy and gaps by group on your own data, as one HTML page")
+    option = command("audit", "compare a model's accuracy between groups, as one HTML page")
     shared(option)
     text = (
         "prepared dataset, or a CSV or Parquet file with the columns image (path of a photo), "
@@ -190,57 +194,62 @@ def _add_evaluation(command: Command) -> None:
     text = "compare the groups of this column; if repeated, also crossed"
     option("--group", action="append", required=True, metavar="COLUMN", help=text)
     option("--output", required=True, metavar="FILE.html", help="page to write")
-    text = "take each image of a CSV or Parquet file as a face's crop, without looking for faces"
+    text = "take each image of a CSV or Parquet file as the crop of one face"
     _no_align(option, text)
 
-    option = command("calibrate", "fit a model's temperature and thresholds to held-out images")
+    option = command("calibrate", "fit a model's temperature and thresholds on held-out images")
     text = "folder whose config files are rewritten"
     option("--model", required=True, metavar="DIR", help=text)
     option("--data", required=True, metavar="DIR", help="prepared dataset")
-    option("--split", default="validation", help="to fit to (default: %(default)s)")
-    text = "measure before and after on this split, unseen"
+    option("--split", default="validation", help="split to fit on (default: %(default)s)")
+    text = "measure the effect on this held-out split"
     option("--measure-on", metavar="SPLIT", help=text)
-    text = "fit on this split how known labels change the other attributes"
+    text = "fit on this split how known attributes change the others"
     option("--couple-on", metavar="SPLIT", help=text)
-    option("--output", metavar="FILE.json", help="write the figures here")
-    text = "accuracy that thresholds may lose for balanced accuracy (default: %(default)s)"
+    option("--output", metavar="FILE.json", help="file for the figures")
+    text = "accuracy to give up at most for balanced accuracy (default: %(default)s)"
     option("--accuracy-loss", type=probability, default=0.0005, metavar="L", help=text)
     resampling(option)
 
 
 def _add_publishing(command: Command) -> None:
-    option = command("export", "write a model as ONNX, and INT8")
+    option = command("export", "export a model to ONNX, INT8 or ncnn")
     option("--model", help=f"folder, Hub id, or {_names()}")
     option("--output", required=True, metavar="DIR", help="folder to write")
-    option("--int8", action="store_true", help="quantise as well")
+    option("--int8", action="store_true", help="also write a file quantised to 8 bits")
     text = "prepared dataset, or folder of face crops, for --int8"
     option("--calibration", metavar="DIR", help=text)
     text = "take uint8 pixels (batch, height, width, 3) instead of normalised floats"
     option("--uint8-input", action="store_true", help=text)
-    text = "take a second input: labels that are known"
+    text = "add an input for attributes that are already known"
     option("--known-labels", action="store_true", help=text)
-    option("--backbone-only", action="store_true", help="leave the head out")
-    text = "also the files that spaces_app/on_device/assets needs for its page"
+    option("--backbone-only", action="store_true", help="export the backbone without the head")
+    text = "also write the browser page's files, for spaces_app/on_device/assets"
     option("--web", action="store_true", help=text)
-    option("--ncnn", action="store_true", help="also ncnn's files, for phones")
+    option("--ncnn", action="store_true", help="also write ncnn's files, for phones")
     option("--opset", type=int, default=20, help="ONNX opset (default: %(default)s)")
 
     option = command("push", "upload a model, the Space and a dataset to the Hub")
-    option("--model", metavar="DIR", help="model or backbone folder (default: ours)")
+    option("--model", metavar="DIR", help="folder of a model or backbone (default: mobilefacenet)")
     option("--repo-id", metavar="ID", help="OWNER/NAME of the model's repository")
-    option("--onnx", metavar="DIR", help="upload these exports too; the Space takes only INT8")
-    text = "what `evaluate --output` wrote of the model, for its card"
+    option("--onnx", metavar="DIR", help="folder of exports to upload too; a Space takes only INT8")
+    text = "files of `evaluate --output`, for the model card"
     option("--results", nargs="+", metavar="FILE.json", help=text)
-    text = "data whose terms the weights inherit, for the card: celeba, utkface, fairface, ..."
+    text = "datasets whose terms the weights inherit, for the card: celeba, utkface, ..."
     option("--trained-on", nargs="+", metavar="NAME", help=text)
     option("--space-id", metavar="ID", help="OWNER/NAME of the Space")
-    option("--space", metavar="DIR", help="its folder (default: the checkout's)")
+    option("--space", metavar="DIR", help="the Space's folder (default: the checkout's)")
     option("--dataset", metavar="DIR", help="prepared dataset")
     option("--dataset-id", metavar="ID", help="OWNER/NAME of the dataset's repository")
     name = "--i-have-the-right-to-redistribute"
-    text = "upload a dataset although its terms forbid it: its owners allowed you to"
+    text = "upload a dataset although its terms forbid it, with its owners' permission"
     option(name, dest="right_to_redistribute", action="store_true", help=text)
-    option("--private", action="store_true", default=True, help="the default")
+    option(
+        "--private",
+        action="store_true",
+        default=True,
+        help="make new repositories private (the default)",
+    )
     option("--public", dest="private", action="store_false", help="make new repositories public")
     option("--revision", metavar="REV", help="branch, or refs/pr/NUMBER (default: main)")
     option("--create-pr", action="store_true", help="open pull requests to main instead")
@@ -249,7 +258,8 @@ def _add_publishing(command: Command) -> None:
 
 
 def _names() -> str:
-    return f"a name ({', '.join(checkpoint_names())}; default: the first)"
+    first, *others = checkpoint_names()
+    return f"shipped model: {', '.join([f'{first} (default)', *others])}"
 
 
 def _any_model() -> str:
@@ -257,7 +267,7 @@ def _any_model() -> str:
 
 
 def _batch_size(option: Option, default: int, what: str) -> None:
-    text = f"{what} at once"
+    text = f"{what} per forward pass (default: %(default)s)"
     option("--batch-size", type=positive_integer, default=default, metavar="N", help=text)
 
 

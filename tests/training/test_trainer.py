@@ -125,7 +125,7 @@ def test_states_come_every_so_many_steps(recipe_values, tmp_path, monkeypatch):
 def test_ctrl_c_saves_and_the_command_goes_on(recipe_file, tmp_path):
     def command(output, *more):
         return [
-            *(sys.executable, "-m", "label2label", "train", "--config", str(recipe_file)),
+            *(sys.executable, "-m", "label2label", "train", "--recipe", str(recipe_file)),
             *("--output", str(output), "--set", "epochs=3", *more),
         ]
 
@@ -261,7 +261,7 @@ def test_a_run_goes_on_with_as_many_processes_only(recipe_values, tmp_path):
 
 
 def test_the_command_prints_one_line_and_exits_with_2(recipe_file, tmp_path, capsys):
-    arguments = ["train", "--config", str(recipe_file), "--output", str(tmp_path / "run")]
+    arguments = ["train", "--recipe", str(recipe_file), "--output", str(tmp_path / "run")]
     assert main([*arguments, "--resume"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from label2label.checkpoints import find_checkpoint
+from label2label.checkpoints import checkpoint_names, find_checkpoint
 from label2label.errors import UserError, join_lines
 from label2label.files import sha256
 from label2label.models.exclusive_answers import CELEBA_EXCLUSIVE_ANSWERS, decide_answers
@@ -539,7 +539,8 @@ def load_model(
     folder = fetch_model(name)
     if not folder.is_dir():
         problem = "is a file" if folder.exists() else "does not exist"
-        raise UserError(f"{name} {problem}: --model takes a model's folder or a Hub id")
+        names = ", ".join(checkpoint_names())
+        raise UserError(f"{name} {problem}: --model takes a folder, a Hub id or one of {names}")
     for file in ("config.json", "preprocessor_config.json"):
         if not (folder / file).is_file():
             raise UserError(f"{name} has no {file}: it is not a complete model folder")
