@@ -54,8 +54,17 @@ def test_numpy_and_torch_images_equal_pil_ones(processor, rgb):
         torch.from_numpy(rgb).double() / 255,
         rgb.astype(np.uint16) * 257,
         rgb.astype(np.int64),
+        (torch.from_numpy(rgb) / 255).requires_grad_(),
     ):
         assert np.allclose(pixels(processor, image), expected, atol=1e-3)
+    half = (torch.from_numpy(rgb) / 255).bfloat16()  # eight bits of precision
+    assert np.allclose(pixels(processor, half), expected, atol=1.01)
+
+
+def test_floats_whose_rescaling_a_call_turns_off_stay_in_0_to_1(processor, rgb):
+    large = np.kron(rgb, np.ones((2, 2, 1), np.uint8))
+    expected = pixels(processor, large)
+    assert np.allclose(pixels(processor, large / 255, do_rescale=False), expected, atol=1e-3)
 
 
 def test_a_list_and_a_batched_tensor_give_a_batch(processor, rgb):

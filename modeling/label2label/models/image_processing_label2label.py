@@ -169,14 +169,23 @@ class Label2LabelImageProcessor(PilBackend):
                 by default.
 
         Returns:
-            `np.ndarray` of shape `(3, height, width)`, uint8.
+            `np.ndarray` of shape `(3, height, width)`: uint8, or floats in 0..1 where a call turns
+            off the rescaling of such floats.
 
         Raises:
             ValueError: If the image is empty or its values are out of range for its type.
         """
+        rescaled = False
         if not isinstance(image, Image.Image):
-            image = _image_from_array(np.asarray(image), input_data_format)
-        return np.asarray(_to_rgb(image)).transpose(2, 0, 1)
+            if hasattr(image, "detach"):  # a tensor, on any device
+                image = image.detach().cpu()
+                image = image.float() if image.is_floating_point() else image  # numpy lacks bf16
+            image = np.asarray(image)
+            floats = np.issubdtype(image.dtype, np.floating)
+            rescaled = floats and self.do_rescale and not kwargs.get("do_rescale", True)
+            image = _image_from_array(image, input_data_format)
+        pixels = np.asarray(_to_rgb(image)).transpose(2, 0, 1)
+        return pixels / np.float32(255) if rescaled else pixels
 
     def post_process_attributes(
         self,
