@@ -243,10 +243,7 @@ def load(runtime: str, path: str, threads: int, shape: tuple[int, ...]) -> Run:
         compiled = core.compile_model(network, "CPU", properties)
         return lambda pixels: compiled(pixels)[0]
     if runtime == "ncnn":
-        from label2label.export.ncnn import NcnnModel
-
-        single = NcnnModel(Path(path), threads)
-        return lambda pixels: np.stack([single.predict(image) for image in pixels])
+        return load_ncnn(Path(path), threads)
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -254,6 +251,25 @@ def load(runtime: str, path: str, threads: int, shape: tuple[int, ...]) -> Run:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda pixels: session.run(None, {"pixel_values": pixels})[0]
+
+
+def load_ncnn(folder: Path, threads: int) -> Run:
+    """Load the files of `label2label export --ncnn`, which take one image at a time."""
+    import ncnn
+    from label2label.export.ncnn import NCNN_FILES
+
+    net = ncnn.Net()
+    net.opt.num_threads = threads
+    param, weights = (str(folder / name) for name in NCNN_FILES)
+    if net.load_param(param) or net.load_model(weights):
+        raise UserError(f"{folder} contains no model that ncnn can run")
+
+    def predict(image: np.ndarray) -> np.ndarray:
+        extractor = net.create_extractor()
+        extractor.input("in0", ncnn.Mat(np.ascontiguousarray(image)))
+        return np.array(extractor.extract("out0")[1])
+
+    return lambda pixels: np.stack([predict(image) for image in pixels])
 
 
 def serve(specification: str) -> None:

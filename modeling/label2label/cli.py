@@ -9,8 +9,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ COMMANDS = {
     "label": "prediction.labelling:label_command",
     "video": "prediction.video:video_command",
     "train": "training.trainer:train_command",
-    "pack": "cli:pack_command",
+    "pack": "data.loading:pack_command",
     "convert": "training.conversion:convert_command",
     "evaluate": "evaluation.evaluate:evaluate_command",
     "audit": "evaluation.audit:audit_command",
@@ -275,15 +274,6 @@ def _no_align(option: Option, text: str) -> None:
     option("--no-align", dest="align", action="store_false", help=text)
 
 
-def pack_command(args: argparse.Namespace) -> int:
-    """Run `label2label pack`; return 0."""
-    from label2label.data.loading import pack_dataset
-
-    count = pack_dataset(args.data, args.output, args.size, args.workers)
-    print(f"{args.output}: {count:,} images; train on it with --data {args.output}")
-    return 0
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code.
 
@@ -291,7 +281,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     one line on standard error, and 130 if interrupted.
     """
     args = build_parser().parse_args(arguments)
-    with warnings.catch_warnings(), _escape_what_cannot_be_printed():
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # escape what the terminal's encoding lacks
+            stream.reconfigure(errors="backslashreplace")
+    with warnings.catch_warnings():
         # Pillow warns about damaged metadata even if the photo itself can be read.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.showwarning = lambda message, *_: print(
@@ -299,21 +292,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         remove_leftovers()
         return _run(args)
-
-
-@contextmanager
-def _escape_what_cannot_be_printed() -> Iterator[None]:
-    """Print characters outside the terminal's encoding as escapes."""
-    streams = [s for s in (sys.stdout, sys.stderr) if isinstance(s, io.TextIOWrapper)]
-    before = [stream.errors for stream in streams]
-    for stream in streams:
-        stream.reconfigure(errors="backslashreplace")
-    try:
-        yield
-    finally:
-        for stream, errors in zip(streams, before, strict=True):
-            if not stream.closed:
-                stream.reconfigure(errors=errors)
 
 
 def _extra_for(command: str, module: str) -> str:

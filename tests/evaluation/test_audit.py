@@ -118,20 +118,21 @@ def test_a_prepared_dataset_gives_a_page_too(model_folder, dataset_folder, tmp_p
 def test_photos_without_a_face_or_damaged_are_left_out_and_told(model_folder, tmp_path, capsys):
     cbook = pytest.importorskip("matplotlib.cbook")
     portrait = Image.open(cbook.get_sample_data("grace_hopper.jpg"))
-    rows = ["image,Male,race"]
+    rows = ["image,Male,race,age"]
     for i in range(4):
         portrait.save(tmp_path / f"{i}.jpg")
-        rows.append(f"{i}.jpg,0,{'a' if i % 2 else 'b'}")
+        rows.append(f"{i}.jpg,0,{'a' if i % 2 else 'b'},{20 + i}")
     Image.new("RGB", (200, 200), "gray").save(tmp_path / "wall.png")
     (tmp_path / "broken.jpg").write_bytes(b"no photo")
-    rows += ["wall.png,0,a", "broken.jpg,1,b"]
+    rows += ["wall.png,0,a,30", "broken.jpg,1,b,31"]
     (tmp_path / "people.csv").write_text("\n".join(rows))
     output = tmp_path / "page.html"
-    assert audit(model_folder, tmp_path / "people.csv", output) == 0
+    assert audit(model_folder, tmp_path / "people.csv", output, "--group", "age") == 0
     assert figures_of(output.read_text())["num_images"] == 4
     text = output.read_text()
     assert "No face was found in 1 of 6 photos" in text
-    assert "a 1 of 3 (33.3%), b 0 of 3 (0.0%)" in text
+    assert "by race: a 1 of 3 (33.3%), b 0 of 3 (0.0%)" in text
+    assert "by age: 15-29 0 of 4 (0.0%), 30-44 1 of 2 (50.0%)" in text
     assert "1 photos cannot be read and are left out: broken.jpg" in text
     assert "warning: No face was found" in capsys.readouterr().err
 

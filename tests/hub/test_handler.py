@@ -123,7 +123,8 @@ def test_the_parameters_of_the_hubs_task_are_taken(checkout, handler, face, expe
     assert_same(
         serve(handler, request(face, function_to_apply="sigmoid", top_k=2))[1], expected[:2]
     )
-    assert_same(handler({"inputs": face, "parameters": {"top_k": "2"}}), expected[:2])
+    parameters = {"top_k": "2", "threshold": None, "detect_faces": None}
+    assert_same(handler({"inputs": face, "parameters": parameters}), expected[:2])
     classify = pipeline("image-classification", model=str(checkout), trust_remote_code=True)
     for function in ("softmax", "none"):
         answer = serve(handler, request(face, function_to_apply=function))[1]

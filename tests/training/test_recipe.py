@@ -41,7 +41,7 @@ def test_overrides_win_over_the_file_and_reach_into_mappings(recipe_file):
         ("label_count_power: 2", "label_count_power must be in 0..1, got 2"),
         ("teacher_confidence: 0.4", "teacher_confidence must be in 0.5..1, got 0.4"),
         ("sampling: group-balanced", "'group-balanced' needs groups"),
-        ("mixed_precision: fp16", "mixed_precision must be one of no, bf16"),
+        ("mixed_precision: fp16", r"'mixed_precision' expected one of \('no', 'bf16'\)"),
         ("cache_pixels: 3", "cache_pixels"),
         ("- a list", "a mapping of keys"),
         (f"seed: {10**24}", "seed must be in 0"),
@@ -77,6 +77,13 @@ def test_a_wrong_recipe_is_refused_in_one_line(tmp_path, text, message):
 def test_a_wrong_override_is_refused(recipe_file, override, message):
     with pytest.raises(UserError, match=message):
         load_recipe(recipe_file, [override])
+
+
+def test_a_folder_does_not_hide_a_shipped_recipe(tmp_path, monkeypatch):
+    expected = load_recipe("celeba")
+    (tmp_path / "celeba").mkdir()  # such as the downloaded dataset
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe("celeba") == expected
 
 
 @pytest.mark.parametrize("name", ["nowhere", "some/where.yaml", "/no/where.yaml"])

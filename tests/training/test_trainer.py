@@ -260,12 +260,18 @@ def test_a_run_goes_on_with_as_many_processes_only(recipe_values, tmp_path):
     assert "\n" not in str(refused.value)
 
 
-def test_the_command_prints_one_line_and_exits_with_2(recipe_file, tmp_path, capsys):
+def test_a_wrong_folder_ends_in_one_line_before_data_are_read(
+    recipe_file, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("label2label.training.trainer.TrainingData", None)
     arguments = ["train", "--recipe", str(recipe_file), "--output", str(tmp_path / "run")]
     assert main([*arguments, "--resume"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "no state to resume from" in error
+    (tmp_path / "run" / "state" / "step-00000001").mkdir(parents=True)
+    assert main(arguments) == 2
+    assert "holds a run; continue it with --resume" in capsys.readouterr().err
 
 
 def test_a_second_training_in_one_folder_ends_in_one_line(recipe_file, tmp_path, capsys):

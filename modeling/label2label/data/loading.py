@@ -1,5 +1,6 @@
 """Read prepared datasets: splits, label arrays, face crops and the sampling of epochs."""
 
+import argparse
 import contextlib
 import hashlib
 import io
@@ -424,6 +425,13 @@ def draw_probabilities(
         scale = np.divide(target, mass, out=np.zeros_like(mass), where=mass > 0)
         probabilities[grouped] *= scale[group_of[grouped]]
     return probabilities / probabilities.sum()
+
+
+def pack_command(args: argparse.Namespace) -> int:
+    """Run `label2label pack`; return 0."""
+    count = pack_dataset(args.data, args.output, args.size, args.workers)
+    print(f"{args.output}: {count:,} images; train on it with --data {args.output}")
+    return 0
 
 
 def pack_dataset(path: str | Path, output: str | Path, size: int, threads: int = 1) -> int:

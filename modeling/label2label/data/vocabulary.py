@@ -157,17 +157,7 @@ set, and the union of all."""
 
 
 def get_vocabulary(name: str) -> Vocabulary:
-    """Look a vocabulary up by its name.
-
-    Args:
-        name: A key of `VOCABULARIES`.
-
-    Returns:
-        The vocabulary.
-
-    Raises:
-        UserError: If there is no vocabulary of that name.
-    """
+    """Look a vocabulary up by its key in `VOCABULARIES`; raise UserError if there is none."""
     if name not in VOCABULARIES:
         raise UserError(f"unknown vocabulary {name!r}: choose one of {', '.join(VOCABULARIES)}")
     return VOCABULARIES[name]

@@ -4,7 +4,7 @@ import io
 import sys
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +16,14 @@ from tqdm.auto import tqdm
 from label2label.data.label_table import read_label_table
 from label2label.data.loading import image_name, load_split
 from label2label.errors import UserError, printable
-from label2label.evaluation.evaluate import load_scored_model, run_evaluation, summary
-from label2label.evaluation.groups import check_groups
+from label2label.evaluation.evaluate import (
+    load_scored_model,
+    read_groups,
+    run_evaluation,
+    summary,
+)
+from label2label.evaluation.groups import cells_of
+from label2label.evaluation.predictions import Column
 from label2label.evaluation.report import html_page
 from label2label.faces.alignment import align_face, choose_face
 from label2label.faces.detection import FaceDetector
@@ -52,7 +58,7 @@ def audit_command(args: Namespace) -> int:
 
 def prepare_photos(
     table: datasets.Dataset,
-    groups: Sequence[str],
+    groups: Mapping[str, Column],
     preprocessing: Preprocessing,
     align: bool,
     file: Path,
@@ -61,7 +67,7 @@ def prepare_photos(
 
     Args:
         table: From `read_label_table`.
-        groups: Names of the group columns.
+        groups: Groups by column, from `read_groups`.
         preprocessing: That of the model.
         align: Whether to detect and align the face nearest to the middle; if not, each image must
             be the crop of a face.
@@ -108,7 +114,7 @@ def prepare_photos(
         more = ", ..." if len(unreadable) > _NAMES_SHOWN else ""
         notices.append(f"{len(unreadable):,} photos cannot be read and are left out: {shown}{more}")
     if without_face:
-        shares = _by_group(table, groups, without_face)
+        shares = _by_group(groups, without_face)
         notices.append(
             f"No face was found in {len(without_face):,} of {len(table):,} photos, which are left "
             f"out{shares}. If the images are crops of faces already, use --no-align."
@@ -132,9 +138,8 @@ def _read_photos(
 ) -> tuple[datasets.Dataset, list[str], datasets.Dataset | None]:
     own = load_scored_model(args.model).preprocessing
     table = read_label_table(Path(args.data), own.attributes, args.group)
-    for column in args.group:
-        check_groups(column, table[column])
-    dataset, notices = prepare_photos(table, args.group, own, args.align, folder / "crops.arrow")
+    groups = {column: read_groups(table, column) for column in args.group}
+    dataset, notices = prepare_photos(table, groups, own, args.align, folder / "crops.arrow")
     others = None
     if args.against:
         other = load_scored_model(args.against).preprocessing
@@ -142,18 +147,18 @@ def _read_photos(
         if frame != (other.alignment_template, other.shortest_edge, other.crop_size):
             # Each model needs crops like those that it was trained on.
             file = folder / "others.arrow"
-            others, _ = prepare_photos(table, args.group, other, args.align, file)
+            others, _ = prepare_photos(table, groups, other, args.align, file)
     return dataset, notices, others
 
 
-def _by_group(table: datasets.Dataset, groups: Sequence[str], rows: Sequence[int]) -> str:
+def _by_group(groups: Mapping[str, Column], rows: Sequence[int]) -> str:
     parts = []
-    for column in groups:
-        everyone, missed = Counter(table[column]), Counter(table.select(rows)[column])
+    for column, names in groups.items():
+        everyone, missed = Counter(names), Counter(names[row] for row in rows)
         shares = (
-            f"{group} {missed[group]:,} of {count:,} ({missed[group] / count:.1%})"
-            for group, count in sorted(everyone.items(), key=str)
-            if group is not None
+            f"{group} {missed[group]:,} of {everyone[group]:,} "
+            f"({missed[group] / everyone[group]:.1%})"
+            for group in cells_of(names)[0]
         )
         parts.append(f"; by {column}: {', '.join(shares)}")
     return "".join(parts)

@@ -135,18 +135,17 @@ def evaluate_models(
 def collect_predictions(
     model: ScoredModel,
     dataset: Dataset,
-    group_columns: Sequence[str] = (),
-    batch_size: int = 64,
-    accelerator: Accelerator | None = None,
+    group_columns: Sequence[str],
+    batch_size: int,
+    accelerator: Accelerator,
 ) -> Predictions | None:
     """Predict a labelled dataset and collect its labels, people, groups and ages.
 
     Arguments and errors are those of `evaluate_models`. Return None on all but the main process.
     """
-    accelerator = accelerator or Accelerator(cpu=without_accelerator())
     preprocessing = model.preprocessing
     labels = label_array(dataset, preprocessing.attributes)
-    groups = {column: _groups(dataset, column) for column in group_columns}
+    groups = {column: read_groups(dataset, column) for column in group_columns}
     if (labels == IGNORE_INDEX).all():
         raise UserError(
             "the dataset has no label for any of the model's attributes "
@@ -289,7 +288,8 @@ def read_column(dataset: Dataset, name: str) -> list[Any] | None:
     return values if any(value is not None for value in values) else None
 
 
-def _groups(dataset: Dataset, column: str) -> Column:
+def read_groups(dataset: Dataset, column: str) -> Column:
+    """Read the groups of a column; ages as bands. Raise UserError if there are fewer than two."""
     if column not in dataset.column_names or column == "image":
         raise UserError(f"no group column {column!r}: the dataset has {dataset.column_names}")
     values = dataset.with_format(None)[column]

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from label2label.errors import UserError
 
 NCNN_FILES = ("model.ncnn.param", "model.ncnn.bin")
@@ -98,27 +96,3 @@ def without_comparisons(model: Any) -> Iterator[None]:
             yield
     finally:
         language_model.word_embeddings = embeddings
-
-
-class NcnnModel:
-    """An exported model, run by ncnn from a folder with both files."""
-
-    def __init__(self, folder: Path, threads: int = 1) -> None:
-        import ncnn
-
-        self._ncnn = ncnn
-        self._net = ncnn.Net()
-        self._net.opt.num_threads = threads
-        param, weights = (folder / name for name in NCNN_FILES)
-        for file in (param, weights):
-            if not file.is_file():
-                raise UserError(f"{file} does not exist: `label2label export --ncnn` writes it")
-        if self._net.load_param(str(param)) or self._net.load_model(str(weights)):
-            raise UserError(f"{folder} contains no model that ncnn can run")
-
-    def predict(self, pixels: np.ndarray) -> np.ndarray:
-        """Return probabilities (attributes,) of a normalised float32 image (3, height, width)."""
-        extractor = self._net.create_extractor()
-        extractor.input("in0", self._ncnn.Mat(np.ascontiguousarray(pixels)))
-        _, output = extractor.extract("out0")
-        return np.array(output)

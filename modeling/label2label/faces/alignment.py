@@ -34,7 +34,8 @@ def estimate_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Estimate the least-squares similarity transform from one point set to another.
 
     Umeyama, "Least-squares estimation of transformation parameters between two point patterns"
-    (1991), equations 40 to 42.
+    (1991), in the plane: with points as complex numbers, a rotation and scale is one factor, and
+    never a mirror image.
 
     Args:
         source: Points (n, 2) of [x, y].
@@ -46,21 +47,15 @@ def estimate_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: All source points coincide, so no scale is defined.
     """
-    source = np.asarray(source, dtype=np.float64)
-    target = np.asarray(target, dtype=np.float64)
-    source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
-    source_centred, target_centred = source - source_mean, target - target_mean
-    variance = (source_centred**2).sum() / len(source)
-    if variance < 1e-12:
+    start, end = (np.asarray(points, np.float64) @ [1, 1j] for points in (source, target))
+    centred = start - start.mean()
+    if np.vdot(centred, centred).real < 1e-12 * len(start):
         raise ValueError("all landmarks are one point, so no transform is defined")
-    covariance = target_centred.T @ source_centred / len(source)
-    left, singular_values, right = np.linalg.svd(covariance)
-    # A mirror image would fit some point sets better; a face is never mirrored.
-    signs = np.array([1.0, np.sign(np.linalg.det(left) * np.linalg.det(right)) or 1.0])
-    rotation = left @ np.diag(signs) @ right
-    scale = (singular_values * signs).sum() / variance
-    linear = scale * rotation
-    return np.column_stack([linear, target_mean - linear @ source_mean])
+    factor = np.vdot(centred, end) / np.vdot(centred, centred)  # vdot conjugates the first
+    shift = end.mean() - factor * start.mean()
+    return np.array(
+        [[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]]
+    )
 
 
 def estimate_crop_transform(

@@ -189,7 +189,7 @@ class _Options:
         self.function = parameters.pop("function_to_apply", None) or "sigmoid"
         if self.function not in ("sigmoid", "softmax", "none"):
             raise ValueError("function_to_apply must be sigmoid, softmax or none")
-        detect_faces = str(parameters.pop("detect_faces", False)).lower()
+        detect_faces = str(parameters.pop("detect_faces", None) or False).lower()
         if detect_faces not in ("true", "false", "1", "0"):
             raise ValueError("detect_faces must be true or false")
         self.detect_faces = detect_faces in ("true", "1")

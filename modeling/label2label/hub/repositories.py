@@ -165,7 +165,7 @@ def list_files(
     Raises:
         UserError: Another file is present, a link leads out of the folder, or a text holds a key.
     """
-    files: dict[str, Content] = {}
+    files: dict[str, Path] = {}
     refused: list[str] = []
     for place, folders, names in os.walk(folder):
         links = [name for name in folders if Path(place, name).is_symlink()]
@@ -187,8 +187,8 @@ def list_files(
             f"{folder} holds {refused[0]!r}{more}, which does not belong in a {kind} repository: "
             "move it elsewhere; nothing is uploaded"
         )
-    for title, content in files.items():
-        check_text(title, content)
+    for title, path in files.items():
+        check_text(title, path)
     return dict(sorted(files.items()))
 
 

@@ -13,7 +13,6 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HTTPError,
-    LocalTokenNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -123,7 +122,10 @@ def upload(
             an empty repository.
     """
     if not get_token():
-        raise _no_token()
+        raise UserError(
+            "no access token: log in with `hf auth login`, or set HF_TOKEN to a token with write "
+            f"permission ({constants.ENDPOINT}/settings/tokens)"
+        )
     api = HfApi(library_name="label2label")
     with explained(repositories[0].repo_id):
         caller = api.whoami()
@@ -216,24 +218,15 @@ def explained(repo_id: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except LocalTokenNotFoundError as error:
-        raise _no_token() from error
     except (HTTPError, OSError, ValueError, RuntimeError) as error:
         raise UserError(explain(error, repo_id)) from error
-
-
-def _no_token() -> UserError:
-    return UserError(
-        "no access token: log in with `hf auth login`, or set HF_TOKEN to a token with write "
-        f"permission ({constants.ENDPOINT}/settings/tokens)"
-    )
 
 
 def explain(error: BaseException, repo_id: str) -> str:
     """Return one line that names the cause of a Hub client's error, and what to do about it."""
     while isinstance(error, RuntimeError) and error.__cause__ is not None:
         error = error.__cause__  # the Hub's response, which the client wrapped
-    text = join_lines(error)
+    text, hint = join_lines(error), ""
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set: unset it to upload"
     if isinstance(error, RevisionNotFoundError):
@@ -255,6 +248,4 @@ def explain(error: BaseException, repo_id: str) -> str:
             f"the server at {constants.ENDPOINT} is not the Hub: check HF_ENDPOINT if it is set, "
             "and whether a proxy asks for a login"
         )
-    else:
-        hint = ""
     return f"{repo_id} was not uploaded: {text}" + (f": {hint}" if hint else "")

@@ -46,30 +46,19 @@ BOOKKEEPING = ("_name_or_path", "architectures", "auto_map", "dtype", "transform
 class Preprocessing:
     """The attributes of a model and the preprocessing of its input.
 
-    Args:
-        attributes: Names, in the order of the model's outputs.
-        thresholds: Minimum probability per attribute to count as present, 0 to 1.
-        shortest_edge: Length in pixels of the image's shorter side before the crop.
-        crop_size: Height and width of the centre crop in pixels.
-        image_mean, image_std: Per channel (red, green, blue), for pixels in 0..1.
-        alignment_template: Positions of five landmarks in the crop, [x, y] in pixels.
-        config_sha256: Digest of the source config files; empty if unknown.
-        exclusive_answers: Groups of attributes of which at most one can be present (see
-            `decide_answers`).
-
     Raises:
         UserError: A value has the wrong type or is out of range.
     """
 
-    attributes: list[str]
-    thresholds: list[float]
-    shortest_edge: int
-    crop_size: int
-    image_mean: list[float]
+    attributes: list[str]  # in the order of the model's outputs
+    thresholds: list[float]  # minimum probability per attribute to count as present
+    shortest_edge: int  # pixels of the image's shorter side before the crop
+    crop_size: int  # height and width of the centre crop in pixels
+    image_mean: list[float]  # per channel (red, green, blue), for pixels in 0..1
     image_std: list[float]
-    alignment_template: list[list[float]]
-    config_sha256: str = ""
-    exclusive_answers: list[list[str]] = field(
+    alignment_template: list[list[float]]  # five landmarks in the crop, [x, y] in pixels
+    config_sha256: str = ""  # from `digest_config`; empty if unknown
+    exclusive_answers: list[list[str]] = field(  # as `decide_answers` takes them
         default_factory=lambda: [list(group) for group in CELEBA_EXCLUSIVE_ANSWERS]
     )
 

@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 from importlib import resources
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import yaml
 from huggingface_hub.dataclasses import strict
@@ -29,10 +29,6 @@ LIMITS = {
     "frozen_stages": (0, 100),
 }
 SOURCE_LIMITS = {**dict.fromkeys(("share", "weight", "distillation"), (0, 1)), "limit": (0, 10**12)}
-CHOICES = {
-    "sampling": ("uniform", "group-balanced"),
-    "mixed_precision": ("no", "bf16"),
-}
 
 
 @strict
@@ -192,7 +188,7 @@ class Recipe:
 
     label_count_power: float | int = 1
     groups: list[str] = dataclasses.field(default_factory=list)
-    sampling: str = "uniform"
+    sampling: Literal["uniform", "group-balanced"] = "uniform"
 
     freeze_backbone: bool = False
     frozen_stages: list[int] = dataclasses.field(default_factory=list)
@@ -205,7 +201,7 @@ class Recipe:
     weight_decay: float | int = 0.05
     warmup: float | int = 0.05
     ema: float | int = 0.995
-    mixed_precision: str = "no"
+    mixed_precision: Literal["no", "bf16"] = "no"
     workers: int = 1
     cache_pixels: bool = True
     seed: int = 0
@@ -213,11 +209,6 @@ class Recipe:
 
     def __post_init__(self):
         _check_limits(self, LIMITS)
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
-                )
         if not self.data:
             raise ValueError("data names no dataset")
         entries = [self.data] if isinstance(self.data, str) else self.data
@@ -299,7 +290,7 @@ def _override(values: dict[str, Any], keys: list[str], value: Any) -> None:
 def _read(config: str | Path) -> dict[str, Any]:
     recipes = Path(str(resources.files("label2label.training"))) / "recipes"
     path, bundled = Path(config), recipes / f"{config}.yaml"
-    if not path.exists() and "/" not in str(config) and bundled.is_file():
+    if not path.is_file() and "/" not in str(config) and bundled.is_file():
         path = bundled
     try:
         values = _parse(path.read_text(encoding="utf-8"), str(config))

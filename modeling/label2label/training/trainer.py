@@ -59,13 +59,16 @@ def train_command(args: argparse.Namespace) -> int:
             )
         recipe = dataclasses.replace(recipe, data=[dataclasses.replace(source, path=args.data)])
     with lock_output(Path(args.output)):
-        trainer = Trainer(recipe, args.output)
+        # Before the data are decoded, which may take long.
         if args.resume:
-            trainer.resume()
+            state_to_resume(recipe, Path(args.output))
         elif latest_state(Path(args.output) / "state"):
             raise UserError(
                 f"{args.output}: holds a run; continue it with --resume or choose another folder"
             )
+        trainer = Trainer(recipe, args.output)
+        if args.resume:
+            trainer.resume()
 
         def interrupt(signum: int, frame: Any) -> None:
             trainer.interrupted = True
@@ -166,16 +169,7 @@ class Trainer:
         Raises:
             UserError: If there is no state, or it belongs to another recipe or number of processes.
         """
-        state = latest_state(self.output / "state")
-        if state is None:
-            raise UserError(f"{self.output}: no state to resume from; run without --resume")
-        begun = vars(load_recipe(self.output / "recipe.yaml"))
-        different = [name for name, value in vars(self.recipe).items() if value != begun[name]]
-        if changed := [name for name in different if name not in CHANGEABLE]:
-            raise UserError(
-                f"{self.output}: was started with a different {', '.join(changed)}; resume with "
-                "its recipe.yaml, or choose another folder"
-            )
+        state = state_to_resume(self.recipe, self.output)
         try:
             self.accelerator.load_state(str(state))
         except (RuntimeError, ValueError, OSError, KeyError) as error:
@@ -502,6 +496,21 @@ class Progress:
 def latest_state(folder: Path) -> Path | None:
     """Return the complete state `folder/step-N` with the highest N, or `None`."""
     return max(folder.glob("step-*"), default=None)
+
+
+def state_to_resume(recipe: Recipe, output: Path) -> Path:
+    """Return a run's latest state; raise UserError if there is none, or one of another recipe."""
+    state = latest_state(output / "state")
+    if state is None:
+        raise UserError(f"{output}: no state to resume from; run without --resume")
+    begun = vars(load_recipe(output / "recipe.yaml"))
+    different = [name for name, value in vars(recipe).items() if value != begun[name]]
+    if changed := [name for name in different if name not in CHANGEABLE]:
+        raise UserError(
+            f"{output}: was started with a different {', '.join(changed)}; resume with its "
+            "recipe.yaml, or choose another folder"
+        )
+    return state
 
 
 def save_state(accelerator: Accelerator, folder: Path, step: int) -> None:
