@@ -26,6 +26,7 @@ from label2label.data.loading import (
     label_array,
     load_split,
 )
+from label2label.data.schema import GROUP_COLUMNS
 from label2label.data.vocabulary import VOCABULARIES, get_vocabulary
 from label2label.errors import UserError, join_lines
 from label2label.files import replace_file, sha256
@@ -33,7 +34,7 @@ from label2label.training.distillation import teach
 from label2label.training.recipe import Recipe, Source
 
 OWN_COLUMNS = "columns"
-SCHEMA_COLUMNS = {"image", "identity", "source", "race", "gender", "age"}
+SCHEMA_COLUMNS = {"image", "identity", "source", *GROUP_COLUMNS}
 SHUFFLED_AT_ONCE = 4096  # encoded images in a stream's shuffle buffer
 
 
