@@ -100,36 +100,27 @@ def peak_memory(process: int | str = "self") -> int:
     return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
 
-def run_python(
-    arguments: Sequence[object],
-    cores: Iterable[int] | None = None,
-    timeout: float | None = None,
-) -> dict[str, float]:
+def run_python(arguments: Sequence[object], cores: Iterable[int] | None = None) -> dict[str, float]:
     """Run Python in its own process.
 
     Args:
         arguments: `-m`, a module and its arguments, or a program and its arguments.
         cores: CPU cores to run on; by default all.
-        timeout: Seconds after which the process is killed.
 
     Returns:
         `seconds` from start to exit, and `peak_bytes` of memory.
 
     Raises:
-        UserError: The process fails or takes too long.
+        UserError: The process fails.
     """
     words = list(map(str, arguments))
     start = time.perf_counter()
-    try:
-        done = subprocess.run(
-            [sys.executable, __file__, *words],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            preexec_fn=partial(os.sched_setaffinity, 0, set(cores)) if cores else None,
-        )
-    except subprocess.TimeoutExpired:
-        raise UserError(f"{' '.join(words)[:80]} takes longer than {timeout:g} s") from None
+    done = subprocess.run(
+        [sys.executable, __file__, *words],
+        capture_output=True,
+        text=True,
+        preexec_fn=partial(os.sched_setaffinity, 0, set(cores)) if cores else None,
+    )
     seconds = time.perf_counter() - start
     # Its errors, and its peak memory if it ended by itself.
     lines = [line for line in done.stderr.splitlines() if line.strip()]

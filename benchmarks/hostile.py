@@ -3,9 +3,8 @@
 `python benchmarks/hostile.py` runs three parts and writes `results/hostile.json`:
 
 - `images`: 10,000 mutations of images of every format, read as `predict`, the handler of Inference
-  Endpoints and training read them, each in a process of its own, and by a dataset program. A reader
-  may read or refuse an image; anything else (another error, a crash, a hang, much memory) is a
-  fault.
+  Endpoints, training and the dataset programs read them, each in a process of its own. A reader may
+  read or refuse an image; anything else (another error, a crash, a hang, much memory) is a fault.
 - `kills`: preparation, training, labelling and push are ended by SIGKILL at random times and
   started again, 20 times each. The result must equal that of an undisturbed run.
 - `space`: 20 users send whole and damaged photos to the Space for 60 s.
@@ -20,7 +19,6 @@ import argparse
 import asyncio
 import base64
 import contextlib
-import csv
 import io
 import itertools
 import json
@@ -30,7 +28,6 @@ import random
 import re
 import resource
 import signal
-import statistics
 import struct
 import subprocess
 import sys
@@ -43,6 +40,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -53,7 +51,6 @@ from common import (
     describe_machine,
     finish,
     peak_memory,
-    run_python,
     sample_photo,
     write_json,
 )
@@ -61,7 +58,7 @@ from label2label.checkpoints import default_checkpoint
 from label2label.errors import UserError, join_lines
 from label2label.files import sha256
 from PIL import Image, features
-from space_load import ask, build_request, send_from_many, started_space
+from space_load import ask, build_request, early_and_late, send_from_many, started_space
 from tqdm import tqdm, trange
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,7 +67,6 @@ PREPARATION = ROOT / "datasets_scripts" / "own_photos.py"
 START_SECONDS = 600  # for the imports of a reader
 HANG_SECONDS = 60  # for one image; even 50 megapixels take less
 MEMORY_BYTES = 2 * 2**30  # that one image may add to a reader
-AT_ONCE = 250  # images that a dataset program reads in one run
 GROWTH_BYTES = 200 * 2**20  # by which a reader, or the Space, may grow from first to last
 KEPT = ROOT / "runs" / "hostile"  # images of faults
 TOKEN = "token-of-someone"
@@ -205,10 +201,28 @@ def training_reader() -> tuple[Read, type[Exception]]:
     return read, UserError
 
 
+def preparation_reader() -> tuple[Read, type[Exception]]:
+    """Return a dataset program's reading and framing of an image, and its error for a bad one."""
+    sys.path.insert(0, str(PREPARATION.parent))
+    from label2label.data.schema import Sample
+    from preparation.framing import ReadImage
+    from preparation.sources import BadImageError
+
+    images: Any = SimpleNamespace()
+    frame = ReadImage(images, align=True)
+
+    def read(data: bytes) -> object:
+        images.read = lambda key: data
+        return frame(Sample(key="a.jpg", split="train"))
+
+    return read, BadImageError
+
+
 READERS = {
     "predict": predict_reader,
     "handler": handler_reader,
     "training": training_reader,
+    "preparation": preparation_reader,
 }
 
 
@@ -321,11 +335,7 @@ def run_reader(
 def report(outcomes: Counter[str], memory: list[int], peak: float) -> dict[str, Any]:
     """Summarize outcomes and resident bytes over time; growth counts as a fault."""
     faults = {kind: n for kind, n in outcomes.items() if kind not in ("read", "refused")}
-    tenth = max(1, len(memory) // 10)
-    first, last = (
-        statistics.median(part) if part else 0
-        for part in (memory[tenth : 2 * tenth], memory[-tenth:])
-    )
+    first, last = early_and_late(memory) if memory else (0, 0)
     if last - first > GROWTH_BYTES:
         faults["memory grows"] = 1
     megabytes = {"first": first, "last": last, "peak": max([peak, *memory])}
@@ -337,62 +347,9 @@ def report(outcomes: Counter[str], memory: list[int], peak: float) -> dict[str, 
     }
 
 
-def run_preparation(count: int, kept: Path) -> dict[str, Any]:
-    """Let a dataset program read mutations, and those of a run that fails in halves again.
-
-    Arguments and result are those of `run_reader`; memory is that of a whole run.
-    """
-    seeds = encode_seeds()
-    outcomes: Counter[str] = Counter()
-    peak = 0.0
-    waiting = [range(i, min(i + AT_ONCE, count)) for i in range(0, count, AT_ONCE)]
-    with tqdm(total=count, desc="images: preparation", unit="image") as bar:
-        while waiting:
-            indices = waiting.pop()
-            images = {f"{i}.jpg": mutate_image(seeds, i) for i in indices}
-            try:
-                refused, used = prepare(images | {"whole.jpg": seeds[0]})
-            except UserError as error:
-                if len(indices) > 1:
-                    middle = len(indices) // 2
-                    waiting += [indices[:middle], indices[middle:]]
-                    continue
-                outcomes[re.sub(".* (ended with|takes) ", "", str(error))[:80]] += 1
-                kept.mkdir(parents=True, exist_ok=True)
-                (kept / f"preparation-{indices[0]}").write_bytes(*images.values())
-            else:
-                outcomes.update({"read": len(indices) - refused, "refused": refused})
-                peak = max(peak, used)
-            bar.update(len(indices))
-    return report(outcomes, [], peak)
-
-
-def prepare(images: dict[str, bytes]) -> tuple[int, float]:
-    """Prepare images by name; return how many are refused, and the peak memory in bytes.
-
-    Raises:
-        UserError: The program fails, hangs or takes much memory.
-    """
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "photos").mkdir()
-        for file, data in images.items():
-            (folder / "photos" / file).write_bytes(data)
-        labels = "".join(f"{file},train,1\n" for file in images)
-        (folder / "labels.csv").write_text(f"image,split,Smiling\n{labels}")
-        arguments = [PREPARATION, "--source", folder / "photos", "--labels", folder / "labels.csv"]
-        arguments += ["--output", folder / "out", "--workers", 1, "--max-bad", len(images)]
-        peak = run_python(arguments, timeout=2 * HANG_SECONDS + len(images))["peak_bytes"]
-        if peak > MEMORY_BYTES:
-            raise UserError("much memory")
-        with open(folder / "out" / "skipped.csv", newline="") as file:
-            return len(list(csv.DictReader(file))), peak
-
-
 def run_images(args: argparse.Namespace) -> dict[str, Any]:
     """Run the part `images`."""
-    figures = {name: run_reader(name, READERS[name], args.mutations, KEPT) for name in READERS}
-    return {**figures, "preparation": run_preparation(args.mutations, KEPT)}
+    return {name: run_reader(name, READERS[name], args.mutations, KEPT) for name in READERS}
 
 
 # Kills

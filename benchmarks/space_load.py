@@ -20,7 +20,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -158,12 +158,12 @@ async def send_from_many(
 
 
 async def measure_many(
-    url: str, body: dict[str, Any], users: int, duration: float, process: psutil.Process | None
-) -> tuple[dict[str, Any], list[float]]:
+    url: str, body: dict[str, Any], users: int, duration: float, process: psutil.Process
+) -> dict[str, dict[str, Any]]:
     """Measure many visitors at once, who send no new request after `duration` seconds.
 
     Returns:
-        Response times and errors, and the memory of the process in megabytes, every second.
+        `many_visitors`, their response times and errors; and `memory`, the process's megabytes.
     """
     seconds: list[float] = []
     errors: list[str] = []
@@ -176,13 +176,13 @@ async def measure_many(
             errors.append(f"{type(error).__name__}: {error}")
 
     def watch() -> None:
-        if process:
-            memory.append(process.memory_info().rss / 1e6)
+        memory.append(process.memory_info().rss / 1e6)
 
     start = time.perf_counter()
     await send_from_many(users, duration, send, watch)
     elapsed = time.perf_counter() - start
-    return {
+    early, late = early_and_late(memory)
+    visitors = {
         "users": users,
         "seconds": round(elapsed, 1),
         "answers": len(seconds),
@@ -190,7 +190,10 @@ async def measure_many(
         "errors": len(errors),
         "first_errors": errors[:3],
         **summarize(seconds),
-    }, memory
+    }
+    growth = round(late / early - 1, 4)
+    figures = {"early_mb": round(early, 1), "late_mb": round(late, 1), "growth": growth}
+    return {"many_visitors": visitors, "memory": figures}
 
 
 def summarize(seconds: list[float]) -> dict[str, float | None]:
@@ -201,18 +204,11 @@ def summarize(seconds: list[float]) -> dict[str, float | None]:
     return {"median_ms": round(1e3 * times["p50"], 1), "p95_ms": round(1e3 * times["p95"], 1)}
 
 
-def summarize_memory(memory: list[float]) -> dict[str, float] | None:
-    """Compute the megabytes at the start and end, after a warm-up of a tenth of the samples."""
-    tenth = len(memory) // 10
-    if not tenth:
-        return None
-    early = statistics.median(memory[tenth : 2 * tenth])
-    late = statistics.median(memory[-tenth:])
-    return {
-        "early_mb": round(early, 1),
-        "late_mb": round(late, 1),
-        "growth": round(late / early - 1, 4),
-    }
+def early_and_late(memory: list[float]) -> tuple[float, float]:
+    """Return the median memory early on, after a warm-up of a tenth of the samples, and late."""
+    tenth = max(1, len(memory) // 10)
+    early = memory[tenth : 2 * tenth] or memory
+    return statistics.median(early), statistics.median(memory[-tenth:])
 
 
 def main() -> None:
@@ -224,24 +220,16 @@ def main() -> None:
     parser.add_argument(
         "--requests", type=int, default=50, metavar="N", help="of the one visitor (default: 50)"
     )
-    parser.add_argument(
-        "--url", help="measure a Space that runs already: neither its start nor its memory is known"
-    )
     args = parser.parse_args()
     # Other load slows the Space down, so it is reported.
     figures: dict[str, Any] = {
         "machine": {"cpus": os.cpu_count(), "load_before": round(os.getloadavg()[0], 2)}
     }
-    with nullcontext((args.url, None, None)) if args.url else started_space() as space:
-        url, start_seconds, process = space
-        if start_seconds:
-            figures["start_seconds"] = round(start_seconds, 2)
-        url = url.rstrip("/")
+    with started_space() as (url, start_seconds, process):
+        figures["start_seconds"] = round(start_seconds, 2)
         body = build_request(url)
         figures["one_visitor"] = asyncio.run(measure_single(url, body, args.requests))
-        many = measure_many(url, body, args.users, args.seconds, process)
-        figures["many_visitors"], memory = asyncio.run(many)
-        figures["memory"] = summarize_memory(memory)
+        figures |= asyncio.run(measure_many(url, body, args.users, args.seconds, process))
     print(json.dumps(figures, indent=1))
     if args.output:
         write_json(args.output, figures)

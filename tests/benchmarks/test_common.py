@@ -19,14 +19,11 @@ def test_a_process_has_its_own_peak_memory(common, tmp_path):
     assert 0 < done["seconds"] < 60
 
 
-def test_a_process_that_fails_or_hangs_is_one_line(common, tmp_path):
+def test_a_process_that_fails_is_one_line(common, tmp_path):
     program = tmp_path / "program.py"
     program.write_text("import sys; sys.exit('some error')")
     with pytest.raises(UserError, match="ended with exit code 1: some error"):
         common.run_python([program])
-    program.write_text("import os, time; time.sleep(60)")
-    with pytest.raises(UserError, match=r"takes longer than 0\.5 s"):
-        common.run_python([program], timeout=0.5)
     program.write_text("import os; os.abort()")
     with pytest.raises(UserError, match="exit code -6"):
         common.run_python([program])

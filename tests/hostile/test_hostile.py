@@ -33,37 +33,16 @@ def test_damage_is_the_same_for_the_same_number_and_passes_a_pngs_checksums():
     assert hostile.repair_png(png) == png
 
 
-@pytest.mark.parametrize("name", ["predict", "training", pytest.param("handler", marks=SLOW)])
+@pytest.mark.parametrize(
+    "name",
+    ["predict", "training", *(pytest.param(n, marks=SLOW) for n in ("handler", "preparation"))],
+)
 def test_a_reader_reads_or_refuses_damaged_images(name, tmp_path):
     found = hostile.run_reader(name, hostile.READERS[name], 150, tmp_path)
     assert found["faults"] == {}
     assert found["read"] + found["refused"] == 150
     assert found["read"] >= 15
     assert not list(tmp_path.iterdir())
-
-
-@SLOW
-def test_a_dataset_program_reads_or_refuses_damaged_images(tmp_path):
-    found = hostile.run_preparation(150, tmp_path)
-    assert found["faults"] == {}
-    assert found["read"] + found["refused"] == 150
-    assert found["read"] >= 15
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_image_that_a_dataset_program_fails_on_is_found(monkeypatch, tmp_path):
-    bad = hostile.mutate_image(hostile.encode_seeds(), 5)
-
-    def prepare(images):
-        if bad in images.values():
-            raise hostile.UserError("own_photos.py ended with exit code -11: ")
-        return 1, 1e6
-
-    monkeypatch.setattr(hostile, "prepare", prepare)
-    found = hostile.run_preparation(8, tmp_path)
-    assert found["faults"] == {"exit code -11: ": 1}
-    assert (tmp_path / "preparation-5").read_bytes() == bad
-    assert found["read"] + found["refused"] == 7
 
 
 def failing(fail):
