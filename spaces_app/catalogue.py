@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import statistics
-import time
-from collections.abc import Iterable, Mapping
+import timeit
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,9 @@ from typing import Any
 import numpy as np
 from label2label.checkpoints import checkpoint_names, default_checkpoint, find_checkpoint
 from label2label.errors import UserError
-from label2label.files import sha256
 from label2label.prediction.backends import (
     UNKNOWN,
     WEIGHTS_FILE,
-    WEIGHTS_KEY,
     Backend,
     OnnxBackend,
     Preprocessing,
@@ -32,7 +29,7 @@ from label2label.prediction.backends import (
 
 KINDS = ("tiny", "korean11")  # in a model's name; the page has a text for each
 MODELS_VARIABLE = "LABEL2LABEL_SPACE_MODELS"
-WARM_UP_RUNS, TIMED_RUNS = 2, 7
+TIMED_RUNS = 7
 logger = logging.getLogger(__name__)
 
 
@@ -57,8 +54,7 @@ class OfferedModel:
     """A loaded and timed model.
 
     Args:
-        key: Name in the API: folder name or Hub id, for an ONNX file followed by its file name. An
-            INT8 file of an offered model is named after that model's folder.
+        key: Name in the API: folder name or Hub id, for an ONNX file followed by its file name.
         kind: A kind that the page has a text for (`model.kind.KIND`), otherwise empty.
         int8: Whether the weights are 8-bit integers.
         parameters: Number of parameters; None if unknown.
@@ -145,8 +141,7 @@ def load_catalogue() -> dict[str, OfferedModel]:
     catalogue: dict[str, OfferedModel] = {}
     for name in filter(None, names):
         try:
-            for model in load_models(name, list(catalogue.values())):
-                catalogue[model.key] = model
+            catalogue |= {model.key: model for model in load_models(name)}
         except UserError as error:
             logger.warning("%s is not offered: %s", name, error)
     if not catalogue:
@@ -154,12 +149,11 @@ def load_catalogue() -> dict[str, OfferedModel]:
     return dict(sorted(catalogue.items(), key=lambda item: item[1].int8))
 
 
-def load_models(name: str, others: Iterable[OfferedModel] = ()) -> list[OfferedModel]:
-    """Load the model of a folder or Hub id, and the INT8 files that were exported from it.
+def load_models(name: str) -> list[OfferedModel]:
+    """Load the model of a folder or Hub id with the INT8 files in it, or that of an ONNX file.
 
     Args:
         name: As in `fetch_model`.
-        others: Models loaded before, from which ONNX files may have been exported.
 
     Returns:
         The models, at least one.
@@ -170,23 +164,21 @@ def load_models(name: str, others: Iterable[OfferedModel] = ()) -> list[OfferedM
     path, local = fetch_model(name), Path(name).absolute()
     if path.suffix == ".onnx":
         key = f"{local.parent.name}/{local.stem}" if local.exists() else name.removesuffix(".onnx")
-        return [name_export(offer(path, key), others)]
-    key = local.name if local.exists() else name
+        return [offer(path, key)]
+    key, files = local.name if local.exists() else name, list_onnx(path)
     if not (path / WEIGHTS_FILE).exists():
-        exports = [offer(file, f"{key}/{file.stem}") for file in list_onnx(path)]
-        if not exports:
+        if not files:
             raise UserError(f"{name} has neither {WEIGHTS_FILE} nor an ONNX file")
-        return [name_export(model, others) for model in exports]
+        return [offer(file, f"{key}/{file.stem}") for file in files]
     is_default = path == Path(default_checkpoint())
     kind = "default" if is_default else next((kind for kind in KINDS if kind in key), "")
-    whole = replace(offer(path, key), kind=kind)
-    models = [whole]
-    for file in filter(is_int8, list_onnx(path)):
+    models = [replace(offer(path, key), kind=kind)]
+    for file in filter(is_int8, files):
         model = offer(file, f"{key}/{file.stem}")
         if is_outdated(model.backend, path):
             logger.warning("%s is not offered: export it again, the model changed", file)
         else:
-            models.append(replace(model, kind=kind, parameters=whole.parameters))
+            models.append(replace(model, kind=kind, parameters=models[0].parameters))
     return models
 
 
@@ -205,11 +197,8 @@ def offer(path: Path, key: str) -> OfferedModel:
             break
     size = backend.preprocessing.crop_size
     crop = np.full((1, size, size, 3), 128, np.uint8)
-    seconds = []
-    for _ in range(WARM_UP_RUNS + TIMED_RUNS):
-        start = time.perf_counter()
-        _, attention = backend.run(crop)
-        seconds.append(time.perf_counter() - start)
+    _, attention = backend.run(crop)
+    seconds = timeit.repeat(lambda: backend.run(crop), number=1, repeat=1 + TIMED_RUNS)
     file = path if is_onnx else path / WEIGHTS_FILE
     return OfferedModel(
         key=key,
@@ -218,22 +207,8 @@ def offer(path: Path, key: str) -> OfferedModel:
         parameters=parameters,
         file=file,
         file_bytes=file.stat().st_size,
-        milliseconds=statistics.median(seconds[WARM_UP_RUNS:]) * 1e3,
+        milliseconds=statistics.median(seconds[1:]) * 1e3,
         backend=backend,
         tells_maps=attention is not None,
         conditioned=conditioned,
     )
-
-
-def name_export(model: OfferedModel, others: Iterable[OfferedModel]) -> OfferedModel:
-    """Name an ONNX file after the model that it was exported from, if that is among the others.
-
-    `label2label export --int8` records the source's weights in the file.
-    """
-    session: Any = model.backend.session  # type: ignore[attr-defined]
-    made_from = session.get_modelmeta().custom_metadata_map.get(WEIGHTS_KEY)
-    for other in others if made_from else ():
-        if other.file.name == WEIGHTS_FILE and json.dumps(sha256(other.file)) == made_from:
-            key = f"{other.key}/{model.file.stem}"
-            return replace(model, key=key, kind=other.kind, parameters=other.parameters)
-    return model

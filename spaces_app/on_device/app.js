@@ -1,4 +1,4 @@
-/** The page: photos, camera, language and colours in; faces and their attributes out. */
+/** The page: photos, camera and language in; faces and their attributes out. */
 
 import { AttributeView } from "./attributes.js";
 import { Camera } from "./camera.js";
@@ -14,27 +14,8 @@ const MOST_PIXELS = 16e6; // what every browser's canvas holds
 const NOTABLE_ROLL = 30; // degrees; the page shows a roll from here on
 
 const $ = (id) => document.getElementById(id);
-const query = new URLSearchParams(location.search);
 
-/** Stored choices; a page in an iframe may not be allowed to store any. */
-const choices = {
-  get(name) {
-    try {
-      return localStorage.getItem(`label2label.${name}`);
-    } catch {
-      return null;
-    }
-  },
-  set(name, value) {
-    try {
-      localStorage.setItem(`label2label.${name}`, value);
-    } catch {
-      // Chosen for this visit only.
-    }
-  },
-};
-
-let words = new Words(firstLanguage(query.get("lang"), choices.get("language")));
+let words = new Words(firstLanguage());
 let status = ["loading", {}]; // the current message, to repeat it in another language
 let view = null;
 let page = null;
@@ -48,7 +29,7 @@ const engine = new Engine((part) => {
   $("progress").value = part;
 });
 
-// Language and colours
+// Language
 
 function translate() {
   document.documentElement.lang = words.language;
@@ -83,16 +64,6 @@ function labelCamera() {
   $("live").hidden = !camera.on;
 }
 
-function isDark() {
-  const { theme } = document.documentElement.dataset;
-  return theme ? theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-}
-
-function paint(theme) {
-  if (theme === "dark" || theme === "light") document.documentElement.dataset.theme = theme;
-  $("theme").setAttribute("aria-pressed", isDark());
-}
-
 function speak(language) {
   words = new Words(language);
   $("language").value = language;
@@ -100,19 +71,11 @@ function speak(language) {
 }
 
 $("language").append(...Object.entries(LANGUAGES).map(([key, name]) => new Option(name, key)));
-$("language").onchange = ({ target }) => {
-  choices.set("language", target.value);
-  speak(target.value);
-};
+$("language").onchange = ({ target }) => speak(target.value);
 // The page around this one may switch the language.
 addEventListener("message", ({ origin, data }) => {
   if (origin === location.origin && data?.language in LANGUAGES) speak(data.language);
 });
-$("theme").onclick = () => {
-  paint(isDark() ? "light" : "dark");
-  choices.set("theme", document.documentElement.dataset.theme);
-};
-paint(query.get("theme") ?? query.get("__theme") ?? choices.get("theme"));
 speak(words.language);
 
 // Results

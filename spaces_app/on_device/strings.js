@@ -10,7 +10,6 @@ const ENGLISH = {
     "The page has fetched the model once and runs it here. Its security policy forbids it to send anything to any other server, and it works without a network once it has loaded.",
   skip: "Skip to the attributes",
   language: "Language",
-  theme: "Dark colours",
   stage: "Photo or video",
   camera: "Use camera",
   stop: "Stop camera",
@@ -75,7 +74,6 @@ const KOREAN = {
     "페이지가 모델을 한 번 받아 와 이 기기에서 실행합니다. 보안 정책이 다른 서버로 보내는 것을 막고, 한 번 불러온 뒤에는 네트워크 없이도 작동합니다.",
   skip: "속성으로 건너뛰기",
   language: "언어",
-  theme: "어두운 색",
   stage: "사진 또는 영상",
   camera: "카메라 사용",
   stop: "카메라 끄기",
@@ -155,8 +153,9 @@ export class Words {
   }
 }
 
-/** Choose the first language: the one asked for in the address, the stored one, or the browser's. */
-export function firstLanguage(asked, chosen) {
-  const wanted = [asked, chosen, ...navigator.languages].map((name) => (name ?? "").slice(0, 2));
+/** Choose the first language: the one asked for in the address (`lang`), or the browser's. */
+export function firstLanguage() {
+  const asked = new URLSearchParams(location.search).get("lang") ?? "";
+  const wanted = [asked, ...navigator.languages].map((name) => name.slice(0, 2));
   return wanted.find((name) => name in LANGUAGES) ?? "en";
 }

@@ -7,9 +7,8 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from catalogue import MODELS_VARIABLE, WEIGHTS_KEY, load_catalogue, load_models
+from catalogue import MODELS_VARIABLE, load_catalogue, load_models
 from label2label.checkpoints import checkpoint_names, default_checkpoint
 from label2label.export.onnx import export_onnx
 from label2label.files import sha256
@@ -27,25 +26,6 @@ def random_crops(model, count=2):
 def tiny(tiny_folder):
     (model,) = load_models(str(tiny_folder))
     return model
-
-
-@pytest.fixture
-def export_int8(tmp_path):
-    """A function that exports a model's folder, under the name and with the metadata of INT8."""
-
-    def export(folder, made_from=None):
-        weights = made_from or (folder / "model.safetensors").read_bytes()
-        backend = load_backend(folder, "torch")
-        output = tmp_path / "exported"
-        output.mkdir()
-        export_onnx(backend.model, backend.preprocessing, tmp_path / "model.onnx")
-        file = onnx.load(tmp_path / "model.onnx")
-        entry = file.metadata_props.add()
-        entry.key, entry.value = WEIGHTS_KEY, json.dumps(hashlib.sha256(weights).hexdigest())
-        onnx.save(file, output / "model_int8.onnx")
-        return output / "model_int8.onnx"
-
-    return export
 
 
 def test_the_model_that_ships_comes_first_and_a_broken_folder_is_left_out(
@@ -159,27 +139,22 @@ def test_the_package_offers_its_models_the_default_first(monkeypatch):
     assert all(model.kind in ("tiny", "korean11") for model in offered[1:])
 
 
-def test_an_int8_file_from_anywhere_is_offered_last_as_its_models_8_bit_version(
-    tiny_folder, export_int8, monkeypatch
+def test_an_onnx_file_from_anywhere_goes_by_its_own_name_and_int8_comes_last(
+    tiny_folder, tmp_path, monkeypatch
 ):
-    file = export_int8(Path(default_checkpoint()))
+    (tmp_path / "exported").mkdir()
+    file = tmp_path / "exported/model_int8.onnx"  # only the name matters here
+    backend = load_backend(tiny_folder)
+    export_onnx(backend.model, backend.preprocessing, file)
+    for name in (file, file.parent):  # a file, and a folder that holds no weights
+        (model,) = load_models(str(name))
+        assert (model.key, model.kind, model.int8) == ("exported/model_int8", "", True)
+        assert model.parameters is None
+        assert model.file_bytes == file.stat().st_size
     monkeypatch.setenv(MODELS_VARIABLE, f"{file},{tiny_folder}")
-    first, *others = load_catalogue().values()
-    assert first.key == checkpoint_names()[0]
-    small = [model for model in others if model.int8]
-    assert others[-len(small) :] == small
-    (version,) = [model for model in small if model.key == f"{first.key}/model_int8"]
-    assert (version.kind, version.parameters) == ("default", first.parameters)
-    assert version.file_bytes == file.stat().st_size
-    assert version.milliseconds > 0
-
-
-def test_an_int8_file_of_other_weights_goes_by_its_own_name(tiny, export_int8, tiny_folder):
-    file = export_int8(tiny_folder, made_from=b"other weights")
-    (model,) = load_models(str(file), others=[tiny])
-    assert (model.key, model.kind, model.parameters) == (f"{file.parent.name}/model_int8", "", None)
-    (model,) = load_models(str(file.parent), others=[tiny])  # the folder, which holds no weights
-    assert (model.key, model.kind, model.int8) == (f"{file.parent.name}/model_int8", "", True)
+    models = [*load_catalogue().values()]
+    assert "exported/model_int8" in [model.key for model in models if model.int8]
+    assert [model.int8 for model in models] == sorted(model.int8 for model in models)
 
 
 def test_the_model_that_ships_takes_known_attributes_and_tells_maps():

@@ -118,10 +118,10 @@ class Visit:
 
 @pytest.fixture
 def visit(browser, site):
-    """Open the page, by default in English and light mode; fail on errors and external requests."""
+    """Open the page, by default in English; fail on errors and external requests."""
     visits = []
 
-    def open_page(path="/index.html?lang=en&theme=light", host=None, by=browser, **options):
+    def open_page(path="/index.html?lang=en", host=None, by=browser, **options):
         visits.append(Visit(by, (host or site) + path, **options))
         return visits[-1]
 
@@ -136,7 +136,7 @@ def visit(browser, site):
 @pytest.fixture(scope="session")
 def one_tab(browser, site):
     """Open one tab for many photos, because loading takes longest."""
-    tab = Visit(browser, f"{site}/index.html?lang=en&theme=light")
+    tab = Visit(browser, f"{site}/index.html?lang=en")
     yield tab
     tab.context.close()
 
