@@ -53,8 +53,7 @@ benchmark: exports
 		--output results/$(TINY)/celeba_test_onnx.json
 	$(BIN)/label2label evaluate --model runs/exports/tiny/model_int8.onnx --data $(DATA) \
 		--output results/$(TINY)/celeba_test_int8.json
-	$(BIN)/python benchmarks/speed.py --int8 runs/exports/model/model_int8.onnx \
-		--tiny-int8 runs/exports/tiny/model_int8.onnx
+	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/tables.py
 
 lint: $(INSTALLED)

@@ -33,7 +33,7 @@ from common import (
     write_json,
 )
 from label2label.checkpoints import find_checkpoint
-from label2label.errors import UserError, join_lines
+from label2label.errors import join_lines
 from label2label.files import sha256
 from tqdm import tqdm
 
@@ -87,49 +87,33 @@ def noise(batch: int, size: int) -> np.ndarray:
 # The rows
 
 
-def our_rows(names: list[str], folder: Path, int8: dict[str | None, Path]) -> list[Row]:
-    """Export the shipped models to a folder, in the formats that the rows of `OURS` need.
-
-    `int8` holds files of `label2label export --int8` by model; a model without one is calibrated on
-    noise, which suffices to measure speed.
-    """
+def our_rows(names: list[str], folder: Path) -> list[Row]:
+    """Return the rows of `OURS`, by the files that ship; ncnn's are exported to a folder."""
     import torch
     from complexity import measure_complexity
-    from label2label.export.int8 import quantize_onnx
     from label2label.export.ncnn import NCNN_FILES, export_ncnn
-    from label2label.export.onnx import export_onnx
     from label2label.prediction.backends import TorchBackend
 
     rows = []
     for model in dict.fromkeys(OURS[name][0] for name in names):
         checkpoint = Path(find_checkpoint(model))
-        part = folder / checkpoint.name
-        part.mkdir()
         backend = TorchBackend.from_pretrained(str(checkpoint))
         network, size = backend.model.cpu(), backend.preprocessing.crop_size
-        export_onnx(network, backend.preprocessing, part / "model.onnx")
-        chosen = [name for name in names if OURS[name][0] == model]
-        quantised = int8.get(model)
-        if quantised is None and any("int8" in name for name in chosen):
-            quantised = part / "model_int8.onnx"
-            faces = np.random.default_rng(0).integers(0, 256, (40, size, size, 3), dtype=np.uint8)
-            # No tolerance is exceeded: this export only serves to measure speed.
-            quantize_onnx(part / "model.onnx", quantised, faces, tolerance=1.0)
-        if "ours-ncnn" in chosen:
-            export_ncnn(network, backend.preprocessing, part)
         with torch.inference_mode():
             expected = network(torch.from_numpy(noise(32, size))).logits.sigmoid().numpy()
         complexity = measure_complexity(network.config, size)
-        for name in chosen:
-            runtime = OURS[name][1]
-            path, files = checkpoint, (checkpoint / "model.safetensors",)
+        for name in (name for name in names if OURS[name][0] == model):
+            runtime, is_int8 = OURS[name][1], name.endswith("int8")
             if runtime == "ncnn":
-                path, files = part, tuple(part / file for file in NCNN_FILES)
-            elif not runtime.startswith("torch"):
-                path = quantised if quantised and "int8" in name else part / "model.onnx"
+                export_ncnn(network, backend.preprocessing, folder)
+                path, files = folder, tuple(folder / file for file in NCNN_FILES)
+            elif runtime.startswith("torch"):
+                path, files = checkpoint, (checkpoint / "model.safetensors",)
+            else:
+                path = checkpoint / ("model_int8.onnx" if is_int8 else "model.onnx")
                 files = (path,)
             facts = {
-                "title": checkpoint.name + (" in INT8" if "int8" in name else ""),
+                "title": checkpoint.name + (" in INT8" if is_int8 else ""),
                 "runtime": runtime,
                 "image_size": size,
                 "parameters": complexity["parameters"]["all"],
@@ -350,21 +334,12 @@ def main() -> None:
     """Measure the rows in turn, by threads and batch size."""
     parser = command_line(__doc__)
     names = [*OURS, *OTHERS]
-    parser.add_argument("--rows", nargs="+", metavar="ROW", default=names, help="these alone")
-    parser.add_argument("--int8", type=Path, metavar="FILE", help="of the default model")
-    parser.add_argument("--tiny-int8", type=Path, metavar="FILE", help="of the tiny model")
+    parser.add_argument("--rows", nargs="+", choices=names, default=names, help="these alone")
     parser.add_argument("--quick", action="store_true", help="two short rounds: does it work?")
     parser.add_argument("--output", type=Path, default=Path("results/speed.json"))
     args = parser.parse_args()
-    if unknown := sorted(set(args.rows) - set(names)):
-        raise UserError(f"no row {unknown[0]!r}: the rows are {', '.join(names)}")
-    files = {None: args.int8, OURS["tiny-onnx"][0]: args.tiny_int8}
-    int8 = {model: file for model, file in files.items() if file}
-    for file in int8.values():
-        if not file.is_file():
-            raise UserError(f"{file} does not exist: `label2label export --int8` makes it")
     with tempfile.TemporaryDirectory(prefix="label2label-speed-") as scratch:
-        rows = our_rows([name for name in OURS if name in args.rows], Path(scratch), int8)
+        rows = our_rows([name for name in OURS if name in args.rows], Path(scratch))
         rows += [other_row(name, Path(scratch)) for name in OTHERS if name in args.rows]
         entries = {
             row.name: {

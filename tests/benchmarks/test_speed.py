@@ -64,15 +64,3 @@ def test_a_row_that_cannot_run_says_why_and_a_wrong_one_too(speed, tmp_path):
     assert "differ from PyTorch's by" in entries["wrong"]["error"]
     assert entries["bad"]["error"]
     assert entries["bad"]["measurements"] == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--rows", "resnet"], "no row 'resnet': the rows are ours-torch, "),
-        (["--int8", "none.onnx"], "none.onnx does not exist: `label2label export --int8` makes it"),
-    ],
-)
-def test_mistakes_are_one_line(arguments, message, speed, monkeypatch, capsys):
-    assert run(speed, monkeypatch, *arguments) == 2
-    assert message in capsys.readouterr().err
