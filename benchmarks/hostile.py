@@ -488,7 +488,7 @@ def preparation_task(photos: Path) -> Task:
     arguments = ("--source", photos, "--labels", photos.parent / "labels.csv", "--workers", 1)
     return Task(
         lambda output: python(PREPARATION, *arguments, "--output", output),
-        at_work=lambda output: (output.parent / f".{output.name}.partial/data").is_dir(),
+        at_work=lambda output: (output.parent / f".{output.name}.part/data").is_dir(),
         result=digests,
     )
 

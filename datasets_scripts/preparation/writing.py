@@ -1,8 +1,8 @@
 """Write a dataset in the common schema, atomically and in bounded memory.
 
-Threads read and frame images. The rows are written to Parquet shards in `.OUT.partial` beside the
-output; this folder is renamed to the output as the last step. A killed run leaves it behind, and
-the next run clears it. `OUT/preparation.json` is a machine-readable record of the preparation:
+Threads read and frame images. The rows are written to Parquet shards in a folder beside the output,
+which is renamed as the last step; the next run clears what a killed one left.
+`OUT/preparation.json` is a machine-readable record of the preparation:
 
     label2label  version of the package
     vocabulary   name of the attribute vocabulary
@@ -15,11 +15,9 @@ from __future__ import annotations
 
 import csv
 import errno
-import fcntl
 import hashlib
 import json
 import os
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -34,6 +32,7 @@ from label2label import __version__
 from label2label.data.schema import SPLITS, Sample, dataset_features, sample_to_row
 from label2label.data.vocabulary import Vocabulary
 from label2label.errors import UserError
+from label2label.files import hold_lock, replace_folder
 from label2label.prediction.predictor import map_in_threads
 from tqdm import tqdm
 
@@ -80,7 +79,7 @@ def write_dataset(
     start = time.perf_counter()
     output = Path(os.path.abspath(output))
     with claim_output(output) as work:
-        (work / "data").mkdir()
+        (work / "data").mkdir(parents=True)
         counts: Counts = Counter()
         skipped: list[tuple[str, str]] = []
         shards = {split: Shards(work / "data", split, vocabulary) for split in SPLITS}
@@ -117,61 +116,34 @@ def write_dataset(
         (work / PREPARATION_FILE).write_text(text, encoding="utf-8")
         fingerprint = hashlib.sha256(text.encode()).hexdigest()
         write_dataset_card(work, description, counts, fingerprint)
-        os.replace(work, output)
     _report(output, counts, len(skipped), time.perf_counter() - start)
     return counts
 
 
 @contextmanager
 def claim_output(output: Path) -> Iterator[Path]:
-    """Lock an output folder, so that no other program writes it.
-
-    Args:
-        output: The folder to write.
-
-    Yields:
-        An empty folder beside it, for the caller to rename; otherwise it is removed at the end.
+    """Yield the path of a folder to create, then put it in place of the output.
 
     Raises:
         UserError: If the output is not empty, another program is writing it, or the disk is full.
     """
     refuse_used_output(output)
-    work = output.with_name(f".{output.name}.partial")
-    taken = UserError(f"another program is writing {output}: wait for it, or choose another folder")
+    lock = output.with_name(f".{output.name}.lock")
+    taken = f"another program is writing {output}: wait for it, or choose another folder"
     try:
-        work.mkdir(parents=True, exist_ok=True)
-        handle = os.open(work, os.O_RDONLY)
-    except FileNotFoundError as error:  # the other program has just finished
-        raise taken from error
-    try:
-        # Locked on the folder itself: the lock ends with the process and leaves no lock file.
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        raise taken from error
-    try:
-        if not _is_open_at(handle, work):  # renamed or removed by the other program
-            raise taken
-        refuse_used_output(output)
-        for left in work.iterdir():  # from a killed run
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
-        yield work
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with hold_lock(lock, taken):
+            try:
+                refuse_used_output(output)  # again: the other program may have finished
+                with replace_folder(output) as work:
+                    yield work
+            finally:
+                lock.unlink(missing_ok=True)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # pyarrow's message is long
             reason = os.strerror(error.errno)
             raise UserError(f"{output} cannot be written: {reason}") from error
         raise
-    finally:
-        if _is_open_at(handle, work):
-            shutil.rmtree(work, ignore_errors=True)
-        os.close(handle)
-
-
-def _is_open_at(handle: int, folder: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), os.stat(folder))
-    except FileNotFoundError:
-        return False
 
 
 def refuse_used_output(output: Path) -> None:

@@ -133,7 +133,7 @@ def start_slowly(images: Path, output: Path) -> subprocess.Popen:
     command = [sys.executable, "-c", SLOW_RUN, str(images), str(output)]
     run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not (output.parent / ".out.partial/data").exists():
+    while not (output.parent / ".out.part/data").exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)
     return run
