@@ -4,8 +4,8 @@
     python benchmarks/in_browser.py --output results/in_browser.json
 
 The page in headless Chromium and Python process a photo in turn, each on one thread; the page
-measures its own times. A fake camera then shows the photo to measure the video's frame rate. This
-needs playwright, Chromium, and the face detector of `label2label predict`.
+measures its own times. This needs playwright, Chromium, and the face detector of
+`label2label predict`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import functools
 import http.server
 import json
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -28,14 +27,12 @@ from label2label.faces.alignment import align_face
 from label2label.faces.detection import FaceDetector
 from label2label.prediction.backends import OnnxBackend
 from label2label.prediction.photos import read_photo
-from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 from tqdm import tqdm
 
 PAGE = Path(__file__).parents[1] / "spaces_app" / "on_device"
 STEPS = ("detection", "attributes")
 WARM_UP = 3
-VIDEO_SIZE = (640, 480)
 PATIENCE = 120_000  # milliseconds
 
 
@@ -54,19 +51,14 @@ def serve(folder: Path) -> str:
     return f"http://127.0.0.1:{server.server_port}/index.html?lang=en"
 
 
-def read_timings(page: Page, names: tuple[str, ...] = STEPS) -> dict[str, float]:
-    """Read the timings that the page shows below the picture."""
-    return {
-        name: float(page.locator(f"[data-timing={name}]").get_attribute("data-value") or "nan")
-        for name in names
-    }
-
-
 def time_page(page: Page, photo: Path) -> dict[str, float]:
-    """Measure the milliseconds per step in the page, for one photo with one face."""
+    """Read the milliseconds per step that the page shows for a photo with one face."""
     page.set_input_files("#file", photo)
     page.wait_for_selector("#status:has-text('1 face found')")
-    return read_timings(page)
+    return {
+        name: float(page.locator(f"[data-timing={name}]").get_attribute("data-value") or "nan")
+        for name in STEPS
+    }
 
 
 def time_python(
@@ -83,35 +75,11 @@ def time_python(
     return {"detection": 1e3 * (found - start), "attributes": 1e3 * (end - found)}
 
 
-def time_video(page: Page, frames: int) -> dict[str, float]:
-    """Measure medians over video frames: milliseconds per step, and frames per second."""
-    page.click("[data-action=camera]:visible")
-    page.wait_for_selector("#status:has-text('1 face found')")
-    seen = []
-    for _ in tqdm(range(frames), desc="video", unit="frame"):
-        page.wait_for_timeout(100)
-        seen.append(read_timings(page, (*STEPS, "rate")))
-    page.click("[data-action=camera]:visible")
-    medians = {name: float(np.median([one[name] for one in seen])) for name in seen[0]}
-    medians["frames_per_second"] = medians.pop("rate")
-    return medians
-
-
-def write_film(photo: Path, path: Path) -> None:
-    """Write a one-frame video with the photo in the centre, for Chromium's fake camera."""
-    image = Image.open(photo).convert("RGB")
-    image.thumbnail(VIDEO_SIZE)
-    frame = Image.new("RGB", VIDEO_SIZE, "gray")
-    frame.paste(image, ((VIDEO_SIZE[0] - image.width) // 2, (VIDEO_SIZE[1] - image.height) // 2))
-    frame.save(path, "JPEG", quality=92)
-
-
 def measure(folder: Path, photo: Path, repeats: int) -> dict[str, Any]:
     """Time the page of a folder and Python in turn, on a photo with one face.
 
     Returns:
-        `browser` and `python`, milliseconds by step; `ratio` of the medians by step, browser to
-        Python; `video`, medians over frames; and the versions and settings of the run.
+        `browser` and `python`, milliseconds by step, and the versions and settings of the run.
 
     Raises:
         UserError: The page lacks its assets, the photo does not show one face, or there is no
@@ -127,48 +95,26 @@ def measure(folder: Path, photo: Path, repeats: int) -> dict[str, Any]:
         raise UserError(f"{photo} shows {len(faces)} faces: give a photo of one")
     cv2.setNumThreads(1)
     times: dict[str, list[dict[str, float]]] = {"browser": [], "python": []}
-    with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
-        write_film(photo, film := Path(scratch, "film.mjpeg"))
-        browser = launch_chromium(
-            playwright,
-            "--use-fake-device-for-media-stream",
-            "--use-fake-ui-for-media-stream",
-            f"--use-file-for-fake-video-capture={film}",
-        )
+    with sync_playwright() as playwright:
+        browser = launch_chromium(playwright)
         page = browser.new_page()
         page.set_default_timeout(PATIENCE)
         page.goto(serve(folder))
-        for i in tqdm(range(WARM_UP + repeats), desc="photo", unit="turn"):
-            one = {
-                "browser": time_page(page, photo),
-                "python": time_python(pixels, detector, backend),
-            }
-            if i >= WARM_UP:
-                for name, value in one.items():
-                    times[name].append(value)
-        video = time_video(page, repeats)
+        for _ in tqdm(range(WARM_UP + repeats), desc="photo", unit="turn"):
+            times["browser"].append(time_page(page, photo))
+            times["python"].append(time_python(pixels, detector, backend))
         version = browser.version
         browser.close()
-    summaries = {
-        name: {step: percentiles([one[step] for one in values]) for step in STEPS}
-        for name, values in times.items()
-    }
     return {
-        **summaries,
-        "ratio": {
-            step: summaries["browser"][step]["p50"] / summaries["python"][step]["p50"]
-            for step in STEPS
+        **{
+            name: {step: percentiles([one[step] for one in values[WARM_UP:]]) for step in STEPS}
+            for name, values in times.items()
         },
-        "video": video,
         "photo": [*reversed(pixels.shape[:2])],
         "repeats": repeats,
         "threads": 1,
         "chromium": version,
         "runtime": f"{described['runtime']['name']} {described['runtime']['version']}",
-        "model_bytes": described["model"]["bytes"],
-        "download_bytes": sum(
-            described[part]["bytes"] for part in ("model", "detector", "runtime")
-        ),
     }
 
 

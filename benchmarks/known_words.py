@@ -14,7 +14,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,20 +32,12 @@ from label2label.evaluation.evaluate import (
 from label2label.evaluation.intervals import clusters_of, compare_paired
 from label2label.evaluation.metrics import ratio
 from label2label.evaluation.scores import jsonable
-from label2label.models.modeling_label2label import join_feature_maps
 from label2label.prediction.backends import TorchBackend
 from tqdm import trange
 
 GIVEN = (0, 1, 5, 10, 20)
 DRAWS = 5
 BATCH_SIZE = 64
-
-
-class FeaturesAsImages(torch.nn.Module):
-    """A replacement for the backbone that returns its cached features: only the head runs again."""
-
-    def forward(self, features: torch.Tensor, return_dict: bool = True) -> SimpleNamespace:
-        return SimpleNamespace(feature_maps=(features,))
 
 
 def draw_questions(
@@ -89,29 +80,23 @@ def predict(
         which it was predicted.
     """
     network = model.model
-    backbone = network.label2label.backbone
     generators = [np.random.default_rng((0, draw)) for draw in range(draws)]
     batches: list[dict[str, np.ndarray]] = []
     for start in trange(0, len(labels), BATCH_SIZE, desc="known words", unit="batch"):
         truth = labels[start : start + BATCH_SIZE].astype(np.int64)
         faces = [images[start + i] for i in range(len(truth))]
         pixels = model.processor(faces, return_tensors="pt").pixel_values.to(network.device)
-        features = join_feature_maps(backbone(pixels).feature_maps)
-        network.label2label.backbone = FeaturesAsImages()
-        try:
-            alone = network(features).logits.cpu().numpy() > 0
-            asked_often = np.zeros(truth.shape, np.int64)
-            right = np.zeros((len(truth), len(given), truth.shape[1]), np.int64)
-            for generator in generators:
-                asked, rank = draw_questions(generator, truth)
-                asked_often += asked
-                right[:, 0] += asked & (alone == (truth == 1))
-                for index, count in enumerate(given[1:], start=1):
-                    words = torch.from_numpy(np.where(rank < count, truth, IGNORE_INDEX))
-                    logits = network(features, known_labels=words.to(network.device)).logits
-                    right[:, index] += asked & ((logits.cpu().numpy() > 0) == (truth == 1))
-        finally:
-            network.label2label.backbone = backbone
+        alone = network(pixels).logits.cpu().numpy() > 0
+        asked_often = np.zeros(truth.shape, np.int64)
+        right = np.zeros((len(truth), len(given), truth.shape[1]), np.int64)
+        for generator in generators:
+            asked, rank = draw_questions(generator, truth)
+            asked_often += asked
+            right[:, 0] += asked & (alone == (truth == 1))
+            for index, count in enumerate(given[1:], start=1):
+                words = torch.from_numpy(np.where(rank < count, truth, IGNORE_INDEX))
+                logits = network(pixels, known_labels=words.to(network.device)).logits
+                right[:, index] += asked & ((logits.cpu().numpy() > 0) == (truth == 1))
         batches.append({"right": right, "asked": asked_often})
     return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 

@@ -16,9 +16,7 @@ PROGRAM = Path(__file__).parents[3] / "benchmarks" / "in_browser.py"
 pytestmark = pytest.mark.slow
 
 
-def test_times_of_page_and_python_are_written_with_their_ratio(
-    detector_file, page_folder, launch, tmp_path
-):
+def test_times_of_page_and_python_are_written(detector_file, page_folder, launch, tmp_path):
     output = tmp_path / "new" / "in_browser.json"
     arguments = ["--repeats", "2", "--page", page_folder, "--output", output]
     environment = {**os.environ, detection.DETECTOR_VARIABLE: str(detector_file)}
@@ -29,12 +27,8 @@ def test_times_of_page_and_python_are_written_with_their_ratio(
     assert done.returncode == 0, done.stderr
     figures = json.loads(output.read_text())
     for step in ("detection", "attributes"):
-        browser, python = figures["browser"][step], figures["python"][step]
-        assert 0 < browser["p50"] <= browser["p95"]
-        assert figures["ratio"][step] == pytest.approx(browser["p50"] / python["p50"])
-        assert figures["video"][step] > 0
-    assert figures["video"]["frames_per_second"] > 0
-    assert figures["model_bytes"] == (page_folder / "assets" / "model.onnx").stat().st_size
+        for where in ("browser", "python"):
+            assert 0 < figures[where][step]["p50"] <= figures[where][step]["p95"]
 
 
 def test_page_without_assets_and_photo_without_a_face_are_one_line(
