@@ -30,7 +30,7 @@ from preparation.card import read_description
 from preparation.framing import ReadImage, decode_image
 from preparation.program import dataset_parser, prepare, run_program, split_by_hash
 from preparation.sources import BadImageError, Download, Images
-from preparation.stored import read_stored_image, read_stored_samples
+from preparation.stored import read_stored_samples
 
 CENTRAL_SHARE = 0.95
 """Share of the reference's images that lie inside the range, as many left out on either side."""
@@ -69,10 +69,9 @@ def measure_reference(dataset: Path) -> np.ndarray:
         `CENTRAL_SHARE` of the images.
     """
     try:
-        rows = (row for row in read_stored_samples(dataset) if row.split == "train")
+        rows = (row for row in read_stored_samples(dataset, images=True) if row.split == "train")
         measures = [
-            measure_lighting(decode_image(read_stored_image(row)))
-            for row in islice(rows, MAX_REFERENCE_IMAGES)
+            measure_lighting(decode_image(row.image)) for row in islice(rows, MAX_REFERENCE_IMAGES)
         ]
     except BadImageError as error:
         raise UserError(f"{dataset}, the reference: an image is {error}") from error

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from label2label.data.schema import SPLITS, Sample
+from label2label.data.schema import SPLITS
 from label2label.data.vocabulary import VOCABULARIES, Vocabulary, get_vocabulary
 from label2label.errors import UserError
 from label2label.prediction.predictor import map_in_threads
@@ -28,7 +28,7 @@ from preparation.duplicates import find_near_duplicates, perceptual_hash
 from preparation.framing import decode_image
 from preparation.program import dataset_parser, prepare, run_program
 from preparation.sources import BadImageError
-from preparation.stored import StoredSample, read_record, read_stored_image, read_stored_samples
+from preparation.stored import StoredSample, read_record, read_stored_samples
 from preparation.writing import refuse_used_output
 from tqdm import tqdm
 
@@ -61,16 +61,12 @@ class Fingerprint(NamedTuple):
 def fingerprint(row: tuple[int, StoredSample]) -> Fingerprint:
     """Fingerprint a row (index of the input, sample); raise an error if its image is damaged."""
     number, sample = row
-    data = read_stored_image(sample)
-    try:
-        appearance = perceptual_hash(decode_image(data))
-    except BadImageError as error:
-        shard = sample.place[0]
-        raise UserError(
-            f"{shard}: the image {sample.key} is {error}; prepare the dataset again"
-        ) from error
     name = qualify(sample.source, sample.key)
-    content = int.from_bytes(hashlib.sha256(data).digest()[:8], "big")
+    try:
+        appearance = perceptual_hash(decode_image(sample.image))
+    except BadImageError as error:
+        raise UserError(f"the image {name} is {error}; prepare the dataset again") from error
+    content = int.from_bytes(hashlib.sha256(sample.image).digest()[:8], "big")
     split = SPLITS.index(sample.split)
     return Fingerprint(name, content, appearance, split, sample.source, number)
 
@@ -114,14 +110,14 @@ def keep_unique(rows: Sequence[Fingerprint]) -> tuple[np.ndarray, np.ndarray]:
 def read_samples(
     inputs: Iterable[Path], keep: np.ndarray, absent: Sequence[Sequence[str]]
 ) -> Iterator[StoredSample]:
-    """Yield the rows of the inputs that are kept, without their images.
+    """Yield the rows of the inputs that are kept.
 
     Args:
         inputs: Prepared datasets.
         keep: (rows,) bool.
         absent: (source, attribute) pairs: where the source's label is null, it becomes false.
     """
-    rows = (sample for dataset in inputs for sample in read_stored_samples(dataset))
+    rows = (sample for dataset in inputs for sample in read_stored_samples(dataset, images=True))
     for sample in compress(rows, keep):
         known = {name: value for name, value in sample.attributes.items() if value is not None}
         missing = {name: False for source, name in absent if source == sample.source}
@@ -131,11 +127,6 @@ def read_samples(
             identity=sample.identity and qualify(sample.source, sample.identity),
             attributes=missing | known,
         )
-
-
-def read_image(sample: Sample) -> list[tuple[Sample, bytes]]:
-    """Read the encoded image of a `StoredSample`."""
-    return [(sample, read_stored_image(sample))]
 
 
 def describe(
@@ -191,7 +182,7 @@ def main() -> None:
     stored = (
         (number, row)
         for number, dataset in enumerate(arguments.inputs)
-        for row in read_stored_samples(dataset)
+        for row in read_stored_samples(dataset, images=True)
     )
     results = map_in_threads(fingerprint, stored, arguments.workers, ahead=4 * arguments.workers)
     rows = list(tqdm(results, unit="image", desc="fingerprinting", disable=None))
@@ -212,7 +203,7 @@ def main() -> None:
     prepare(
         arguments,
         read_samples(arguments.inputs, apart, arguments.absent),
-        read_image,
+        lambda sample: [(sample, sample.image)],
         vocabulary,
         describe(records, vocabulary, report),
         total=int(apart.sum()),

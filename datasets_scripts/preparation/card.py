@@ -62,7 +62,7 @@ def read_description(name: str, **texts: str) -> DatasetDescription:
         for key, text in texts.items() if isinstance(value, str) else ():
             value = value.replace("{" + key + "}", text)
         entry[field] = value.strip() if isinstance(value, str) else value
-    return DatasetDescription(**entry)
+    return DatasetDescription(**entry, tags=(name,))
 
 
 def write_dataset_card(
