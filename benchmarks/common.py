@@ -101,11 +101,7 @@ def peak_memory(process: int | str = "self") -> int:
 
 
 def run_python(arguments: Sequence[object], cores: Iterable[int] | None = None) -> dict[str, float]:
-    """Run Python in its own process.
-
-    Args:
-        arguments: `-m`, a module and its arguments, or a program and its arguments.
-        cores: CPU cores to run on; by default all.
+    """Run Python in its own process, with `-m MODULE` or a program and its arguments.
 
     Returns:
         `seconds` from start to exit, and `peak_bytes` of memory.
@@ -132,14 +128,10 @@ def run_python(arguments: Sequence[object], cores: Iterable[int] | None = None) 
 
 
 class Worker:
-    """A row of a benchmark in its own process, `PROGRAM --serve SPECIFICATION`.
+    """A row of a benchmark in its own process, `PROGRAM --serve SPECIFICATION` (JSON).
 
     The process answers with one line of JSON once it is ready, and one for each line it reads.
-
-    Args:
-        program: Path of the benchmark.
-        specification: The row, for JSON.
-        threads: Number of threads of BLAS and OpenMP; by default their own choice.
+    `threads` is the number of threads of BLAS and OpenMP; by default their own choice.
     """
 
     def __init__(self, program: str, specification: dict[str, Any], threads: int = 0) -> None:

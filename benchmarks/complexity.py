@@ -19,10 +19,6 @@ from transformers import ResNetConfig
 def measure_complexity(config: Label2LabelConfig, image_size: int) -> dict[str, Any]:
     """Count a model's parameters and FLOPs from its config alone.
 
-    Args:
-        config: Configuration of the model.
-        image_size: Height and width of the image in pixels.
-
     Returns:
         `image_size`, and `parameters` and `flops` (2 x multiply-add, of convolutions and matrix
         products), each of `backbone`, `head` and `all`.

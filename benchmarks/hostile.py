@@ -240,12 +240,8 @@ def judge(read: Read, refusal: type[Exception], data: bytes) -> str:
 def serve_reader(build: Build, indices: range, memory_bytes: int, connection: Connection) -> None:
     """Read mutations in this process; send the outcome and the memory after each one.
 
-    Args:
-        build: Loads the reader.
-        indices: The mutations to read.
-        memory_bytes: What one image may add to the peak; four times as much cannot be had.
-        connection: Receives True when the reader is ready, then (outcome, resident bytes, peak
-            bytes) for each image.
+    `connection` receives True when the reader is ready, then (outcome, resident bytes, peak bytes)
+    for each image. One image may add `memory_bytes` to the peak; four times as much cannot be had.
     """
     warnings.simplefilter("ignore")  # Pillow's, of damaged metadata
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders in C print to it
@@ -274,13 +270,7 @@ def run_reader(
 ) -> dict[str, Any]:
     """Let a reader read mutations; start its process anew after a crash or a hang.
 
-    Args:
-        name: Name of the reader.
-        build: Loads the reader.
-        count: Number of mutations.
-        kept: Folder that receives the images of faults.
-        hang_seconds: Time for one image after which it counts as a hang.
-        memory_bytes: What one image may add to the reader's peak memory.
+    Images of faults are written to `kept`.
 
     Returns:
         Number of images by outcome, faults by kind, and memory first, last and peak.

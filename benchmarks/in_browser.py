@@ -80,10 +80,6 @@ def measure(folder: Path, photo: Path, repeats: int) -> dict[str, Any]:
 
     Returns:
         `browser` and `python`, milliseconds by step, and the versions and settings of the run.
-
-    Raises:
-        UserError: The page lacks its assets, the photo does not show one face, or there is no
-            Chromium.
     """
     description = folder / "assets" / "page.json"
     if not description.is_file():

@@ -67,17 +67,11 @@ def predict(
 ) -> dict[str, np.ndarray]:
     """Predict without words, and count correct predictions with more and more words given.
 
-    Args:
-        model: Model with an image-conditioned masked language model.
-        images: Faces, PIL images.
-        labels: (images, attributes), 1, 0 or -100.
-        given: Numbers of given words, the first of them 0.
-        draws: Draws of attributes per image.
+    Labels are (images, attributes). `given` are the numbers of words, the first of them 0.
 
     Returns:
-        `right`, (images, numbers of given words, attributes), the number of draws in which the
-        attribute was predicted correctly, and `asked`, (images, attributes), the number of draws in
-        which it was predicted.
+        In how many of the draws an attribute was `asked`, (images, attributes), and predicted
+        `right`, (images, numbers of given words, attributes).
     """
     network = model.model
     generators = [np.random.default_rng((0, draw)) for draw in range(draws)]
@@ -106,10 +100,7 @@ def curve(
 ) -> list[dict[str, Any]]:
     """Compute accuracy by number of given words, and its paired gain over the first number.
 
-    Args:
-        right, asked: As `predict` returns them.
-        clusters: (images,), the person in each image.
-        resamples: Number of bootstrap resamples.
+    `right` and `asked` are as `predict` returns them; clusters, (images,), are the people.
 
     Returns:
         For each number: `accuracy`, `gain`, its 95 % `gain_interval` and `gain_p_value`.
@@ -135,10 +126,7 @@ def curve(
 
 
 def measure(model_name: str, data: str, split: str) -> dict[str, Any]:
-    """Measure a model on a split of a dataset.
-
-    Returns:
-        The model, the data and the settings, and `curve` as `curve()` returns it.
+    """Measure a model on a split: the model, the data, the settings and the `curve`.
 
     Raises:
         UserError: The model or the data cannot be read, or the model takes no known labels.

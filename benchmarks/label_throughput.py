@@ -30,13 +30,10 @@ def link_photos(photos: list[Path], repeat: int, folder: Path) -> Path:
 
 
 def measure(photos: list[Path], repeat: int, runs: int, scratch: Path) -> dict[str, Any]:
-    """Label the photos once and repeated, in turn.
+    """Label the photos once and repeated, in turn; return the figures of both.
 
-    Of all runs, the fastest counts for speed, the one with the highest peak for memory.
-
-    Returns:
-        `once` and `repeated`, each with `images`, `images_per_second` (starting the process
-        and loading the model included) and `peak_megabytes`.
+    Of all runs, the fastest counts for speed (starting the process and loading the model
+    included), the one with the highest peak for memory.
     """
     sets = {"once": 1, "repeated": repeat}
     folders = {name: link_photos(photos, times, scratch / name) for name, times in sets.items()}

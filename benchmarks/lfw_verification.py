@@ -36,11 +36,7 @@ BATCH_SIZE = 32
 def embed_photos(
     photos: dict[str, Image.Image], model_path: str
 ) -> tuple[dict[str, np.ndarray], int]:
-    """Compute unit-length embeddings of the subjects of LFW's photos.
-
-    Args:
-        photos: RGB photos by name.
-        model_path: Folder or Hub id of a MobileFaceNet with its embedding.
+    """Compute unit-length embeddings of the subjects of LFW's photos, RGB by name.
 
     Returns:
         Embeddings (embedding_size,), float32, by name; and the number of photos without a face.

@@ -83,14 +83,11 @@ def is_installed(package: str, folder: Path) -> bool:
 
 
 class PhotoProcess:
-    """A process that finds the faces of photos: a peer, or one of our models.
+    """A process, started by a command, that finds the faces of photos: a peer or our model.
 
     For each photo it reads the line `WIDTH HEIGHT` and the bytes of 8-bit RGB, and prints a line of
     JSON: the faces, each with `box` (x0, y0, x1, y1); a peer's also with `male` (probability) and
     `age`.
-
-    Args:
-        command: Command that starts it.
     """
 
     def __init__(self, command: Sequence[str]) -> None:

@@ -109,13 +109,9 @@ SETS = {
 def read_samples(
     name: str, images: Images, splits: dict[str, str] | None, left_out: list[str]
 ) -> Iterator[Sample]:
-    """Read the labels from the images' names.
+    """Read the labels from the images' names, with splits by image, or by hash if None.
 
-    Args:
-        name: A key of `SETS`.
-        images: The images.
-        splits: Split by image, or None to split by hash.
-        left_out: Names that do not fit, and copies outside of train, are appended to it.
+    Names that do not fit, and copies outside of train, are appended to `left_out`.
     """
     for key in images:
         found = re.fullmatch(SETS[name].pattern, key)

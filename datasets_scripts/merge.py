@@ -86,9 +86,6 @@ def refuse_common_files(rows: Sequence[Fingerprint], inputs: Sequence[Path]) -> 
 def keep_unique(rows: Sequence[Fingerprint]) -> tuple[np.ndarray, np.ndarray]:
     """Find the rows that are neither copies nor near-duplicates of others.
 
-    Args:
-        rows: Fingerprints of all rows.
-
     Returns:
         Two masks, (rows,) bool: rows left when one of each set of exact copies is kept (the first
         in the latest split), and of these the rows without a near-duplicate in a later split.
@@ -112,10 +109,7 @@ def read_samples(
 ) -> Iterator[StoredSample]:
     """Yield the rows of the inputs that are kept.
 
-    Args:
-        inputs: Prepared datasets.
-        keep: (rows,) bool.
-        absent: (source, attribute) pairs: where the source's label is null, it becomes false.
+    Null labels of the (source, attribute) pairs in `absent` become false.
     """
     rows = (sample for dataset in inputs for sample in read_stored_samples(dataset, images=True))
     for sample in compress(rows, keep):

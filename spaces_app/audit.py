@@ -19,15 +19,10 @@ logger = logging.getLogger(__name__)
 
 
 def load_evaluations(folders: Iterable[Path]) -> list[dict[str, Any]]:
-    """Load the evaluations by group among the JSON files in some folders.
+    """Load the evaluations by group on test splits among the JSON files in some folders.
 
-    Args:
-        folders: Folders to search; those that do not exist are skipped.
-
-    Returns:
-        Evaluations by group on test splits, as `label2label evaluate` writes them, each file once.
-        One without all values that the page shows, for example from an older version, is skipped
-        with a warning in the log.
+    One without all values that the page shows, for example from an older version, is skipped with a
+    warning in the log.
     """
     evaluations: dict[str, dict[str, Any]] = {}
     needed = {"groups", "dataset", "accuracy", "intervals", "num_images", "model"}
@@ -73,9 +68,6 @@ def render_audit(evaluations: Iterable[Mapping[str, Any]], language: str) -> str
 
 def place_whiskers(groups: Mapping[str, Any]) -> dict[str, list[float]]:
     """Place each group's interval and accuracy on one scale.
-
-    Args:
-        groups: `accuracy` and `interval` by group.
 
     Returns:
         Interval's start, accuracy and interval's end, 8 to 192, by group; without groups of which

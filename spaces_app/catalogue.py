@@ -124,14 +124,11 @@ class OfferedModel:
 
 
 def load_catalogue() -> dict[str, OfferedModel]:
-    """Load all available models.
+    """Load all available models by key, the default model first and INT8 files last.
 
     These are the folders beside the default checkpoint, the INT8 files in them, and the models that
     the environment variable lists: folders, ONNX files and Hub ids, separated by commas. A model
     that cannot be loaded is skipped with a warning in the log.
-
-    Returns:
-        Models by key, the default model first and INT8 files last.
 
     Raises:
         UserError: No model can be loaded.
@@ -151,12 +148,6 @@ def load_catalogue() -> dict[str, OfferedModel]:
 
 def load_models(name: str) -> list[OfferedModel]:
     """Load the model of a folder or Hub id with the INT8 files in it, or that of an ONNX file.
-
-    Args:
-        name: As in `fetch_model`.
-
-    Returns:
-        The models, at least one.
 
     Raises:
         UserError: A file is missing or damaged, or the Hub cannot be reached.

@@ -38,9 +38,6 @@ SWITCH_LANGUAGE = """(language) => {
 def build_space() -> gr.Blocks:
     """Load the models and lay out the page.
 
-    Returns:
-        The app, not yet launched.
-
     Raises:
         UserError: No model, or no face detector, can be loaded.
     """

@@ -31,12 +31,7 @@ class RequestLimits:
     """ASGI middleware that rejects bodies above a limit, and uploads that exceed the free space.
 
     Bodies are counted as they arrive, whatever their header says, so that none fills the memory.
-
-    Args:
-        app: The application.
-        uploads: Folder of the files waiting to be read.
-        most: Maximum bytes of one request's body.
-        quota: Maximum bytes of all files in the folder.
+    `most` are the bytes of one request's body, `quota` those of all files in the folder of uploads.
     """
 
     def __init__(

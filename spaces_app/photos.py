@@ -50,12 +50,7 @@ def decode_data_url(url: str) -> bytes:
 def read_photo(data: bytes, enough: int | None = None) -> LoadedImage:
     """Decode a photo and rotate it upright by its EXIF orientation.
 
-    Args:
-        data: Bytes of an image file.
-        enough: Number of pixels that suffices: a JPEG may be decoded at reduced size.
-
-    Returns:
-        Its pixels, its size in the file, and whether it is the first frame of several.
+    A JPEG may be decoded at a reduced size of at least `enough` pixels.
 
     Raises:
         PhotoError: The data is empty, not an image, damaged, too large or too small.

@@ -19,10 +19,7 @@ _COLUMNS = 8192
 
 
 def perceptual_hash(image: np.ndarray) -> np.ndarray:
-    """Hash an image so that scaling, re-encoding or brightening it changes few bits.
-
-    Args:
-        image: (height, width, 3) uint8, RGB.
+    """Hash an RGB image so that scaling, re-encoding or brightening it changes few bits.
 
     Returns:
         (HASH_BYTES,) uint8: one bit for each of the 16x16 lowest frequencies of the 64x64 gray
@@ -35,17 +32,10 @@ def perceptual_hash(image: np.ndarray) -> np.ndarray:
 
 
 def find_near_duplicates(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Find which images have a near-duplicate among others.
+    """Find which images have a near-duplicate among others: (images,) bool.
 
-    All pairs are compared in blocks: with bits as -1 and 1, a matrix product gives the number of
-    bits that agree.
-
-    Args:
-        hashes: (images, HASH_BYTES) uint8.
-        others: (other images, HASH_BYTES) uint8.
-
-    Returns:
-        (images,) bool.
+    All pairs of hashes, (images, HASH_BYTES), are compared in blocks: with bits as -1 and 1, a
+    matrix product gives the number of bits that agree.
     """
     found = np.zeros(len(hashes), bool)
     least_product = 8 * HASH_BYTES - 2 * MAX_DIFFERING_BITS

@@ -60,10 +60,6 @@ def encode_image(image: np.ndarray) -> bytes:
 def align_like_celeba(photo: np.ndarray, face: Face) -> np.ndarray:
     """Rotate, scale and shift a face onto CelebA's mean landmarks.
 
-    Args:
-        photo: (height, width, 3) uint8, RGB.
-        face: A face in this photo; if it has no landmarks, they are estimated from its box.
-
     Returns:
         (218, 178, 3) uint8, RGB, framed like CelebA's aligned images; edge pixels are repeated
         beyond the photo's edge.

@@ -90,11 +90,9 @@ class Download:
                 preference; the names in one tuple are read together.
             depth: Number of trailing path parts that make up an image's name.
 
-        Returns:
-            The images in the first of the roots that exists, otherwise in the source itself.
-
         Raises:
-            UserError: If there are no images, or an archive is damaged.
+            UserError: If there are no images in any of the roots nor in the source itself, or an
+                archive is damaged.
         """
         groups = [(root,) if isinstance(root, str) else root for root in roots]
         for open_all in (False, True):
@@ -129,10 +127,7 @@ class Download:
         return None
 
     def lines(self, *names: str) -> Iterator[tuple[str, str]]:
-        """Read a text file, one line at a time.
-
-        Args:
-            names: Possible names of the file, in order of preference.
+        """Read the first of these text files that exists, one line at a time.
 
         Yields:
             `FILE, line N` for messages, and the line. Blank lines are left out.

@@ -59,15 +59,7 @@ def write_dataset(
 ) -> Counts:
     """Write a dataset folder: Parquet shards of each split, a dataset card and a record.
 
-    Args:
-        samples: The samples to write.
-        read: Function that reads the image of a sample.
-        vocabulary: Names of the attribute columns.
-        description: Text of the dataset card.
-        output: Folder to write; it must not exist or must be empty.
-        total: Number of samples for the progress bar, if known.
-        workers: Number of threads.
-        max_bad: Maximum number of unusable images.
+    `total` is the number of samples for the progress bar, if known.
 
     Returns:
         Number of rows by source, split, column and value.
