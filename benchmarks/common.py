@@ -103,11 +103,7 @@ def peak_memory(process: int | str = "self") -> int:
 def run_python(arguments: Sequence[object], cores: Iterable[int] | None = None) -> dict[str, float]:
     """Run Python in its own process, with `-m MODULE` or a program and its arguments.
 
-    Returns:
-        `seconds` from start to exit, and `peak_bytes` of memory.
-
-    Raises:
-        UserError: The process fails.
+    Return `seconds` from start to exit, and `peak_bytes` of memory; raise UserError if it fails.
     """
     words = list(map(str, arguments))
     start = time.perf_counter()
@@ -151,11 +147,7 @@ class Worker:
         return json.loads(line) if line else {"error": "its process ended without an answer"}
 
     def ask(self, number: int) -> dict[str, Any]:
-        """Send a number and return the answer.
-
-        Raises:
-            UserError: The process failed.
-        """
+        """Send a number and return the answer; raise UserError if the process failed."""
         self.process.stdin.write(f"{number}\n")  # type: ignore[union-attr]
         self.process.stdin.flush()  # type: ignore[union-attr]
         answer = self._read()

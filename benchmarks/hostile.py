@@ -270,10 +270,8 @@ def run_reader(
 ) -> dict[str, Any]:
     """Let a reader read mutations; start its process anew after a crash or a hang.
 
-    Images of faults are written to `kept`.
-
-    Returns:
-        Number of images by outcome, faults by kind, and memory first, last and peak.
+    Return the number of images by outcome, faults by kind, whose images are written to `kept`, and
+    memory first, last and peak.
     """
     context = multiprocessing.get_context("spawn")
     outcomes: Counter[str] = Counter()
@@ -347,19 +345,13 @@ def run_images(args: argparse.Namespace) -> dict[str, Any]:
 
 @dataclass
 class Task:
-    """A command that is killed and started again.
+    """A command that is killed and started again."""
 
-    Args:
-        command: Returns the command that writes to this folder.
-        at_work: Whether the command has begun to write to this folder, and has not yet moved what
-            it wrote to its place, after which it refuses to start again.
-        result: Describes what it wrote to this folder, for comparison.
-        environment: Variables beside the process's own.
-    """
-
-    command: Callable[[Path], list[str]]
+    command: Callable[[Path], list[str]]  # that writes to this folder
+    # It has begun to write to this folder, and has not yet moved what it wrote to its place, after
+    # which it refuses to start again.
     at_work: Callable[[Path], bool]
-    result: Callable[[Path], Any]
+    result: Callable[[Path], Any]  # describes what it wrote to this folder, for comparison
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def start(self, output: Path) -> subprocess.Popen[str]:
@@ -397,11 +389,7 @@ def leftovers(output: Path) -> list[str]:
 
 
 def run_task(name: str, task: Task, kills: int, scratch: Path) -> dict[str, Any]:
-    """Kill a command at random times, start it again, and compare the result each time.
-
-    Returns:
-        Number of kills and faults by kind.
-    """
+    """Kill a command at random times and start it again; count faults of its results by kind."""
     whole = scratch / "whole" / "out"
     process, start = task.start(whole), time.monotonic()
     errors = process.communicate()[1]
@@ -512,12 +500,9 @@ def labelling_task(photos: Path) -> Task:
 
 
 def push_task(dataset: Path, hub: str, log: Path) -> Task:
-    """Return the push of a model and a dataset to a Hub on this machine.
+    """Return the push of a model and a dataset to a Hub on this machine, which logs its requests.
 
-    Args:
-        dataset: Prepared dataset.
-        hub: Address of the Hub; each output has repositories of its own there.
-        log: The Hub's requests.
+    Each output has repositories of its own there.
     """
 
     def repositories(output: Path) -> dict[str, str]:

@@ -76,11 +76,7 @@ def time_python(
 
 
 def measure(folder: Path, photo: Path, repeats: int) -> dict[str, Any]:
-    """Time the page of a folder and Python in turn, on a photo with one face.
-
-    Returns:
-        `browser` and `python`, milliseconds by step, and the versions and settings of the run.
-    """
+    """Time the page of a folder and Python in turn, by step, on a photo with one face."""
     description = folder / "assets" / "page.json"
     if not description.is_file():
         raise UserError(f"{description} does not exist: `label2label export --web` writes it")

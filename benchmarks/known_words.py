@@ -101,9 +101,6 @@ def curve(
     """Compute accuracy by number of given words, and its paired gain over the first number.
 
     `right` and `asked` are as `predict` returns them; clusters, (images,), are the people.
-
-    Returns:
-        For each number: `accuracy`, `gain`, its 95 % `gain_interval` and `gain_p_value`.
     """
 
     def accuracy(weights: np.ndarray) -> np.ndarray:

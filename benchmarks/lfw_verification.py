@@ -38,8 +38,7 @@ def embed_photos(
 ) -> tuple[dict[str, np.ndarray], int]:
     """Compute unit-length embeddings of the subjects of LFW's photos, RGB by name.
 
-    Returns:
-        Embeddings (embedding_size,), float32, by name; and the number of photos without a face.
+    Return them by name, float32, (embedding_size,), and the number of photos without a face.
     """
     model = AutoModel.from_pretrained(model_path).eval()
     processor = Label2LabelImageProcessor.from_pretrained(model_path)
@@ -67,12 +66,8 @@ def embed_photos(
 def verify_pairs(similarities: np.ndarray, same: np.ndarray) -> tuple[float, float, float]:
     """Compute verification accuracy, each fold's threshold being chosen on the other folds.
 
-    Args:
-        similarities: Cosine of each pair (pairs,), -1 to 1.
-        same: Whether each pair shows one person (pairs,), bool.
-
-    Returns:
-        Mean accuracy over the folds, its standard error, and the mean threshold.
+    The cosine similarities and whether a pair shows the `same` person are (pairs,). Return mean
+    accuracy over the folds, its standard error, and the mean threshold.
     """
     folds = np.random.default_rng(0).permutation(len(same)) % FOLDS
     accuracies, thresholds = [], []

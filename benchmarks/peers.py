@@ -48,11 +48,7 @@ PEERS = {
 
 
 def install(peer: Peer, runs: Path) -> list[str]:
-    """Install a peer's pinned version below `runs` unless it is there; return the peer's command.
-
-    Raises:
-        UserError: The installation fails.
-    """
+    """Install a peer's pinned version below `runs` unless it is there; return its command."""
     program = str(HERE / peer.program)
     try:
         if peer.program.endswith(".py"):
@@ -97,11 +93,7 @@ class PhotoProcess:
         self.process = subprocess.Popen(command, **pipes, env=environment)
 
     def find(self, photo: np.ndarray) -> list[dict[str, Any]]:
-        """Find the faces of a photo, uint8 RGB (height, width, 3).
-
-        Raises:
-            UserError: The process has ended.
-        """
+        """Find the faces of a photo, uint8 RGB (height, width, 3)."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         with contextlib.suppress(BrokenPipeError):

@@ -93,9 +93,7 @@ def describe(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 def measure_products(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Measure models and peers on decoded 250x250 photos, photo by photo in turn.
 
-    Returns:
-        By name: what `describe` returns; `wall`, median milliseconds per photo; `processor`, mean
-        milliseconds; and `memory_megabytes`, the peak.
+    `wall` is the median, `processor` the mean of milliseconds per photo.
     """
     program = str(Path(__file__).with_name("peer_label2label.py"))
     commands = {name: [sys.executable, program, file] for name, file in args.model.items()}

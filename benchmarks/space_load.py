@@ -90,9 +90,7 @@ async def ask(
 ) -> tuple[float, dict[str, Any]]:
     """Send one request through the queue; return the seconds until its answer, and the answer.
 
-    Raises:
-        RuntimeError: The request fails, or the queue closes.
-        httpx.HTTPError: There is no response.
+    It raises RuntimeError if the request fails or the queue closes, and httpx.HTTPError.
     """
     session = uuid.uuid4().hex
     start = time.perf_counter()
@@ -160,11 +158,7 @@ async def send_from_many(
 async def measure_many(
     url: str, body: dict[str, Any], users: int, duration: float, process: psutil.Process
 ) -> dict[str, dict[str, Any]]:
-    """Measure many visitors at once, who send no new request after `duration` seconds.
-
-    Returns:
-        `many_visitors`, their response times and errors; and `memory`, the process's megabytes.
-    """
+    """Measure many visitors at once, who send no new request after `duration` seconds."""
     seconds: list[float] = []
     errors: list[str] = []
     memory: list[float] = []

@@ -63,20 +63,13 @@ OTHERS = {  # by row: title and image size; `build_other` builds them
 
 @dataclass(frozen=True)
 class Row:
-    """One model in one runtime.
-
-    Args:
-        path: File or folder to load.
-        files: Files whose sizes are added up.
-        facts: `title`, `runtime`, `image_size` and other constant entries of the result.
-        expected: PyTorch's probabilities (images, attributes) of the first images of noise.
-    """
+    """One model in one runtime."""
 
     name: str
     path: Path
-    files: tuple[Path, ...]
-    facts: dict[str, Any]
-    expected: np.ndarray
+    files: tuple[Path, ...]  # whose sizes are added up
+    facts: dict[str, Any]  # `title`, `runtime`, `image_size` and other constants of the result
+    expected: np.ndarray  # PyTorch's probabilities (images, attributes) of the first images
 
 
 def noise(batch: int, size: int) -> np.ndarray:

@@ -46,22 +46,12 @@ SCUT_RACES = {"A": "Asian", "C": "Caucasian"}
 
 @dataclass(frozen=True)
 class NamedSet:
-    """A dataset whose file names hold the labels.
+    """A dataset whose file names hold the labels."""
 
-    Args:
-        form: An image's name, for messages.
-        pattern: Regular expression of the names.
-        read: Function from the pattern's groups to fields of `Sample`, or to None where a value is
-            out of range.
-        roots: Possible names of the images' folder, as for `Download.images`.
-        depth: Number of trailing path parts that make up an image's name.
-        vocabulary: Name of the vocabulary.
-    """
-
-    form: str
-    pattern: str
-    read: Callable[..., dict[str, Any] | None]
-    roots: tuple[str | tuple[str, ...], ...]
+    form: str  # an image's name, for messages
+    pattern: str  # regular expression of the names
+    read: Callable[..., dict[str, Any] | None]  # groups to fields of `Sample`; None: out of range
+    roots: tuple[str | tuple[str, ...], ...]  # as for `Download.images`
     depth: int = 1
     vocabulary: str = "celeba-40"
 

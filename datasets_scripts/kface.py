@@ -44,14 +44,9 @@ CODES = Path(__file__).with_suffix(".yaml")
 
 
 def measure_lighting(image: np.ndarray) -> np.ndarray:
-    """Measure brightness and left-right balance of a face.
+    """Measure brightness and left-right balance of the central square of an RGB image.
 
-    Args:
-        image: (height, width, 3) uint8, RGB; only its central square is measured.
-
-    Returns:
-        (2,) float: mean luma (0..255), and (right - left) / (right + left) of the two halves' means
-        (-1: lit from the left only, 1: from the right only).
+    Return (2,) float: mean luma (0..255), and (right - left) / (right + left) of the halves' means.
     """
     height, width = image.shape[:2]
     side = min(height, width)
@@ -64,9 +59,7 @@ def measure_lighting(image: np.ndarray) -> np.ndarray:
 def measure_reference(dataset: Path) -> np.ndarray:
     """Measure the lighting of the first `MAX_REFERENCE_IMAGES` training images of a dataset.
 
-    Returns:
-        (2, 2) float: the lowest and the highest values of `measure_lighting` among the central
-        `CENTRAL_SHARE` of the images.
+    Return (2, 2) float: the lowest and the highest values among the central `CENTRAL_SHARE`.
     """
     try:
         rows = (row for row in read_stored_samples(dataset, images=True) if row.split == "train")
@@ -100,13 +93,7 @@ def read_samples(images: Images, codes: dict[str, Any]) -> Iterator[Sample]:
 
 
 class ReadFace(ReadImage):
-    """Reader of images with framed faces that drops images whose light differs from a reference's.
-
-    Args:
-        images: The raw images.
-        align: Whether to frame faces.
-        lighting: Bounds from `measure_reference`, or None to keep all images.
-    """
+    """`ReadImage` that drops images out of the bounds of `measure_reference`, if given."""
 
     def __init__(self, images: Images, align: bool, lighting: np.ndarray | None):
         super().__init__(images, align)

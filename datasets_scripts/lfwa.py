@@ -40,10 +40,9 @@ HASHED_SPLITS = (
 
 
 def read_matlab(path: Path, *names: str) -> dict[str, Any]:
-    """Read variables of a MATLAB file of version 7.3 (as LFWA is published) or older.
+    """Read variables of a MATLAB file of version 7.3 (as LFWA is published) or older, by name.
 
-    Returns:
-        Values by name: arrays in MATLAB's orientation, or lists of strings for cell arrays.
+    They are arrays in MATLAB's orientation, or lists of strings for cell arrays.
     """
     try:
         import h5py
@@ -76,9 +75,8 @@ def _unpack_cells(values: np.ndarray) -> Any:
 def read_annotation(download: Download) -> tuple[list[str], np.ndarray, list[str]]:
     """Read the 40 attributes of every image.
 
-    Returns:
-        Image names with forward slashes, (images, attributes) labels of 0 and 1, and the
-        attribute names.
+    Return image names with forward slashes, labels of 0 and 1, (images, attributes), and the
+    attribute names.
     """
     matlab = find_matlab(download, f"{ANNOTATION}.mat")
     if matlab:

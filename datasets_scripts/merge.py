@@ -39,23 +39,14 @@ def qualify(source: str, name: str) -> str:
 
 
 class Fingerprint(NamedTuple):
-    """Identity of a row, for finding duplicates.
+    """Identity of a row, for finding duplicates."""
 
-    Args:
-        name: `source/name` of the image.
-        content: Digest of the encoded image.
-        appearance: (HASH_BYTES,) uint8, perceptual hash of the image.
-        split: Index into `SPLITS`.
-        source: Name of the source.
-        input: Index of the prepared dataset.
-    """
-
-    name: str
-    content: int
-    appearance: np.ndarray
-    split: int
+    name: str  # `source/name` of the image
+    content: int  # digest of the encoded image
+    appearance: np.ndarray  # (HASH_BYTES,) uint8, perceptual hash of the image
+    split: int  # index into `SPLITS`
     source: str
-    input: int
+    input: int  # index of the prepared dataset
 
 
 def fingerprint(row: tuple[int, StoredSample]) -> Fingerprint:

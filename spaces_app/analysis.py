@@ -23,11 +23,7 @@ WORKERS = os.cpu_count() or 1  # photos processed in parallel, one thread each
 
 
 class Analyser:
-    """Predictor of the attributes of all faces in a photo; it stores nothing of any photo.
-
-    Args:
-        catalogue: The offered models by key.
-    """
+    """Predictor of the attributes of all faces in a photo; it stores nothing of any photo."""
 
     def __init__(self, catalogue: Mapping[str, OfferedModel]) -> None:
         self.catalogue = catalogue
@@ -41,10 +37,7 @@ class Analyser:
     ) -> dict[str, Any]:
         """Predict the attributes of all faces in a photo by one or several models.
 
-        Args:
-            photo: Bytes of an image file.
-            keys: Keys of the models.
-            known: Known attributes of all faces; names that a model does not have are ignored.
+        Known attributes are of all faces; names that a model does not have are ignored.
 
         Returns:
             `width` and `height` in pixels, `notes`, each a `code` and `values` for its text, and
@@ -88,11 +81,7 @@ class Analyser:
         return {"width": width, "height": height, "notes": notes, "faces": entries}
 
     def condition(self, crop: bytes, key: str, known: Mapping[str, bool]) -> dict[str, Any]:
-        """Predict the attributes of a face, a crop of `analyse`, given that some are known.
-
-        Raises:
-            PhotoError: The crop cannot be read, or the model is not offered.
-        """
+        """Predict the attributes of a face, a crop of `analyse`, given that some are known."""
         return self._threads.submit(self._condition, crop, key, known).result()
 
     def _condition(self, crop: bytes, key: str, known: Mapping[str, bool]) -> dict[str, Any]:
@@ -106,11 +95,7 @@ class Analyser:
         return encode_prediction(model.predict(pixels[None], known))[0]
 
     def find_model(self, key: str) -> OfferedModel:
-        """Find a model by its key, which is empty for the default model.
-
-        Raises:
-            PhotoError: The model is not offered.
-        """
+        """Find a model by its key, empty for the default one; raise `PhotoError` if none."""
         try:
             return self.catalogue[key or next(iter(self.catalogue))]
         except (KeyError, TypeError) as error:

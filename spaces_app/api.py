@@ -32,12 +32,7 @@ def predict_photo(
 ) -> dict[str, Any]:
     """Predict the attributes of all faces in a photo.
 
-    Args:
-        analyser: Runs the models.
-        photo: Bytes of the uploaded file.
-        model: A key of `/models`; empty for the first.
-        known: Known attributes of all faces: {"Male": true}.
-        maps: Whether to return attention maps.
+    `model` is a key of `/models`, empty for the first; `known` are attributes of all faces.
 
     Returns:
         `model`, its key; `faces`: `box`, `score`, `size`, `roll` and `warnings` as in

@@ -46,12 +46,7 @@ def load_evaluations(folders: Iterable[Path]) -> list[dict[str, Any]]:
 
 
 def render_audit(evaluations: Iterable[Mapping[str, Any]], language: str) -> str:
-    """Render the audit as one HTML element.
-
-    Args:
-        evaluations: As `load_evaluations` returns them.
-        language: A key of `texts.LANGUAGES`.
-    """
+    """Render evaluations of `load_evaluations` as one HTML element."""
     return render(
         "audit",
         language,
@@ -67,11 +62,9 @@ def render_audit(evaluations: Iterable[Mapping[str, Any]], language: str) -> str
 
 
 def place_whiskers(groups: Mapping[str, Any]) -> dict[str, list[float]]:
-    """Place each group's interval and accuracy on one scale.
+    """Place each group's interval and accuracy on one scale: its start, accuracy and end, 8 to 192.
 
-    Returns:
-        Interval's start, accuracy and interval's end, 8 to 192, by group; without groups of which
-        one is undefined.
+    Groups of which one is undefined are left out.
     """
     ends = {name: [s["interval"][0], s["accuracy"], s["interval"][1]] for name, s in groups.items()}
     ends = {name: values for name, values in ends.items() if all(map(is_number, values))}

@@ -35,48 +35,28 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prediction:
-    """A model's predictions for a batch of faces.
+    """A model's predictions for a batch of faces."""
 
-    Args:
-        probabilities: float32 (faces, attributes), 0 to 1.
-        present: bool (faces, attributes), mutually consistent decisions.
-        maps: float32 (faces, attributes, rows, columns), attention per attribute, scaled to a
-            maximum of 1; None if the model does not return it.
-    """
-
-    probabilities: np.ndarray
-    present: np.ndarray
+    probabilities: np.ndarray  # float32 (faces, attributes), 0 to 1
+    present: np.ndarray  # bool (faces, attributes), mutually consistent decisions
+    # float32 (faces, attributes, rows, columns), attention, scaled to a maximum of 1, if returned
     maps: np.ndarray | None
 
 
 @dataclass(frozen=True)
 class OfferedModel:
-    """A loaded and timed model.
+    """A loaded and timed model."""
 
-    Args:
-        key: Name in the API: folder name or Hub id, for an ONNX file followed by its file name.
-        kind: A kind that the page has a text for (`model.kind.KIND`), otherwise empty.
-        int8: Whether the weights are 8-bit integers.
-        parameters: Number of parameters; None if unknown.
-        file: Weights or ONNX file.
-        file_bytes: Size of that file.
-        milliseconds: Median time per face on this machine, without face detection.
-        backend: Backend that runs the model.
-        tells_maps: Whether it returns attention maps.
-        conditioned: Backend that known attributes condition, often `backend` itself; None if there
-            is none.
-    """
-
-    key: str
-    kind: str
+    key: str  # folder name or Hub id, for an ONNX file followed by its file name
+    kind: str  # that the page has a text for (`model.kind.KIND`), otherwise empty
     int8: bool
     parameters: int | None
-    file: Path
+    file: Path  # weights or ONNX file
     file_bytes: int
-    milliseconds: float
+    milliseconds: float  # median per face on this machine, without face detection
     backend: Backend
     tells_maps: bool
-    conditioned: Backend | None
+    conditioned: Backend | None  # that known attributes condition, often `backend` itself
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -84,12 +64,7 @@ class OfferedModel:
         return self.backend.preprocessing
 
     def predict(self, crops: np.ndarray, known: Mapping[str, bool] | None = None) -> Prediction:
-        """Predict the attributes of a batch of faces.
-
-        Args:
-            crops: uint8 RGB (faces, crop_size, crop_size, 3), 0 to 255.
-            known: Known attributes of all these faces; they keep the given value.
-        """
+        """Predict uint8 RGB crops (faces, size, size, 3); known attributes keep their value."""
         known = known or {}
         attributes = self.preprocessing.attributes
         row = [int(known[name]) if name in known else UNKNOWN for name in attributes]
@@ -147,11 +122,7 @@ def load_catalogue() -> dict[str, OfferedModel]:
 
 
 def load_models(name: str) -> list[OfferedModel]:
-    """Load the model of a folder or Hub id with the INT8 files in it, or that of an ONNX file.
-
-    Raises:
-        UserError: A file is missing or damaged, or the Hub cannot be reached.
-    """
+    """Load the model of a folder or Hub id with the INT8 files in it, or that of an ONNX file."""
     path, local = fetch_model(name), Path(name).absolute()
     if path.suffix == ".onnx":
         key = f"{local.parent.name}/{local.stem}" if local.exists() else name.removesuffix(".onnx")

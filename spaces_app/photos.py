@@ -17,12 +17,7 @@ CODES = {"empty": "no_photo", "damaged": "not_an_image"}
 
 
 class PhotoError(Exception):
-    """A photo that cannot be processed.
-
-    Args:
-        code: Names the page's text with the reason (`error.CODE`).
-        values: Values of the text's placeholders.
-    """
+    """A photo that cannot be processed: the page's text, `error.CODE`, and its values."""
 
     def __init__(self, code: str, **values: Any) -> None:
         super().__init__(code)
@@ -31,11 +26,7 @@ class PhotoError(Exception):
 
 
 def decode_data_url(url: str) -> bytes:
-    """Decode a data URL, `data:image/jpeg;base64,...`, or bare base64.
-
-    Raises:
-        PhotoError: The data is empty, too long or not base64.
-    """
+    """Decode a data URL, `data:image/jpeg;base64,...`, or bare base64, of at most `MAX_BYTES`."""
     text = url.partition(",")[2] if url.startswith("data:") else url
     if not text:
         raise PhotoError("no_photo")
@@ -48,12 +39,9 @@ def decode_data_url(url: str) -> bytes:
 
 
 def read_photo(data: bytes, enough: int | None = None) -> LoadedImage:
-    """Decode a photo and rotate it upright by its EXIF orientation.
+    """Decode a photo and rotate it upright by its EXIF orientation, or raise `PhotoError`.
 
     A JPEG may be decoded at a reduced size of at least `enough` pixels.
-
-    Raises:
-        PhotoError: The data is empty, not an image, damaged, too large or too small.
     """
     if len(data) > MAX_BYTES:
         raise PhotoError("too_many_bytes", limit=MAX_BYTES // 1_000_000)

@@ -24,34 +24,19 @@ values are `true`, `false` and `null`; ages are counted by decade."""
 
 @dataclass(frozen=True)
 class DatasetDescription:
-    """Contents of a dataset card that cannot be computed from the rows.
-
-    Args:
-        title: Name of the dataset.
-        summary: One paragraph.
-        origin: Where the images and labels come from, with links.
-        terms: What the source's terms allow.
-        process: How the rows were made from the source: framing, filters, splits, derived labels.
-        biases: Known biases and limits.
-        program: Path of the program that makes the dataset.
-        license: License identifier of the Hub; `other` if the source has its own terms.
-        license_name: Name of the terms if `license` is `other`.
-        license_link: URL of the terms.
-        redistributable: Whether the terms allow uploading the images.
-        tags: Further tags for the Hub.
-    """
+    """Contents of a dataset card that cannot be computed from the rows."""
 
     title: str
-    summary: str
-    origin: str
-    terms: str
-    process: str
+    summary: str  # one paragraph
+    origin: str  # where the images and labels come from, with links
+    terms: str  # what the source's terms allow
+    process: str  # how the rows were made: framing, filters, splits, derived labels
     biases: str
-    program: str
-    license: str = "other"
+    program: str  # path of the program that makes the dataset
+    license: str = "other"  # identifier of the Hub
     license_name: str | None = None
     license_link: str | None = None
-    redistributable: bool = False
+    redistributable: bool = False  # the terms allow uploading the images
     tags: Sequence[str] = ()
 
 

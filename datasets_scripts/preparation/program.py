@@ -145,8 +145,7 @@ def add_labels(
 ) -> Iterator[Sample]:
     """Override the samples' labels with those of a user's table (see `read_labels`).
 
-    Raises:
-        UserError: If the table is invalid, contradicts a sample's split, or matches no sample.
+    A table that contradicts a sample's split or matches no sample is an error.
     """
     table = read_labels(path, vocabulary)
     unused = dict.fromkeys(table)
@@ -182,11 +181,9 @@ def add_labels(
 def read_labels(path: Path, vocabulary: Vocabulary) -> dict[str, dict[str, Any]]:
     """Read a user's table; return the known values by person or image.
 
-    Args:
-        path: A CSV file. Its first column, `id` or `image`, names the person or image; the others
-            are attributes (1, 0, or empty for unknown), `gender`, `age`, and `split`, which must
-            agree with the dataset's.
-        vocabulary: Attributes that the table may hold, or whose opposites it may hold.
+    Its first column, `id` or `image`, names the person or image; the others are attributes or
+    opposites of the vocabulary's (1, 0, or empty for unknown), `gender`, `age`, and `split`, which
+    must agree with the dataset's.
     """
     known = {*vocabulary.attributes, *vocabulary.opposites, "gender", "age", "split"}
     table: dict[str, dict[str, Any]] = {}

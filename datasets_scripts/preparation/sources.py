@@ -32,9 +32,7 @@ class BadImageError(Exception):
 class Images:
     """Images of a dataset by name, read one at a time from any thread.
 
-    Args:
-        members: Location of each image by name.
-        where: Path of the dataset, for messages.
+    `where` is the path of the dataset, for messages.
     """
 
     def __init__(self, members: dict[str, Member], where: Path):
@@ -70,10 +68,7 @@ class Download:
     """A dataset as downloaded: a folder of folders and archives, or a single archive.
 
     Tars and nested archives have no random access: they are copied to unnamed temporary files,
-    which are deleted when the process ends.
-
-    Args:
-        source: The folder or the archive. Symbolic links to folders are not followed.
+    which are deleted when the process ends. Symbolic links to folders are not followed.
     """
 
     def __init__(self, source: Path):
@@ -83,16 +78,10 @@ class Download:
         self._opened: dict[tuple[int, str], zipfile.ZipFile] = {}
 
     def images(self, *roots: str | tuple[str, ...], depth: int = 1) -> Images:
-        """Find the images of a dataset.
+        """Find the images in the first of some roots that exists, otherwise in the source itself.
 
-        Args:
-            roots: Possible names of the images' folder or archive (without suffix), in order of
-                preference; the names in one tuple are read together.
-            depth: Number of trailing path parts that make up an image's name.
-
-        Raises:
-            UserError: If there are no images in any of the roots nor in the source itself, or an
-                archive is damaged.
+        A root is a folder's or an archive's name (without suffix), or a tuple of several that are
+        read together. An image's name consists of the last `depth` parts of its path.
         """
         groups = [(root,) if isinstance(root, str) else root for root in roots]
         for open_all in (False, True):
@@ -129,11 +118,7 @@ class Download:
     def lines(self, *names: str) -> Iterator[tuple[str, str]]:
         """Read the first of these text files that exists, one line at a time.
 
-        Yields:
-            `FILE, line N` for messages, and the line. Blank lines are left out.
-
-        Raises:
-            UserError: If there is no such file or it is not UTF-8 text.
+        It yields `FILE, line N` for messages, and the line. Blank lines are left out.
         """
         found = self.find_text(*names)
         if found is None:

@@ -59,14 +59,8 @@ def write_dataset(
 ) -> Counts:
     """Write a dataset folder: Parquet shards of each split, a dataset card and a record.
 
-    `total` is the number of samples for the progress bar, if known.
-
-    Returns:
-        Number of rows by source, split, column and value.
-
-    Raises:
-        UserError: For the reasons of `claim_output`, or if a person is in two splits, more than
-            `max_bad` images are unusable, or no row is left. `output` is then unchanged.
+    `total` is the number of samples for the progress bar, if known. A person in two splits, more
+    than `max_bad` unusable images, or no row are errors, and the output is then unchanged.
     """
     start = time.perf_counter()
     output = Path(os.path.abspath(output))
@@ -116,8 +110,7 @@ def write_dataset(
 def claim_output(output: Path) -> Iterator[Path]:
     """Yield the path of a folder to create, then put it in place of the output.
 
-    Raises:
-        UserError: If the output is not empty, another program is writing it, or the disk is full.
+    An output that is not empty or that another program is writing, and a full disk, are errors.
     """
     refuse_used_output(output)
     lock = output.with_name(f".{output.name}.lock")
