@@ -6,19 +6,13 @@ import { resize, roundHalfToEven } from "./resampling.js";
 const PARTS = 1024;
 const SAMPLES = 32;
 
-/**
- * An affine transform, (x, y) to (a x + b y + tx, c x + d y + ty).
- * @typedef {{a: number, b: number, tx: number, c: number, d: number, ty: number}} Affine
- */
+// An affine transform {a, b, tx, c, d, ty} takes (x, y) to (a x + b y + tx, c x + d y + ty).
 
 /**
- * Estimate the least-squares similarity transform from one point set to another.
+ * Estimate the least-squares similarity transform between corresponding points [x, y].
  *
  * Umeyama (1991), equations 40 to 42; in the plane and without mirroring, the singular value
  * decomposition has this closed form.
- * @param {number[][]} source points of [x, y], not all the same.
- * @param {number[][]} target corresponding points.
- * @returns {Affine}
  */
 export function estimateSimilarity(source, target) {
   const n = source.length;
@@ -46,26 +40,16 @@ function invert({ a, b, tx, c, d, ty }) {
 }
 
 /**
- * Cut a face out of a photo so that its landmarks lie on the template.
- *
- * Beyond the photo, edge pixels repeat.
- * @param {import("./resampling.js").Pixels} photo
- * @param {number[][]} landmarks five [x, y] in pixels of the photo.
- * @param {number[][]} template five [x, y] in pixels of the crop.
- * @param {number} size height and width of the crop in pixels.
- * @returns {Uint8ClampedArray} RGB (size, size, 3), 0 to 255.
+ * Cut a face out of a photo so that its landmarks lie on the template; edge pixels repeat beyond it.
+ * Return RGB (size, size, 3), 0 to 255.
  */
 export function alignFace(photo, landmarks, template, size) {
   return warp(photo, estimateSimilarity(landmarks, template), size, true);
 }
 
 /**
- * Cut a square out of a photo by a similarity transform, without aliasing.
- * @param {import("./resampling.js").Pixels} photo
- * @param {Affine} toCrop photo pixels to crop pixels.
- * @param {number} size height and width of the crop in pixels.
- * @param {boolean} repeats whether edge pixels repeat beyond the photo; else it is black there.
- * @returns {Uint8ClampedArray} RGB (size, size, 3), 0 to 255.
+ * Cut a square of RGB (size, size, 3) out of a photo by a similarity transform, without aliasing.
+ * Beyond the photo, edge pixels repeat (`repeats`) or it is black.
  */
 export function warp(photo, toCrop, size, repeats) {
   const toPhoto = invert(toCrop);

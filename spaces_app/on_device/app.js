@@ -205,11 +205,7 @@ async function readPhoto(file, name) {
   }
 }
 
-/**
- * Decode a photo upright, reduced if a canvas cannot hold it.
- * @param {Blob} file
- * @returns {Promise<{bitmap: ImageBitmap, width: number, height: number}>} and the size in the file.
- */
+/** Decode a photo upright, reduced if a canvas cannot hold it; return it and the size in the file. */
 async function decode(file) {
   const options = { colorSpaceConversion: "none", imageOrientation: "from-image" };
   const bitmap = await createImageBitmap(file, options);

@@ -7,11 +7,7 @@ import { make } from "./elements.js";
 const IMPRESSIONS = "person";
 
 export class AttributeView {
-  /**
-   * @param {object} page the contents of `page.json`.
-   * @param {HTMLElement} groups container of the groups.
-   * @param {HTMLUListElement} chips container of the present attributes.
-   */
+  /** Fill `groups` with a meter per attribute of `page.json`; `chips` will list the present ones. */
   constructor(page, groups, chips) {
     this.page = page;
     this.decide = makeDecider(page);
@@ -58,9 +54,8 @@ export class AttributeView {
   }
 
   /**
-   * Show one face's attributes.
-   * @param {number[] | null} probabilities 0 to 1 in the order of `page.attributes`; null clears.
-   * @param {boolean} ranked whether present attributes are sorted by descending probability.
+   * Show one face's probabilities, in the order of `page.attributes`; null clears.
+   * With `ranked`, the present ones are sorted by descending probability.
    */
   show(probabilities, ranked) {
     const decisions = probabilities && this.decide(probabilities);

@@ -1,7 +1,6 @@
 /** The device's cameras. */
 
 export class Camera {
-  /** @param {HTMLVideoElement} video shows what the camera sees. */
   constructor(video) {
     this.video = video;
     this.facing = "user";
@@ -12,10 +11,7 @@ export class Camera {
     return this.stream !== null;
   }
 
-  /**
-   * Start the camera on the chosen side.
-   * @throws {DOMException} the camera is not allowed, missing or busy.
-   */
+  /** Start the camera on the chosen side, or throw a DOMException: not allowed, missing or busy. */
   async start() {
     if (!navigator.mediaDevices) throw new DOMException("", "NotFoundError");
     this.stop();
@@ -28,10 +24,7 @@ export class Camera {
     await this.video.play();
   }
 
-  /**
-   * Switch to the camera on the other side of the device.
-   * @throws {DOMException} as `start`; the chosen side then stays.
-   */
+  /** Switch to the camera on the other side of the device; if it does not start, the side stays. */
   async flip() {
     const before = this.facing;
     this.facing = before === "user" ? "environment" : "user";

@@ -1,15 +1,11 @@
 /** Decide which attributes are present, as `label2label.models.exclusive_answers` does in Python. */
 
 /**
- * Return a function that decides which attributes are present, so that no two exclude each other.
+ * Return a function from probabilities to decisions, of which no two exclude each other.
  *
  * As `decide_answers` in Python: an attribute is present if its probability reaches its threshold.
  * If such attributes exclude each other, the consistent subset with the largest sum of log-odds
  * above the thresholds is kept.
- * @param {{attributes: string[], thresholds: number[], exclusive_answers: string[][]}} page
- *     `page.json`; of each group of exclusive answers at most one is present.
- * @returns {(probabilities: number[]) => boolean[]} from probabilities, 0 to 1, to decisions, both
- *     in the order of the model's attributes.
  */
 export function makeDecider({ attributes, thresholds, exclusive_answers }) {
   const groups = exclusive_answers

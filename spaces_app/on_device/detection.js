@@ -8,15 +8,10 @@ const STRIDES = [8, 16, 32]; // of YuNet's three grids
 const DIVISOR = 32; // its input's sides are multiples of this
 const GLANCE_SIDE = 320; // pixels of a video frame's longer side: its faces are large
 
-/** @typedef {import("./face.js").Face} Face */
-/** @typedef {import("./resampling.js").Pixels} Pixels */
-
 export class FaceDetector {
   /**
-   * @param {object} ort onnxruntime-web.
-   * @param {object} session of YuNet's file.
-   * @param {object} settings the `detector` part of `page.json`: the constants of Python's file.
-   * @param {number[][]} template the five landmarks of an upright face.
+   * `session` is onnxruntime-web's of YuNet, `settings` the `detector` part of `page.json` (Python's
+   * constants), `template` the five landmarks of an upright face.
    */
   constructor(ort, session, settings, template) {
     this.ort = ort;
@@ -26,11 +21,7 @@ export class FaceDetector {
     this.isUpright = (face) => Math.abs(this.rollOf(face)) < settings.turned_roll;
   }
 
-  /**
-   * Find the faces of one photo, of any size and roll.
-   * @param {Pixels} photo
-   * @returns {Promise<Face[]>} from left to right.
-   */
+  /** Find the faces of one photo, of any size and roll, from left to right. */
   async detect(photo) {
     const { reduced_side, enough_side, turned_side, fair, score_threshold } = this.settings;
     const scale = reduced_side / Math.sqrt(photo.width * photo.height);
@@ -50,11 +41,7 @@ export class FaceDetector {
     return this.keepDistinctFaces(found).sort((one, other) => one.box[0] - other.box[0]);
   }
 
-  /**
-   * Find the faces of a video frame on one small canvas.
-   * @param {Pixels} frame
-   * @returns {Promise<Face[]>} from left to right.
-   */
+  /** Find the faces of a video frame on one small canvas, from left to right. */
   async glance(frame) {
     const scale = Math.min(1, GLANCE_SIDE / Math.max(frame.width, frame.height));
     const faces = await this.lookAt(frame, frame, scale, 0);
@@ -64,10 +51,8 @@ export class FaceDetector {
   }
 
   /**
-   * Return candidate faces in the whole photo, from canvases of increasing size.
-   * @param {Pixels} reduced a smaller copy, for small canvases.
-   * @param {number} enough side of the largest canvas, unless small faces are found.
-   * @param {number} turns counterclockwise quarter turns of the photo.
+   * Return candidate faces in the whole photo, turned counterclockwise, from canvases of increasing
+   * size: up to `enough`, unless small faces are found. `reduced` is a copy for small canvases.
    */
   async look(photo, reduced, enough, turns) {
     const { first_side, enough_side, reduced_side, least_part } = this.settings;
@@ -89,10 +74,8 @@ export class FaceDetector {
   }
 
   /**
-   * Run YuNet on the photo, scaled, in tiles and rotated by quarter turns.
-   * @param {Pixels} source the photo or a smaller copy.
-   * @param {number} scale canvas pixels per photo pixel.
-   * @param {number} turns counterclockwise quarter turns.
+   * Run YuNet on the photo or a smaller `source`, in tiles, with `scale` canvas pixels per photo pixel
+   * and turned counterclockwise.
    */
   async lookAt(photo, source, scale, turns) {
     const { tile_side, tile_overlap } = this.settings;
@@ -139,7 +122,7 @@ export class FaceDetector {
 
   /**
    * Return a candidate's face, if it is one, from an upright close-up large enough for exact
-   * landmarks. `turn` tells whether a doubtful candidate is also rotated by quarter turns.
+   * landmarks. With `turn`, a doubtful candidate is also rotated by quarter turns.
    */
   async lookCloselyAt(photo, hint, turn) {
     const { sure, score_threshold, turned_sure, turned_lead, faint } = this.settings;
@@ -212,11 +195,7 @@ export class FaceDetector {
     }
   }
 
-  /**
-   * Find upright faces of 10 to 300 pixels.
-   * @param {Pixels} canvas RGB.
-   * @returns {Promise<Face[]>} in its pixels, best first.
-   */
+  /** Find upright faces of 10 to 300 pixels in RGB pixels, best first. */
   async runYunet({ width: columns, height: rows, data }) {
     const { small_hint, nms_threshold } = this.settings;
     const width = Math.ceil(columns / DIVISOR) * DIVISOR;
@@ -241,12 +220,7 @@ export class FaceDetector {
   }
 }
 
-/**
- * Decode YuNet's outputs to faces in pixels of its input, possibly overlapping.
- * @param {object} outputs tensors by name: `cls`, `obj`, `bbox` and `kps` of each stride.
- * @param {number} width of the input in pixels.
- * @param {number} threshold minimum score.
- */
+/** Decode YuNet's outputs to faces in pixels of its input, possibly overlapping. */
 function decode(outputs, width, threshold) {
   const faces = [];
   const clamp = (value) => Math.min(Math.max(value, 0), 1);

@@ -1,10 +1,7 @@
 /** The page's side of the worker that runs the models. */
 
 export class Engine {
-  /**
-   * Start loading.
-   * @param {(part: number) => void} onProgress called with the loaded fraction, 0 to 1.
-   */
+  /** Start loading; `onProgress` is called with the loaded fraction, 0 to 1. */
   constructor(onProgress) {
     const module = new URL("worker.js", import.meta.url).href;
     // A worker from a blob obeys this page's Content-Security-Policy; one from a file would not.
@@ -24,13 +21,7 @@ export class Engine {
     });
   }
 
-  /**
-   * Predict the attributes of every face in an image.
-   * @param {ImageBitmap} bitmap transferred to the worker.
-   * @param {"photo" | "jpeg" | "frame"} kind a frame is searched on one small canvas.
-   * @returns {Promise<{faces: import("./predictor.js").PredictedFace[], width: number,
-   *     height: number, milliseconds: {detection: number, attributes: number}}>}
-   */
+  /** Predict the faces of an ImageBitmap, which goes to the worker, as `AttributePredictor.predict`. */
   predict(bitmap, kind) {
     const id = ++this.lastId;
     return new Promise((resolve, reject) => {

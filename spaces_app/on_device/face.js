@@ -50,11 +50,8 @@ function yawOf({ landmarks: [leftEye, rightEye, nose, leftMouth, rightMouth] }, 
 }
 
 /**
- * List the reasons why predictions for this face are less reliable.
- * @param {Face} face
- * @param {{width: number, height: number}} photo its size in pixels.
- * @param {object} limits the `face` part of `page.json`.
- * @returns {string[]} any of "small", "cut" (by the photo's edge) and "turned away".
+ * List why predictions for a face are less reliable: "small", "cut" (by the edge), "turned away".
+ * `limits` are the `face` part of `page.json`.
  */
 export function findFlaws(face, { width, height }, limits) {
   const margin = limits.cut_margin * sizeOf(face);

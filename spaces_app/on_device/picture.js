@@ -4,14 +4,7 @@ import { make } from "./elements.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/**
- * Mark every face's box and landmarks.
- * @param {SVGSVGElement} svg over the picture.
- * @param {{width: number, height: number}} size of the picture in pixels.
- * @param {import("./predictor.js").PredictedFace[]} faces
- * @param {number} chosen index of the face whose attributes are shown.
- * @param {(index: number) => void} choose called for the face that is clicked.
- */
+/** Mark every face's box, and the chosen one's landmarks, on an SVG over the picture. */
 export function drawBoxes(svg, { width, height }, faces, chosen, choose) {
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.replaceChildren(
@@ -37,16 +30,7 @@ function makeShape(name, attributes) {
   return shape;
 }
 
-/**
- * Show every face's crop, the model's input, to choose one by mouse or keyboard.
- * @param {HTMLFieldSetElement} fieldset
- * @param {import("./predictor.js").PredictedFace[]} faces
- * @param {number} size of the crops in pixels.
- * @param {number} chosen
- * @param {string[]} names of the faces.
- * @param {string[]} remarks of the faces, which may be empty.
- * @param {(index: number) => void} choose called for the face that is chosen.
- */
+/** Show every face's crop of `size` pixels with its remark, to choose one by mouse or keyboard. */
 export function drawCrops(fieldset, faces, size, chosen, names, remarks, choose) {
   fieldset.hidden = faces.length === 0;
   const labels = [...fieldset.querySelectorAll("label")];

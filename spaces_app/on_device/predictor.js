@@ -14,12 +14,7 @@ const BATCH_SIZE = 16; // faces
  */
 
 export class AttributePredictor {
-  /**
-   * @param {object} ort onnxruntime-web.
-   * @param {object} model session of the attribute model.
-   * @param {object} detector session of YuNet.
-   * @param {object} page the contents of `page.json`.
-   */
+  /** `ort` is onnxruntime-web, `model` and `detector` are its sessions, `page` is `page.json`. */
   constructor(ort, model, detector, page) {
     this.ort = ort;
     this.model = model;
@@ -28,11 +23,10 @@ export class AttributePredictor {
   }
 
   /**
-   * Predict the attributes of every face in one photo or video frame.
+   * Predict the attributes of every face, from left to right; a "frame" is searched on one small canvas.
    * @param {import("./resampling.js").Pixels} photo
-   * @param {"photo" | "jpeg" | "frame"} kind a frame is searched on one small canvas.
+   * @param {"photo" | "jpeg" | "frame"} kind
    * @returns {Promise<{faces: PredictedFace[], milliseconds: {detection: number, attributes: number}}>}
-   *     faces from left to right; the milliseconds are of all faces together.
    */
   async predict(photo, kind) {
     const start = performance.now();
@@ -48,10 +42,7 @@ export class AttributePredictor {
 
   /**
    * Find the faces of a photo, of a JPEG at full size only if needed, as `find_faces` in Python.
-   * @param {import("./resampling.js").Pixels} photo
-   * @param {"photo" | "jpeg" | "frame"} kind
-   * @returns {Promise<{source: import("./resampling.js").Pixels,
-   *     faces: import("./face.js").Face[]}>} the photo or a smaller copy, and faces in its pixels.
+   * Return the photo or a smaller copy as `source`, and the faces in its pixels.
    */
   async findFaces(photo, kind) {
     if (kind === "frame") return { source: photo, faces: await this.detector.glance(photo) };

@@ -20,11 +20,7 @@ export function roundHalfToEven(value) {
  * @typedef {{count: number, indices: Int32Array, weights: Float32Array}} Taps `count` a pixel.
  */
 
-/**
- * Average over the area that a target pixel covers (INTER_AREA), for shrinking an axis of `source`
- * pixels to `target`.
- * @returns {Taps}
- */
+/** Average over the area that a target pixel covers (INTER_AREA), for shrinking an axis. */
 function areaTaps(source, target) {
   const scale = source / target;
   const count = Math.ceil(scale) + 1;
@@ -43,10 +39,7 @@ function areaTaps(source, target) {
   return { count, indices, weights };
 }
 
-/**
- * Interpolate linearly between two pixels (INTER_LINEAR), with weights in whole 2048ths.
- * @returns {Taps}
- */
+/** Interpolate linearly between two pixels (INTER_LINEAR), with weights in whole 2048ths. */
 function linearTaps(source, target) {
   const count = 2;
   const indices = new Int32Array(target * count);
@@ -64,10 +57,7 @@ function linearTaps(source, target) {
 
 /**
  * Resize an image or a part of it by a factor, to at least one pixel, without aliasing.
- * @param {Pixels} source
- * @param {number} scale
- * @param {{x: number, y: number, width: number, height: number}} part of the source, in pixels.
- * @returns {Pixels} RGB, or the source itself if nothing changes.
+ * Return RGB pixels, or the source itself if nothing changes.
  */
 export function resizeBy(source, scale, part = { x: 0, y: 0, width: source.width, height: source.height }) {
   const width = Math.max(1, roundHalfToEven(part.width * scale));
@@ -78,13 +68,8 @@ export function resizeBy(source, scale, part = { x: 0, y: 0, width: source.width
 }
 
 /**
- * Resize a part of an image.
- * @param {Pixels} source
- * @param {{x: number, y: number, width: number, height: number}} part of the source, in pixels.
- * @param {number} columns width of the result in pixels.
- * @param {number} rows height of the result in pixels.
- * @param {boolean} average over areas, for shrinking; else interpolate.
- * @returns {Uint8ClampedArray} RGB (rows, columns, 3), 0 to 255.
+ * Resize a part of an image to RGB (rows, columns, 3), by averages over areas (for shrinking) or
+ * by interpolation.
  */
 export function resize(source, part, columns, rows, average) {
   const tapsOf = average ? areaTaps : linearTaps;

@@ -11,11 +11,7 @@ export class FaceTracker {
     this.lastTrack = 0;
   }
 
-  /**
-   * Assign the faces of the next frame to tracks, and average their probabilities over time.
-   * @param {import("./predictor.js").PredictedFace[]} faces
-   * @returns {(import("./predictor.js").PredictedFace & {track: number})[]}
-   */
+  /** Assign the faces of the next frame to tracks, and average their probabilities over time. */
   follow(faces) {
     const before = [...this.faces];
     this.faces = faces.map((face) => {

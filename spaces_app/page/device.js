@@ -1,7 +1,7 @@
 // The fourth tab: the page that runs the model in the visitor's own browser.
 
 const intro = make("p");
-const frame = make("iframe", { allow: "camera; clipboard-read", onload: tellLanguage });
+const frame = make("iframe", { allow: "camera", onload: tellLanguage });
 element.firstElementChild.append(intro, frame);
 
 // The page is told of the new language, not reloaded, so that its photo and result stay.
