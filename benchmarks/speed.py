@@ -33,7 +33,7 @@ from common import (
     write_json,
 )
 from label2label.checkpoints import find_checkpoint
-from label2label.errors import join_lines
+from label2label.errors import UserError, join_lines
 from label2label.files import sha256
 from tqdm import tqdm
 
