@@ -151,6 +151,18 @@ def test_every_command_runs(page, sandbox, environment):
         run(command, sandbox, environment)
 
 
+def test_the_readmes_example_prints_what_it_shows(environment, tmp_path):
+    text = PAGES[0].read_text(encoding="utf-8")
+    code, output = re.search(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.DOTALL).groups()
+    matplotlib = pytest.importorskip("matplotlib")
+    shutil.copy(
+        Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg"), tmp_path / "photo.jpg"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout == output, done.stderr
+
+
 def test_no_page_shows_a_command_that_is_not_tested():
     fence = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
     for page in PAGES:

@@ -134,7 +134,7 @@ def test_a_model_of_other_attributes_has_no_name_of_celebas_left(tmp_path):
 def test_the_examples_are_python_and_name_the_model(repo_id):
     text = str(model_card(Path(default_checkpoint()), repo_id=repo_id))
     blocks = text.split("```python\n")[1:]
-    assert len(blocks) == 2
+    assert len(blocks) == (2 if repo_id is None else 3)
     for block in blocks:
         compile(block.split("```")[0], "example", "exec")
     assert ('model="someone/faces"' in text) == (repo_id is not None)
