@@ -168,9 +168,7 @@ def test_images_may_be_bytes_or_paths(tmp_path):
     assert (FaceCrops(read, Label2LabelImageProcessor()).batch(np.array([0])) == 99).all()
 
 
-@pytest.mark.parametrize(
-    "column", [[1, 2], [{"bytes": 5, "path": "x"}], [{"bytes": "abc", "path": 7}], [[1.0]], [b"x"]]
-)
+@pytest.mark.parametrize("column", [[1, 2], [{"bytes": 5, "path": "x"}]])
 def test_a_column_that_holds_no_images_ends_in_one_line(tmp_path, column):
     with pytest.raises(UserError, match="column 'image' holds no images or paths") as told:
         load_split(write(tmp_path, column), "train")

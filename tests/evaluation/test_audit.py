@@ -146,7 +146,7 @@ def test_faces_are_aligned_to_the_models_own_crop(model_folder, tmp_path):
     table = datasets.Dataset.from_dict(rows, features=datasets.Features(kinds))
     _, processor = load_model(model_folder)
     asked = Preprocessing.from_processor(processor, ["Male"])
-    dataset, notices = prepare_photos(table, ["race"], asked, True, tmp_path / "crops.arrow")
+    dataset, notices = prepare_photos(table, {}, asked, True, tmp_path / "crops.arrow")
     (notice,) = notices  # the cascade's, which this test's detector is
     assert "Haar cascade" in notice
     assert dataset[0]["image"].size == (asked.crop_size, asked.crop_size)

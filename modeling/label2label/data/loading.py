@@ -70,14 +70,11 @@ def load_split(path: str | Path, split: str, streaming: bool = False, alone: boo
     kind = dataset.features["image"]
     if isinstance(kind, datasets.Image):
         return dataset
-    fields = kind if isinstance(kind, dict) else {}
-    encoded = {name: getattr(field, "dtype", "") for name, field in fields.items()}
-    is_encoded = encoded.keys() == {"bytes", "path"} and (
-        encoded["bytes"] in ("binary", "null") and encoded["path"] in ("string", "null")
-    )
-    if not is_encoded and kind != datasets.Value("string"):
-        raise UserError(f"{path}: the column 'image' holds no images or paths: it is {kind}")
-    return dataset.cast_column("image", datasets.Image())
+    try:
+        return dataset.cast_column("image", datasets.Image())
+    except (TypeError, ValueError, pa.ArrowException) as error:
+        text = f"{path}: the column 'image' holds no images or paths: it is {kind}"
+        raise UserError(text) from error
 
 
 def split_names(path: str | Path) -> list[str]:
