@@ -21,7 +21,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,8 @@ from preparation.sources import BadImageError
 
 PREPARATION_FILE = "preparation.json"
 SKIPPED_FILE = "skipped.csv"
-MAX_ROW_GROUP_BYTES = 16 * 2**20
-MAX_SHARD_BYTES = 450 * 10**6
+SHARD_BYTES = 100 * 10**6
+ROW_GROUP = 1000  # rows
 
 
 def write_dataset(
@@ -69,18 +69,13 @@ def write_dataset(
         counts: Counts = Counter()
         skipped: list[tuple[str, str]] = []
         shards = {split: Shards(work / "data", split, vocabulary) for split in SPLITS}
-        rows = _read_rows(check_identities(samples), read, total, workers, skipped)
-        try:
+        with closing(_read_rows(check_identities(samples), read, total, workers, skipped)) as rows:
             for sample, image in rows:
                 row = sample_to_row(sample, image, vocabulary)
                 shards[sample.split].write(row)
                 _count_row(counts, sample.split, row)
-            for split_shards in shards.values():
-                split_shards.finish()
-        finally:
-            rows.close()
-            for split_shards in shards.values():
-                split_shards.abandon()
+        for split_shards in shards.values():
+            split_shards.finish()
         with (work / SKIPPED_FILE).open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("image", "reason"), *skipped])
         if len(skipped) > max_bad:
@@ -177,52 +172,34 @@ def _read_rows(
 
 
 class Shards:
-    """Writer of the rows of one split to Parquet files, one row group at a time."""
+    """Writer of the rows of one split to Parquet files of some `SHARD_BYTES` each."""
 
     def __init__(self, folder: Path, split: str, vocabulary: Vocabulary):
-        self.folder = folder
-        self.split = split
+        self.stem = folder / split
         self.schema = dataset_features(vocabulary).arrow_schema
         self._paths: list[Path] = []
-        self._writer: pq.ParquetWriter | None = None
         self._rows: list[Mapping[str, Any]] = []
-        self._group_bytes = self._shard_bytes = 0
+        self._bytes = 0
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Add a row; it is buffered until its row group is full."""
+        """Add a row; it is buffered until its file is full."""
         self._rows.append(row)
-        self._group_bytes += len(row["image"]["bytes"])
-        if self._group_bytes >= MAX_ROW_GROUP_BYTES:
-            self._write_row_group()
+        self._bytes += len(row["image"]["bytes"])
+        if self._bytes >= SHARD_BYTES:
+            self._write_file()
 
     def finish(self) -> None:
         """Write the remaining rows and rename the files to `SPLIT-INDEX-of-NUMBER.parquet`."""
         if self._rows:
-            self._write_row_group()
-        if self._writer:
-            self._writer.close()
+            self._write_file()
         for index, path in enumerate(self._paths):
-            name = f"{self.split}-{index:05d}-of-{len(self._paths):05d}.parquet"
-            os.replace(path, path.with_name(name))
+            os.replace(path, f"{self.stem}-{index:05d}-of-{len(self._paths):05d}.parquet")
 
-    def abandon(self) -> None:
-        """Close the open file, ignoring errors (for example, a full disk)."""
-        if self._writer and self._writer.is_open:
-            with suppress(Exception):
-                self._writer.close()
-            # Otherwise its destructor would close it again and print an error.
-            self._writer.is_open = False
-
-    def _write_row_group(self) -> None:
-        if self._writer is None or self._shard_bytes + self._group_bytes > MAX_SHARD_BYTES:
-            if self._writer:
-                self._writer.close()
-            self._paths.append(self.folder / f"{self.split}-{len(self._paths)}.tmp")
-            self._writer = pq.ParquetWriter(self._paths[-1], self.schema)
-            self._shard_bytes = 0
-        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self.schema))
-        self._shard_bytes += self._group_bytes
-        self._rows, self._group_bytes = [], 0
+    def _write_file(self) -> None:
+        self._paths.append(Path(f"{self.stem}-{len(self._paths)}.tmp"))
+        table = pa.Table.from_pylist(self._rows, schema=self.schema)
+        pq.write_table(table, self._paths[-1], row_group_size=ROW_GROUP)
+        self._rows, self._bytes = [], 0
 
 
 def _count_row(counts: Counts, split: str, row: Mapping[str, Any]) -> None:

@@ -21,7 +21,6 @@ let view = null;
 let page = null;
 let shown = null; // the result on the page: {faces, width, height, milliseconds, name}
 let chosen = 0;
-let example = null; // its file, once it has come
 let turn = 0; // counts photos and camera starts, so that a late answer to an earlier one is dropped
 
 const camera = new Camera($("video"));
@@ -231,17 +230,11 @@ $("file").onchange = ({ target }) => {
   if (file) readPhoto(file, file.name);
   target.value = ""; // so that the same file can be chosen again
 };
-async function fetchExample() {
-  const response = await fetch("example.jpg");
-  if (!response.ok) throw new Error(`example.jpg: ${response.status} ${response.statusText}`);
-  example = await response.blob();
-}
-
-fetchExample().catch(() => {}); // now, as there may be no network later; else at the click
 $("example").onclick = async () => {
   try {
-    if (!example) await fetchExample();
-    readPhoto(example, "example.jpg");
+    const response = await fetch("example.jpg");
+    if (!response.ok) throw new Error(`example.jpg: ${response.status} ${response.statusText}`);
+    readPhoto(await response.blob(), "example.jpg");
   } catch (error) {
     say("failed", { reason: error.message }, true);
   }

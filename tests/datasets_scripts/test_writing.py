@@ -84,8 +84,7 @@ def test_a_person_in_two_splits_is_refused(images: Path, tmp_path: Path):
 
 
 def test_shards_are_bounded(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(writing, "MAX_ROW_GROUP_BYTES", 3000)
-    monkeypatch.setattr(writing, "MAX_SHARD_BYTES", 12000)
+    monkeypatch.setattr(writing, "SHARD_BYTES", 12000)
     prepare(images, tmp_path / "out")
     paths = sorted((tmp_path / "out/data").glob("train-*"))
     assert len(paths) > 2

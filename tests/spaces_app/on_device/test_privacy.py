@@ -39,11 +39,3 @@ def test_page_works_without_a_network_once_it_has_loaded(visit, photos):
     tab.context.set_offline(True)
     tab.show(photos / "portrait.png", "1 face found")
     assert tab.probabilities().keys() == ATTRIBUTES
-
-
-def test_example_needs_no_network_once_the_page_has_loaded(visit):
-    tab = visit()
-    tab.wait_for("Ready")
-    tab.context.set_offline(True)
-    tab.page.get_by_role("button", name="Try an example").click()
-    tab.wait_for("1 face found")
