@@ -35,43 +35,23 @@ def dataset_parser(docstring: str | None, source: str | None = None) -> argparse
     `source` is the help text of `--source`, for a program that reads raw images.
     """
     parser = argparse.ArgumentParser(description=(docstring or "").partition("\n")[0])
+    option = parser.add_argument
     if source:
-        parser.add_argument("--source", type=Path, required=True, metavar="PATH", help=source)
-        parser.add_argument(
-            "--as-is",
-            dest="align",
-            action="store_false",
-            help="store the files' bytes instead of framing every face as `label2label predict` "
-            "does (images without a face stay as they are and are counted)",
+        option("--source", type=Path, required=True, metavar="PATH", help=source)
+        text = "store the files' bytes instead of framing every face as `label2label predict` does"
+        option("--as-is", dest="align", action="store_false", help=text)
+        text = (
+            "further labels: a column `image` (or `id`, a person), then columns of attributes "
+            "(1, 0, or nothing for unknown), `gender` or `age`"
         )
-        parser.add_argument(
-            "--labels",
-            type=Path,
-            metavar="CSV",
-            help="further labels: a column `image` (or `id`, a person), then columns of attributes "
-            "(1, 0, or nothing for unknown), `gender` or `age`",
-        )
-        parser.add_argument(
-            "--only-labelled", action="store_true", help="keep only rows that --labels names"
-        )
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="OUT", help="dataset folder to write"
-    )
-    parser.add_argument(
-        "--workers",
-        type=number(int, 1),
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help="threads (default: one per core, here %(default)s)",
-    )
-    parser.add_argument(
-        "--max-bad",
-        type=number(int, 0),
-        default=10,
-        metavar="N",
-        help="unusable images that are accepted: skipped, and listed in skipped.csv "
-        "(default: %(default)s)",
-    )
+        option("--labels", type=Path, metavar="CSV", help=text)
+        text = "keep only rows that --labels names"
+        option("--only-labelled", action="store_true", help=text)
+    option("--output", type=Path, required=True, metavar="OUT", help="dataset folder to write")
+    cores, text = os.cpu_count() or 1, "threads (default: one per core, here %(default)s)"
+    option("--workers", type=number(int, 1), default=cores, metavar="N", help=text)
+    text = "unusable images to accept, skip and list in skipped.csv (default: %(default)s)"
+    option("--max-bad", type=number(int, 0), default=10, metavar="N", help=text)
     return parser
 
 
@@ -89,19 +69,17 @@ def prepare(
     Takes and returns what `write_dataset` does, and `arguments` of `dataset_parser`. `{framing}` in
     the description's process is replaced by the description of `read`.
     """
+    process = description.process
     if isinstance(read, ReadImage):
-        process = description.process.replace("{framing}", read.description)
-        description = replace(description, process=process)
-    labels = getattr(arguments, "labels", None)
-    if labels:
+        process = process.replace("{framing}", read.description)
+    if labels := getattr(arguments, "labels", None):
         samples = add_labels(samples, labels, vocabulary, arguments.only_labelled)
-        process = f"{description.process} Labels of a list of the user's were added by name."
-        description = replace(description, process=process)
+        process += " Labels of a list of the user's were added by name."
     counts = write_dataset(
         samples,
         read,
         vocabulary,
-        description,
+        replace(description, process=process),
         arguments.output,
         total=total,
         workers=arguments.workers,
