@@ -143,7 +143,7 @@ def test_a_group_column_without_two_values_is_refused(model_folder, tmp_path, ra
     ("options", "message"),
     [
         ({"split": "train"}, "no split 'train': it has test"),
-        ({"group": ["religion"]}, "no group column 'religion'"),
+        ({"group": ["religion"]}, "no column 'religion'"),
         ({"data": "/no/such/folder"}, "/no/such/folder: no such folder"),
         ({"model": "/no/such/folder"}, "/no/such/folder does not exist: --model"),
     ],

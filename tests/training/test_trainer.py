@@ -329,7 +329,8 @@ def test_frozen_stages_keep_weights_and_statistics_in_their_epochs_alone(recipe_
     assert all(learns[2:])
 
 
-def test_frozen_stages_need_a_mobilefacenet(recipe_values, tmp_path):
+def test_frozen_stages_need_a_mobilefacenet(recipe_values, tmp_path, monkeypatch):
+    monkeypatch.setattr("label2label.training.trainer.TrainingData.prepare", None)
     values = {**recipe_values, "frozen_stages": [1], "backbone_config": {"model_type": "resnet"}}
     with pytest.raises(UserError, match="needs a MobileFaceNet"):
         Trainer(Recipe(**values), tmp_path)

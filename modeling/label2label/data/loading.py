@@ -117,6 +117,13 @@ def check_cache() -> None:
         )
 
 
+def column_values(dataset: datasets.Dataset, column: str, title: str) -> list[Any]:
+    """Read a column other than the images; raise UserError if the dataset `title` has none."""
+    if column not in dataset.column_names or column == "image":
+        raise UserError(f"{title}: no column {column!r}; it has {', '.join(dataset.column_names)}")
+    return list(dataset.select_columns([column])[:][column])
+
+
 def label_array(
     dataset: datasets.Dataset | Mapping[str, Sequence[Any]], attributes: Sequence[str]
 ) -> np.ndarray:

@@ -18,7 +18,7 @@ from scipy.special import expit
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from label2label.data.loading import label_array, load_split, read_encoded
+from label2label.data.loading import column_values, label_array, load_split, read_encoded
 from label2label.data.vocabulary import IGNORE_INDEX, VOCABULARIES
 from label2label.errors import UserError, printable
 from label2label.evaluation.groups import age_bands, check_groups
@@ -290,9 +290,7 @@ def read_column(dataset: Dataset, name: str) -> list[Any] | None:
 
 def read_groups(dataset: Dataset, column: str) -> Column:
     """Read the groups of a column; ages as bands. Raise UserError if there are fewer than two."""
-    if column not in dataset.column_names or column == "image":
-        raise UserError(f"no group column {column!r}: the dataset has {dataset.column_names}")
-    values = dataset.with_format(None)[column]
+    values = column_values(dataset, column, "the dataset")
     check_groups(column, values)
     if column == "age":
         return age_bands(values)

@@ -18,6 +18,7 @@ from datasets.fingerprint import Hasher
 from label2label.checkpoints import find_checkpoint
 from label2label.data.loading import (
     FaceCrops,
+    column_values,
     crop_maker,
     decode_crops,
     draw_epoch,
@@ -390,13 +391,6 @@ def _open(source: Source, split: str, seed: int, alone: bool) -> datasets.Datase
     if source.limit and split == "train":
         rows = np.sort(np.random.default_rng(seed).permutation(rows)[: source.limit])
     return dataset if len(rows) == len(dataset) else dataset.select(rows)
-
-
-def column_values(dataset: datasets.Dataset, column: str, path: str) -> list[Any]:
-    """Read one column of the dataset at `path`; raise UserError if it is missing."""
-    if column not in dataset.column_names or column == "image":
-        raise UserError(f"{path}: no column {column!r}; it has {', '.join(dataset.column_names)}")
-    return list(dataset.select_columns([column])[:][column])
 
 
 def name_groups(dataset: datasets.Dataset, columns: Sequence[str], path: str) -> np.ndarray:

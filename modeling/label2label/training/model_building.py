@@ -53,6 +53,8 @@ def build_model(
         model = _build_from_backbone(recipe, attributes)
         if frequencies is not None:
             set_prior(model, frequencies)
+    if recipe.frozen_stages and not isinstance(model.label2label.backbone, MobileFaceNetBackbone):
+        raise UserError("frozen_stages needs a MobileFaceNet backbone; leave it out")
     processor.thresholds = None
     processor.attributes = list(attributes)
     rules = processor.exclusive_answers or ()

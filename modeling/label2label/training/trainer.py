@@ -30,7 +30,7 @@ from label2label.data.augmentation import Augmentation, draw_uniform
 from label2label.data.loading import normalize_pixels
 from label2label.errors import UserError, join_lines
 from label2label.files import hold_lock, prepare_output, replace_folder, write_whole
-from label2label.models import Label2LabelForImageClassification, MobileFaceNetBackbone
+from label2label.models import Label2LabelForImageClassification
 from label2label.prediction.backends import without_accelerator
 from label2label.training.data import TrainingData
 from label2label.training.model_building import build_model, prepare_layers
@@ -132,11 +132,8 @@ class Trainer:
 
     def _prepare_optimization(self) -> None:
         recipe, accelerator = self.recipe, self.accelerator
-        backbone = self.model.label2label.backbone
         if recipe.freeze_backbone:
-            backbone.requires_grad_(False)
-        if recipe.frozen_stages and not isinstance(backbone, MobileFaceNetBackbone):
-            raise UserError("frozen_stages needs a MobileFaceNet backbone; leave it out")
+            self.model.label2label.backbone.requires_grad_(False)
         prepare_layers(self.model, accelerator.num_processes)
         self.model = self.model.to(memory_format=torch.channels_last)  # faster on most devices
         optimizer = torch.optim.AdamW(parameter_groups(self.model, recipe))  # arXiv:1711.05101
