@@ -56,7 +56,7 @@ SECTION = r"<details[^>]*>\n<summary>(?P<title>[^<]*)</summary>\n\n(?P<body>.*?)
 
 
 def api_reference() -> str:
-    """Renders the reference.
+    """Render the reference.
 
     Returns:
         Markdown, the same for the same docstrings.

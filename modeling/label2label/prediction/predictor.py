@@ -169,7 +169,7 @@ class AttributePredictor:
         return sorted(present, key=lambda name: -attributes[name])
 
     def crop_faces(self, pixels: np.ndarray, faces: list[Face]) -> list[np.ndarray]:
-        """Align faces of a photo, uint8 RGB, to the model's crop."""
+        """Align a photo's faces, as `detector(pixels)` found them, to the model's crop (uint8)."""
         template = self.backend.preprocessing.alignment_template
         size = self.backend.preprocessing.crop_size
         return [align_face(pixels, face, template, size) for face in faces]
