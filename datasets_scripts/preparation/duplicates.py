@@ -14,9 +14,6 @@ import numpy as np
 HASH_BYTES = 32
 MAX_DIFFERING_BITS = 32
 
-_ROWS = 2048
-_COLUMNS = 8192
-
 
 def perceptual_hash(image: np.ndarray) -> np.ndarray:
     """Hash an RGB image so that scaling, re-encoding or brightening it changes few bits.
@@ -34,19 +31,8 @@ def perceptual_hash(image: np.ndarray) -> np.ndarray:
 def find_near_duplicates(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Find which images have a near-duplicate among others: (images,) bool.
 
-    All pairs of hashes, (images, HASH_BYTES), are compared in blocks: with bits as -1 and 1, a
-    matrix product gives the number of bits that agree.
+    Both are hashes, (images, HASH_BYTES); all pairs are compared.
     """
-    found = np.zeros(len(hashes), bool)
-    least_product = 8 * HASH_BYTES - 2 * MAX_DIFFERING_BITS
-    for start in range(0, len(others), _COLUMNS):
-        columns = _signs(others[start : start + _COLUMNS])
-        for row in range(0, len(hashes), _ROWS):
-            block = slice(row, row + _ROWS)
-            products = _signs(hashes[block]) @ columns.T
-            found[block] |= (products >= least_product).any(axis=1)
-    return found
-
-
-def _signs(hashes: np.ndarray) -> np.ndarray:
-    return np.unpackbits(hashes, axis=1).astype(np.float32) * 2 - 1
+    words, among = hashes.view(np.uint64), others.view(np.uint64)
+    differing = (np.bitwise_count(among ^ word).sum(axis=1) for word in words)
+    return np.array([(bits <= MAX_DIFFERING_BITS).any() for bits in differing], bool)
