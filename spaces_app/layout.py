@@ -44,11 +44,9 @@ def build_space() -> gr.Blocks:
     analyser = Analyser(load_catalogue())
     models = [model.describe() for model in analyser.catalogue.values()]
     evaluations = load_evaluations(RESULT_FOLDERS)
-    shown = dict.fromkeys(TABS, True)
-    shown["compare"] = len(models) > 1
     # Only with the model that `label2label export --web` puts beside the page.
-    shown["device"] = DEVICE_PAGE.is_file() and any(DEVICE_PAGE.parent.glob("assets/*.onnx"))
-    if shown["device"]:
+    has_device = DEVICE_PAGE.is_file() and any(DEVICE_PAGE.parent.glob("assets/*.onnx"))
+    if has_device:
         gr.set_static_paths([DEVICE_PAGE.parent])
 
     def analyse(event: gr.EventData) -> dict[str, Any]:
@@ -102,21 +100,19 @@ def build_space() -> gr.Blocks:
                 elem_id="language",
             )
         with gr.Tabs():
-            tabs = {
-                tab: gr.Tab(say("en", f"tab.{tab}"), id=tab, visible=shown[tab]) for tab in TABS
-            }
+            tabs = {tab: gr.Tab(say("en", f"tab.{tab}"), id=tab) for tab in TABS}
+            tabs["device"].visible = has_device
         with tabs["explore"]:
             explorer = page_part("explorer", page)
             explorer.analyse(analyse, None, explorer, **request)
             explorer.condition(condition, None, explorer, **request)
         with tabs["compare"]:
-            if shown["compare"]:
-                comparison = page_part("comparison", page)
-                comparison.analyse(analyse, None, comparison, **request)
+            comparison = page_part("comparison", page)
+            comparison.analyse(analyse, None, comparison, **request)
         with tabs["audit"]:
             audit = gr.HTML(render_audit(evaluations, "en"), apply_default_css=False)
         with tabs["device"]:
-            if shown["device"]:
+            if has_device:
                 address = f"gradio_api/file={DEVICE_PAGE.as_posix()}"
                 page_part("device", {"texts": TEXTS, "address": address})
         with tabs["about"]:
