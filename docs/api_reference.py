@@ -34,6 +34,7 @@ PUBLIC = {
     "label2label.evaluation.evaluate": ["evaluate_models"],
     "label2label.export.onnx": ["export_onnx"],
     "label2label.hub.model_card": ["model_card"],
+    "label2label.errors": ["UserError"],
 }
 
 HEAD = """# API reference

@@ -16,7 +16,7 @@ def label_on_ray(
 
     Args:
         photos: folder, or whatever else `ray.data.read_binary_files` takes, such as `s3://...`.
-        output: folder to write Parquet files to, a row a face.
+        output: folder to write Parquet files to, a row per face.
         workers: processes; those of a cluster are on its machines.
         model: as `label2label predict --model` takes it.
         align: whether to find and align faces; if not, each photo is one face's crop.

@@ -1,5 +1,7 @@
 """MobileFaceNet: shapes and sizes of the paper, variants, and loading."""
 
+import re
+
 import pytest
 import torch
 from label2label import MobileFaceNetBackbone, MobileFaceNetConfig, MobileFaceNetModel
@@ -101,9 +103,12 @@ def test_a_config_that_cannot_be_built_is_refused(wrong):
         MobileFaceNetConfig(**wrong)
 
 
-def test_wrong_channels_are_refused(tiny_backbone_config):
-    with pytest.raises(ValueError, match="3 channels, got 1"):
-        MobileFaceNetBackbone(tiny_backbone_config)(torch.zeros(1, 1, 48, 48))
+@pytest.mark.parametrize("shape", [(1, 1, 48, 48), (3, 48, 48)])
+def test_images_of_another_shape_are_refused(tiny_backbone_config, shape):
+    with pytest.raises(
+        ValueError, match=r"\(batch, 3, height, width\), got " + re.escape(f"{shape}")
+    ):
+        MobileFaceNetBackbone(tiny_backbone_config)(torch.zeros(shape))
 
 
 def test_backbone_loads_from_the_embedding_models_folder(tiny_backbone_config, images, tmp_path):

@@ -135,8 +135,8 @@ def label_array(
             attribute is derived if the dataset has its negation (`Beard` = not `No_Beard`).
 
     Returns:
-        int8, (images, attributes): 1 present, 0 absent, -100 unknown. Attributes that the dataset
-        does not have are -100 throughout.
+        An int8 array of shape (images, attributes), 1 present, 0 absent, -100 unknown. Attributes
+        that the dataset does not have are -100 throughout.
 
     Raises:
         UserError: If a column holds other values, such as -1 or -100.

@@ -129,9 +129,10 @@ class MobileFaceNetEncoder(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return one feature map per name in `config.stage_names`."""
-        if pixel_values.shape[1] != self.num_channels:
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != self.num_channels:
             raise ValueError(
-                f"the model takes {self.num_channels} channels, got {pixel_values.shape[1]}"
+                f"pixel_values must be of shape (batch, {self.num_channels}, height, width), got "
+                f"{tuple(pixel_values.shape)}"
             )
         feature_maps = [self.stem(pixel_values)]
         for stage in self.stages:
