@@ -25,6 +25,7 @@ from typing import Any
 
 from common import command_line, finish
 from label2label.errors import UserError
+from label2label.evaluation import format_p_value
 from label2label.files import write_whole
 
 ROOT = Path(__file__).parents[1]
@@ -378,15 +379,19 @@ def contradictions(read: Read) -> Rows:
 def over_queries(read: Read) -> Rows:
     """Compare the masked language model with its own query network."""
     yield "test images", "accuracy", "of the query network", "difference", "95 % interval", "p"
-    for name in ("CelebA", "LFWA"):
-        test = read(f"{name.lower()}_test")
+    for title, name in (
+        ("CelebA", "celeba_test"),
+        ("LFWA", "lfwa_test"),
+        ("LFWA, after fine-tuning on it", "lfwa_tuned_test"),
+    ):
+        test = read(name)
         compared = test["over_queries"]
         yield (
-            f"{name}, {test['num_images']:,}",
+            f"{title}, {test['num_images']:,}",
             *(f"{test[key]:.4f}" for key in ("accuracy", "query_accuracy")),
             f"{compared['difference']:+.4f}",
             between(compared["interval"], "+.4f"),
-            f"{compared['p_value']:.2f}",
+            format_p_value(compared["p_value"]),
         )
 
 
