@@ -21,7 +21,7 @@ def pins(path):
 def test_the_metadata_is_the_hubs():
     card = SpaceCard.load(SPACE / "README.md")
     assert card.data.sdk == "gradio"
-    assert card.data.license == "apache-2.0"
+    assert card.data.license == "other"  # the weights are for research only
     assert (SPACE / card.data.app_file).is_file()
     data = yaml.safe_load((SPACE / "README.md").read_text().split("---")[1])
     assert len(data["short_description"]) <= 60

@@ -69,8 +69,8 @@ class Training(NamedTuple):
 
 _MERGE = (
     "First CelebA's official partition: 64,258 of its 162,770 training images, 5,185 of validation "
-    "and 2,750 of test could be had. Then a merge of CelebA with 60,000 images of six other sets, "
-    "in which labels that a set lacks stay unknown; no person or photo is in two splits. "
+    "and 2,750 of test were available. Then a merge of CelebA with 60,000 images of six other "
+    "sets, in which labels that a set lacks stay unknown; no person or photo is in two splits. "
 )
 _BACKBONE = (
     "The backbone was initialised from a public MobileFaceNet trained for face recognition on "
@@ -79,11 +79,11 @@ _BACKBONE = (
 )
 _MERGED = ["celeba", "fairface", "utkface", "all-age-faces", "scut-fbp5500", "lfwa", "masks"]
 _PRUNED = (
-    "Half of the default model's channels, trained on from it on the same images, by their labels "
+    "Half of the default model's channels, trained further on the same images, by their labels "
     "and by its answers. The default model's own training: "
 )
 _KOREAN11 = (
-    "The default model, trained on for the 2024 paper's 11 attributes on 1,467 photos of East "
+    "The default model, trained further for the 2024 paper's 11 attributes on 1,467 photos of East "
     "Asian people labelled for them, real masks, CelebA and LFWA. The default model's own "
     "training: "
 )
