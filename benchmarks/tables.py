@@ -330,7 +330,22 @@ def east_asian(read: Read) -> Rows:
     """List the 2024 paper's attributes on East Asian faces, and the cost on CelebA, by model."""
     measured = read("east_asian")
     keys = [key for key in measured["rows"] if key.startswith(("east-asian", "celeba-", "scut"))]
-    yield from fairness_rows(measured, own_models(measured), keys)
+    models = [m for m in own_models(measured) if m["name"] not in FEW_SHOT[1:-1]]
+    yield from fairness_rows(measured, models, keys)
+
+
+FEW_SHOT = ("CelebA alone", "50 photos", "200 photos", "500 photos", "1,467 photos")
+
+
+@table
+def few_shot(read: Read) -> Rows:
+    """List what more and more photos of the shifted domain give to the CelebA-only model."""
+    measured = {model["name"]: model["rows"] for model in own_models(read("east_asian"))}
+    keys = "east-asian-accuracy", "east-asian-balanced", "celeba-10"
+    yield "fine-tuned on", "accuracy", "balanced accuracy", "accuracy on CelebA, 10 attributes"
+    for name in FEW_SHOT:
+        title = "nothing" if name == FEW_SHOT[0] else name
+        yield title, *(estimate(measured[name][key]) for key in keys)
 
 
 @table
@@ -393,6 +408,17 @@ def over_queries(read: Read) -> Rows:
             between(compared["interval"], "+.4f"),
             format_p_value(compared["p_value"]),
         )
+
+
+@table
+def framings(read: Read) -> Rows:
+    """List each model's accuracy by how tightly the face is framed."""
+    measured = read("framings")["models"]
+    yield "the face is shown", *measured
+    for points in zip(*measured.values(), strict=True):
+        zoom = points[0]["zoom"]
+        title = "as `predict` frames it" if zoom == 1 else f"{zoom:g} times as large"
+        yield title, *(f"{point['accuracy']:.4f}" for point in points)
 
 
 @table
