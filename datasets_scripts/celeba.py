@@ -1,11 +1,14 @@
-"""CelebA, as its publishers, torchvision or Kaggle lay it out.
+"""CelebA, as its publishers, torchvision or Kaggle lay it out; aligned images or original photos.
 
     python datasets_scripts/celeba.py --source CELEBA --output data/celeba
 
-CELEBA is a folder or archive that holds the aligned images, `img_align_celeba`, and the annotation
-files `list_attr_celeba`, `list_eval_partition` and `identity_CelebA` (.txt or .csv), at any depth
-and also inside further archives. Kaggle's copy has no identities: people are then unknown, and only
-the official partition ensures that no person is in two splits.
+CELEBA is a folder or archive that holds the images, `img_align_celeba` (`img_celeba` with
+`--original`), and the annotation files `list_attr_celeba`, `list_eval_partition` and
+`identity_CelebA` (.txt or .csv), at any depth and also inside further archives. Kaggle's copy has
+no identities: people are then unknown, and only the official partition ensures that no person is in
+two splits. If an original photo shows several faces, the one in the box of `list_bbox_celeba` is
+used, or without a box the one nearest to the middle. Unpack the publishers' `img_celeba.7z.001`
+and its further parts with 7z first.
 """
 
 from __future__ import annotations
@@ -17,13 +20,14 @@ from label2label.data.schema import GENDERS, SPLITS, Sample
 from label2label.data.vocabulary import get_vocabulary
 from label2label.errors import UserError
 from preparation.card import read_description
-from preparation.framing import ReadImage
+from preparation.framing import Box, ReadImage
 from preparation.program import dataset_parser, prepare, run_program
 from preparation.sources import Download, Images
 
 ATTRIBUTES = "list_attr_celeba"
 IDENTITIES = "identity_CelebA"
 PARTITION = "list_eval_partition"
+BOXES = "list_bbox_celeba"
 
 NO_IDENTITIES = (
     "The source holds no identities, so that of no two images it is known whether they show one "
@@ -98,24 +102,48 @@ def read_samples(
         )
 
 
+def read_boxes(download: Download) -> dict[str, Box]:
+    """Read the box (x0, y0, x1, y1; pixels) of the labelled face by original photo, if given."""
+    if download.find_text(f"{BOXES}.txt", f"{BOXES}.csv") is None:
+        return {}
+    boxes = {}
+    for where, words in read_words(download, BOXES):
+        if len(words) == 5 and all(word.isdecimal() for word in words[1:]):
+            x, y, width, height = map(int, words[1:])
+            if width and height:
+                boxes[words[0]] = (float(x), float(y), float(x + width), float(y + height))
+        elif boxes:
+            raise UserError(f"{where}: expected an image, left, top, width and height")
+    return boxes
+
+
 def main() -> None:
     """Prepare CelebA as the command line says."""
-    source = "folder or archive of CelebA's files"
-    arguments = dataset_parser(__doc__, source=source).parse_args()
+    parser = dataset_parser(__doc__, source="folder or archive of CelebA's files")
+    parser.add_argument(
+        "--original", action="store_true", help="read the original photos, img_celeba"
+    )
+    arguments = parser.parse_args()
     download = Download(arguments.source)
-    images = download.images("img_align_celeba")
+    images = download.images("img_celeba" if arguments.original else "img_align_celeba")
     partition = read_values(download, PARTITION)
     identities = None
     if download.find_text(f"{IDENTITIES}.txt", f"{IDENTITIES}.csv"):
         identities = read_values(download, IDENTITIES)
     else:
         print(NO_IDENTITIES, file=sys.stderr)
+    description = read_description(
+        "celeba",
+        images="original photos" if arguments.original else "aligned images",
+        identities="" if identities else NO_IDENTITIES,
+    )
+    boxes = read_boxes(download) if arguments.original else {}
     prepare(
         arguments,
         read_samples(download, images, identities, partition),
-        ReadImage(images, arguments.align),
+        ReadImage(images, arguments.align, boxes),
         get_vocabulary("celeba-40"),
-        read_description("celeba", identities="" if identities else NO_IDENTITIES),
+        description,
         total=len(partition),
     )
 

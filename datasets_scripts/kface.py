@@ -2,13 +2,17 @@
 
     python datasets_scripts/kface.py --source KFACE --reference data/celeba --output data/kface
 
-Images lie at `High_Resolution/{ID}/{S}/{L}/{E}/{C}.jpg`. They are filtered in two steps: by the
-codes in their path (a frontal camera, a bright light), then, with --reference, by the brightness
-and left-right balance of the framed face, which must lie within the central 95 % of the reference
-dataset's values.
+Images lie at `{High|Middle|Low}_Resolution/{ID}/{S}/{L}/{E}/{C}.jpg`. They are filtered in two
+steps: by the codes in their path (a frontal camera, a bright light), then, with --reference, by the
+brightness and left-right balance of the framed face, which must lie within the central 95 % of the
+reference dataset's values.
 
-The meaning of the codes comes from public users of the dataset and was not checked against the
-dataset itself: `kface.yaml` is the place to change it.
+The meaning of the codes, in `kface.yaml`, comes from public users of the dataset and was not
+checked against the dataset itself. `--codes FILE.yaml` overrides any entry:
+
+    cameras: [C6, C7, C8]
+    expressions:
+      E02: {Smiling: true}
 
 Attributes that the path does not encode are null unless `--labels FILE.csv` gives them: a column
 `id` (a person) or `image` (a path below the resolution's folder), then one column per attribute.
@@ -25,7 +29,7 @@ import numpy as np
 import yaml
 from label2label.data.schema import Sample
 from label2label.data.vocabulary import get_vocabulary
-from label2label.errors import UserError
+from label2label.errors import UserError, join_lines
 from preparation.card import read_description
 from preparation.framing import ReadImage, decode_image
 from preparation.program import dataset_parser, prepare, run_program, split_by_hash
@@ -41,6 +45,32 @@ LIGHTING = (
 )
 
 CODES = Path(__file__).with_suffix(".yaml")
+
+
+def read_codes(path: Path | None) -> dict[str, Any]:
+    """Read `CODES`, with the entries that another YAML file of this form overrides."""
+    codes = yaml.safe_load(CODES.read_text(encoding="utf-8"))
+    if path is None:
+        return codes
+    try:
+        changes = yaml.safe_load(path.read_text(encoding="utf-8-sig")) or {}
+        for key, changed in changes.items():
+            old = codes[key]  # a text in place of a list ends in a TypeError
+            codes[key] = old[:0] + changed if isinstance(old, list) else old | changed
+        labels = {**codes["accessories"], **codes["expressions"]}.values()
+        values = {pair for of_code in labels for pair in of_code.items()}
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{path} is not YAML: {join_lines(error)}") from error
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"{path} does not have the form of {CODES}: {error}") from error
+    attributes = get_vocabulary("korean-11").attributes
+    for name, value in values:
+        if name not in attributes or not isinstance(value, bool | None):
+            raise UserError(
+                f"{path}: {name}: {value} is not true, false or null for one of the attributes "
+                + ", ".join(attributes)
+            )
+    return codes
 
 
 def measure_lighting(image: np.ndarray) -> np.ndarray:
@@ -80,7 +110,7 @@ def read_samples(images: Images, codes: dict[str, Any]) -> Iterator[Sample]:
         person, accessory, light, expression, file = key.split("/")
         for code, table in ((accessory, "accessories"), (expression, "expressions")):
             if code not in codes[table]:
-                raise UserError(f"{key}: {code} is unknown: add it to {CODES.name}")
+                raise UserError(f"{key}: {code} is unknown; add it with --codes")
         if light in codes["lights"] and Path(file).stem in codes["cameras"]:
             yield Sample(
                 key=key,
@@ -111,18 +141,25 @@ class ReadFace(ReadImage):
 
 def main() -> None:
     """Prepare K-FACE as the command line says."""
-    parser = dataset_parser(__doc__, source="folder or archive that holds High_Resolution")
+    parser = dataset_parser(__doc__, source="folder that holds High_Resolution and the like")
+    parser.add_argument(
+        "--resolution",
+        choices=("High", "Middle", "Low"),
+        default="High",
+        help="image resolution (default: %(default)s)",
+    )
     parser.add_argument(
         "--reference",
         type=Path,
         metavar="DIR",
         help="prepared dataset whose light is the reference",
     )
+    parser.add_argument("--codes", type=Path, metavar="YAML", help="changes to the code table")
     arguments = parser.parse_args()
-    codes = yaml.safe_load(CODES.read_text(encoding="utf-8"))
+    codes = read_codes(arguments.codes)
     lighting = measure_reference(arguments.reference) if arguments.reference else None
     download = Download(arguments.source)
-    images = download.images("High_Resolution", depth=5)
+    images = download.images(f"{arguments.resolution}_Resolution", depth=5)
     samples = list(read_samples(images, codes))
     if not samples:
         raise UserError(

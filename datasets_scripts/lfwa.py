@@ -6,7 +6,8 @@ The folder holds the images (`lfw`, folder or archive) and the annotation: `lfw_
 text file of the same columns (`lfw_att_40.txt` or `.csv`: a line with the attribute names, then a
 line per image with its name and a value of 1, 0 or -1 per attribute). If `indices_train_test.mat`
 exists, its 6,263 training and 6,880 test images are the splits; otherwise people are split by hash,
-also half of them into test.
+also half of them into test. `--test-people FILE` (one name per line) moves people to test, for
+example those in another benchmark's test set.
 """
 
 from __future__ import annotations
@@ -129,7 +130,9 @@ def read_official_splits(path: Path, images: int) -> list[str]:
     return splits
 
 
-def read_samples(download: Download, images: Images, indices: Path | None) -> Iterator[Sample]:
+def read_samples(
+    download: Download, images: Images, indices: Path | None, test_people: set[str]
+) -> Iterator[Sample]:
     """Read the annotation and the splits; raise an error for a missing image."""
     names, labels, attributes = read_annotation(download)
     splits = read_official_splits(indices, len(names)) if indices else []
@@ -148,7 +151,7 @@ def read_samples(download: Download, images: Images, indices: Path | None) -> It
         }
         yield Sample(
             key=name,
-            split=split,
+            split="test" if person in test_people else split,
             attributes=values,
             identity=person,
             source="lfwa",
@@ -158,17 +161,28 @@ def read_samples(download: Download, images: Images, indices: Path | None) -> It
 
 def main() -> None:
     """Prepare LFWA as the command line says."""
-    source = f"folder of the images and {ANNOTATION}.mat (or .txt, .csv)"
-    arguments = dataset_parser(__doc__, source=source).parse_args()
+    parser = dataset_parser(
+        __doc__, source=f"folder of the images and {ANNOTATION}.mat (or .txt, .csv)"
+    )
+    parser.add_argument(
+        "--test-people", type=Path, metavar="FILE", help="people to move to test, one name per line"
+    )
+    arguments = parser.parse_args()
     download = Download(arguments.source)
     images = download.images(*ROOTS, depth=2)
     indices = find_matlab(download, INDICES)
+    test_people: set[str] = set()
+    splits = OFFICIAL_SPLITS if indices else HASHED_SPLITS
+    if arguments.test_people:
+        lines = Download(arguments.test_people).lines(arguments.test_people.name)
+        test_people = {person for _, person in lines}
+        splits += f" {len(test_people):,} people of a list went to test in any case."
     prepare(
         arguments,
-        read_samples(download, images, indices),
+        read_samples(download, images, indices, test_people),
         ReadImage(images, arguments.align),
         get_vocabulary("celeba-40"),
-        read_description("lfwa", splits=OFFICIAL_SPLITS if indices else HASHED_SPLITS),
+        read_description("lfwa", splits=splits),
     )
 
 

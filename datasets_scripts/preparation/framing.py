@@ -41,6 +41,8 @@ ReadSample = Callable[[Sample], Iterable[tuple[Sample, bytes]]]
 """Reads the image of a sample: the rows that it gives (none where a filter drops it), each with
 its encoded image. Raises `BadImageError`. Several threads call it."""
 
+Box = tuple[float, float, float, float]
+
 
 def decode_image(data: bytes) -> np.ndarray:
     """Decode an image like `label2label predict`: (height, width, 3) uint8, RGB, upright."""
@@ -75,11 +77,14 @@ class ReadImage:
 
     Args:
         images: The raw images by sample key.
-        align: Whether to frame the face nearest to the middle; otherwise the files' bytes are kept.
+        align: Whether to frame faces; otherwise the files' bytes are kept.
+        boxes: (x0, y0, x1, y1) of the labelled face in pixels, by image. In images without a box,
+            the face nearest to the middle is framed.
     """
 
-    def __init__(self, images: Images, align: bool):
+    def __init__(self, images: Images, align: bool, boxes: dict[str, Box] | None = None):
         self.images = images
+        self.boxes = boxes or {}
         self.detector = FaceDetector() if align else None
         cv2.setNumThreads(1)  # the reading threads already use all cores
 
@@ -102,9 +107,23 @@ class ReadImage:
         if self.detector is None:
             return [(sample, data)]
         try:
-            if faces := self.detector(photo):
-                framed = align_like_celeba(photo, choose_face(faces, photo))
-                return [(sample, encode_image(framed))]
+            face = self._choose(self.detector(photo), photo, sample.key)
+            if face is not None:
+                return [(sample, encode_image(align_like_celeba(photo, face)))]
         except (cv2.error, MemoryError, ValueError) as error:
             raise BadImageError(f"face detection failed: {join_lines(error)}") from error
         return [(replace(sample, key=f"{sample.key}#{UNALIGNED}"), data)]
+
+    def _choose(self, faces: list[Face], photo: np.ndarray, key: str) -> Face | None:
+        if key not in self.boxes:
+            return choose_face(faces, photo) if faces else None
+        x0, y0, x1, y1 = self.boxes[key]
+
+        def distance(face: Face) -> float:
+            left, top, right, bottom = face.box
+            return max(
+                abs(left + right - x0 - x1) / (x1 - x0), abs(top + bottom - y0 - y1) / (y1 - y0)
+            )
+
+        nearest = min(faces, key=distance, default=None)
+        return nearest if nearest and distance(nearest) < 1 else None  # its middle is in the box

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from label2label.data.schema import dataset_features
 from label2label.data.vocabulary import CELEBA_ATTRIBUTES, get_vocabulary
+from label2label.faces.detection import Face, FaceDetector
 from preparation import framing
 
 from .conftest import Run, draw_jpeg, load_rows, write_celeba
@@ -105,6 +106,30 @@ def test_csv_files_of_kaggle_have_no_identities_and_say_so(
     assert load_rows(tmp_path / "kaggle") == rows
     assert "holds no identities" in capsys.readouterr().err
     assert "holds no identities" in (tmp_path / "kaggle/README.md").read_text()
+
+
+def test_original_photos_are_read_on_request_and_boxes_choose_the_face(
+    celeba: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+):
+    def find_two(self: FaceDetector, photo: np.ndarray) -> list[Face]:
+        return [Face((40.0, 40.0, 60.0, 60.0), 1.0), Face((0.0, 0.0, 20.0, 20.0), 1.0)]
+
+    monkeypatch.setattr(FaceDetector, "__init__", lambda self: setattr(self, "name", "yunet"))
+    monkeypatch.setattr(FaceDetector, "__call__", find_two)
+    chosen = []
+    monkeypatch.setattr(
+        framing, "align_like_celeba", lambda photo, face: chosen.append(face.box) or photo
+    )
+    (celeba / "img_align_celeba").rename(celeba / "img_celeba")
+    folders = ("--source", celeba, "--output", tmp_path / "out")
+    assert run("celeba", *folders) == 2
+    boxes = ["2", "image_id x_1 y_1 width height", "000001.jpg 0 0 22 24", "000002.jpg 70 90 8 9"]
+    (celeba / "list_bbox_celeba.txt").write_text("\n".join(boxes))
+    assert run("celeba", *folders, "--original", align=True) == 0
+    assert chosen[0] == (0.0, 0.0, 20.0, 20.0)
+    assert set(chosen[1:]) == {(40.0, 40.0, 60.0, 60.0)}  # nearest to the middle
+    paths = [row["image"]["path"] for row in load_rows(tmp_path / "out")]
+    assert [path for path in paths if "#" in path] == ["000002.jpg#unaligned"]
 
 
 def test_empty_split_is_left_out(celeba: Path, tmp_path: Path, run: Run):

@@ -102,21 +102,54 @@ def test_measured_light_decides_the_rest(
     assert f"step 2, by brightness and balance: {len(rows)} of 36 images kept" in output
 
 
-def test_user_adds_labels(
+def test_user_overrides_codes_and_adds_labels(
     kface: Path, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ):
+    (tmp_path / "codes.yaml").write_text("lights: [L9]\nexpressions:\n  E02: {Smiling: null}\n")
     (tmp_path / "labels.csv").write_text(
         "id,Young,No_Beard,gender,age\n0,1,1,Female,31\n1,,0,,\n19,1,1,,\n"
     )
-    options = ("--output", tmp_path / "out", "--labels", tmp_path / "labels.csv")
-    assert run("kface", "--source", kface, *options) == 0
+    options = ("--codes", tmp_path / "codes.yaml", "--labels", tmp_path / "labels.csv")
+    assert run("kface", "--source", kface, "--output", tmp_path / "out", *options) == 0
     assert "1 of 3 ids or images are not in the dataset: 19" in capsys.readouterr().err
     rows = load(tmp_path / "out")
+    assert set(rows["Smiling"]) == {None, False}
     columns = ["Young", "Beard", "gender", "age"]
     told = {row["identity"]: [row[column] for column in columns] for row in rows}
     assert told["0"] == [True, False, "Female", 31]
     assert told["1"] == [None, True, None, None]
     assert told["2"] == [None, None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "message"),
+    [
+        ("--codes", "camera: [C7]", "does not have the form of"),
+        ("--codes", "lights: L1", "does not have the form of"),
+        (
+            "--codes",
+            "accessories: {S001: {Glasses: true}}",
+            "Glasses: True is not true, false or null",
+        ),
+        ("--codes", "accessories: [", "is not YAML"),
+        ("--codes", "accessories: [S001]", "does not have the form of"),
+        ("--codes", "expressions: {E01: {Smiling: 1}}", "Smiling: 1 is not true, false or null"),
+    ],
+)
+def test_bad_tables_are_refused(
+    kface: Path,
+    tmp_path: Path,
+    run: Run,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    text: str,
+    message: str,
+):
+    (tmp_path / "table").write_text(text)
+    options = ("--source", kface, "--output", tmp_path / "out", option, tmp_path / "table")
+    assert run("kface", *options) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_unknown_code_and_wrong_folder_are_refused(
@@ -127,4 +160,4 @@ def test_unknown_code_and_wrong_folder_are_refused(
     assert "does not hold High_Resolution/" in capsys.readouterr().err
     (kface / "High_Resolution/0/S001").rename(kface / "High_Resolution/0/S009")
     assert run("kface", "--source", kface, "--output", tmp_path / "out") == 2
-    assert "S009 is unknown: add it to kface.yaml" in capsys.readouterr().err
+    assert "S009 is unknown; add it with --codes" in capsys.readouterr().err

@@ -7,9 +7,10 @@ import h5py
 import numpy as np
 import pytest
 from label2label.data.vocabulary import CELEBA_ATTRIBUTES
+from preparation.framing import decode_image
 from scipy.io import savemat
 
-from .conftest import Run, draw_jpeg, read_zip
+from .conftest import Run, draw_jpeg, load_rows, read_zip
 
 
 @pytest.fixture
@@ -98,6 +99,21 @@ def test_index_list_gives_the_original_protocol(
     assert set(dataset) == {"train", "test"}
     assert len(dataset["train"]) == sum(training)
     assert set(dataset["train"]["identity"]) == set(people[::2])
+
+
+def test_people_of_another_test_are_kept_out_of_training(
+    names: list[str], labels: np.ndarray, yunet: None, tmp_path: Path, run: Run
+):
+    write_annotation("text", tmp_path / "source", names, labels)
+    people = sorted({name.split("/")[0] for name in names})
+    (tmp_path / "people.txt").write_text("\n".join(people[:7]))
+    folders = ("--source", tmp_path / "source", "--output", tmp_path / "out")
+    assert run("lfwa", *folders, "--test-people", tmp_path / "people.txt", align=True) == 0
+    rows = load_rows(tmp_path / "out")
+    assert {row["split"] for row in rows if row["identity"] in people[:7]} == {"test"}
+    assert {row["split"] for row in rows} == {"train", "validation", "test"}
+    faces = [decode_image(row["image"]["bytes"]).shape for row in rows]
+    assert set(faces) == {(218, 178, 3)}
 
 
 def test_value_out_of_range_is_refused_by_line(
