@@ -1,5 +1,7 @@
 """What push refuses, in one line, before anything leaves this machine or half of it arrives."""
 
+import base64
+import io
 import json
 import os
 import pickle
@@ -7,12 +9,14 @@ import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import onnx
 import pytest
 import torch
 from huggingface_hub import constants
 from huggingface_hub.utils import close_session
 from label2label.cli import main
-from safetensors.torch import save_file
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from .conftest import save_model
 
@@ -68,6 +72,8 @@ FOREIGN = {
     "kaggle.json": b"{}",
     "notes.txt": b"aws_secret_access_key = x",
     "train.log": b"WANDB_API_KEY=x",
+    "utf16.txt": TOKEN_LIKE.encode("utf-16"),
+    "base64.txt": base64.b64encode(TOKEN_LIKE.encode()),
     "a.txt": pickle.dumps([1], 0),
     "pytorch_model.bin": b"weights",
     "old.pt": b"weights",
@@ -111,13 +117,39 @@ def test_links_out_of_the_folder_and_pipes_are_refused_and_not_opened(refuse, fo
     assert "holds 'LICENSE'" in refuse(*arguments("model", model))
 
 
+def jpeg(size, **options):
+    file = io.BytesIO()
+    Image.new("RGB", size).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def encoded(text, charset="utf-8", before=""):
+    """Base64 in lines, after other bytes of the same block."""
+    return base64.encodebytes((before + text).encode(charset))
+
+
 KEY = "holds what looks like a key"
 CONTENTS = [
     *(("space", "app.py", f"VALUE = 1  # {secret}\n".encode(), KEY) for secret in SECRETS),
+    *(
+        ("space", "app.py", encoded(secret, before="key=" * n), KEY)
+        for n, secret in enumerate(SECRETS)
+    ),
+    ("space", "app.py", b'A = "' + encoded(TOKEN_LIKE, "utf-16").strip(), KEY),
+    ("space", "app.py", b"x=" + base64.urlsafe_b64encode(TOKEN_LIKE.encode()).rstrip(b"="), KEY),
     ("model", "LICENSE", TOKEN_LIKE.encode("utf-16"), "LICENSE is not UTF-8 text"),
     ("model", "LICENSE", pickle.dumps([1], 5), "LICENSE is not UTF-8 text"),
+    ("model", "LICENSE", b"a\0b", "LICENSE is not text"),
     ("model", "README.md", b"---\nlicense: [\n---\n", "its metadata cannot be read"),
-    ("model", "model.safetensors", b"\x80\x02", "cannot load the model"),
+    ("model", "model.safetensors", b"\x80\x02", "is not a safetensors file"),
+    (
+        "space",
+        "on_device/example.jpg",
+        jpeg((64, 48), comment=TOKEN_LIKE),
+        "has metadata ('comment')",
+    ),
+    ("space", "on_device/example.jpg", jpeg((178, 218)), "the size of an image of CelebA"),
+    ("space", "on_device/example.jpg", b"no image", "cannot be read as an image"),
     ("dataset", "data/train-9.parquet", b"PAR1", "is not a shard of a prepared dataset"),
 ]
 
@@ -132,11 +164,22 @@ def test_a_listed_file_holds_what_it_should(refuse, folders, kind, name, content
     assert not any(secret in line for secret in SECRETS)
 
 
-def test_configs_carry_no_keys(refuse, model_folder):
+def test_configs_and_weights_carry_no_keys(refuse, model_folder):
     config = model_folder / "config.json"
-    before = json.loads(config.read_text())
-    config.write_text(json.dumps({**before, "wandb_api_key": "0a1b" * 10}))
+    before = config.read_text()
+    config.write_text(json.dumps({**json.loads(before), "wandb_api_key": "0a1b" * 10}))
     assert f"config.json {KEY}" in refuse(*arguments("model", model_folder))
+    config.write_text(before)
+    weights = model_folder / "model.safetensors"
+    save_file(load_file(weights), weights, metadata={"format": "pt", "note": TOKEN_LIKE})
+    assert "has metadata ('note')" in refuse(*arguments("model", model_folder))
+
+
+def test_a_photo_of_the_space_without_metadata_is_uploaded(hub, push, space_folder):
+    (space_folder / "on_device").mkdir()
+    (space_folder / "on_device/example.jpg").write_bytes(jpeg((64, 48)))
+    code, _, err = push(*arguments("space", space_folder))
+    assert (code, err) == (0, "")
 
 
 def test_terms_that_forbid_it_need_the_right_to_redistribute(hub, refuse, push, make_dataset):
@@ -151,7 +194,9 @@ def test_terms_that_forbid_it_need_the_right_to_redistribute(hub, refuse, push, 
 
 
 @pytest.mark.parametrize("option", [(), ("--backbone-only",)])
-def test_exports_of_other_weights_are_refused(hub, push, refuse, model_folder, tmp_path, option):
+def test_exports_of_other_weights_or_with_other_metadata_are_refused(
+    hub, push, refuse, model_folder, tmp_path, option
+):
     exports = tmp_path / "exports"
     assert main(["export", "--model", str(model_folder), "--output", str(exports), *option]) == 0
     (file,) = exports.glob("*.onnx")
@@ -165,6 +210,12 @@ def test_exports_of_other_weights_are_refused(hub, push, refuse, model_folder, t
     (model_folder / file.name).write_bytes(exported)
     alone = ("--repo-id", "someone/faces", "--model", model_folder)
     assert push(*alone)[1].rstrip().endswith("unchanged")
+    graph = onnx.load(file)
+    onnx.helper.set_model_props(
+        graph, {"note": TOKEN_LIKE, **{p.key: p.value for p in graph.metadata_props}}
+    )
+    onnx.save(graph, model_folder / file.name)
+    assert "has metadata ('note')" in refuse(*alone)
     (model_folder / file.name).write_bytes(b"no model")
     assert "is not an ONNX file that can run" in refuse(*alone)
 

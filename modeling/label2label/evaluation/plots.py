@@ -149,14 +149,25 @@ def gap_plot(comparison: Mapping[str, Any], column: str, after: str, before: str
 def row_label(name: str, more: str = "") -> str:
     """Shorten a name to a label at the left of a plot."""
     label = printable(name).replace("_", " ")
-    return (label if len(label) <= 40 else label[:39] + "…") + more
+    label = label if len(label) <= 40 else label[:39] + "…"
+    return _room(label) + label + more
 
 
 def _lines(name: str) -> list[str]:
     """Wrap a name into the lines of a column's label, at most four."""
-    wide = max(1, sum(unicodedata.east_asian_width(c) in "WF" for c in name)) / max(1, len(name))
+    wide = max(1, sum(map(_is_wide, name))) / max(1, len(name))
     lines = textwrap.wrap(printable(name).replace(", ", ",\n"), max(2, round(11 / (1 + wide))))
-    return (lines if len(lines) <= 4 else [*lines[:3], "…"]) or [""]
+    lines = lines if len(lines) <= 4 else [*lines[:3], "…"]
+    return [line + _room(line) for line in lines] or [""]
+
+
+def _is_wide(character: str) -> bool:
+    return unicodedata.east_asian_width(character) in "WF"
+
+
+def _room(text: str) -> str:
+    """Return spaces that reserve room for wide characters whose missing-glyph box is narrower."""
+    return "" if _WIDE_FONTS else "\u00a0" * round(1.26 * sum(map(_is_wide, text)))
 
 
 def figure_svg(figure: Figure) -> bytes:

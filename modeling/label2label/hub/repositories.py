@@ -1,17 +1,19 @@
 """The files of model, Space and dataset repositories on the Hub; nothing else is uploaded.
 
 `MODEL_FILES`, `SPACE_FILES` and `DATASET_FILES` list the names. A folder with any other file, or
-with a symbolic link out of it, is rejected, as is a text that holds an access key.
+with a symbolic link out of it, is rejected. `check_content` validates what the listed files hold.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import io
 import json
 import os
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.metadata import requires
@@ -23,6 +25,8 @@ from huggingface_hub import ModelCard, SpaceCard, get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from packaging.requirements import Requirement
+from PIL import Image
+from safetensors import SafetensorError, safe_open
 from transformers.dynamic_module_utils import get_relative_import_files
 
 import label2label
@@ -41,12 +45,14 @@ from label2label.prediction.backends import (
     BACKBONE_FILE,
     FLOAT_FILE,
     INT8_FILE,
+    METADATA_PREFIX,
     WEIGHTS_KEY,
     Preprocessing,
     TorchBackend,
     load_weights,
     open_exported,
 )
+from label2label.prediction.photos import read_photo
 
 PACKAGE = Path(label2label.__file__).parent
 Card = TypeVar("Card", ModelCard, SpaceCard)
@@ -114,6 +120,8 @@ _SECRET = re.compile(
     r"(?=[A-Za-z+/_\-]*\d)[A-Za-z0-9+/_\-]{20,}"
 )
 
+_RESTRICTED_SIZES = ((178, 218), (89, 109))  # CelebA's aligned images, full and half size
+
 
 @dataclass(frozen=True)
 class Repository:
@@ -163,7 +171,8 @@ def list_files(
         ignored: Files that may be present but are not uploaded.
 
     Raises:
-        UserError: Another file is present, a link leads out of the folder, or a text holds a key.
+        UserError: Another file is present, a link leads out of the folder, or a file has unexpected
+            content.
     """
     files: dict[str, Path] = {}
     refused: list[str] = []
@@ -188,24 +197,78 @@ def list_files(
             "move it elsewhere; nothing is uploaded"
         )
     for title, path in files.items():
-        check_text(title, path)
+        check_content(title, path)
     return dict(sorted(files.items()))
 
 
-def check_text(title: str, path: Path) -> None:
-    """Raise UserError if a text file is not UTF-8, or holds an access key or password."""
-    if path.suffix in (".safetensors", ".onnx", ".wasm", ".parquet", ".jpg"):
-        return
+def check_content(title: str, content: Content) -> None:
+    """Raise UserError if a file is not what its name says, or holds metadata or secrets."""
+    suffix = PurePosixPath(title).suffix
+    problem = None
+    if suffix == ".safetensors":
+        problem = _problem_of_weights(content)
+    elif suffix == ".jpg":
+        problem = _problem_of_image(content)
+    elif suffix not in (".onnx", ".wasm", ".parquet"):
+        problem = _problem_of_text(content)
+    if problem:
+        raise UserError(f"{title} {problem}: nothing is uploaded")
+
+
+def _problem_of_weights(content: Content) -> str | None:
     try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{title} is not UTF-8 text: nothing is uploaded") from error
+        with safe_open(content, framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError, TypeError) as error:
+        return f"is not a safetensors file ({join_lines(error)})"
+    if extra := sorted(set(metadata.items()) - {("format", "pt")}):
+        return f"has metadata ({extra[0][0]!r}) beside format=pt: remove it"
+    return None
+
+
+def _problem_of_image(content: Content) -> str | None:
+    data = content if isinstance(content, bytes) else content.read_bytes()
+    try:
+        read_photo(data)
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            size, kept = image.size, image.info
+    except UserError as error:
+        return f"cannot be read as an image ({error})"
+    except (OSError, SyntaxError, ValueError) as error:
+        return f"cannot be read as an image ({join_lines(error)})"
+    texts = [key for key, value in kept.items() if isinstance(value, str | bytes)]
+    if extra := sorted(set(texts) - {"icc_profile"}):
+        return f"has metadata ({extra[0]!r}): remove it"
+    if size in _RESTRICTED_SIZES:
+        return "has the size of an image of CelebA, which may not be redistributed"
+    return None
+
+
+def _problem_of_text(content: Content) -> str | None:
+    data = content if isinstance(content, bytes) else content.read_bytes()
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return "is not UTF-8 text"
+    if "\0" in text:
+        return "is not text"
     token = get_token()
-    if (token and token in text) or _SECRET.search(text):
-        raise UserError(
-            f"{title} holds what looks like a key, token or password; remove it, and revoke a "
-            "real one: nothing is uploaded"
-        )
+    for part in (text, *_decode_base64(text)):
+        if (token and token in part) or _SECRET.search(part):
+            return (
+                "holds what looks like a key, token or password; remove it, and revoke a real one"
+            )
+    return None
+
+
+def _decode_base64(text: str) -> Iterator[str]:
+    """Yield what base64 in a text may hold: its lines joined, from each of four first letters."""
+    joined = re.sub(r"\s+", "", text).translate(str.maketrans("-_", "+/"))
+    for run in re.findall(r"[A-Za-z0-9+/]{24,}", joined):
+        for start in range(4):
+            part = run[start : len(run) - ((len(run) - start) % 4 == 1)]
+            decoded = base64.b64decode(part + "=" * (-len(part) % 4))
+            yield decoded.replace(b"\0", b"").decode("ascii", "replace")  # also of UTF-16
 
 
 def model_repository(
@@ -346,11 +409,13 @@ def _find_exports(folder: Path, held: Mapping[str, Content], onnx: Path | None) 
 
 
 def check_export(file: Path, folder: Path, preprocessing: Preprocessing) -> None:
-    """Raise UserError if an ONNX file cannot run, or was exported from other weights."""
+    """Raise UserError if an ONNX file cannot run, has other weights, or unknown metadata."""
     session, exported = open_exported(file)
-    digest = session.get_modelmeta().custom_metadata_map.get(WEIGHTS_KEY)
+    metadata = session.get_modelmeta().custom_metadata_map
+    if extra := [key for key in metadata if not key.startswith(METADATA_PREFIX)]:
+        raise UserError(f"{file} has metadata ({extra[0]!r}) that no export writes")
     weights = json.dumps(sha256(folder / "model.safetensors"))
-    if exported != preprocessing or digest != weights:
+    if exported != preprocessing or metadata.get(WEIGHTS_KEY) != weights:
         raise UserError(f"{file} belongs to other weights than {folder}: export the model again")
 
 
@@ -407,7 +472,7 @@ def space_repository(
         for path in sorted(results.rglob("*.json")):
             title = f"results/{path.relative_to(results).as_posix()}"
             if is_listed(title, SPACE_FILES) and _is_evaluation(path):
-                check_text(title, path)
+                check_content(title, path)
                 files[title] = path
     return Repository(
         kind="space",
