@@ -180,7 +180,7 @@ def test_a_reader_that_has_read_enough_is_no_error():
 
 
 def test_warnings_and_streams_are_left_as_they_were(capsys, monkeypatch):
-    filters, show = list(warnings.filters), warnings.showwarning
+    filters, show, errors = list(warnings.filters), warnings.showwarning, sys.stdout.errors
     monkeypatch.setattr(
         "label2label.prediction.command.predict_command",
         lambda args: warnings.warn("odd\x1b", stacklevel=1) or 0,
@@ -189,6 +189,7 @@ def test_warnings_and_streams_are_left_as_they_were(capsys, monkeypatch):
     assert capsys.readouterr().err == "warning: odd\\x1b\n"
     assert warnings.filters == filters
     assert warnings.showwarning is show
+    assert sys.stdout.errors == errors
 
 
 def test_temporary_folders_of_killed_processes_are_removed_at_the_next_start(tmp_path, monkeypatch):

@@ -9,7 +9,8 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -281,10 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     one line on standard error, and 130 if interrupted.
     """
     args = build_parser().parse_args(arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # escape what the terminal's encoding lacks
-            stream.reconfigure(errors="backslashreplace")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _escape_what_cannot_be_printed():
         # Pillow warns about damaged metadata even if the photo itself can be read.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.showwarning = lambda message, *_: print(
@@ -292,6 +290,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         remove_leftovers()
         return _run(args)
+
+
+@contextmanager
+def _escape_what_cannot_be_printed() -> Iterator[None]:
+    """Print characters outside the terminal's encoding as escapes."""
+    streams = [s for s in (sys.stdout, sys.stderr) if isinstance(s, io.TextIOWrapper)]
+    before = [stream.errors for stream in streams]
+    for stream in streams:
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        for stream, errors in zip(streams, before, strict=True):
+            if not stream.closed:
+                stream.reconfigure(errors=errors)
 
 
 def _extra_for(command: str, module: str) -> str:
