@@ -86,7 +86,13 @@ class Analyser:
 
     def _condition(self, crop: bytes, key: str, known: Mapping[str, bool]) -> dict[str, Any]:
         model = self.find_model(key)
-        return encode_prediction(model.predict(read_photo(crop).pixels[None], known))[0]
+        if any(not isinstance(value, bool) for value in known.values()):
+            raise PhotoError("failed")  # our own page sends only true and false
+        pixels = read_photo(crop).pixels
+        size = model.preprocessing.crop_size
+        if pixels.shape[:2] != (size, size):  # the crop of a model with another crop size
+            pixels = model.preprocessing.crop(pixels)
+        return encode_prediction(model.predict(pixels[None], known))[0]
 
     def find_model(self, key: str) -> OfferedModel:
         """Find a model by its key, empty for the default one; raise `PhotoError` if none."""
