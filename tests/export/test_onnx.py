@@ -353,7 +353,7 @@ def test_an_export_of_a_hub_id_names_its_weights(model_folder, tmp_path, monkeyp
 def test_exported_file_is_no_model_to_export(exported, tmp_path, capsys):
     assert main(["export", "--model", str(exported), "--output", str(tmp_path / "out")]) == 2
     err = capsys.readouterr().err
-    assert "is a file: --model takes a model's folder or a Hub id" in err
+    assert "is a file: --model takes a folder, a Hub id or one of mobilefacenet" in err
     assert not (tmp_path / "out").exists()
 
 
